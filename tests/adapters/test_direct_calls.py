@@ -250,13 +250,6 @@ def test_a_damaged_response_is_refused(server: Scripted) -> None:
     assert isinstance(failure, TransientFailure) and failure.error == "ChecksumError"
 
 
-def test_text_that_the_fast_parser_refuses_is_still_read(server: Scripted) -> None:
-    server.answers = [answer(200, b'{"Responses": {"t": [{"SK": {"S": "\\ud800"}}]}}')]
-    assert client(server.url).batch_get_item(RequestItems=ASKED)["Responses"] == {
-        "t": [{"SK": {"S": "\ud800"}}]
-    }
-
-
 @pytest.mark.parametrize("pieces", [[], [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]])
 def test_a_silent_server_costs_no_more_than_the_clients_time_out(
     server: Scripted, pieces: list[bytes]

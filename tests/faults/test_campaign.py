@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -59,13 +58,6 @@ def test_a_campaign_appends_its_figures_and_a_resumed_one_replaces_them(
     campaign.publish(first)
     text = page.read_text(encoding="utf-8")
     assert text.endswith(f"{row(second)}\n{row(first)}\n{END}\n\nThe rest.\n") and "1,234" in text
-
-
-def test_a_state_is_stored_and_read_again(tmp_path: Path) -> None:
-    state = State(7, "monday", kills={"save": 3}, found={"lost": 1})
-    state.save(tmp_path / "state.json")
-    assert State.load(tmp_path / "state.json") == state
-    assert json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["seed"] == 7
 
 
 def test_a_kill_strikes_the_step_that_its_process_was_in() -> None:

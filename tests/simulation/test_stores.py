@@ -10,7 +10,6 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import AutoReconnect, BulkWriteError, DuplicateKeyError, OperationFailure, WriteError
-from redis.exceptions import ResponseError
 
 from regworkers_core.adapters.campaign_store import _REPLACE
 from tests.simulation.gates import HeldGate
@@ -64,18 +63,6 @@ def rows(mongo: Mongo, gate: Gate) -> Collection:
 def guarded(identity: str, version: int) -> UpdateOne:
     query = {"_id": identity, "$nor": [{"r.version": {"$gte": version}}]}
     return UpdateOne(query, {"$set": {"r": {"version": version}}}, upsert=True)
-
-
-def test_a_guarded_upsert_of_an_older_state_is_a_duplicate_key_of_its_own_item(rows: Collection) -> None:
-    rows.insert_one({"_id": "a", "r": {"version": 2}})
-    with pytest.raises(BulkWriteError) as raised:
-        rows.bulk_write([guarded("a", 1), guarded("b", 1)], ordered=False)
-    details = raised.value.details
-    (error,) = details["writeErrors"]
-    assert (error["index"], error["code"], error["keyPattern"]) == (0, 11000, {"_id": 1})
-    assert error["errmsg"] == 'E11000 duplicate key error collection: d.c index: _id_ dup key: { _id: "a" }'
-    assert details["nUpserted"] == 1 and details["upserted"] == [{"index": 1, "_id": "b"}]
-    assert rows.find_one({"_id": "b"}) == {"_id": "b", "r": {"version": 1}}
 
 
 def test_an_ordered_bulk_ends_at_its_first_error_and_an_unordered_one_does_not(rows: Collection) -> None:
@@ -255,27 +242,6 @@ def test_keys_live_by_the_clock_of_the_gate(gate: Gate) -> None:
     gate.time += 1
     assert client.get("a") is None and client.pttl("a") == -2
     assert client.set("a", "2", nx=True) and client.pttl("a") == -1
-
-
-def test_the_script_writes_only_over_what_was_seen(gate: Gate) -> None:
-    client = Redis().client(gate)
-    assert client.eval(_REPLACE, 1, "a", b"", b"new", 1000) == 1
-    assert client.eval(_REPLACE, 1, "a", b"", b"other", 1000) == 0
-    assert client.eval(_REPLACE, 1, "a", b"=new", b"other", 1000) == 1
-    client.hset("h", "f", "v")
-    assert client.eval(_REPLACE, 1, "h", b"=\0", b"text", 1000) == 1
-    assert client.get("h") == b"text"
-
-
-def test_a_pipeline_is_one_round_trip_with_an_answer_for_each(gate: Gate) -> None:
-    client = Redis().client(gate)
-    client.hset("h", "f", "v")
-    gate.asked.clear()
-    with client.pipeline(transaction=False) as pipe:
-        pipe.set("a", "1").get("a").get("h")
-        done, text, wrong = pipe.execute(raise_on_error=False)
-    assert (done, text) == (True, b"1") and isinstance(wrong, ResponseError)
-    assert str(wrong).startswith("WRONGTYPE") and gate.asked == ["pipeline"]
 
 
 def test_a_failover_lacks_the_last_changes(gate: Gate) -> None:

@@ -222,12 +222,6 @@ def test_redis_is_read_by_command(behind: Behind) -> None:
         client.get("a")
 
 
-def test_kafka_goes_by_way_of_the_proxy_with_all_its_brokers(behind: Behind) -> None:
-    proxy = behind.proxies["kafka"]
-    assert behind.runtime.kafka_admin.cluster().topics
-    assert proxy.seen["kafka", "Metadata", ""]
-
-
 def test_kafka_answers_with_its_own_errors_and_shows_no_topic_that_is_denied(behind: Behind) -> None:
     proxy, topic = behind.proxies["kafka"], min(behind.plain.names.topics)
     client = AdminClient({"bootstrap.servers": f"127.0.0.1:{proxy.port}", "log_level": 0})

@@ -94,14 +94,6 @@ def test_a_campaign_is_that_of_the_database(services: Served) -> None:
     assert campaign is not None and campaign == services.runtime.campaigns.get("summer")
 
 
-def test_what_does_not_exist_is_none(services: Served) -> None:
-    asked = services.runtime.services
-    assert asked.entry.get("summer", "e1") is None
-    assert asked.user.get("gu-1") is None
-    assert asked.code.available("summer") is None
-    assert asked.campaign.get("summer") is None
-
-
 NOT_THE_SERVICE: dict[str, tuple[object, str]] = {
     "a default page": (b"default backend - 404", "text/plain"),
     "a page": (b"<html>Not here</html>", "text/html; charset=utf-8"),

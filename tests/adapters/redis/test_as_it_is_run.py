@@ -310,12 +310,3 @@ def test_processes_of_the_other_environment_leave_nothing_in_a_redis_that_is_tak
     with pytest.raises(UsageError, match="is the cache of environment"):
         theirs.write("winter", campaign("winter", "winter-tour"), other)
     assert not ours.look("winter").known
-
-
-def test_the_manuals_get_and_del_work_in_every_environment(bare: Runtime) -> None:
-    cache = cache_over(bare, source := FakeSource(OPEN))
-    cache.find("summer")
-    assert b'"campaignId":"summer"' in bare.redis_client.get("campaign:summer")
-    source.campaigns = [CLOSED]
-    assert bare.redis_client.delete("campaign:summer") == 1
-    assert cache.find("summer") == from_source(CLOSED)
