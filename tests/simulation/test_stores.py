@@ -11,7 +11,6 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import AutoReconnect, BulkWriteError, DuplicateKeyError, OperationFailure, WriteError
 
-from regworkers_core.adapters.campaign_store import _REPLACE
 from tests.simulation.gates import HeldGate
 from tests.simulation.servers import kafka_client
 from tests.simulation.servers.kafka import Kafka, Refusal

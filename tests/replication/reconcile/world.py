@@ -13,9 +13,7 @@ from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, decode
-from regworkers_core.domain.order import Order
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.replication.reconcile.acceptance import Accept

@@ -10,8 +10,6 @@ import pytest
 from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS, Op, ReplicationItem
-from regworkers_core.engine.queue import Outgoing, SendFailure
-from regworkers_core.domain.order import Order
 from tests.replication.save.world import World
 from tests.support.entries import item, key
 
