@@ -135,6 +135,15 @@ class World:
         return [name for name, role in self.roles().items() if role in (WORKING, LEAVING)]
 
 
+def two_residents(seconds: float = 2) -> World:
+    """One works and one stands by, since some seconds."""
+    world = World()
+    world.start()
+    world.start()
+    world.pass_time(seconds)
+    return world
+
+
 def test_a_single_resident_works_and_the_next_one_stands_by() -> None:
     world = World()
     world.start()
@@ -147,10 +156,7 @@ def test_a_single_resident_works_and_the_next_one_stands_by() -> None:
 
 
 def test_of_three_the_newest_stands_by_once_it_is_ready() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(2)
+    world = two_residents()
     newest = world.start(ready=False)
     world.pass_time(4)
     assert world.roles() == {"r1": WORKING, "r2": STANDBY, "r3": STARTING}
@@ -160,10 +166,7 @@ def test_of_three_the_newest_stands_by_once_it_is_ready() -> None:
 
 
 def test_the_standby_works_a_few_seconds_after_the_last_beat_of_the_one_that_worked() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(5)
+    world = two_residents(5)
     world.kill("r1")
     world.pass_time(2)
     assert world.working() == []
@@ -172,10 +175,7 @@ def test_the_standby_works_a_few_seconds_after_the_last_beat_of_the_one_that_wor
 
 
 def test_one_that_was_frozen_works_again_and_its_successor_stands_by() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(2)
+    world = two_residents()
     stopped = world.residents.pop("r1")
     world.pass_time(10)
     assert world.working() == ["r2"]
@@ -198,18 +198,12 @@ def test_none_leaves_at_its_time_limit_before_another_works() -> None:
 
 
 def test_two_whose_time_is_over_do_not_leave_to_each_other() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(3 * LIFE_SECONDS)
+    world = two_residents(3 * LIFE_SECONDS)
     assert world.roles() == {"r2": WORKING}
 
 
 def test_a_resident_that_ends_at_a_signal_is_followed_within_a_beat() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(2)
+    world = two_residents()
     life, _ = world.residents.pop("r1")
     life.remove()
     world.pass_time(1)
@@ -249,10 +243,7 @@ def test_an_outage_of_mongodb_ends_no_resident() -> None:
 
 
 def test_rows_that_cannot_be_read_change_no_role() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(2)
+    world = two_residents()
     world.table.gate.down = True
     for _ in range(60):
         world.clock.now += 1.0
@@ -269,10 +260,7 @@ def test_rows_that_cannot_be_read_change_no_role() -> None:
 
 
 def test_the_standby_works_within_ten_seconds_in_the_place_of_a_blind_one() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(5)
+    world = two_residents(5)
     world.cut("r1")
     world.pass_time(9)
     assert world.roles() == {"r1": BLIND, "r2": WORKING}
@@ -294,10 +282,7 @@ def test_a_blind_one_keeps_what_it_holds_until_another_one_works() -> None:
 
 
 def test_while_all_are_blind_the_one_that_works_goes_on() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(5)
+    world = two_residents(5)
     world.cut("r1", "r2")
     world.pass_time(12)
     assert world.roles() == {"r1": BLIND, "r2": BLIND}
@@ -311,10 +296,7 @@ def test_while_all_are_blind_the_one_that_works_goes_on() -> None:
 
 
 def test_one_that_sees_again_for_five_seconds_comes_back_as_the_standby() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(5)
+    world = two_residents(5)
     world.cut("r1")
     world.pass_time(10)
     world.heal()
@@ -339,10 +321,7 @@ def test_one_that_never_gets_ready_holds_up_no_other() -> None:
 
 
 def test_one_whose_thread_hangs_is_blind() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(2)
+    world = two_residents()
     world.eyes["r1"].hung = True
     world.pass_time(4)
     assert world.roles() == {"r1": BLIND, "r2": WORKING}
@@ -350,10 +329,7 @@ def test_one_whose_thread_hangs_is_blind() -> None:
 
 
 def test_a_blind_standby_takes_over_from_no_other() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(2)
+    world = two_residents()
     world.cut("r2")
     world.pass_time(8)
     assert world.roles() == {"r1": WORKING, "r2": BLIND}
@@ -363,10 +339,7 @@ def test_a_blind_standby_takes_over_from_no_other() -> None:
 
 
 def test_a_standby_that_is_not_blind_yet_takes_over_only_if_it_reaches_everything() -> None:
-    world = World()
-    world.start()
-    world.start()
-    world.pass_time(5)
+    world = two_residents(5)
     world.cut("r1")
     world.pass_time(3)
     world.cut("r2")

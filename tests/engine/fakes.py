@@ -23,10 +23,10 @@ def unavailable() -> TransientFailure:
 
 
 class FakeSource:
-    """Plays `moves`, one a receive, then is empty; an empty receive takes a second on the clock."""
+    """Plays `moves`, one a receive, then is empty; an empty receive takes a second on its clock."""
 
-    def __init__(self, clock: Clock, moves: Iterable[Move] = ()) -> None:
-        self._clock = clock
+    def __init__(self, moves: Iterable[Move] = ()) -> None:
+        self.clock = Clock()
         self._moves: Iterator[Move] = iter(moves)
         self._lock = threading.Lock()
         self.receives = 0
@@ -48,7 +48,7 @@ class FakeSource:
         if isinstance(move, BaseException):
             raise move
         if not move:
-            self._clock.now += 1.0
+            self.clock.now += 1.0
         return list(move)
 
     def acknowledge(self, done: Sequence[int]) -> None:
@@ -101,7 +101,6 @@ def run_fake(
     source: FakeSource,
     work: Callable[[Sequence[int]], Settlement[int]] = all_done,
     *,
-    clock: Clock,
     limits: DrainLimits | None = None,
     stop: StopSignal | None = None,
     probe: Callable[..., str | None] = lambda *_names: None,
@@ -121,7 +120,7 @@ def run_fake(
         probe=probe,
         down=down,
         stop=stop or StopSignal(),
-        clock=clock,
+        clock=source.clock,
         on_progress=on_progress,
         post=post,
     )

@@ -63,11 +63,10 @@ def test_the_counters_add_up_whatever_becomes_of_the_items(
                 settlement.done.append(delivery)
         return settlement
 
-    clock = Clock()
-    source = FakeSource(clock, moves)
+    source = FakeSource(moves)
     source.acknowledge_failure = unavailable if acknowledging_fails else None
     with capture_logs():
-        report = run_fake(source, work, clock=clock)
+        report = run_fake(source, work)
     assert report.adds_up and report.as_dict()["addsUp"] is True
     assert report.counts["received"] == sum(items for _, items in filter(None, fates.values())) + sum(
         fate is None for fate in fates.values()
@@ -112,11 +111,10 @@ def test_each_batch_is_one_line_with_its_time_and_the_messages_that_failed() -> 
         settlement.failed.extend(each.message_id for each in batch if each is bad)
         return settlement
 
-    clock = Clock()
     moves: Any = [[good], [good, bad, late]]
-    source = FakeSource(clock, moves)
+    source = FakeSource(moves)
     with capture_logs() as logs:
-        run_fake(source, work, clock=clock)  # type: ignore[arg-type]
+        run_fake(source, work)  # type: ignore[arg-type]
     lines = [line for line in logs if line["event"] == "batch settled"]
     lines.sort(key=lambda line: int(line["items"]))
     # Both queries of the operations manual count the second line alone: `like /.+/`, and `!= "[]"`.
@@ -126,8 +124,8 @@ def test_each_batch_is_one_line_with_its_time_and_the_messages_that_failed() -> 
 
 
 def test_nothing_is_acknowledged_before_its_work_returned() -> None:
-    clock, returned = Clock(), set[int]()
-    source = FakeSource(clock, ENDLESS)
+    returned = set[int]()
+    source = FakeSource(ENDLESS)
     too_early: list[int] = []
     acknowledge = source.acknowledge
 
@@ -141,15 +139,15 @@ def test_nothing_is_acknowledged_before_its_work_returned() -> None:
         return settlement
 
     source.acknowledge = watch  # type: ignore[method-assign]
-    run_fake(source, work, clock=clock)
+    run_fake(source, work)
     assert sorted(source.of("acknowledged")) == list(range(len(ENDLESS)))
     assert too_early == []
 
 
 @pytest.mark.parametrize(("concurrency", "prefetch"), [(1, 0), (2, 1), (4, 3)])
 def test_batches_in_memory_are_bounded_whatever_the_backlog(concurrency: int, prefetch: int) -> None:
-    clock, lock = Clock(), threading.Lock()
-    source = FakeSource(clock, ENDLESS)
+    lock = threading.Lock()
+    source = FakeSource(ENDLESS)
     most = {"held": 0, "running": 0}
     running = settled = 0
 
@@ -175,54 +173,51 @@ def test_batches_in_memory_are_bounded_whatever_the_backlog(concurrency: int, pr
     limits = DrainLimits(
         idle_seconds=3, max_seconds=1e9, concurrency=concurrency, prefetch=prefetch, heartbeat_seconds=3600
     )
-    report = run_fake(source, work, clock=clock, limits=limits)
+    report = run_fake(source, work, limits=limits)
     assert report.counts["applied"] == len(ENDLESS)
     assert most == {"held": concurrency + prefetch, "running": concurrency}
 
 
 def test_a_work_that_raises_gives_its_batch_back_and_the_drain_goes_on() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1, 2], [3], [4]])
+    source = FakeSource([[1, 2], [3], [4]])
 
     def work(batch: Sequence[int]) -> Settlement[int]:
         if 3 in batch:
             raise PermanentFailure(Reason.INVALID_BODY, "not settled by the work")
         return all_done(batch)
 
-    report = run_fake(source, work, clock=clock)
+    report = run_fake(source, work)
     assert source.of("given back") == [3]
     assert sorted(source.of("acknowledged")) == [1, 2, 4]
     assert (report.ended, report.counts["returned"], report.counts["applied"]) == ("idle", 1, 3)
 
 
 def test_defects_that_pile_up_end_the_drain_so_that_its_run_is_seen_to_fail() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[number] for number in range(50)])
+    source = FakeSource([[number] for number in range(50)])
 
     def work(batch: Sequence[int]) -> Settlement[int]:
         raise ValueError("a defect")
 
     with pytest.raises(ValueError, match="a defect"):
-        run_fake(source, work, clock=clock)
+        run_fake(source, work)
     assert 5 <= len(source.of("given back")) < 50
     assert source.asked[-1] == ("closed", 0) and source.of("acknowledged") == []
 
 
 def test_refused_access_ends_the_drain_at_once_and_everything_goes_back() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[number] for number in range(50)])
+    source = FakeSource([[number] for number in range(50)])
 
     def work(batch: Sequence[int]) -> Settlement[int]:
         raise UsageError("AWS refuses BatchGetItem: check the role")
 
     with pytest.raises(UsageError, match="check the role"):
-        run_fake(source, work, clock=clock)
+        run_fake(source, work)
     assert len(source.of("given back")) < 20 and source.of("acknowledged") == []
 
 
 def test_an_exception_in_the_main_thread_still_settles_what_is_in_flight_and_closes_the_source() -> None:
-    clock, interrupted = Clock(), threading.Event()
-    source = FakeSource(clock, [[1], KeyboardInterrupt()])
+    interrupted = threading.Event()
+    source = FakeSource([[1], KeyboardInterrupt()])
     source.on_receive = lambda number: interrupted.set() if number == 2 else None
 
     def work(batch: Sequence[int]) -> Settlement[int]:
@@ -231,23 +226,21 @@ def test_an_exception_in_the_main_thread_still_settles_what_is_in_flight_and_clo
 
     seen: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        run_fake(source, work, clock=clock, on_progress=lambda report: seen.append(report.counts["applied"]))
+        run_fake(source, work, on_progress=lambda report: seen.append(report.counts["applied"]))
     assert source.asked == [("acknowledged", 1), ("closed", 0)]
     assert seen[-1] == 1
 
 
 def test_a_usage_error_of_a_receive_ends_the_drain_and_closes_the_source() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1], UsageError("queue q does not exist")])
+    source = FakeSource([[1], UsageError("queue q does not exist")])
     with pytest.raises(UsageError):
-        run_fake(source, clock=clock)
+        run_fake(source)
     assert source.asked == [("acknowledged", 1), ("closed", 0)]
 
 
 @pytest.mark.parametrize("failure", [unavailable, RuntimeError], ids=["unavailable", "defect"])
 def test_heartbeats_go_on_after_a_failed_one_and_the_drain_as_well(failure: Callable[[], Exception]) -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1]])
+    source = FakeSource([[1]])
     source.heartbeat_failure = failure
 
     def work(batch: Sequence[int]) -> Settlement[int]:
@@ -255,15 +248,14 @@ def test_heartbeats_go_on_after_a_failed_one_and_the_drain_as_well(failure: Call
         return all_done(batch)
 
     limits = DrainLimits(idle_seconds=3, max_seconds=1e9, heartbeat_seconds=0.005)
-    report = run_fake(source, work, clock=clock, limits=limits)
+    report = run_fake(source, work, limits=limits)
     assert (report.ended, source.of("acknowledged")) == ("idle", [1])
 
 
 def test_a_source_that_cannot_close_does_not_spoil_the_report() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1]])
+    source = FakeSource([[1]])
     source.close_failure = unavailable
-    report = run_fake(source, clock=clock)
+    report = run_fake(source)
     assert (report.ended, report.counts["applied"], report.counts["source_trouble"]) == ("idle", 1, 1)
 
 
@@ -271,73 +263,67 @@ def test_a_source_that_cannot_close_does_not_spoil_the_report() -> None:
 
 
 def test_it_leaves_after_the_idle_time_and_work_starts_that_time_again() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[], [], [1], [], []])
-    start = clock.now
-    report = run_fake(source, clock=clock)
+    source = FakeSource([[], [], [1], [], []])
+    start = source.clock.now
+    report = run_fake(source)
     assert report.ended == "idle"
     # Two idle seconds, then work, then the full three; the first look at the clock is a receive later.
-    assert clock.now - start >= 2 + 3
-    assert report.seconds == clock.now - start
+    assert source.clock.now - start >= 2 + 3
+    assert report.seconds == source.clock.now - start
 
 
 def test_an_empty_receive_is_no_idleness_while_others_hold_the_work() -> None:
-    clock = Clock()
-    source = FakeSource(clock)
+    source = FakeSource()
     source.busy_elsewhere = 20
-    start = clock.now
-    assert run_fake(source, clock=clock).ended == "idle"
-    assert clock.now - start >= 20 + 3
+    start = source.clock.now
+    assert run_fake(source).ended == "idle"
+    assert source.clock.now - start >= 20 + 3
 
 
 def test_it_is_not_idle_while_work_is_in_flight() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1]])
+    source = FakeSource([[1]])
 
     def work(batch: Sequence[int]) -> Settlement[int]:
         wait_until(lambda: source.receives > 20, what="many empty receives")
         return all_done(batch)
 
-    assert run_fake(source, work, clock=clock).ended == "idle"
+    assert run_fake(source, work).ended == "idle"
     assert source.of("acknowledged") == [1]
 
 
 def test_it_leaves_at_the_time_limit_though_there_is_more() -> None:
-    clock = Clock()
-    source = FakeSource(clock, ENDLESS)
+    source = FakeSource(ENDLESS)
 
     def look(_number: int) -> None:
-        clock.now += 1.0
+        source.clock.now += 1.0
 
     source.on_receive = look
     limits = DrainLimits(idle_seconds=3, max_seconds=10, heartbeat_seconds=3600)
-    report = run_fake(source, clock=clock, limits=limits)
+    report = run_fake(source, limits=limits)
     assert report.ended == "time_limit"
     assert source.receives == 10 == report.counts["applied"]
 
 
 def test_it_leaves_at_the_stop_signal_and_acknowledges_what_is_in_flight() -> None:
-    clock, stop = Clock(), StopSignal()
-    source = FakeSource(clock, ENDLESS)
+    stop = StopSignal()
+    source = FakeSource(ENDLESS)
     source.on_receive = lambda number: stop.set() if number == 5 else None
-    report = run_fake(source, clock=clock, stop=stop)
+    report = run_fake(source, stop=stop)
     assert report.ended == "stopped"
     assert sorted(source.of("acknowledged")) == [0, 1, 2, 3, 4]
 
 
 def test_it_leaves_when_a_dependency_goes_down_and_names_it() -> None:
-    clock = Clock()
-    source = FakeSource(clock, ENDLESS)
-    report = run_fake(source, clock=clock, down=lambda: "mongo" if source.receives >= 3 else None)
+    source = FakeSource(ENDLESS)
+    report = run_fake(source, down=lambda: "mongo" if source.receives >= 3 else None)
     assert (report.ended, report.dependency) == ("dependency_down", "mongo")
     assert source.receives == 3 and sorted(source.of("acknowledged")) == [0, 1, 2]
     assert report.began
 
 
 def test_it_receives_nothing_when_the_probe_finds_a_dependency_unavailable() -> None:
-    clock = Clock()
-    source = FakeSource(clock, ENDLESS)
-    report = run_fake(source, clock=clock, probe=lambda: "mongo")
+    source = FakeSource(ENDLESS)
+    report = run_fake(source, probe=lambda: "mongo")
     assert (report.ended, report.dependency, source.receives) == ("dependency_down", "mongo", 0)
     assert report.adds_up and not report.began
 
@@ -347,15 +333,15 @@ class Outage:
     closes with the first answer.
     """
 
-    def __init__(self, clock: Clock, source: FakeSource, seconds: float, *, from_receive: int = 3) -> None:
-        self._clock, self._source = clock, source
+    def __init__(self, source: FakeSource, seconds: float, *, from_receive: int = 3) -> None:
+        self._source = source
         self._over, self._from = seconds, from_receive
         self._open = False
         self.asked: list[tuple[str, ...]] = []
 
     def probe(self, *names: str) -> str | None:
         self.asked.append(names)
-        self._clock.now += 1.0
+        self._source.clock.now += 1.0
         self._over -= 1.0 if self._source.receives >= self._from else 0.0
         lasts = self._source.receives >= self._from and self._over > 0
         self._open = lasts
@@ -374,13 +360,10 @@ def outage_limits(seconds: float) -> DrainLimits:
 
 
 def test_an_election_pauses_the_drain_which_keeps_what_it_holds_and_goes_on() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1], [2], [3], [4], [5]])
-    outage = Outage(clock, source, 12.0)
+    source = FakeSource([[1], [2], [3], [4], [5]])
+    outage = Outage(source, 12.0)
     with capture_logs() as logs:
-        report = run_fake(
-            source, clock=clock, limits=outage_limits(30.0), probe=outage.probe, down=outage.down
-        )
+        report = run_fake(source, limits=outage_limits(30.0), probe=outage.probe, down=outage.down)
     assert (report.ended, report.dependency, report.failure) == ("idle", None, None)
     assert sorted(source.of("acknowledged")) == [1, 2, 3, 4, 5] and report.adds_up
     # Nothing is received meanwhile, and only the unavailable one is asked.
@@ -391,31 +374,27 @@ def test_an_election_pauses_the_drain_which_keeps_what_it_holds_and_goes_on() ->
 
 
 def test_an_outage_that_lasts_ends_the_drain() -> None:
-    clock = Clock()
-    source = FakeSource(clock, ENDLESS)
-    outage = Outage(clock, source, 1e9)
+    source = FakeSource(ENDLESS)
+    outage = Outage(source, 1e9)
     with capture_logs():
-        report = run_fake(
-            source, clock=clock, limits=outage_limits(30.0), probe=outage.probe, down=outage.down
-        )
+        report = run_fake(source, limits=outage_limits(30.0), probe=outage.probe, down=outage.down)
     assert (report.ended, report.dependency, report.began) == ("dependency_down", "mongo", True)
     assert source.receives == 3 and report.seconds == 31.0
 
 
 def test_a_drain_that_starts_in_an_election_waits_for_its_end() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1]])
-    outage = Outage(clock, source, 12.0, from_receive=0)
+    source = FakeSource([[1]])
+    outage = Outage(source, 12.0, from_receive=0)
     with capture_logs():
-        report = run_fake(source, clock=clock, limits=outage_limits(30.0), probe=outage.probe)
+        report = run_fake(source, limits=outage_limits(30.0), probe=outage.probe)
     assert (report.ended, report.began) == ("idle", True) and source.of("acknowledged") == [1]
 
 
 @pytest.mark.parametrize("began", [True, False])
 def test_a_stop_signal_ends_a_drain_that_pauses(began: bool) -> None:
-    clock, stop = Clock(), StopSignal()
-    source = FakeSource(clock, ENDLESS)
-    outage = Outage(clock, source, 1e9, from_receive=3 if began else 0)
+    stop = StopSignal()
+    source = FakeSource(ENDLESS)
+    outage = Outage(source, 1e9, from_receive=3 if began else 0)
 
     def probe(*names: str) -> str | None:
         if len(outage.asked) == 5:
@@ -423,24 +402,20 @@ def test_a_stop_signal_ends_a_drain_that_pauses(began: bool) -> None:
         return outage.probe(*names)
 
     with capture_logs():
-        report = run_fake(
-            source, clock=clock, limits=outage_limits(1e6), stop=stop, probe=probe, down=outage.down
-        )
+        report = run_fake(source, limits=outage_limits(1e6), stop=stop, probe=probe, down=outage.down)
     assert (report.ended, report.began) == ("stopped" if began else "dependency_down", began)
 
 
 def test_a_source_that_cannot_be_read_is_asked_again() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [unavailable(), unavailable(), [1]])
-    assert run_fake(source, clock=clock).counts["applied"] == 1
+    source = FakeSource([unavailable(), unavailable(), [1]])
+    assert run_fake(source).counts["applied"] == 1
 
 
 # What raises for one delivery
 
 
 def test_a_delivery_that_raises_alone_goes_back_and_those_beside_it_are_done() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1, 2, 3, 4, 5], [6]])
+    source = FakeSource([[1, 2, 3, 4, 5], [6]])
 
     def work(batch: Sequence[int]) -> Settlement[int]:
         if 3 in batch:
@@ -448,7 +423,7 @@ def test_a_delivery_that_raises_alone_goes_back_and_those_beside_it_are_done() -
         return all_done(batch)
 
     with capture_logs():
-        report = run_fake(source, work, clock=clock)
+        report = run_fake(source, work)
     assert source.of("given back") == [3]
     assert sorted(source.of("acknowledged")) == [1, 2, 4, 5, 6]
     assert report.adds_up and report.counts["applied"] == 5
@@ -456,8 +431,7 @@ def test_a_delivery_that_raises_alone_goes_back_and_those_beside_it_are_done() -
 
 @pytest.mark.parametrize("error", [MemoryError, OSError, ImportError])
 def test_what_can_be_no_deliverys_fault_gives_the_whole_batch_back(error: type[Exception]) -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1, 2, 3]])
+    source = FakeSource([[1, 2, 3]])
     calls: list[Sequence[int]] = []
 
     def work(batch: Sequence[int]) -> Settlement[int]:
@@ -465,14 +439,13 @@ def test_what_can_be_no_deliverys_fault_gives_the_whole_batch_back(error: type[E
         raise error
 
     with capture_logs():
-        report = run_fake(source, work, clock=clock)
+        report = run_fake(source, work)
     assert source.of("given back") == [1, 2, 3] and len(calls) == 1
     assert report.adds_up
 
 
 def test_a_blown_fuse_ends_the_drain_and_fails_it() -> None:
-    clock = Clock()
-    source = FakeSource(clock, ENDLESS)
+    source = FakeSource(ENDLESS)
 
     def work(batch: Sequence[int]) -> Settlement[int]:
         if batch[0] < 3:
@@ -482,7 +455,7 @@ def test_a_blown_fuse_ends_the_drain_and_fails_it() -> None:
         settlement.blown = PermanentFailure(Reason.DEFECT, "ValueError at save/saver.py:1")
         return settlement
 
-    report = run_fake(source, work, clock=clock)
+    report = run_fake(source, work)
     assert report.ended == "fuse_blown" and report.adds_up
     assert report.counts["returned"] <= 4, "only what it held already"
     assert report.failure is not None and "ValueError at save/saver.py:1" in report.failure
@@ -493,57 +466,55 @@ def test_a_blown_fuse_ends_the_drain_and_fails_it() -> None:
 # Drains that see nothing
 
 
-def seconds_pass(clock: Clock, source: FakeSource, seconds: float = 1.0) -> None:
+def seconds_pass(source: FakeSource, seconds: float = 1.0) -> None:
     def pass_(_receive: int) -> None:
-        clock.now += seconds
+        source.clock.now += seconds
 
     source.on_receive = pass_
 
 
 @pytest.mark.parametrize("successes", [0, 5])
 def test_a_drain_whose_last_two_minutes_brought_no_successful_receive_has_failed(successes: int) -> None:
-    clock = Clock()
     moves = [*([number] for number in range(successes)), *(unavailable() for _ in range(500))]
-    source = FakeSource(clock, moves)
-    seconds_pass(clock, source)
+    source = FakeSource(moves)
+    seconds_pass(source)
     limits = DrainLimits(idle_seconds=3, max_seconds=300, heartbeat_seconds=3600, pause_seconds=0)
     with capture_logs():
-        report = run_fake(source, clock=clock, limits=limits)
+        report = run_fake(source, limits=limits)
     assert (report.ended, report.blind) == ("time_limit", "fake")
     assert report.failure is not None and report.failure.startswith("fake did not answer")
 
 
 def test_it_has_failed_however_it_ends() -> None:
-    clock, stop = Clock(), StopSignal()
-    source = FakeSource(clock, (unavailable() for _ in range(500)))
+    stop = StopSignal()
+    source = FakeSource(unavailable() for _ in range(500))
 
     def look(receives: int) -> None:
-        clock.now += 1.0
+        source.clock.now += 1.0
         if receives == 130:
             stop.set()
 
     source.on_receive = look
     with capture_logs():
-        report = run_fake(source, clock=clock, stop=stop)
+        report = run_fake(source, stop=stop)
     assert (report.ended, report.blind) == ("stopped", "fake")
 
 
 @pytest.mark.parametrize("last", [[], [7]], ids=["nothing there", "work"])
 def test_one_successful_receive_among_the_last_is_enough(last: list[int]) -> None:
-    clock = Clock()
     moves: list[Sequence[int] | BaseException] = [unavailable() for _ in range(150)]
     moves += [last, *(unavailable() for _ in range(100))]
-    source = FakeSource(clock, moves)
-    seconds_pass(clock, source)
+    source = FakeSource(moves)
+    seconds_pass(source)
     limits = DrainLimits(idle_seconds=3, max_seconds=240, heartbeat_seconds=3600, pause_seconds=0)
     with capture_logs():
-        report = run_fake(source, clock=clock, limits=limits)
+        report = run_fake(source, limits=limits)
     assert (report.ended, report.failure) == ("time_limit", None)
 
 
 def test_a_drain_that_was_too_busy_to_receive_is_not_blind_for_that() -> None:
-    clock, stop = Clock(), StopSignal()
-    source = FakeSource(clock, [[1], unavailable()])
+    stop = StopSignal()
+    source = FakeSource([[1], unavailable()])
     source.on_receive = lambda number: stop.set() if number == 2 else None
     rounds = 0
 
@@ -553,14 +524,14 @@ def test_a_drain_that_was_too_busy_to_receive_is_not_blind_for_that() -> None:
 
     def work(batch: Sequence[int]) -> Settlement[int]:
         wait_until(lambda: rounds >= 2, what="a round without room for more")
-        clock.now += 1000.0
+        source.clock.now += 1000.0
         return all_done(batch)
 
     limits = DrainLimits(
         idle_seconds=3, max_seconds=1e9, concurrency=1, prefetch=0, heartbeat_seconds=3600, pause_seconds=0
     )
     with capture_logs():
-        report = run_fake(source, work, clock=clock, limits=limits, stop=stop, down=down)
+        report = run_fake(source, work, limits=limits, stop=stop, down=down)
     assert (report.ended, report.failure) == ("stopped", None)
 
 
@@ -583,12 +554,11 @@ class Place(Post):
 
 
 def test_a_drain_that_stands_by_receives_nothing_until_it_is_to_work() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1], [2]])
-    place = Place(clock, stand_by=100, over=2000.0)
+    source = FakeSource([[1], [2]])
+    place = Place(source.clock, stand_by=100, over=2000.0)
     seen: list[int] = []
     source.on_receive = lambda _number: seen.append(place.stand_by)
-    report = run_fake(source, clock=clock, post=place)
+    report = run_fake(source, post=place)
     assert seen[0] < 0, "the first receive came after the last turn of standing by"
     assert source.of("acknowledged") == [1, 2] and report.ended == "idle"
 
@@ -601,25 +571,23 @@ def test_a_drain_that_stands_by_receives_nothing_until_it_is_to_work() -> None:
     ],
 )
 def test_a_drain_stays_beyond_its_limits_until_its_post_lets_it_go(limits: DrainLimits, why: str) -> None:
-    clock = Clock()
-    place = Place(clock, over=clock.now + 500.0)
-    report = run_fake(FakeSource(clock), clock=clock, limits=limits, post=place)
+    source = FakeSource()
+    place = Place(source.clock, over=source.clock.now + 500.0)
+    report = run_fake(source, limits=limits, post=place)
     assert report.ended == why and report.seconds >= 500.0
     assert why in place.asked
 
 
 def test_a_drain_that_has_to_stay_waits_for_a_dependency_however_long_that_takes() -> None:
-    clock = Clock()
-    place = Place(clock, over=clock.now + 500.0)
+    source = FakeSource([[1]])
+    place = Place(source.clock, over=source.clock.now + 500.0)
 
     def unavailable_for_a_while(*_names: str) -> str | None:
-        clock.now += 1.0
-        return "mongo" if clock.now < 1400.0 else None
+        source.clock.now += 1.0
+        return "mongo" if source.clock.now < 1400.0 else None
 
     limits = DrainLimits(idle_seconds=3, max_seconds=1e9, pause_seconds=0, outage_seconds=30)
-    report = run_fake(
-        FakeSource(clock, [[1]]), clock=clock, limits=limits, probe=unavailable_for_a_while, post=place
-    )
+    report = run_fake(source, limits=limits, probe=unavailable_for_a_while, post=place)
     assert (report.ended, report.counts["applied"]) == ("idle", 1)
 
 
@@ -649,13 +617,13 @@ def runs_until(
     ending.start()
     limits = DrainLimits(idle_seconds=1e9, max_seconds=1e9, heartbeat_seconds=3600, pause_seconds=0.01)
     with capture_logs():
-        run_fake(source, work, clock=Clock(), limits=limits, post=post, stop=stop)
+        run_fake(source, work, limits=limits, post=post, stop=stop)
     ending.join()
 
 
 def test_a_drain_that_gives_way_lets_go_although_a_thread_of_it_hangs() -> None:
     post, hanging = GivesWay(), threading.Event()
-    source = FakeSource(Clock(), [[1]])
+    source = FakeSource([[1]])
 
     def hang(batch: Sequence[int]) -> Settlement[int]:
         post.gone.set()
@@ -670,7 +638,7 @@ def test_a_drain_that_gives_way_lets_go_although_a_thread_of_it_hangs() -> None:
 
 def test_a_drain_that_gives_way_and_can_work_ends_what_is_in_flight_first() -> None:
     post = GivesWay(blind=False)
-    source = FakeSource(Clock(), [[1]])
+    source = FakeSource([[1]])
 
     def work(batch: Sequence[int]) -> Settlement[int]:
         post.gone.set()
@@ -683,14 +651,13 @@ def test_a_drain_that_gives_way_and_can_work_ends_what_is_in_flight_first() -> N
 
 def test_what_could_not_be_let_go_is_let_go_later() -> None:
     post = GivesWay()
-    source = FakeSource(Clock(), [[1]])
+    source = FakeSource([[1]])
     source.let_go_failures = [unavailable()]
     source.on_receive = lambda number: post.gone.set() if number == 2 else None
     runs_until(source, post, lambda: len(source.of("let go")) == 2, all_done)
 
 
 def test_a_drain_on_its_own_never_lets_go() -> None:
-    clock = Clock()
-    source = FakeSource(clock, [[1], [2]])
-    run_fake(source, clock=clock)
+    source = FakeSource([[1], [2]])
+    run_fake(source)
     assert not source.of("let go")
