@@ -27,6 +27,11 @@ RESTART_SECONDS = 15.0
 BATCH_MESSAGES = 5
 
 
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
 class VirtualQueue:
     """Messages with the time at which each is visible again, and their receives."""
 
@@ -108,8 +113,7 @@ def names(number: int, prefix: str = "i") -> list[str]:
     return [f"{prefix}{index}" for index in range(number)]
 
 
-def test_an_item_that_ends_the_process_leaves_its_neighbours_saved_within_five_minutes() -> None:
-    world = World()
+def test_an_item_that_ends_the_process_leaves_its_neighbours_saved_within_five_minutes(world: World) -> None:
     world.handler.deadly = {"i42"}
     life = Life(world, VirtualQueue(waiting(*names(100))))
     life.until_empty()
@@ -120,8 +124,7 @@ def test_an_item_that_ends_the_process_leaves_its_neighbours_saved_within_five_m
     assert not world.table.stored, "what is over leaves nothing behind"
 
 
-def test_messages_that_were_beside_it_when_the_process_died_are_saved_and_not_accused() -> None:
-    world = World()
+def test_messages_that_were_beside_it_when_the_process_died_are_saved_and_not_accused(world: World) -> None:
     world.handler.deadly = {"bad"}
     others = [waiting(*names(10, f"m{number}-"), number=number) for number in range(2, 30)]
     life = Life(world, VirtualQueue(waiting("bad"), *others))
@@ -130,8 +133,7 @@ def test_messages_that_were_beside_it_when_the_process_died_are_saved_and_not_ac
     assert items_of(world.dead) == [["bad"]] and reasons_of(world.dead) == ["KILLED"]
 
 
-def test_several_such_items_of_one_message_are_found_one_by_one() -> None:
-    world = World()
+def test_several_such_items_of_one_message_are_found_one_by_one(world: World) -> None:
     world.handler.deadly = {"i3", "i7", "i99"}
     life = Life(world, VirtualQueue(waiting(*names(100))))
     life.until_empty()
@@ -159,8 +161,7 @@ def test_a_message_that_kills_before_or_after_its_items_are_handled_is_a_dead_le
     assert life.deaths == UNANSWERED + 2
 
 
-def test_an_outage_of_an_hour_with_sixty_receives_kills_and_exhausts_nothing() -> None:
-    world = World()
+def test_an_outage_of_an_hour_with_sixty_receives_kills_and_exhausts_nothing(world: World) -> None:
     messages = [waiting(*names(3, f"m{number}-"), number=number) for number in range(2, 10)]
     life = Life(world, VirtualQueue(waiting("alone"), *messages))
 
@@ -174,8 +175,7 @@ def test_an_outage_of_an_hour_with_sixty_receives_kills_and_exhausts_nothing() -
     assert not world.table.stored
 
 
-def test_after_an_outage_messages_are_handled_together_again() -> None:
-    world = World()
+def test_after_an_outage_messages_are_handled_together_again(world: World) -> None:
     world.handler.raises = UNAVAILABLE
     with capture_logs():
         for receives in range(1, 11):
@@ -185,8 +185,7 @@ def test_after_an_outage_messages_are_handled_together_again() -> None:
     assert world.handler.calls == before + 1
 
 
-def test_a_mark_of_a_message_that_comes_back_for_a_dependency_counts_for_nothing() -> None:
-    world = World()
+def test_a_mark_of_a_message_that_comes_back_for_a_dependency_counts_for_nothing(world: World) -> None:
     for receives in range(4, 40, 2):
         world.handler.deadly = {"a"}
         with pytest.raises(Died):
@@ -199,8 +198,7 @@ def test_a_mark_of_a_message_that_comes_back_for_a_dependency_counts_for_nothing
     assert not world.dead.sent and not world.table.stored
 
 
-def test_an_older_copy_of_a_message_is_no_attempt_while_a_later_one_is_handled() -> None:
-    world = World()
+def test_an_older_copy_of_a_message_is_no_attempt_while_a_later_one_is_handled(world: World) -> None:
     first, second, handle = world.process(), world.process(), world.handler.handle
     of_older = []
 
@@ -215,8 +213,7 @@ def test_an_older_copy_of_a_message_is_no_attempt_while_a_later_one_is_handled()
     assert of_older == [1] and not world.dead.sent
 
 
-def test_an_exception_that_is_not_the_items_is_an_outcome_for_the_process_lives() -> None:
-    world = World()
+def test_an_exception_that_is_not_the_items_is_an_outcome_for_the_process_lives(world: World) -> None:
     world.handler.errors["a"] = MemoryError()
     for receives in range(1, 40):
         with capture_logs(), pytest.raises(MemoryError):
@@ -225,8 +222,7 @@ def test_an_exception_that_is_not_the_items_is_an_outcome_for_the_process_lives(
     assert world.process()([message("a", receives=40)]).counts["applied"] == 1
 
 
-def test_a_message_that_cannot_be_marked_goes_back_unread() -> None:
-    world = World()
+def test_a_message_that_cannot_be_marked_goes_back_unread(world: World) -> None:
     world.table.gate.down = True
     with capture_logs():
         settlement = world.settle(message("a", receives=4, number=1), message("b", number=2))
@@ -234,8 +230,7 @@ def test_a_message_that_cannot_be_marked_goes_back_unread() -> None:
     assert [each.item for each in world.handler.asked] == ["b"]
 
 
-def test_an_outage_of_the_marks_for_hours_does_not_use_up_the_receives_of_a_message() -> None:
-    world = World()
+def test_an_outage_of_the_marks_for_hours_does_not_use_up_the_receives_of_a_message(world: World) -> None:
     world.table.gate.down = True
     queue = VirtualQueue(message("a", receives=UNANSWERED))
     with capture_logs():
@@ -248,8 +243,7 @@ def test_an_outage_of_the_marks_for_hours_does_not_use_up_the_receives_of_a_mess
     assert world.settle(*queue.receive(1)).done
 
 
-def test_messages_that_came_up_to_three_times_cost_no_call() -> None:
-    world = World()
+def test_messages_that_came_up_to_three_times_cost_no_call(world: World) -> None:
     world.table.gate.down = True
     for receives in range(1, UNANSWERED + 1):
         assert world.settle(message("a", receives=receives)).done
@@ -260,8 +254,7 @@ def test_messages_that_came_up_to_three_times_cost_no_call() -> None:
     assert [line for line in logs if line["event"] == "outcome not noted"] == []
 
 
-def test_two_drains_that_hold_one_message_do_not_both_handle_it() -> None:
-    world = World()
+def test_two_drains_that_hold_one_message_do_not_both_handle_it(world: World) -> None:
     first, second = (Marks(world.table, "fake-queue") for _ in range(2))
     both = message("a", receives=4)
     assert first.suspects(both) and second.suspects(both)
@@ -270,8 +263,7 @@ def test_two_drains_that_hold_one_message_do_not_both_handle_it() -> None:
         second.begin(both)
 
 
-def test_a_mark_whose_confirmation_got_lost_is_known_again() -> None:
-    world = World()
+def test_a_mark_whose_confirmation_got_lost_is_known_again(world: World) -> None:
     swap = world.table.swap
 
     def unheard(*words: object) -> bool:

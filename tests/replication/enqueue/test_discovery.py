@@ -200,9 +200,9 @@ def test_a_listing_that_does_not_answer_holds_up_no_read_and_no_end() -> None:
     assert world.owner("s1") == ""
 
 
-def test_a_drain_that_cannot_receive_for_a_while_keeps_listing_by_its_heartbeat() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_a_drain_that_cannot_receive_for_a_while_keeps_listing_by_its_heartbeat(
+    world: World, source: StreamSource
+) -> None:
     work_off(source)
     before = world.service.calls["describe_stream"]
     world.service.split("s1", "s2")
@@ -211,9 +211,9 @@ def test_a_drain_that_cannot_receive_for_a_while_keeps_listing_by_its_heartbeat(
     assert world.rows() == {"s1", "s2"}
 
 
-def test_a_lease_table_that_cannot_be_queried_holds_up_no_read_of_held_shards() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_a_lease_table_that_cannot_be_queried_holds_up_no_read_of_held_shards(
+    world: World, source: StreamSource
+) -> None:
     work_off(source)
     query = world.table.rows
 
@@ -371,9 +371,9 @@ def test_a_page_that_is_throttled_is_asked_again_and_not_the_whole_listing() -> 
 # One lister, and rows for all
 
 
-def test_each_shard_has_a_row_with_its_parent_and_when_it_was_seen() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_each_shard_has_a_row_with_its_parent_and_when_it_was_seen(
+    world: World, source: StreamSource
+) -> None:
     world.service.split("s1", "s2")
     work_off(source)
     source.close()
@@ -398,8 +398,7 @@ def test_only_the_holder_of_the_lease_lists_and_the_others_read_its_rows() -> No
     assert listings.most_in_a_second == 1
 
 
-def test_another_one_lists_once_the_lease_of_the_lister_did_not_move_for_one_lease_time() -> None:
-    world = World("s1")
+def test_another_one_lists_once_the_lease_of_the_lister_did_not_move_for_one_lease_time(world: World) -> None:
     dead, alive = world.consumer("dead"), world.consumer("b")
     work_off(dead)
     work_off(alive, rounds=2)
@@ -410,8 +409,7 @@ def test_another_one_lists_once_the_lease_of_the_lister_did_not_move_for_one_lea
     assert world.rows() == {"s1", "s2"}
 
 
-def test_a_lister_that_fails_again_and_again_lets_another_one_try() -> None:
-    world = World("s1")
+def test_a_lister_that_fails_again_and_again_lets_another_one_try(world: World) -> None:
     crowd = Crowd(world, 2)
     crowd.live(3)
     (lister,) = [each for each in crowd.all if each._lease is not None]
@@ -423,8 +421,7 @@ def test_a_lister_that_fails_again_and_again_lets_another_one_try() -> None:
     assert lister._lease is None
 
 
-def test_a_lister_that_was_overtaken_while_it_asked_writes_nothing() -> None:
-    world = World("s1")
+def test_a_lister_that_was_overtaken_while_it_asked_writes_nothing(world: World) -> None:
     crowd = Crowd(world, 2)
     first, second = crowd.all
     describe = world.service.describe_stream
@@ -477,9 +474,9 @@ def test_a_child_is_not_read_before_its_parent_is_known_on_whatever_page_that_co
     assert seen == [*old, *young]
 
 
-def test_a_new_stream_whose_shard_is_named_like_a_held_one_is_read_soon_after_that_was_let_go() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_a_new_stream_whose_shard_is_named_like_a_held_one_is_read_soon_after_that_was_let_go(
+    world: World, source: StreamSource
+) -> None:
     world.service.write("s1", 2)
     work_off(source)
     world.service.recreate("s1")
@@ -525,8 +522,7 @@ def test_a_row_stays_until_its_shard_is_finished_its_children_are_known_and_it_i
     assert not crowd.all[0].counts["trimmed"]
 
 
-def test_rows_go_parents_first_and_one_that_cannot_go_keeps_its_children() -> None:
-    world = World("s1")
+def test_rows_go_parents_first_and_one_that_cannot_go_keeps_its_children(world: World) -> None:
     crowd = Crowd(world, 1)
     crowd.live(2)
     world.service.split("s1", "s2")
@@ -575,9 +571,9 @@ def test_a_shard_that_was_trimmed_before_it_was_read_is_reported_once_and_its_ro
     assert source.counts()["trimmed"] == 1
 
 
-def test_a_drain_does_not_idle_out_while_the_children_of_a_finished_shard_are_not_known() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_a_drain_does_not_idle_out_while_the_children_of_a_finished_shard_are_not_known(
+    world: World, source: StreamSource
+) -> None:
     work_off(source)
     assert source.may_idle()
     world.service.split("s1", "s2")
@@ -591,9 +587,9 @@ def test_a_drain_does_not_idle_out_while_the_children_of_a_finished_shard_are_no
     assert source.may_idle()
 
 
-def test_a_stream_that_cannot_be_listed_is_reported_by_the_counts_of_the_drain() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_a_stream_that_cannot_be_listed_is_reported_by_the_counts_of_the_drain(
+    world: World, source: StreamSource
+) -> None:
     work_off(source)
     world.service.throttle("describe_stream")
     world.pass_time(60, source)

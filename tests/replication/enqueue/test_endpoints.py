@@ -151,9 +151,8 @@ def blinded(world: World, *, from_second: float, calls: tuple[str, ...]) -> Drai
 
 @pytest.mark.parametrize(("from_second", "blind"), [(100, True), (290, False)])
 def test_reads_that_fail_for_two_minutes_fail_the_drain_and_shorter_ones_do_not(
-    from_second: float, blind: bool
+    world: World, from_second: float, blind: bool
 ) -> None:
-    world = World("s1")
     world.service.write("s1", 3)
     report = blinded(world, from_second=from_second, calls=("get_records", "get_shard_iterator") * 20)
     assert report.ended == "time_limit" and report.counts["sent"] == 3
@@ -167,8 +166,7 @@ def test_a_stream_that_was_never_listed_fails_the_drain() -> None:
     assert report.failure is not None and "stream-listing did not answer" in report.failure
 
 
-def test_a_stream_whose_held_shards_are_read_while_it_cannot_be_listed_is_fine() -> None:
-    world = World("s1")
+def test_a_stream_whose_held_shards_are_read_while_it_cannot_be_listed_is_fine(world: World) -> None:
     world.service.write("s1", 3)
     report = blinded(world, from_second=30, calls=("describe_stream",) * 20)
     assert report.failure is None and report.counts["sent"] == 3

@@ -12,6 +12,7 @@ from regworkers_core.replication.enqueue.stream_probe import (
     stream_lag,
     stream_state,
 )
+from regworkers_core.replication.enqueue.stream_source import StreamSource
 from tests.adapters.fakes import client_error
 from tests.replication.enqueue.fakes import shard_of
 from tests.replication.enqueue.world import World, work_off
@@ -36,8 +37,7 @@ def test_there_is_something_unread_exactly_when_a_record_lies_after_the_checkpoi
     assert has_unread(world.streams, world.table)
 
 
-def test_a_peek_changes_nothing() -> None:
-    world = World("s1")
+def test_a_peek_changes_nothing(world: World) -> None:
     world.service.write("s1")
     before = world.table.stored
     has_unread(world.streams, world.table)
@@ -122,9 +122,7 @@ def test_before_anyone_listed_the_shards_a_probe_lists_one_page_and_writes_nothi
     assert world.table.stored == {}
 
 
-def test_a_finished_shard_whose_children_are_not_known_is_work() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_a_finished_shard_whose_children_are_not_known_is_work(world: World, source: StreamSource) -> None:
     world.service.write("s1")
     work_off(source)
     world.service.split("s1", "s2")
@@ -136,8 +134,7 @@ def test_a_finished_shard_whose_children_are_not_known_is_work() -> None:
     assert stream_lag(world.streams, world.table, now=CREATED) is None, "how much waits in s2 is not known"
 
 
-def test_a_closed_shard_that_is_not_marked_finished_is_work() -> None:
-    world = World("s1")
+def test_a_closed_shard_that_is_not_marked_finished_is_work(world: World) -> None:
     world.service.write("s1")
     worked_off(world)
     world.service.split("s1", "s2")
@@ -146,8 +143,7 @@ def test_a_closed_shard_that_is_not_marked_finished_is_work() -> None:
     assert not has_unread(world.streams, world.table)
 
 
-def test_a_trimmed_shard_is_work_until_a_drain_has_reported_the_loss() -> None:
-    world = World("s1")
+def test_a_trimmed_shard_is_work_until_a_drain_has_reported_the_loss(world: World) -> None:
     world.service.write("s1")
     worked_off(world)
     world.service.restart()
@@ -156,8 +152,7 @@ def test_a_trimmed_shard_is_work_until_a_drain_has_reported_the_loss() -> None:
     assert not has_unread(world.streams, world.table)
 
 
-def test_could_not_read_is_not_empty() -> None:
-    world = World("s1")
+def test_could_not_read_is_not_empty(world: World) -> None:
     world.service.disconnect("describe_table", 3)
     with pytest.raises(TransientFailure):
         has_unread(world.streams, world.table)
@@ -166,14 +161,12 @@ def test_could_not_read_is_not_empty() -> None:
         has_unread(world.streams, world.table)
 
 
-def test_the_lag_is_the_age_of_the_oldest_unread_record() -> None:
-    world = World("s1")
+def test_the_lag_is_the_age_of_the_oldest_unread_record(world: World) -> None:
     assert stream_lag(world.streams, world.table, now=CREATED + 9) == 0.0
     world.service.write("s1", 3)
     assert stream_lag(world.streams, world.table, now=CREATED + 9) == 9.0
 
 
-def test_a_lag_that_could_not_be_read_is_none() -> None:
-    world = World("s1")
+def test_a_lag_that_could_not_be_read_is_none(world: World) -> None:
     world.table.gate.down = True
     assert stream_lag(world.streams, world.table, now=CREATED) is None

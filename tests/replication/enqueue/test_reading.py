@@ -13,7 +13,7 @@ from regworkers_core.domain.reasons import DependencyDown, TransientFailure
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.replication.enqueue.held_shards import HeldShard
 from regworkers_core.replication.enqueue.shard_rows import position_of
-from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS
+from regworkers_core.replication.enqueue.stream_source import RESEEK_SECONDS, StreamSource
 from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.adapters.fakes import client_error
 from tests.replication.enqueue.fakes import shard_of
@@ -22,8 +22,7 @@ from tests.support.in_memory import MemoryLeaseTable
 from tests.support.waiting import wait_until
 
 
-def test_a_new_shard_is_read_from_the_trim_horizon_and_a_known_one_after_its_checkpoint() -> None:
-    world = World("s1")
+def test_a_new_shard_is_read_from_the_trim_horizon_and_a_known_one_after_its_checkpoint(world: World) -> None:
     written = world.service.write("s1", 3)
     first = world.consumer("a")
     assert work_off(first) == written
@@ -32,9 +31,9 @@ def test_a_new_shard_is_read_from_the_trim_horizon_and_a_known_one_after_its_che
     assert work_off(world.consumer("b")) == later
 
 
-def test_an_expired_iterator_is_renewed_from_the_last_read_position() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_an_expired_iterator_is_renewed_from_the_last_read_position(
+    world: World, source: StreamSource
+) -> None:
     written = world.service.write("s1", 2)
     batch = receive(source)
     world.service.expire_iterators()
@@ -45,9 +44,9 @@ def test_an_expired_iterator_is_renewed_from_the_last_read_position() -> None:
     assert source.counts()["iterators_expired"] == 1
 
 
-def test_an_iterator_that_went_silent_in_a_restart_is_sought_again_after_the_connection_error() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_an_iterator_that_went_silent_in_a_restart_is_sought_again_after_the_connection_error(
+    world: World, source: StreamSource
+) -> None:
     world.service.write("s1", 5)
     work_off(source)
     world.service.restart()
@@ -57,9 +56,9 @@ def test_an_iterator_that_went_silent_in_a_restart_is_sought_again_after_the_con
     assert work_off(source) == later
 
 
-def test_an_iterator_that_went_silent_without_any_error_is_sought_again_after_a_few_minutes() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_an_iterator_that_went_silent_without_any_error_is_sought_again_after_a_few_minutes(
+    world: World, source: StreamSource
+) -> None:
     world.service.write("s1", 5)
     work_off(source)
     world.service.restart()
@@ -69,9 +68,7 @@ def test_an_iterator_that_went_silent_without_any_error_is_sought_again_after_a_
     assert work_off(source) == later
 
 
-def test_an_error_of_the_lease_table_makes_iterators_suspect_too() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_an_error_of_the_lease_table_makes_iterators_suspect_too(world: World, source: StreamSource) -> None:
     world.service.write("s1", 5)
     work_off(source)
     world.service.restart()
@@ -83,8 +80,7 @@ def test_an_error_of_the_lease_table_makes_iterators_suspect_too() -> None:
     assert work_off(source) == later
 
 
-def test_trimmed_records_are_counted_as_loss_and_reading_goes_on_at_the_horizon() -> None:
-    world = World("s1")
+def test_trimmed_records_are_counted_as_loss_and_reading_goes_on_at_the_horizon(world: World) -> None:
     source = world.consumer("a")
     world.service.write("s1", 2)
     work_off(source)
@@ -96,8 +92,7 @@ def test_trimmed_records_are_counted_as_loss_and_reading_goes_on_at_the_horizon(
     assert after.counts()["trimmed"] == 1
 
 
-def test_a_loss_is_counted_once_and_not_by_every_later_drain() -> None:
-    world = World("s1")
+def test_a_loss_is_counted_once_and_not_by_every_later_drain(world: World) -> None:
     source = world.consumer("a")
     world.service.write("s1", 2)
     work_off(source)
@@ -110,9 +105,9 @@ def test_a_loss_is_counted_once_and_not_by_every_later_drain() -> None:
         assert after.counts()["trimmed"] == losses
 
 
-def test_what_is_open_is_finished_before_a_trimmed_shard_is_read_from_the_horizon() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_what_is_open_is_finished_before_a_trimmed_shard_is_read_from_the_horizon(
+    world: World, source: StreamSource
+) -> None:
     world.service.write("s1", 3)
     batch = receive(source)
     later = world.service.write("s1", 3)
@@ -151,9 +146,9 @@ def test_throttling_hands_out_what_was_read_before_it_and_loses_nothing() -> Non
     assert len(written) == 2
 
 
-def test_a_stream_of_which_nothing_is_known_and_that_cannot_be_listed_is_a_failure_and_not_empty() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_a_stream_of_which_nothing_is_known_and_that_cannot_be_listed_is_a_failure_and_not_empty(
+    world: World, source: StreamSource
+) -> None:
     world.service.disconnect("describe_table", 3)
     with pytest.raises(TransientFailure):
         source.receive()
@@ -163,9 +158,9 @@ def test_a_stream_of_which_nothing_is_known_and_that_cannot_be_listed_is_a_failu
     assert work_off(source) == written
 
 
-def test_a_shard_that_is_empty_is_not_read_more_often_than_its_pause_allows() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_a_shard_that_is_empty_is_not_read_more_often_than_its_pause_allows(
+    world: World, source: StreamSource
+) -> None:
     work_off(source)
     before, started = world.service.calls["get_records"], world.clock.now
     work_off(source, rounds=40)
@@ -183,8 +178,7 @@ def test_a_batch_has_at_most_a_number_of_records_over_all_shards() -> None:
     assert sum(map(len, batches)) == 15
 
 
-def test_reading_stops_while_too_much_is_unacknowledged_and_goes_on_afterwards() -> None:
-    world = World("s1")
+def test_reading_stops_while_too_much_is_unacknowledged_and_goes_on_afterwards(world: World) -> None:
     written = world.service.write("s1", 30)
     source = world.consumer(limits=EnqueueSettings(batch_records=4, max_unacknowledged=10))
     batch = receive(source)
@@ -196,8 +190,7 @@ def test_reading_stops_while_too_much_is_unacknowledged_and_goes_on_afterwards()
     assert len(receive(source)) == 10
 
 
-def test_what_is_given_back_comes_again_after_its_delay_from_memory() -> None:
-    world = World("s1")
+def test_what_is_given_back_comes_again_after_its_delay_from_memory(world: World) -> None:
     written = world.service.write("s1", 2)
     source = world.consumer()
     batch = receive(source)
@@ -237,9 +230,7 @@ def test_a_shard_whose_checkpoint_is_held_up_does_not_hold_up_the_others() -> No
     assert (world.checkpoint("s1"), world.checkpoint("s2")) == (None, flowing[-1])
 
 
-def test_checkpoints_are_written_at_most_every_second() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_checkpoints_are_written_at_most_every_second(world: World, source: StreamSource) -> None:
     work_off(source, rounds=2)
     started = world.clock.now
     for _ in range(40):
@@ -263,8 +254,7 @@ def test_reading_stops_while_what_is_open_takes_too_much_memory() -> None:
     assert sequences(receive(source, rounds=1)) == stuck[4:8]
 
 
-def test_a_checkpoint_moves_on_when_its_number_grows_by_a_digit_and_never_back() -> None:
-    world = World("s1")
+def test_a_checkpoint_moves_on_when_its_number_grows_by_a_digit_and_never_back(world: World) -> None:
     written = world.service.write("s1", 6)
     assert written == ["8", "9", "10", "98", "99", "100"]
     source = world.consumer()
@@ -277,8 +267,9 @@ def test_a_checkpoint_moves_on_when_its_number_grows_by_a_digit_and_never_back()
     assert world.checkpoint("s1") == "100"
 
 
-def test_close_writes_the_contiguous_checkpoint_and_what_is_open_is_read_again_by_the_next() -> None:
-    world = World("s1")
+def test_close_writes_the_contiguous_checkpoint_and_what_is_open_is_read_again_by_the_next(
+    world: World,
+) -> None:
     written = world.service.write("s1", 4)
     source = world.consumer("a")
     batch = receive(source)
@@ -288,9 +279,9 @@ def test_close_writes_the_contiguous_checkpoint_and_what_is_open_is_read_again_b
     assert work_off(world.consumer("b")) == written[2:]
 
 
-def test_close_does_not_wait_for_the_next_second_to_write_the_last_checkpoint() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_close_does_not_wait_for_the_next_second_to_write_the_last_checkpoint(
+    world: World, source: StreamSource
+) -> None:
     world.service.write("s1", 2)
     work_off(source, rounds=1)
     last = world.service.write("s1", 2)
@@ -299,8 +290,7 @@ def test_close_does_not_wait_for_the_next_second_to_write_the_last_checkpoint() 
     assert world.checkpoint("s1") == last[-1]
 
 
-def test_idle_time_counts_only_with_a_lease_or_when_no_one_holds_one() -> None:
-    world = World("s1")
+def test_idle_time_counts_only_with_a_lease_or_when_no_one_holds_one(world: World) -> None:
     first, second = world.consumer("a"), world.consumer("b")
     assert not first.may_idle()
     receive(first, rounds=2)
@@ -318,8 +308,9 @@ def test_idle_time_counts_when_there_is_no_shard_at_all() -> None:
     assert source.may_idle()
 
 
-def test_a_lease_of_a_dead_consumer_keeps_the_next_one_from_idling_out_before_it_took_over() -> None:
-    world = World("s1")
+def test_a_lease_of_a_dead_consumer_keeps_the_next_one_from_idling_out_before_it_took_over(
+    world: World,
+) -> None:
     receive(world.consumer("dead"), rounds=2)
     source = world.consumer("b")
     receive(source, rounds=2)
@@ -381,9 +372,7 @@ def test_with_more_busy_shards_than_readers_the_one_that_waits_longest_is_read()
     assert arrived == written
 
 
-def test_reading_waits_for_no_checkpoint() -> None:
-    world = World("s1")
-    source = world.consumer()
+def test_reading_waits_for_no_checkpoint(world: World, source: StreamSource) -> None:
     world.service.write("s1")
     work_off(source)
     world.clock.now += 2.0
@@ -422,8 +411,7 @@ def test_an_idle_stream_is_read_often_if_it_is_small_and_never_more_than_400_tim
     assert least <= reads_a_second(shards) <= most
 
 
-def test_full_pages_follow_each_other_up_to_the_reads_that_a_shard_allows() -> None:
-    world = World("s1")
+def test_full_pages_follow_each_other_up_to_the_reads_that_a_shard_allows(world: World) -> None:
     written = world.service.write("s1", 90)
     source = world.consumer(limits=EnqueueSettings(batch_records=10))
     work_off(source, rounds=1)
@@ -522,8 +510,7 @@ def test_a_read_under_way_is_no_sign_that_reads_succeed_again(monkeypatch: pytes
     wait_until(lambda: source.receive() == [] and source._unread is None, what="the end of that read")
 
 
-def test_a_consumer_that_lets_go_frees_its_shards_at_once_and_may_take_them_again() -> None:
-    world = World("s1")
+def test_a_consumer_that_lets_go_frees_its_shards_at_once_and_may_take_them_again(world: World) -> None:
     written = world.service.write("s1", 4)
     first, second = world.consumer("a"), world.consumer("b")
     batch = receive(first)

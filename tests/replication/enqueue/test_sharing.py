@@ -62,8 +62,7 @@ def test_an_unfinished_shard_that_left_the_listing_is_a_loss_and_sets_its_childr
     assert after.counts()["trimmed"] >= 1
 
 
-def test_a_stream_created_again_is_read_from_its_start_and_the_loss_is_counted() -> None:
-    world = World("s1")
+def test_a_stream_created_again_is_read_from_its_start_and_the_loss_is_counted(world: World) -> None:
     source = world.consumer("a")
     world.service.write("s1", 500)
     work_off(source)
@@ -167,8 +166,7 @@ def test_a_late_acknowledgement_after_a_takeover_writes_no_checkpoint() -> None:
     assert (world.checkpoint("s1"), world.owner("s1")) == (written[0], "b")
 
 
-def test_a_consumer_that_was_paused_asks_for_its_lease_before_it_reads_on() -> None:
-    world = World("s1")
+def test_a_consumer_that_was_paused_asks_for_its_lease_before_it_reads_on(world: World) -> None:
     paused, other = world.consumer("a"), world.consumer("b")
     receive(paused, rounds=2)
     receive(other, rounds=2)
@@ -181,8 +179,7 @@ def test_a_consumer_that_was_paused_asks_for_its_lease_before_it_reads_on() -> N
     assert world.service.reads == []
 
 
-def test_a_delivery_from_before_the_lease_was_lost_is_not_given_out_again() -> None:
-    world = World("s1")
+def test_a_delivery_from_before_the_lease_was_lost_is_not_given_out_again(world: World) -> None:
     world.service.write("s1", 2)
     source = world.consumer("a")
     old = receive(source, rounds=2)
@@ -219,8 +216,7 @@ def test_a_checkpoint_write_that_is_cut_off_by_a_crash_repeats_records_and_loses
     assert seen == written
 
 
-def test_a_presence_removed_during_a_pause_is_shown_again() -> None:
-    world = World("s1")
+def test_a_presence_removed_during_a_pause_is_shown_again(world: World) -> None:
     source = world.consumer("a")
     receive(source, rounds=1)
     assert world.table.remove(world.table.stored[consumer_key(TABLE, "a")])

@@ -38,6 +38,11 @@ def inserts(count: int, **fields: Any) -> list[StreamRecord]:
     return records(*(insert(f"e{number}", str(number), **fields) for number in range(count)))
 
 
+@pytest.fixture
+def queue() -> MemoryQueue:
+    return MemoryQueue()
+
+
 class NoHistory:
     def record(self, dead_letters: Sequence[DeadLetter], *, at: str, run_id: str) -> None:
         return None
@@ -60,8 +65,7 @@ def items(queue: MemoryQueue) -> list[dict[str, Any]]:
     return [item for message in queue.sent for item in orjson.loads(message.body)["items"]]
 
 
-def test_a_message_carries_keys_and_order_and_nothing_of_the_fan() -> None:
-    queue = MemoryQueue()
+def test_a_message_carries_keys_and_order_and_nothing_of_the_fan(queue: MemoryQueue) -> None:
     mail: dict[str, Any] = {"email": {"S": "someone@example.org"}}
     run(queue, records(insert("e1", correlationId={"S": "c-1"}, **mail)))
     (message,) = queue.sent
@@ -113,22 +117,21 @@ DOES_NOT_COUNT = {
 
 
 @pytest.mark.parametrize("raw", COUNTS.values(), ids=COUNTS.keys())
-def test_a_change_that_counts_is_sent(raw: dict[str, Any]) -> None:
-    queue = MemoryQueue()
+def test_a_change_that_counts_is_sent(queue: MemoryQueue, raw: dict[str, Any]) -> None:
     settlement = run(queue, records(raw))
     assert len(items(queue)) == settlement.counts["sent"] == 1
 
 
 @pytest.mark.parametrize("raw", DOES_NOT_COUNT.values(), ids=DOES_NOT_COUNT.keys())
-def test_a_change_that_does_not_count_is_dropped_and_acknowledged(raw: dict[str, Any]) -> None:
-    queue = MemoryQueue()
+def test_a_change_that_does_not_count_is_dropped_and_acknowledged(
+    queue: MemoryQueue, raw: dict[str, Any]
+) -> None:
     settlement = run(queue, records(raw))
     assert queue.sent == []
     assert (settlement.counts["filtered"], len(settlement.done)) == (1, 1)
 
 
-def test_a_removal_carries_the_order_of_the_removed_image() -> None:
-    queue = MemoryQueue()
+def test_a_removal_carries_the_order_of_the_removed_image(queue: MemoryQueue) -> None:
     old = entry(version={"N": "7"}, created="2026-01-01T00:00:00.000Z", flag=False)
     settlement = run(queue, records(change("REMOVE", old=old)))
     (item,) = items(queue)
@@ -136,15 +139,13 @@ def test_a_removal_carries_the_order_of_the_removed_image() -> None:
     assert (settlement.counts["removals"], settlement.counts["upserts"]) == (1, 0)
 
 
-def test_numbers_as_strings_and_missing_order_fields_are_read_leniently() -> None:
-    queue = MemoryQueue()
+def test_numbers_as_strings_and_missing_order_fields_are_read_leniently(queue: MemoryQueue) -> None:
     bare = {name: value for name, value in entry("e2").items() if name not in ("version", "createdAt")}
     run(queue, records(insert("e1", version={"S": "12"}), change("INSERT", new=bare, sequence="2")))
     assert [(item["version"], item["createdAt"]) for item in items(queue)] == [(12, UPDATED), (0, "")]
 
 
-def test_several_records_of_one_key_become_one_item_with_the_last_state() -> None:
-    queue = MemoryQueue()
+def test_several_records_of_one_key_become_one_item_with_the_last_state(queue: MemoryQueue) -> None:
     states = [insert("e1", str(number), version={"N": str(number)}) for number in (1, 2, 3)]
     settlement = run(queue, records(*states, insert("e2", "4")))
     assert [(item["sk"], item["version"]) for item in items(queue)] == [("ENTRY#e1", 3), ("ENTRY#e2", 1)]
@@ -152,42 +153,36 @@ def test_several_records_of_one_key_become_one_item_with_the_last_state() -> Non
     assert len(settlement.done) == 4
 
 
-def test_an_entry_that_was_removed_last_is_sent_as_a_removal() -> None:
-    queue = MemoryQueue()
+def test_an_entry_that_was_removed_last_is_sent_as_a_removal(queue: MemoryQueue) -> None:
     run(queue, records(insert("e1", "1"), change("REMOVE", old=entry("e1"), sequence="2")))
     assert [item["op"] for item in items(queue)] == ["remove"]
 
 
-def test_clearing_the_flag_does_not_swallow_the_change_that_set_it() -> None:
-    queue = MemoryQueue()
+def test_clearing_the_flag_does_not_swallow_the_change_that_set_it(queue: MemoryQueue) -> None:
     cleared = change("MODIFY", new=entry("e1", flag=False), old=entry("e1"), sequence="2")
     run(queue, records(insert("e1", "1"), cleared))
     assert len(items(queue)) == 1
 
 
-def test_a_message_carries_up_to_a_hundred_keys() -> None:
-    queue = MemoryQueue()
+def test_a_message_carries_up_to_a_hundred_keys(queue: MemoryQueue) -> None:
     settlement = run(queue, inserts(250))
     assert [len(orjson.loads(message.body)["items"]) for message in queue.sent] == [100, 100, 50]
     assert settlement.counts["messages"] == 3
 
 
-def test_messages_of_long_keys_stay_within_the_size_limit() -> None:
-    queue = MemoryQueue()
+def test_messages_of_long_keys_stay_within_the_size_limit(queue: MemoryQueue) -> None:
     # Six bytes each in a body.
     run(queue, records(*(insert("\uffff" * 160 + str(number), str(number)) for number in range(400))))
     assert len(items(queue)) == 400
     assert max(len(message.body) for message in queue.sent) <= MAX_BYTES
 
 
-def test_a_message_of_several_correlation_ids_gets_one_of_its_own() -> None:
-    queue = MemoryQueue()
+def test_a_message_of_several_correlation_ids_gets_one_of_its_own(queue: MemoryQueue) -> None:
     run(queue, records(insert("e1", correlationId={"S": "a"}), insert("e2", correlationId={"S": "b"})))
     assert queue.sent[0].attributes["correlationId"] == "fresh"
 
 
-def test_only_the_records_of_failed_messages_are_tried_again() -> None:
-    queue = MemoryQueue()
+def test_only_the_records_of_failed_messages_are_tried_again(queue: MemoryQueue) -> None:
     queue.fail = {1: False}
     batch = inserts(250)
     settlement = run(queue, batch)
@@ -196,8 +191,9 @@ def test_only_the_records_of_failed_messages_are_tried_again() -> None:
     assert settlement.counts["messages"] == 2
 
 
-def test_a_queue_that_is_unavailable_returns_everything_with_a_growing_delay_until_it_answers() -> None:
-    queue = MemoryQueue()
+def test_a_queue_that_is_unavailable_returns_everything_with_a_growing_delay_until_it_answers(
+    queue: MemoryQueue,
+) -> None:
     work = EnqueueWork(queue, backoff=float)
     queue.gate.down = True
     delays = [work(inserts(2)).again[0][1] for _ in range(3)]
@@ -208,15 +204,13 @@ def test_a_queue_that_is_unavailable_returns_everything_with_a_growing_delay_unt
     assert work(inserts(2)).again[0][1] == 1.0
 
 
-def test_a_refused_message_is_kept_too_and_tried_again_rarely() -> None:
-    queue = MemoryQueue()
+def test_a_refused_message_is_kept_too_and_tried_again_rarely(queue: MemoryQueue) -> None:
     queue.fail = {0: True}
     ((_, delay),) = run(queue, inserts(1)).again
     assert delay >= 30.0
 
 
-def test_a_coalesced_record_comes_again_with_its_successor_that_failed() -> None:
-    queue = MemoryQueue()
+def test_a_coalesced_record_comes_again_with_its_successor_that_failed(queue: MemoryQueue) -> None:
     queue.fail = {0: False}
     batch = records(insert("e1", "1"), insert("e1", "2"))
     settlement = run(queue, batch)
@@ -241,8 +235,7 @@ def test_lag_counts_from_updated_at_and_only_where_the_order_changed(
     assert run(MemoryQueue(), records(raw), now).lags == lags
 
 
-def test_a_failed_message_adds_no_lag() -> None:
-    queue = MemoryQueue()
+def test_a_failed_message_adds_no_lag(queue: MemoryQueue) -> None:
     queue.fail = {0: False}
     assert run(queue, inserts(3)).lags == []
 
@@ -257,8 +250,7 @@ def test_the_step_after_the_send_comes_before_anything_is_acknowledged() -> None
 # The invocation by hand, as an operator of the old system typed it
 
 
-def test_an_invocation_answers_with_the_sequence_numbers_that_were_not_sent() -> None:
-    queue = MemoryQueue()
+def test_an_invocation_answers_with_the_sequence_numbers_that_were_not_sent(queue: MemoryQueue) -> None:
     event = {"Records": [insert("e1", "11"), insert("e2", "12"), insert("e3", "13", flag=False)]}
     assert invoke_enqueue(event, queue) == {"batchItemFailures": []}
     assert len(items(queue)) == 2
@@ -297,8 +289,9 @@ def test_a_malformed_event_is_refused_with_the_name_of_the_field(event: Any, mes
         invoke_enqueue(event, MemoryQueue())
 
 
-def test_a_removal_that_is_handed_out_before_the_older_change_of_its_key_still_goes_out() -> None:
-    queue = MemoryQueue()
+def test_a_removal_that_is_handed_out_before_the_older_change_of_its_key_still_goes_out(
+    queue: MemoryQueue,
+) -> None:
     older, removal = records(insert("e1", "100"), change("REMOVE", old=entry("e1"), sequence="200"))
     settlement = run(queue, [removal, older])
     assert settlement.counts["coalesced"] == 1 and settlement.counts["removals"] == 1
@@ -335,9 +328,8 @@ def created(at: str, sequence: str) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_of_the_removals_of_a_key_the_one_with_the_highest_order_is_sent(
-    changes: list[dict[str, Any]], sent: tuple[str, str, int]
+    queue: MemoryQueue, changes: list[dict[str, Any]], sent: tuple[str, str, int]
 ) -> None:
-    queue = MemoryQueue()
     batch = records(*changes)
     settlement = run(queue, batch)
     (item,) = items(queue)
@@ -346,8 +338,9 @@ def test_of_the_removals_of_a_key_the_one_with_the_highest_order_is_sent(
 
 
 @pytest.mark.parametrize("last", [removal(EARLY, "3"), created(EARLY, "3")], ids=["removed", "created"])
-def test_the_highest_removal_goes_out_also_after_a_sending_that_failed(last: dict[str, Any]) -> None:
-    queue = MemoryQueue()
+def test_the_highest_removal_goes_out_also_after_a_sending_that_failed(
+    queue: MemoryQueue, last: dict[str, Any]
+) -> None:
     queue.fail = {0: False}
     work = EnqueueWork(queue, backoff=float)
     settlement = work(records(removal(LATE, "1"), created(EARLY, "2"), last))
@@ -416,8 +409,9 @@ def test_a_record_that_no_message_can_carry_is_a_dead_letter_without_its_image(
     )
 
 
-def test_an_entry_whose_values_are_wrong_is_sent_all_the_same_and_the_save_reads_it_whole() -> None:
-    queue = MemoryQueue()
+def test_an_entry_whose_values_are_wrong_is_sent_all_the_same_and_the_save_reads_it_whole(
+    queue: MemoryQueue,
+) -> None:
     run(queue, records(insert("e1", version={"S": "two"}, created="x" * 65)))
     assert [(item["version"], item["createdAt"]) for item in items(queue)] == [(0, "")]
 
@@ -442,8 +436,7 @@ def test_a_refused_record_is_not_done_before_its_dead_letter_is_confirmed() -> N
     assert [record for record, _ in settlement.again] == [bad]
 
 
-def test_an_invocation_names_the_record_that_no_message_can_carry() -> None:
-    queue = MemoryQueue()
+def test_an_invocation_names_the_record_that_no_message_can_carry(queue: MemoryQueue) -> None:
     event = {"Records": [under("CAMPAIGN#a:b", "ENTRY#c", "11"), insert("good", "12")]}
     assert invoke_enqueue(event, queue) == {"batchItemFailures": [{"itemIdentifier": "11"}]}
     assert [item["sk"] for item in items(queue)] == ["ENTRY#good"]

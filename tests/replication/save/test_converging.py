@@ -22,6 +22,11 @@ from tests.support.entries import item, key
 E1 = key("e1")
 
 
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
 def reported(world: World) -> list[str]:
     return [event["type"] for event in world.events()]
 
@@ -54,8 +59,7 @@ def after_the_read(world: World, action: Callable[[], object]) -> None:
 @pytest.mark.parametrize(
     "step", ["save.after_write", "save.after_event", "save.after_clear", "save.before_delete"]
 )
-def test_an_entry_has_its_event_whatever_step_its_drain_died_at(flag: bool, step: str) -> None:
-    world = World()
+def test_an_entry_has_its_event_whatever_step_its_drain_died_at(world: World, flag: bool, step: str) -> None:
     world.put(E1, flag=flag)
     world.dies(step)
     world.drain()
@@ -63,8 +67,7 @@ def test_an_entry_has_its_event_whatever_step_its_drain_died_at(flag: bool, step
     assert len({event["id"] for event in world.events()}) == 1
 
 
-def test_another_message_for_a_saved_entry_makes_no_event_of_its_own() -> None:
-    world = World()
+def test_another_message_for_a_saved_entry_makes_no_event_of_its_own(world: World) -> None:
     world.put(E1, flag=False)
     world.drain()
     world.send(ReplicationItem(E1, Op.UPSERT))
@@ -72,8 +75,7 @@ def test_another_message_for_a_saved_entry_makes_no_event_of_its_own() -> None:
     assert reported(world) == ["entry.replicated"] and world.counts["unchanged"] == 1
 
 
-def test_the_message_that_wrote_is_known_among_others_for_the_same_key() -> None:
-    world = World()
+def test_the_message_that_wrote_is_known_among_others_for_the_same_key(world: World) -> None:
     world.put(E1, flag=False)
     world.send(ReplicationItem(E1, Op.UPSERT))
     world.dies("save.after_write")
@@ -88,9 +90,8 @@ def test_the_message_that_wrote_is_known_among_others_for_the_same_key() -> None
 
 @pytest.mark.parametrize("permanent", [False, True])
 def test_an_event_that_was_refused_comes_although_its_key_goes_on_in_another_message(
-    permanent: bool, monkeypatch: pytest.MonkeyPatch
+    world: World, permanent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World()
     keys = [key("e1"), key("e2")]
     for each in keys:
         world.put(each, flag=False)
@@ -108,8 +109,9 @@ def test_an_event_that_was_refused_comes_although_its_key_goes_on_in_another_mes
 # A writer whose clock is behind
 
 
-def test_an_entry_that_was_created_again_by_a_clock_behind_leaves_no_data_once_it_is_removed() -> None:
-    world = World()
+def test_an_entry_that_was_created_again_by_a_clock_behind_leaves_no_data_once_it_is_removed(
+    world: World,
+) -> None:
     world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
     world.drain()
     world.remove(E1)
@@ -122,8 +124,7 @@ def test_an_entry_that_was_created_again_by_a_clock_behind_leaves_no_data_once_i
     assert world.counts["removed_again"] == 1 and reported(world)[-1] == "entry.removed"
 
 
-def test_a_stale_removal_whose_follow_up_is_not_confirmed_stays_on_the_queue() -> None:
-    world = World()
+def test_a_stale_removal_whose_follow_up_is_not_confirmed_stays_on_the_queue(world: World) -> None:
     world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
     world.drain()
     del world.items[E1]
@@ -134,8 +135,7 @@ def test_a_stale_removal_whose_follow_up_is_not_confirmed_stays_on_the_queue() -
     assert document is not None and "deletedAt" in document
 
 
-def test_a_second_late_removal_behind_a_tombstone_sends_nothing() -> None:
-    world = World()
+def test_a_second_late_removal_behind_a_tombstone_sends_nothing(world: World) -> None:
     world.put(E1, createdAt="2026-01-01T00:00:02.000Z")
     world.drain()
     world.remove(E1)
@@ -156,8 +156,9 @@ def another_saves_without_an_event(world: World, change: Callable[[], object]) -
 
 @pytest.mark.parametrize("read", ["stale", "gone", "removed"])
 @pytest.mark.parametrize("others", [0, 2], ids=["alone", "beside others"])
-def test_a_state_behind_one_that_the_same_message_wrote_is_read_again(read: str, others: int) -> None:
-    world = World()
+def test_a_state_behind_one_that_the_same_message_wrote_is_read_again(
+    world: World, read: str, others: int
+) -> None:
     first = world.put(E1)
     world.replication.clear()
     keys = [E1, *(key(f"other{number}") for number in range(others))]
@@ -182,8 +183,7 @@ def test_a_state_behind_one_that_the_same_message_wrote_is_read_again(read: str,
     assert not world.dead.sent
 
 
-def test_a_stale_state_of_a_source_that_stays_as_it_was_is_done() -> None:
-    world = World()
+def test_a_stale_state_of_a_source_that_stays_as_it_was_is_done(world: World) -> None:
     first = world.put(E1)
     world.dies("save.after_write")
     # Restored to a state before.
@@ -196,8 +196,7 @@ def test_a_stale_state_of_a_source_that_stays_as_it_was_is_done() -> None:
 # A drain that was paused between its read and its write
 
 
-def test_a_paused_drain_that_heals_backwards_sends_the_key_again() -> None:
-    world = World()
+def test_a_paused_drain_that_heals_backwards_sends_the_key_again(world: World) -> None:
     first = world.put(E1, firstName="first")
 
     def overtake() -> None:
@@ -213,8 +212,7 @@ def test_a_paused_drain_that_heals_backwards_sends_the_key_again() -> None:
     assert world.items[E1]["needsReplication"] is False
 
 
-def test_the_flag_of_a_state_that_a_healing_did_not_read_is_not_cleared() -> None:
-    world = World()
+def test_the_flag_of_a_state_that_a_healing_did_not_read_is_not_cleared(world: World) -> None:
     first = world.put(E1, firstName="first")
     world.drain()
     world.items[E1] = {**first, "firstName": "second", "needsReplication": True}
@@ -229,8 +227,7 @@ def test_the_flag_of_a_state_that_a_healing_did_not_read_is_not_cleared() -> Non
     assert world.items[E1]["needsReplication"] is False
 
 
-def test_a_source_that_cannot_be_read_after_a_healing_has_its_key_sent_again() -> None:
-    world = World()
+def test_a_source_that_cannot_be_read_after_a_healing_has_its_key_sent_again(world: World) -> None:
     first = world.put(E1)
     world.drain()
     world.items[E1] = {**first, "firstName": "other"}
@@ -255,8 +252,7 @@ def _unreachable(error: Exception) -> Exception:
     return TransientFailure("dynamodb", "unavailable") if isinstance(error, ConnectionError) else error
 
 
-def test_a_healing_of_a_source_that_stays_as_it_was_sends_nothing_again() -> None:
-    world = World()
+def test_a_healing_of_a_source_that_stays_as_it_was_sends_nothing_again(world: World) -> None:
     world.put(E1)
     world.drain()
     world.collection.update_one({"_id": E1.document_id}, {"$set": {"firstName": "drift"}})
@@ -266,8 +262,7 @@ def test_a_healing_of_a_source_that_stays_as_it_was_sends_nothing_again() -> Non
     assert world.counts["healed"] == 1 and len(world.replication.sent) == sent + 1
 
 
-def test_an_entry_that_a_paused_drain_wrote_after_its_removal_is_buried_again() -> None:
-    world = World()
+def test_an_entry_that_a_paused_drain_wrote_after_its_removal_is_buried_again(world: World) -> None:
     world.put(E1)
 
     def removed_and_forgotten() -> None:
@@ -287,8 +282,9 @@ def test_an_entry_that_a_paused_drain_wrote_after_its_removal_is_buried_again() 
     assert reported(world)[-1] == "entry.removed"
 
 
-def test_a_key_whose_clear_failed_saves_the_newer_state_although_it_is_sent_as_a_removal() -> None:
-    world = World()
+def test_a_key_whose_clear_failed_saves_the_newer_state_although_it_is_sent_as_a_removal(
+    world: World,
+) -> None:
     first = world.put(E1)
     at(world, "save.after_event", lambda: world.items[E1].update({**first, "version": 2}))
     world.batch()
