@@ -124,7 +124,7 @@ class QueueSettings:
 
     @operation
     def list_message_move_tasks(self, gate: Gate, *, SourceArn: str, MaxResults: int = 1) -> dict[str, Any]:
-        """Nobody moves messages by SQS's own tasks."""
+        """None: the product starts no task of SQS."""
         return {"Results": []}
 
 
