@@ -19,7 +19,6 @@ from fairdraw.maths.files import sha256_hex
 from fairdraw.maths.manifest import Manifest, MarketTerms
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.terms import QUICKNET, QUICKNET_HASH
-from regworkers_core.selection.assign.plan import digest_of
 from regworkers_core.selection.public.public_log import PublicLog
 from tests.selection.public.fakes import NOW, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
 from tests.selection.public.test_public_log import Cosigns
@@ -143,16 +142,6 @@ def test_a_published_manifest_that_is_not_the_logged_one_is_found() -> None:
     place.commit(manifest())
     place.put("manifest.json", manifest("winter"))
     assert place.findings(days=0.5) == ("summer, phase 1: manifest.json is not the one in the log",)
-
-
-def test_a_manifest_that_was_replaced_without_saying_so_is_found() -> None:
-    place = Place()
-    place.leaf(Kind.MANIFEST, hash_of("first"))
-    place.leaf(Kind.MANIFEST, hash_of("second"))
-    [finding] = place.findings()
-    assert "2 manifests, and only 0" in finding
-    place.leaf(Kind.REPLACED, hash_of("replaced"))
-    assert not place.findings()
 
 
 def replaced(before: bytes) -> bytes:
@@ -287,17 +276,6 @@ def test_a_second_result_and_one_without_a_manifest_are_found() -> None:
         "summer, phase 1: 3 leaves of its result, and not 2: another one was drawn",
         "summer, phase 1: a result without a manifest",
     )
-
-
-def test_a_code_that_is_planned_twice_is_found() -> None:
-    digests = [digest_of(hash_of(code), code) for code in ("A", "B", "C")]
-    lines = [f"berlin|{at}|{digest}" for at, digest in enumerate(digests, 1)]
-    place = Place()
-    place.codes(1, *lines[:2])
-    place.codes(2, *lines)
-    assert not place.findings()
-    place.codes(3, *lines, f"paris|1|{digests[1]}")
-    assert place.findings() == ("summer, phase 1: paris|1 and berlin|2 have the same code",)
 
 
 def test_a_code_that_was_changed_and_codes_without_a_file_are_found() -> None:

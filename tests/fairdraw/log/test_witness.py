@@ -73,11 +73,6 @@ def test_it_cosigns_a_log_as_it_grows(cosigner: witness.Witness) -> None:
         assert verified(cosigner.add_checkpoint(body), body, cosigner) == [int(NOW)]
 
 
-def test_its_key_is_a_cosigners_key_of_the_protocol(cosigner: witness.Witness) -> None:
-    key = SignerKey(NAME, b"w" * 32).verifier(COSIGNATURE)
-    assert str(cosigner.key) == str(key)
-
-
 def test_a_second_history_gets_no_signature(cosigner: witness.Witness) -> None:
     cosigner.add_checkpoint(request(0, 5))
     for new in (5, 6, 10):

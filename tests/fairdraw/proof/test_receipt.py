@@ -146,18 +146,6 @@ def test_a_forged_sibling_does_not_count(all_receipts: dict[str, dict[str, Any]]
     assert failed(check(receipt)) == ["candidate"]
 
 
-def test_a_strike_that_is_missing_in_a_later_phase_fails(
-    revealed: Path, all_receipts: dict[str, dict[str, Any]]
-) -> None:
-    struck = next(ref for ref, found in outcomes(revealed / "phase-1").items() if found == "STRUCK")
-    for market, value in (("", "WAITLIST"), ("", "UNSELECTED"), ("east", "WINNER"), ("west", "WINNER")):
-        receipt = json.loads(canonical_bytes(all_receipts[struck]))
-        rank = receipt["rank"] or ""
-        receipt["phases"][1].update(strike=None, result=f"{struck}|{market}|{rank}|{value}")
-        receipt.update(market=market, outcome=value)
-        assert "outcome-2" in failed(check(receipt))
-
-
 def test_a_rank_that_changes_between_phases_fails(all_receipts: dict[str, dict[str, Any]]) -> None:
     receipt = max(all_receipts.values(), key=lambda each: each["rank"] or 0)
     receipt = json.loads(canonical_bytes(receipt))
@@ -271,15 +259,6 @@ def rehashed(receipt: dict[str, Any]) -> None:
         phase["cutoffsHash"] = hashlib.sha256(phase["cutoffs"].encode()).hexdigest()
 
 
-def test_cutoffs_that_were_changed_along_with_their_hash_contradict_the_outcome(
-    all_receipts: dict[str, dict[str, Any]],
-) -> None:
-    receipt = one_of(all_receipts, "WINNER")
-    unmet_cutoffs(receipt)
-    rehashed(receipt)
-    assert "outcome-1" in failed(check(receipt))
-
-
 def restated(receipt: dict[str, Any]) -> None:
     """The hashes of manifests that were changed, stated as if they had been published."""
     for phase in receipt["phases"]:
@@ -338,13 +317,6 @@ def test_a_winner_stays_in_the_market_that_was_won_when_a_better_one_gets_seats(
     assert check(receipt).verdict != "fails"
     receipt["phases"][1]["result"] = receipt["phases"][1]["result"].replace("|west|", "|east|")
     assert failed(check({**receipt, "market": "east"})) == ["outcome-2"]
-
-
-def test_a_strike_in_a_phase_that_commits_to_none_fails(tmp_path: Path) -> None:
-    folder = make(tmp_path / "draw", entrants(9), [Terms(FIRST, {})])
-    receipt = build_receipt(folder, refs(9)[3])
-    receipt["phases"][0]["strike"] = f"{refs(9)[3]}|FRAUD"
-    assert claimed(receipt, "", "STRUCK") == ["outcome-1"]
 
 
 def test_a_rank_beyond_the_leaves_fails(tmp_path: Path) -> None:
@@ -444,12 +416,6 @@ def test_a_rank_that_contradicts_a_cutoff_fails(all_receipts: dict[str, dict[str
     assert failed(check(receipt)) == ["rank"]
 
 
-def test_the_leaf_of_another_entrant_fails(all_receipts: dict[str, dict[str, Any]]) -> None:
-    mine, other = one_of(all_receipts, "WAITLIST"), one_of(all_receipts, "WINNER")
-    mine["inclusion"] = other["inclusion"]
-    assert {"leaf", "key"} <= set(failed(check(mine)))
-
-
 def test_input_that_is_not_a_receipt_is_a_failed_check_and_no_crash(
     all_receipts: dict[str, dict[str, Any]],
 ) -> None:
@@ -479,12 +445,6 @@ def test_input_that_is_not_a_receipt_is_a_failed_check_and_no_crash(
         checked = check_receipt(data)
         assert checked.verdict == "fails", data[:200]
         assert all("\x1b" not in each.detail for each in checked.checks)
-
-
-def test_a_receipt_says_what_it_cannot_prove(all_receipts: dict[str, dict[str, Any]]) -> None:
-    checked = check(one_of(all_receipts, "WINNER"))
-    assert any("fairdraw verify" in limit for limit in checked.limits)
-    assert any("manifestHash" in limit for limit in checked.limits)
 
 
 def test_a_receipt_mentions_trust_in_the_operator_and_a_late_commitment(revealed: Path) -> None:
@@ -684,12 +644,6 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-
-
-@settings(max_examples=150)
-@given(st.binary(max_size=80) | VALUES.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_are_a_failed_check_and_no_crash(data: bytes) -> None:
-    assert check_receipt(data).verdict == "fails"
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

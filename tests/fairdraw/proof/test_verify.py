@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from fairdraw.proof.verify import Verification, difference, verify
 from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.proof import draws
 from tests.fairdraw.proof.draws import BEACON, FIRST, MORE, Terms, entrants, make, publish_beside
-from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
+from tests.fairdraw.proof.rounds import ROUND
 
 
 def replay(folder: Path, scratch: Path, *published: str) -> Verification:
@@ -86,18 +85,6 @@ def test_a_draw_from_the_beacon_verifies_and_a_seed_of_another_round_does_not(
     assert named(replay(copy, tmp_path)) == ["phase-1/seed.json", "phase-2/seed.json"]
 
 
-def test_a_seed_without_the_beacons_signature_is_named_even_if_all_else_is_consistent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A point of the right group, and everything after it by the rules.
-    forged = f"{int(SIGNATURE, 16) ^ (1 << 381):096x}"
-    monkeypatch.setattr(draws, "SIGNATURE", forged)
-    monkeypatch.setattr(draws, "RANDOMNESS", hashlib.sha256(bytes.fromhex(forged)).hexdigest())
-    folder = make(tmp_path / "draw", entrants(10), [Terms(FIRST, {})], source=draws.BEACON)
-    done = replay(folder, tmp_path)
-    assert named(done) == ["phase-1/seed.json"] and "not the chain's" in str(done.findings[0])
-
-
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -148,26 +135,6 @@ def test_a_flipped_bit_in_any_artefact_of_any_phase_names_the_file(copy: Path, p
         assert f"phase-{phase}/{name}" in named(done), (changed, named(done))
     path.write_bytes(kept)
     assert replay(copy, copy).passed
-
-
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.sampled_from(ARTEFACTS),
-    st.integers(1, 2),
-    st.floats(0, 1, exclude_max=True),
-    st.integers(0, 7),
-)
-def test_one_flipped_bit_anywhere_fails_the_verification_and_names_the_file(
-    copy: Path, name: str, phase: int, place: float, bit: int
-) -> None:
-    path = copy / f"phase-{phase}" / name
-    kept = path.read_bytes()
-    changed = bytearray(kept)
-    changed[int(place * len(kept))] ^= 1 << bit
-    path.write_bytes(changed)
-    done = replay(copy, copy)
-    path.write_bytes(kept)
-    assert not done.passed and f"phase-{phase}/{name}" in named(done)
 
 
 @pytest.mark.parametrize(
@@ -244,15 +211,6 @@ def test_a_term_that_may_not_change_between_phases_is_named(copy: Path) -> None:
         path.write_bytes(kept)
         edit(copy / "phase-2" / SUMMARY, manifestHash=file_hash(path))
     assert replay(copy, copy).passed
-
-
-def test_a_strike_that_was_taken_back_is_named(copy: Path) -> None:
-    path = copy / "phase-2" / "strikes.txt"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:0]))
-    edit(copy / "phase-2" / MANIFEST, strikesHash=file_hash(path))
-    edit(copy / "phase-2" / SUMMARY, manifestHash=file_hash(copy / "phase-2" / MANIFEST))
-    done = replay(copy, copy)
-    assert named(done) == ["phase-2/strikes.txt"] and "struck" in done.findings[0].message
 
 
 def test_a_forged_draw_is_detected_by_the_published_hashes(revealed: Path, tmp_path: Path) -> None:
