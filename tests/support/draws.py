@@ -14,6 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
@@ -266,3 +267,10 @@ def raising_for(ref: str) -> Callable[[Notice, str, str], Any]:
         return queued(notice, at, correlation_id)
 
     return raising
+
+
+def record_of(runtime: Runtime, campaign_id: str = CAMPAIGN) -> DrawRecord:
+    """What is kept of a draw that has begun."""
+    record = runtime.draws.get(campaign_id)
+    assert record is not None
+    return record

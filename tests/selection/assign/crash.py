@@ -36,6 +36,7 @@ from tests.support.draws import (
     findings,
     market_status,
     publish,
+    record_of,
     result,
 )
 from tests.support.runtimes import test_settings
@@ -120,9 +121,7 @@ def _assigned(runtime: Runtime) -> bool:
 
 
 def _delivered(runtime: Runtime) -> bool:
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
-    return all("deliveredAt" in entry for entry in record.phases[1].markets.values())
+    return all("deliveredAt" in entry for entry in record_of(runtime).phases[1].markets.values())
 
 
 def judge(runtime: Runtime) -> Verdict:

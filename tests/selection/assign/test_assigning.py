@@ -31,6 +31,7 @@ from tests.support.draws import (
     market_status,
     plan_of,
     publish,
+    record_of,
     result,
 )
 
@@ -321,8 +322,7 @@ def test_the_same_key_with_other_parameters_is_an_error_and_not_a_replay(
 
 def test_a_plan_that_is_made_again_leaves_the_first_one_as_it_is(drawn: Runtime) -> None:
     rows = [each for each in ROWS if each.market == "berlin"]
-    record = drawn.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(drawn)
 
     def plan(first: int) -> Plan:
         with committed(drawn, CAMPAIGN, 1, record.latest.fields) as of_draw:

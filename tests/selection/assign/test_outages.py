@@ -17,7 +17,7 @@ from tests.selection.assign.crash import MARKETS, ROWS, SECTIONS, judge
 from tests.selection.draw import world as draws
 from tests.selection.draw.replay import replay_of
 from tests.support.drains import run
-from tests.support.draws import add_codes, all_completed, confirmed, market_status, publish
+from tests.support.draws import add_codes, all_completed, confirmed, market_status, publish, record_of
 from tests.support.runtimes import ADDRESSES, new_runtime, test_settings
 from tests.support.waiting import wait_until
 
@@ -108,12 +108,11 @@ def test_a_draw_during_outages_of_mongodb_s3_and_sqs_is_resumed_to_the_same_resu
             draws.drawn(victim, run_id=f"victim-{step}", on_step=fail)
         victim.mongo.close()
         stack.up()
-        record = runtime.draws.get(draws.CAMPAIGN)
-        assert record is not None
+        record = record_of(runtime, draws.CAMPAIGN)
         decided.append((record.latest.manifest, record.latest.fields["seedFile"]))
     draws.drawn(runtime, run_id="resumed")
-    record = runtime.draws.get(draws.CAMPAIGN)
-    assert record is not None and record.latest.status == "PUBLISHED"
+    record = record_of(runtime, draws.CAMPAIGN)
+    assert record.latest.status == "PUBLISHED"
     assert {*decided, (record.latest.manifest, record.latest.fields["seedFile"])} == {decided[0]}
     assert replay_of(runtime).passed
     runtime.mongo.close()

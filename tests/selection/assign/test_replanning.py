@@ -28,6 +28,7 @@ from tests.support.draws import (
     market_status,
     next_phase,
     publish,
+    record_of,
     result,
 )
 from tests.support.terminal import regworkers
@@ -134,8 +135,7 @@ def test_a_planned_code_that_is_void_is_replaced_by_the_next_position_and_the_pl
     given = {each["rank"]: each["position"] for each in drawn.database["selections"].find()}
     third = sorted(given)[2]
     assert given[third] == 6 and sorted(given.values()) == [1, 2, 4, 6]
-    record = drawn.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(drawn)
     (kept,) = record.latest.markets["berlin"]["replanned"]
     assert (kept["row"], kept["from"], kept["to"], kept["runId"]) == (3, 3, 6, "r")
     assert record.highest_planned("berlin") == 6
@@ -156,9 +156,7 @@ def test_a_code_that_took_a_void_ones_place_is_replaced_as_well(drawn: Runtime) 
     assert replanned(drawn) == [(1, 5)]
     void(drawn, 5)
     assert replanned(drawn) == [(5, 6)]
-    record = drawn.draws.get(CAMPAIGN)
-    assert record is not None
-    kept = record.latest.markets["berlin"]["replanned"]
+    kept = record_of(drawn).latest.markets["berlin"]["replanned"]
     assert [(each["from"], each["to"]) for each in kept] == [(1, 5), (5, 6)]
     run(drawn, SELECTIONS)
     assert market_status(drawn) == all_completed("berlin")
@@ -204,9 +202,7 @@ def test_codes_that_are_given_outside_one_after_the_other_are_all_replaced_and_n
     assert market_status(drawn) == all_completed("berlin")
     assert sorted(each["position"] for each in drawn.database["selections"].find()) == [3, 5, 6, 7]
     assert drawn.database["codes"].count_documents({"status": "VOID"}) == 3
-    record = drawn.draws.get(CAMPAIGN)
-    assert record is not None
-    assert [each["from"] for each in record.latest.markets["berlin"]["replanned"]] == [2, 4, 1]
+    assert [each["from"] for each in record_of(drawn).latest.markets["berlin"]["replanned"]] == [2, 4, 1]
 
 
 def test_a_code_that_names_another_winner_is_left_to_its_issuer(drawn: Runtime) -> None:
@@ -249,8 +245,7 @@ def test_without_a_code_for_every_such_winner_none_is_replanned(drawn: Runtime) 
         replanned(drawn, confirm=f"{CAMPAIGN}:2")
     found = replan_codes(drawn, CAMPAIGN, "berlin", run_id="r", confirm=WORD)
     assert (found.missing, found.applied) == (1, False)
-    record = drawn.draws.get(CAMPAIGN)
-    assert record is not None and "replanned" not in record.latest.markets["berlin"]
+    assert "replanned" not in record_of(drawn).latest.markets["berlin"]
 
 
 def test_a_winner_who_already_has_the_void_code_gets_no_second_one(drawn: Runtime) -> None:

@@ -16,7 +16,7 @@ from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
-from tests.selection.draw.world import close_campaign, draw
+from tests.selection.draw.world import close_campaign, done_to, draw
 from tests.support.runtimes import test_settings
 
 # When a draw of these tests is committed, in seconds since the epoch; its first round comes 660 s later, or 662. Far
@@ -128,8 +128,5 @@ def committed_to_a_recorded_round(runtime: Runtime, **campaign: Any) -> Runtime:
         return None if found is None else found._replace(at=at)
 
     early.objects.get_tagged = read  # type: ignore[method-assign]
-    run = draw(early)
-    run.judge()
-    run.freeze()
-    run.commit()
+    done_to("commit", draw(early))
     return early

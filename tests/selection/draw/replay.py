@@ -10,12 +10,12 @@ from fairdraw.proof.verify import Verification, verify
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.source import export
 from tests.selection.draw.world import CAMPAIGN
+from tests.support.draws import record_of
 
 
 def replay_of(runtime: Runtime) -> Verification:
     """All phases, replayed from the files alone, against the hashes that were published."""
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(runtime)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "draw"
         export(runtime.objects, CAMPAIGN, record.phases, folder)

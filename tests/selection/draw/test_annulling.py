@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import orjson
 import pytest
 
 from fairdraw.maths.beside import Annulled
@@ -21,8 +20,7 @@ from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.status import read_campaign_status
 from tests.selection.draw.world import close_campaign, draw, ref_of
 from tests.support.drains import run
-from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, result
-from tests.support.typing_in import Typed, at_a_terminal
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, record_of, result
 
 ROWS = result({"berlin": 3}, waiting=2)
 WORD, REASON = f"{CAMPAIGN}:1", "the list of members was last year's"
@@ -49,8 +47,8 @@ def statuses(runtime: Runtime) -> set[tuple[str, str | None]]:
 
 def judge(runtime: Runtime) -> None:
     """What holds of every annulled draw."""
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and record.annulled is not None
+    record = record_of(runtime)
+    assert record.annulled is not None
     annulled, file = record.annulled, annulled_file(runtime)
     assert (file.annulled_at, file.reason, file.phase) == (annulled["annulledAt"], REASON, 1)
     assert file.manifest_hash == record.phases[1].manifest_hash
@@ -85,8 +83,8 @@ def test_an_annulment_that_is_killed_at_any_step_goes_on_with_the_same_command(
 
     with pytest.raises(KeyboardInterrupt):
         annul(published, CAMPAIGN, reason=REASON, confirm=WORD, run_id="victim", on_step=dies)
-    record = published.draws.get(CAMPAIGN)
-    assert record is not None and record.annulled is not None
+    record = record_of(published)
+    assert record.annulled is not None
     run(published, NOTIFICATIONS)
     assert published.queue(published.names.notification_queue).depth().total == 0, "decided is decided"
     again = annul(published, CAMPAIGN, reason="another reason", confirm="", run_id="again")
@@ -152,25 +150,4 @@ def test_only_the_word_for_the_latest_phase_annuls_and_only_when_no_other_run_wo
         annul(published, "winter", reason=REASON, confirm="winter:1", run_id="r")
     with draw_lease(published, CAMPAIGN, "another"), pytest.raises(DrawBusy):
         annul(published, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")
-    record = published.draws.get(CAMPAIGN)
-    assert record is not None and record.annulled is None
-
-
-def test_at_the_terminal_an_annulment_shows_what_it_stops_and_wants_the_word(
-    published: Runtime, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    typed = Typed(published, monkeypatch, capfd)
-    look = typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--format", "json")
-    assert look.code == 1 and look.document["messages"] == {"waiting": 5, "stopped": 0, "sent": 0}
-    assert look.document["said"] == ["nothing was annulled"]
-    at_a_terminal(monkeypatch, CAMPAIGN, WORD)
-    wrong = typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--apply")
-    assert wrong.code == 2 and f"should be {WORD}" in wrong.stderr
-    assert typed("draw", "annul", CAMPAIGN, "--reason", REASON, "--apply").code == 1
-    judge(published)
-    (action,) = published.operator_actions.history(what="draw annul")
-    assert (action.arguments["reason"], action.result["stopped"]) == (REASON, 5)
-    status = typed("campaign", "status", CAMPAIGN)
-    assert "annulled" in status.stdout and "the list of members" in status.stdout
-    assert "annulled" in typed("campaign", "list").stdout
-    assert orjson.loads(typed("campaign", "list", "--format", "json").stdout)[0]["annulled"] is True
+    assert record_of(published).annulled is None

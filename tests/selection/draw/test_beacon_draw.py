@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
 
 import orjson
 import pytest
 
 from fairdraw.errors import DrawError
 from fairdraw.terms import QUICKNET_HASH
-from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.markets import explain
-from regworkers_core.selection.draw_run import DrawRun
 from regworkers_core.selection.status import read_campaign_status
 from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
 from tests.selection.draw.beacons import (
@@ -32,7 +28,8 @@ from tests.selection.draw.beacons import (
     taken_for_signatures,
     with_beacon,
 )
-from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, everybody
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, done_to, draw
+from tests.support.draws import record_of
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def test_the_manifest_names_a_round_ten_minutes_or_more_after_the_commit(committ
 def test_a_late_beacon_is_asked_again_for_the_same_round(committed: Runtime) -> None:
     beacon = Beacon(SIGNATURE, late=1)
     committed.__dict__["beacon"] = beacon
-    assert _draw(committed).seed().state == "done"
+    assert draw(committed).seed().state == "done"
     assert set(beacon.asked[1:]) == {ROUND}
     seed = orjson.loads(artefact(committed, "seed.json"))
     assert (seed["kind"], seed["round"], seed["signature"]) == ("drand", ROUND, SIGNATURE)
@@ -61,7 +58,7 @@ WRONG = SIGNATURE[:-1] + ("0" if SIGNATURE[-1] != "0" else "1")
 def test_a_signature_that_is_not_the_chains_makes_no_seed(committed: Runtime) -> None:
     committed.__dict__["beacon"] = Beacon(WRONG)
     with pytest.raises(TransientFailure):
-        _draw(committed, patience_seconds=1.0).seed()
+        draw(committed, patience_seconds=1.0).seed()
     assert not committed.objects.exists(f"draws/{CAMPAIGN}/phase-1/seed.json")
 
 
@@ -69,20 +66,20 @@ def test_a_signature_that_was_forged_in_the_record_makes_no_seed(committed: Runt
     forged = {"phases.1.signatures": {str(ROUND): WRONG}}
     committed.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": forged})
     with pytest.raises(DrawError, match="not a point of"):
-        _draw(committed).seed()
+        draw(committed).seed()
     assert not committed.objects.exists(f"draws/{CAMPAIGN}/phase-1/seed.json")
 
 
 def test_a_signature_that_was_brought_by_hand_is_verified_and_makes_the_seed(committed: Runtime) -> None:
     committed.__dict__["beacon"] = Beacon(WRONG)
     with pytest.raises(UsageError, match=rf"not a point of .*; it must be that of round {ROUND}"):
-        _draw(committed).take_signature(WRONG)
+        draw(committed).take_signature(WRONG)
     with pytest.raises(UsageError, match="not 96 lower-case hex digits"):
-        _draw(committed).take_signature(SIGNATURE.upper())
-    _draw(committed).take_signature(SIGNATURE)
-    assert _draw(committed, patience_seconds=1.0).seed().facts["signature"] == SIGNATURE
+        draw(committed).take_signature(SIGNATURE.upper())
+    draw(committed).take_signature(SIGNATURE)
+    assert draw(committed, patience_seconds=1.0).seed().facts["signature"] == SIGNATURE
     with pytest.raises(UsageError, match="has its seed already"):
-        _draw(committed).take_signature(SIGNATURE)
+        draw(committed).take_signature(SIGNATURE)
 
 
 def test_a_run_that_is_stopped_while_it_waits_says_so_and_the_next_one_goes_on(committed: Runtime) -> None:
@@ -90,19 +87,19 @@ def test_a_run_that_is_stopped_while_it_waits_says_so_and_the_next_one_goes_on(c
     committed.__dict__["beacon"] = beacon
     stop = StopSignal()
     stop.set()
-    assert _draw(committed, stop=stop).seed().state == "awaiting"
+    assert draw(committed, stop=stop).seed().state == "awaiting"
     assert beacon.asked[1:] == []
     committed.__dict__["beacon"] = Beacon(SIGNATURE)
-    assert _draw(committed).seed().state == "done"
+    assert draw(committed).seed().state == "done"
 
 
 def test_a_run_without_patience_ends_as_waiting_and_the_next_one_goes_on(committed: Runtime) -> None:
     beacon = Beacon(SIGNATURE, late=1, seconds=600.0)
     committed.__dict__["beacon"] = beacon
-    *_, step = _draw(committed, patience_seconds=60.0).steps()
+    *_, step = draw(committed, patience_seconds=60.0).steps()
     assert (step.name, step.state) == ("seed", "waiting")
-    record = committed.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.round_due == QUICKNET.due(ROUND)
+    record = record_of(committed)
+    assert record.latest.round_due == QUICKNET.due(ROUND)
     # Who waits sees what has been committed to.
     assert step.facts["dueAt"] == iso(QUICKNET.due(ROUND))
     assert step.facts["manifestHash"] == record.latest.manifest_hash
@@ -114,15 +111,14 @@ def test_a_run_without_patience_ends_as_waiting_and_the_next_one_goes_on(committ
     assert (
         explain(committed, campaign).step == f"seed: round {ROUND} of the beacon, due {step.facts['dueAt']}"
     )
-    assert [step.state for step in _draw(committed, patience_seconds=60.0).steps()][3:5] == ["done", "done"]
-    record = committed.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.round_due is None
+    assert [step.state for step in draw(committed, patience_seconds=60.0).steps()][3:5] == ["done", "done"]
+    assert record_of(committed).latest.round_due is None
 
 
 def test_a_beacon_that_is_late_is_waited_for_as_long_as_patience_lasts(committed: Runtime) -> None:
     beacon = Beacon(SIGNATURE, late=10**6)
     committed.__dict__["beacon"] = beacon
-    assert _draw(committed, patience_seconds=1.2).seed().state == "waiting"
+    assert draw(committed, patience_seconds=1.2).seed().state == "waiting"
     assert len(beacon.asked[1:]) == 3
 
 
@@ -142,7 +138,7 @@ def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
 def test_a_terminal_counts_down_the_seconds_to_the_round(own: Runtime, clock: Clock) -> None:
     shown: list[str] = []
     stop = Waiting(clock)
-    *_, last = _draw(own, stop=stop, on_progress=shown.append).steps()
+    *_, last = draw(own, stop=stop, on_progress=shown.append).steps()
     assert last.name == "publish"
     texts = [text for text in shown if text.startswith("round ")]
     assert texts[0].endswith("is due in 11 min 0 s") and texts[1].endswith("is due in 10 min 59 s")
@@ -158,7 +154,7 @@ def test_an_outage_of_the_beacon_for_hours_costs_only_time(own: Runtime, clock: 
             own.beacon.down = self._clock.at < START + 5 * 3600  # type: ignore[attr-defined]
             return super().wait(seconds)
 
-    run = _draw(own, stop=Back(clock), on_progress=shown.append)
+    run = draw(own, stop=Back(clock), on_progress=shown.append)
     for step in (run.judge, run.freeze, run.commit):
         assert step().state == "done"
     assert clock.at >= START + 5 * 3600 and "does not answer" in shown[-1]
@@ -166,66 +162,56 @@ def test_an_outage_of_the_beacon_for_hours_costs_only_time(own: Runtime, clock: 
     with pytest.raises(TransientFailure):
         # Where runs take turns, this one fails and another one comes.
         clock.at += 700
-        _draw(own, stop=Waiting(clock), patience_seconds=60.0).seed()
+        draw(own, stop=Waiting(clock), patience_seconds=60.0).seed()
     own.beacon.down = False  # type: ignore[attr-defined]
-    assert _draw(own).seed().state == "done"
+    assert draw(own).seed().state == "done"
 
 
 def test_a_run_that_waits_for_the_beacon_holds_no_lease_and_continues_with_a_supplied_signature(
     own: Runtime, clock: Clock
 ) -> None:
-    run = _draw(own)
-    for step in (run.judge, run.freeze, run.commit):
-        step()
+    done_to("commit", draw(own))
     clock.at += 700
     own.beacon.down = True  # type: ignore[attr-defined]
-    record = own.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.awaited_round is not None
+    record = record_of(own)
+    assert record.latest.awaited_round is not None
     right = signature_of(record.latest.awaited_round)
 
     class Brought(Waiting):
         def wait(self, seconds: float) -> bool:
             if not self.pauses:
                 # As `draw seed` does, from another terminal.
-                _draw(own).take_signature(right)
+                draw(own).take_signature(right)
             return super().wait(seconds)
 
     stop = Brought(clock)
-    assert _draw(own, stop=stop).seed().facts["signature"] == right
+    assert draw(own, stop=stop).seed().facts["signature"] == right
     assert len(stop.pauses) == 1
 
 
 def test_nothing_is_committed_to_while_the_beacon_cannot_say_which_round_it_has_signed(own: Runtime) -> None:
     own.beacon.down = True  # type: ignore[attr-defined]
-    run = _draw(own, patience_seconds=1.0)
-    run.judge()
-    run.freeze()
+    run = done_to("freeze", draw(own, patience_seconds=1.0))
     with pytest.raises(TransientFailure):
         run.commit()
-    record = own.draws.get(CAMPAIGN)
-    assert record is not None and not record.latest.manifest_hash
+    assert not record_of(own).latest.manifest_hash
 
 
 def test_a_clock_that_is_behind_the_beacon_commits_to_nothing(own: Runtime, clock: Clock) -> None:
     own.__dict__["beacon"] = OwnBeacon(clock, ahead_seconds=1200.0)
-    run = _draw(own)
-    run.judge()
-    run.freeze()
+    run = done_to("freeze", draw(own))
     with pytest.raises(UsageError, match=r"clock is (20 min 0|19 min 5\d) s behind the beacon"):
         run.commit()
-    record = own.draws.get(CAMPAIGN)
-    assert record is not None and not record.latest.manifest_hash
+    assert not record_of(own).latest.manifest_hash
 
 
 def test_a_clock_that_is_seconds_behind_commits_to_a_round_by_the_beacons_time(
     own: Runtime, clock: Clock
 ) -> None:
     own.__dict__["beacon"] = OwnBeacon(clock, ahead_seconds=10.0)
-    run = _draw(own)
-    for step in (run.judge, run.freeze, run.commit):
-        step()
-    record = own.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.round_due is not None
+    done_to("commit", draw(own))
+    record = record_of(own)
+    assert record.latest.round_due is not None
     assert record.latest.round_due >= clock.at + 7 + 660
 
 
@@ -233,24 +219,13 @@ def test_a_draw_that_was_judged_by_a_clock_an_hour_ahead_names_a_round_that_its_
     own: Runtime, clock: Clock
 ) -> None:
     clock.at += 3600
-    _draw(own).judge()
+    draw(own).judge()
     clock.at -= 3600
-    run = _draw(own)
+    run = draw(own)
     run.freeze()
     run.commit()
-    record = own.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.round_due is not None
+    record = record_of(own)
+    assert record.latest.round_due is not None
     clock.at = record.latest.round_due + 1
-    *_, published = _draw(own).steps(unasked=True)
+    *_, published = draw(own).steps(unasked=True)
     assert (published.name, published.state) == ("publish", "done")
-
-
-def _draw(runtime: Runtime, **options: Any) -> DrawRun:
-    return DrawRun(
-        runtime,
-        CAMPAIGN,
-        run_id="test-run",
-        settled=lambda _campaign: ReplicationProgress(),
-        judge=partial(everybody, runtime),
-        **options,
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fairdraw.large.allocate import compute
 from fairdraw.large.engine import Engine
 from fairdraw.log.follow import follow
 from regworkers_core.adapters.aws.objects import Tagged
-from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import public_key
@@ -23,9 +21,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import InputDiffers
-from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw.seeding import seed_of
-from regworkers_core.selection.draw_run import DrawRun
 from regworkers_core.selection.public.source import in_bucket
 from tests.selection.draw.beacons import (
     START,
@@ -36,7 +32,8 @@ from tests.selection.draw.beacons import (
     with_beacon,
 )
 from tests.selection.draw.replay import replay_of
-from tests.selection.draw.world import CAMPAIGN, MARKETS, artefact, close_campaign, everybody
+from tests.selection.draw.world import CAMPAIGN, MARKETS, artefact, close_campaign, draw
+from tests.support.draws import record_of
 from tests.support.runtimes import test_settings
 
 HOURS = 3600.0
@@ -66,32 +63,15 @@ def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
         yield with_beacon(runtime.names.prefix, clock)
 
 
-def run_of(
-    runtime: Runtime, clock: Clock, on_step: OnStep = no_step, accept: AcceptedFindings | None = None
-) -> DrawRun:
-    return DrawRun(
-        runtime,
-        CAMPAIGN,
-        run_id="test-run",
-        settled=lambda _campaign: ReplicationProgress(),
-        judge=partial(everybody, runtime),
-        stop=Waiting(clock),
-        on_step=on_step,
-        accept=accept,
-    )
-
-
 def commit(runtime: Runtime, clock: Clock, on_step: OnStep = no_step) -> PhaseRecord:
     """To the commit and no further; the phase as it then is."""
-    run = run_of(runtime, clock, on_step)
+    run = draw(runtime, stop=Waiting(clock), on_step=on_step)
     try:
         for step in (run.judge, run.freeze, run.commit):
             step()
     except Died:
         pass
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
-    return record.latest
+    return record_of(runtime).latest
 
 
 def slow_store(runtime: Runtime, clock: Clock, seconds: float) -> None:
@@ -138,7 +118,7 @@ def test_the_record_the_notice_and_the_event_say_when_the_manifest_was_public(
     (event,) = events(own)
     assert event["data"]["publishedAt"] == iso(START + 7)
     assert event["data"]["manifestHash"] == phase.manifest_hash
-    facts = run_of(own, clock).commit().facts
+    facts = draw(own, stop=Waiting(clock)).commit().facts
     assert facts["publishedAt"] == iso(START + 7) and facts["dueAt"] == iso(phase.round_due or 0)
 
 
@@ -148,7 +128,7 @@ def test_a_manifest_that_could_be_published_in_time_still_is_when_its_run_died(
     before = commit(own, clock, dies_at("draw.after_commit"))
     assert before.published_at is None and before.published_late
     with pytest.raises(UsageError, match="its manifest is not published"):
-        run_of(own, clock).seed()
+        draw(own, stop=Waiting(clock)).seed()
     clock.at += 50
     after = commit(own, clock)
     assert (after.manifest, after.published_at) == (before.manifest, iso(START + 50))
@@ -174,7 +154,7 @@ def test_a_manifest_that_is_not_public_ten_minutes_before_its_round_makes_way_fo
         "replacedAt": iso(START + later),
     }
     assert artefact(own, "manifest.json") == after.manifest
-    *_, last = run_of(own, clock).steps(f"{CAMPAIGN}:1")
+    *_, last = draw(own, stop=Waiting(clock)).steps(f"{CAMPAIGN}:1")
     assert last.state == "done"
     record = own.draws.get(CAMPAIGN)
     # Its round was not signed: there is no other result.
@@ -216,10 +196,9 @@ def test_of_a_manifest_that_is_replaced_when_its_round_is_out_the_other_result_i
 ) -> None:
     before = commit(own, clock, dies_at("draw.after_commit"))
     clock.at += 2 * HOURS
-    *_, last = run_of(own, clock).steps()
+    *_, last = draw(own, stop=Waiting(clock)).steps()
     assert (last.name, last.state) == ("publish", "awaiting")
-    record = own.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(own)
     (other,) = record.latest.recommitted
     assert (other["k"], other["round"]) == (1, round_of(before.manifest))
     assert (other["manifestHash"], len(other["resultHash"])) == (before.manifest_hash, 64)
@@ -293,7 +272,7 @@ def test_each_manifest_that_makes_way_is_kept_and_counted(own: Runtime, clock: C
     assert [each["manifest"].encode() for each in third.replaced] == [first.manifest, second.manifest]
     for k, each in enumerate(third.replaced, 1):
         assert orjson.loads(artefact(own, f"replaced-{k}.json")) == each
-    assert run_of(own, clock).commit().facts["replaced"] == 2
+    assert draw(own, stop=Waiting(clock)).commit().facts["replaced"] == 2
 
 
 def test_no_manifest_is_replaced_while_the_store_is_unavailable(own: Runtime, clock: Clock) -> None:
@@ -320,8 +299,7 @@ def test_the_manifest_of_another_writer_is_not_overwritten(own: Runtime, clock: 
     with pytest.raises(InputDiffers, match=r"manifest\.json"):
         commit(own, clock)
     assert artefact(own, "manifest.json") == b"{}"
-    record = own.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.published_at is None
+    assert record_of(own).latest.published_at is None
 
 
 def test_a_manifest_written_between_the_read_and_the_write_is_not_overwritten(

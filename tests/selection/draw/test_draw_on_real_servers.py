@@ -24,7 +24,6 @@ from regworkers_core.domain.selection import NON_WINNERS, DrawBusy, MarketPhase,
 from regworkers_core.engine.leases import LeaseHolder, held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.lifecycle import draw_lease
-from regworkers_core.selection.draw.gate import NotSettled
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.draw_run import DrawRun, StepState
@@ -35,12 +34,14 @@ from tests.selection.draw.world import (
     CAMPAIGN,
     artefact,
     close_campaign,
+    done_to,
     draw,
     drawn,
     entry,
     everybody,
     ref_of,
 )
+from tests.support.draws import record_of
 
 pytestmark = pytest.mark.slow
 
@@ -54,8 +55,7 @@ def test_a_draw_publishes_every_artefact_and_its_hashes(runtime: Runtime) -> Non
     steps = drawn(runtime)
     assert {step.state for step in steps.values()} == {"done"}
     manifest, result = artefact(runtime, "manifest.json"), artefact(runtime, "result.txt")
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(runtime)
     assert record.latest.manifest_hash == hashlib.sha256(manifest).hexdigest()
     assert record.latest.result_hash == hashlib.sha256(result).hexdigest()
     for name in ARTEFACTS:
@@ -76,9 +76,7 @@ def test_a_repeated_draw_finds_everything_decided(runtime: Runtime) -> None:
 
 def test_the_leaves_stay_hidden_until_the_result_is_out(runtime: Runtime) -> None:
     close_campaign(runtime)
-    run = draw(runtime)
-    for step in (run.judge, run.freeze, run.commit, run.seed, run.rank):
-        step()
+    run = done_to("rank", draw(runtime))
     key = f"draws/{CAMPAIGN}/phase-1/leaves.txt"
     assert not runtime.objects.exists(key)
     run.allocate()
@@ -91,16 +89,6 @@ def test_a_draw_without_entries_is_valid(runtime: Runtime) -> None:
     assert artefact(runtime, "result.txt") == b""
     manifest = orjson.loads(artefact(runtime, "manifest.json"))
     assert manifest["root"] == hashlib.sha256(b"").hexdigest()
-
-
-def test_a_repeated_ref_aborts_before_anything_is_committed(runtime: Runtime) -> None:
-    close_campaign(runtime, entries=(entry(1), entry(2, ref=ref_of(1))))
-    draw(runtime).judge()
-    with pytest.raises(DrawError, match=ref_of(1)):
-        draw(runtime).freeze()
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
-    assert not record.latest.freeze
 
 
 def test_entries_that_made_a_freeze_fail_can_be_corrected_and_are_judged_again(runtime: Runtime) -> None:
@@ -127,13 +115,6 @@ def test_the_page_of_a_repeated_judgement_replaces_the_one_before(runtime: Runti
     assert page == b"second"
 
 
-def test_a_campaign_that_is_not_replicated_says_what_is_open(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    with pytest.raises(NotSettled, match="3 entries are missing"):
-        draw(runtime, settled=lambda _campaign: ReplicationProgress(("3 entries are missing",))).judge()
-    assert status(runtime) == "CLOSED"
-
-
 def test_an_open_campaign_is_not_drawn(runtime: Runtime) -> None:
     close_campaign(runtime, status="OPEN")
     with pytest.raises(UsageError, match="campaign close"):
@@ -144,15 +125,6 @@ def test_a_preview_judges_an_open_campaign_and_decides_nothing(runtime: Runtime)
     close_campaign(runtime, status="OPEN")
     assert draw(runtime).preview().state == "preview"
     assert (runtime.draws.get(CAMPAIGN), status(runtime)) == (None, "OPEN")
-
-
-def test_a_step_before_its_turn_names_the_one_that_is_missing(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
-    with pytest.raises(UsageError, match="its manifest is not published"):
-        run.seed()
 
 
 def test_nothing_is_published_without_the_word_that_names_campaign_and_phase(runtime: Runtime) -> None:
@@ -197,17 +169,14 @@ def test_two_runs_at_once_make_one_draw(runtime: Runtime) -> None:
     # Only what is not frozen yet may be judged by both, and what is not published yet reported by both.
     assert sorted({*done}) == sorted(STEPS)
     assert [name for name in STEPS if done.count(name) > 1 and name not in ("judge", "report")] == []
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(runtime)
     assert record.latest.outcomes["WINNER"] == 7
     assert record.latest.result_hash == hashlib.sha256(artefact(runtime, "result.txt")).hexdigest()
 
 
 def test_a_run_whose_lease_was_taken_over_decides_nothing(runtime: Runtime) -> None:
     close_campaign(runtime)
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
+    run = done_to("freeze", draw(runtime))
     taken = runtime.names.lease_table
     key = LeaseHolder.key_of(lease_name(CAMPAIGN))
 
@@ -225,9 +194,7 @@ def test_a_run_whose_lease_was_taken_over_decides_nothing(runtime: Runtime) -> N
 
 def test_a_recreated_lease_table_is_reported_and_not_taken_for_another_run(runtime: Runtime) -> None:
     close_campaign(runtime)
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
+    done_to("freeze", draw(runtime))
     runtime.draws.decide(CAMPAIGN, 1, {"note": "of the table before"}, token=10**6)
     with pytest.raises(UsageError, match="token 1000000"):
         draw(runtime).commit()
@@ -235,31 +202,13 @@ def test_a_recreated_lease_table_is_reported_and_not_taken_for_another_run(runti
 
 def test_the_commitment_that_came_late_is_said_to_be_late(runtime: Runtime) -> None:
     close_campaign(runtime)
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
+    run = done_to("freeze", draw(runtime))
     assert run.commit().facts["commitmentLate"] is True
-
-
-def test_a_secret_that_was_changed_after_the_commit_is_not_used(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
-    run.commit()
-    runtime.aws.client("secretsmanager").put_secret_value(
-        SecretId=f"{runtime.names.prefix}draw-secret/{CAMPAIGN}", SecretString="ab" * 32
-    )
-    with pytest.raises(UsageError, match="not the one"):
-        run.seed()
 
 
 def test_a_secret_that_was_changed_together_with_its_commitment_makes_no_seed(runtime: Runtime) -> None:
     close_campaign(runtime)
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
-    run.commit()
+    run = done_to("commit", draw(runtime))
     other = "ab" * 32
     runtime.aws.client("secretsmanager").put_secret_value(
         SecretId=f"{runtime.names.prefix}draw-secret/{CAMPAIGN}", SecretString=other
@@ -269,17 +218,7 @@ def test_a_secret_that_was_changed_together_with_its_commitment_makes_no_seed(ru
     )
     with pytest.raises(DrawError, match="not the one that was committed to"):
         run.seed()
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and not record.latest.fields.get("seedFile")
-
-
-def test_a_strike_before_the_commit_keeps_its_rank_and_wins_nothing(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    drawn(runtime, strikes=((ref_of(1), "FRAUD"),))
-    lines = artefact(runtime, "result.txt").decode().splitlines()
-    (struck,) = [line for line in lines if line.startswith(ref_of(1))]
-    assert struck.endswith("|STRUCK")
-    assert artefact(runtime, "strikes.txt") == f"{ref_of(1)}|FRAUD\n".encode()
+    assert not record_of(runtime).latest.fields.get("seedFile")
 
 
 def test_a_top_up_waits_for_the_phase_before(runtime: Runtime) -> None:
@@ -326,14 +265,6 @@ def test_a_top_up_keeps_earlier_winners_and_adds_the_next_in_order(runtime: Runt
         assert artefact(runtime, name, 1) == artefact(runtime, name, 2)
 
 
-def test_a_top_up_below_what_is_taken_is_refused(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    drawn(runtime)
-    _complete(runtime)
-    with pytest.raises(UsageError, match="at least 4"):
-        _top_up(runtime, berlin=3)
-
-
 def test_a_top_up_strikes_no_ref_that_is_not_in_the_draw(runtime: Runtime) -> None:
     close_campaign(runtime)
     drawn(runtime)
@@ -341,8 +272,7 @@ def test_a_top_up_strikes_no_ref_that_is_not_in_the_draw(runtime: Runtime) -> No
     request = TopUp({"berlin": 6}, {}, (("stranger", "BOT"),), "a second evening")
     with pytest.raises(RequestError, match="stranger is not in the draw"):
         open_phase(runtime, CAMPAIGN, request, run_id="top-up")
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and list(record.phases) == [1]
+    assert list(record_of(runtime).phases) == [1]
 
 
 def test_an_export_brings_every_phase(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -365,8 +295,7 @@ def test_publishing_queues_an_event_with_each_hash(runtime: Runtime) -> None:
     queue = runtime.queue(runtime.names.analytics_queue)
     messages = queue.receive(10, 0, 30)
     events = [orjson.loads(message.body)["items"][0] for message in messages]
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(runtime)
     found = {event["type"]: event["data"] for event in events}
     assert found["draw.committed"]["manifestHash"] == record.latest.manifest_hash
     assert found["draw.drawn"]["resultHash"] == record.latest.result_hash
@@ -382,9 +311,7 @@ def _top_up(runtime: Runtime, berlin: int = 6) -> int:
 
 def _complete(runtime: Runtime) -> None:
     """As if all codes of phase 1 were assigned."""
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
-    runtime.draws.decide(CAMPAIGN, 1, {"status": "COMPLETED"}, token=record.token)
+    runtime.draws.decide(CAMPAIGN, 1, {"status": "COMPLETED"}, token=record_of(runtime).token)
 
 
 def _winners(runtime: Runtime, phase: int) -> dict[str, str]:

@@ -29,6 +29,7 @@ from regworkers_core.selection.draw_run import DrawRun
 from regworkers_core.selection.status import read_campaign_status
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
+from tests.support.draws import record_of
 from tests.support.typing_in import Typed
 
 pytestmark = pytest.mark.slow
@@ -52,9 +53,7 @@ def change(runtime: Runtime, **fields: Any) -> None:
 
 
 def phase(runtime: Runtime) -> Any:
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
-    return record.latest
+    return record_of(runtime).latest
 
 
 def found(runtime: Runtime) -> list[str]:
@@ -180,6 +179,7 @@ def test_the_settings_publish_nothing_with_a_finding_and_accept_none(waiting: Ru
     assert unpublished(waiting)
     change(waiting, **{"report.biasAudit": []})
     assert draw(automatic).publish().state == "done"
+    assert phase(waiting).fields["confirmedBy"] == "settings"
     automatic.mongo.close()
 
 
@@ -311,18 +311,6 @@ def test_what_the_gate_stopped_at_is_over_once_the_publication_goes_through(wait
     waiting.objects.put_bytes(f"draws/{CAMPAIGN}/phase-1/cutoffs.json", right)
     assert draw(waiting).publish(WORD).state == "done"
     assert not phase(waiting).stopped
-
-
-def test_where_the_settings_say_so_a_draw_goes_out_without_a_word(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    selection = runtime.settings.selection.model_copy(update={"auto_publish": True})
-    automatic = Runtime(runtime.settings.model_copy(update={"selection": selection}))
-    *_, report, publication = draw(automatic).steps(None)
-    automatic.mongo.close()
-    assert (report.name, publication.name, publication.state) == ("report", "publish", "done")
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.fields["confirmedBy"] == "settings"
-    assert runtime.queue(runtime.names.selection_queue).depth().total > 0
 
 
 def test_what_accepts_a_finding_is_named_for_the_terminal_and_for_the_launchpad() -> None:

@@ -22,6 +22,7 @@ from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.draw_run import DrawRun, StepResult
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
+from tests.support.draws import record_of
 
 STEPS: tuple[Callable[[DrawRun], StepResult], ...] = (
     DrawRun.judge,
@@ -43,8 +44,7 @@ def drawn_to(runtime: Runtime, last: Callable[[DrawRun], StepResult]) -> None:
 
 def key(runtime: Runtime, name: str) -> str:
     """Where a file of phase 1 lies."""
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(runtime)
     first = record.phases[1]
     if name == "judged.parquet":
         return pipeline_key(CAMPAIGN, 1, f"{first.eligibility['prefix']}/{name}")
@@ -141,8 +141,7 @@ def test_a_further_phase_holds_the_files_of_the_phase_before_against_the_record(
         runtime.objects.put_bytes(public_key(CAMPAIGN, 1, name), right + b"\n")
         with pytest.raises(InputDiffers, match=f"phase-1/{name}"):
             drawn(runtime, phase=2)
-        record = runtime.draws.get(CAMPAIGN)
-        assert record is not None and record.phases[2].stopped["step"] == "allocate"
+        assert record_of(runtime).phases[2].stopped["step"] == "allocate"
         runtime.objects.put_bytes(public_key(CAMPAIGN, 1, name), right)
 
 
@@ -165,8 +164,7 @@ def test_a_top_up_is_not_opened_on_outcomes_that_were_not_drawn(runtime: Runtime
 def test_a_result_without_a_hash_and_a_market_without_a_plan_are_not_used(runtime: Runtime) -> None:
     close_campaign(runtime)
     drawn(runtime)
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(runtime)
     fields = {name: value for name, value in record.latest.fields.items() if name != "entriesHash"}
     with (
         pytest.raises(ResultDiffers, match="but none was committed to"),

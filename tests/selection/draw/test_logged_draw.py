@@ -25,7 +25,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import code_proofs, digest_of
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
-from regworkers_core.selection.campaigns.registry import create
 from regworkers_core.selection.draw.annul import annul
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
@@ -33,9 +32,10 @@ from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 from regworkers_core.selection.public.source import campaign_source, in_bucket
 from regworkers_core.selection.public.witnesses import Witnesses
 from tests.selection.draw.beacons import Clock, with_beacon
-from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, entry, ref_of
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, done_to, draw, drawn, entry, ref_of
 from tests.selection.public.fakes import witnesses
 from tests.selection.public.test_public_log import Cosigns
+from tests.support.draws import record_of
 from tests.support.shared import shared_namespace
 from tests.support.terminal import regworkers
 
@@ -71,15 +71,12 @@ def finished() -> Iterator[Runtime]:
 
 def to_the_result(runtime: Runtime, on_step: OnStep = no_step) -> None:
     """All steps up to the result, without report and publication."""
-    run = draw(runtime, on_step=on_step)
-    for step in (run.judge, run.freeze, run.commit, run.seed, run.rank, run.allocate):
-        step()
+    done_to("allocate", draw(runtime, on_step=on_step))
 
 
 def test_a_draw_writes_a_leaf_for_all_that_it_publishes(finished: Runtime) -> None:
     runtime = finished
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(runtime)
     assert leaves(runtime) == [
         (Kind.COMMITMENT, 1, record.latest.fields["seedSource"]["commitment"]),
         (Kind.MANIFEST, 1, hash_of(runtime, "manifest.json")),
@@ -126,19 +123,6 @@ def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
     ]
 
 
-def test_a_new_campaign_has_its_commitment_in_the_log(runtime: Runtime) -> None:
-    fields = {
-        "campaignId": "autumn",
-        "slug": "autumn",
-        "name": "Autumn",
-        "opensAt": "2026-10-01T00:00:00Z",
-        "closesAt": "2026-10-02T00:00:00Z",
-        "markets": [{"marketId": "berlin", "name": "Berlin", "capacity": 1}],
-    }
-    campaign = create(runtime, fields)
-    assert leaves(runtime, "autumn") == [(Kind.COMMITMENT, 1, campaign.draw.commitment)]
-
-
 @pytest.mark.parametrize("seed_source", ["drand", "commit-reveal"])
 def test_a_draw_without_witnesses_fixes_no_round(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, seed_source: str
@@ -149,13 +133,10 @@ def test_a_draw_without_witnesses_fixes_no_round(
     if seed_source == "drand":
         monkeypatch.setattr(beacon, "_is_signed", lambda *_: True)
         runtime = with_beacon(runtime.names.prefix, Clock())
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
+    run = done_to("freeze", draw(runtime))
     with pytest.raises(NotWitnessed):
         run.commit()
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and not record.latest.manifest_hash
+    assert not record_of(runtime).latest.manifest_hash
     witness.up = True
     run.commit()
     first = [] if seed_source == "drand" else [Kind.COMMITMENT]
@@ -172,9 +153,7 @@ def test_a_manifest_that_is_not_witnessed_is_not_published(
             witness.up = False
 
     close_campaign(runtime)
-    run = draw(runtime, on_step=on_step)
-    run.judge()
-    run.freeze()
+    run = done_to("freeze", draw(runtime, on_step=on_step))
     with pytest.raises(NotWitnessed):
         run.commit()
     assert not runtime.objects.exists(f"draws/{CAMPAIGN}/phase-1/manifest.json")
@@ -224,9 +203,7 @@ def test_a_log_that_cannot_be_written_fixes_no_round(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close_campaign(runtime)
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
+    run = done_to("freeze", draw(runtime))
 
     def unavailable(key: str, _data: bytes, _tag: str | None) -> str | None:
         raise TransientFailure("s3", f"{key} is not written")
@@ -235,8 +212,7 @@ def test_a_log_that_cannot_be_written_fixes_no_round(
         patched.setattr(runtime.objects, "put_over", unavailable)
         with pytest.raises(TransientFailure, match="log/"):
             run.commit()
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and not record.latest.manifest_hash
+    assert not record_of(runtime).latest.manifest_hash
 
 
 # Codes
@@ -280,9 +256,7 @@ def test_codes_that_are_planned_or_replanned_later_are_in_a_further_file_before_
         return len(replan_codes(runtime, CAMPAIGN, "berlin", run_id="r", confirm=f"{CAMPAIGN}:1").moves)
 
     def kept() -> int:
-        record = runtime.draws.get(CAMPAIGN)
-        assert record is not None
-        return len(record.latest.markets["berlin"].get("replanned") or ())
+        return len(record_of(runtime).latest.markets["berlin"].get("replanned") or ())
 
     for number, position in enumerate((2, 3)):
         code = {"_id": f"berlin-{position:04d}"}

@@ -13,6 +13,7 @@ from regworkers_core.selection.draw.terms import PhaseTerms, TopUp
 from regworkers_core.selection.draw.top_up import open_phase
 from tests.eligibility.campaign.world import CLOSES, closed
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
+from tests.support.draws import record_of
 
 pytestmark = pytest.mark.slow
 
@@ -27,17 +28,14 @@ def closed_campaign(runtime: Runtime) -> Runtime:
 
 
 def strikes_of(runtime: Runtime) -> tuple[tuple[str, str], ...]:
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
-    return PhaseTerms.parse(record.phases[1].fields["terms"]).strikes
+    return PhaseTerms.parse(record_of(runtime).phases[1].fields["terms"]).strikes
 
 
 def test_strikes_that_come_after_the_commit_are_refused_and_never_dropped(closed_campaign: Runtime) -> None:
     list(draw(closed_campaign).steps())
     with pytest.raises(UsageError, match="draw top-up summer --strikes"):
         list(draw(closed_campaign, strikes=STRIKE).steps(f"{CAMPAIGN}:1"))
-    record = closed_campaign.draws.get(CAMPAIGN)
-    assert record is not None and "confirmedAt" not in record.latest.fields
+    assert "confirmedAt" not in record_of(closed_campaign).latest.fields
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -46,8 +44,7 @@ def test_strikes_that_come_before_the_commit_count(closed_campaign: Runtime, ste
     for _ in range(steps):
         next(begun)
     drawn(closed_campaign, strikes=STRIKE)
-    record = closed_campaign.draws.get(CAMPAIGN)
-    assert record is not None and record.latest.outcomes["STRUCK"] == 1
+    assert record_of(closed_campaign).latest.outcomes["STRUCK"] == 1
 
 
 def test_a_run_that_knows_of_no_strikes_keeps_those_of_the_one_before(closed_campaign: Runtime) -> None:
@@ -79,16 +76,14 @@ def test_a_freeze_keeps_the_judgement_that_it_was_made_from(closed_campaign: Run
     run = draw(closed_campaign, on_step=wake_up)
     judged = run.judge().facts
     run.freeze()
-    record = closed_campaign.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(closed_campaign)
     assert record.phases[1].eligibility["prefix"] == judged["prefix"]
     assert record.phases[1].as_of != late["asOf"]
 
 
 def test_a_word_for_the_draw_does_not_confirm_a_top_up(closed_campaign: Runtime) -> None:
     drawn(closed_campaign)
-    record = closed_campaign.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(closed_campaign)
     closed_campaign.draws.decide(CAMPAIGN, 1, {"status": "COMPLETED"}, token=record.token)
     more = TopUp({"berlin": 6}, {}, (), "a second evening")
     open_phase(closed_campaign, CAMPAIGN, more, run_id="top-up")
@@ -102,8 +97,7 @@ def test_a_word_for_the_draw_does_not_confirm_a_top_up(closed_campaign: Runtime)
 
 def test_a_top_up_with_a_mistake_takes_other_terms_until_it_is_committed(closed_campaign: Runtime) -> None:
     drawn(closed_campaign)
-    record = closed_campaign.draws.get(CAMPAIGN)
-    assert record is not None
+    record = record_of(closed_campaign)
     closed_campaign.draws.decide(CAMPAIGN, 1, {"status": "COMPLETED"}, token=record.token)
 
     def ask(berlin: int) -> int:

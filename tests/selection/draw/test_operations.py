@@ -10,7 +10,7 @@ from regworkers_core.selection.drains import SELECTIONS
 from tests.selection.draw import world
 from tests.selection.draw.world import artefact, close_campaign, draw, drawn, ref_of
 from tests.support.drains import run
-from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, result
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, record_of, result
 from tests.support.faces import Face
 
 REASON = "the list of members was last year's"
@@ -54,12 +54,10 @@ def test_only_the_word_of_the_phase_publishes_it(runtime: Runtime, face: Face) -
         assert not refused.fine and said in refused.text
     unknown = face.does("draw confirm", confirm=f"{world.CAMPAIGN}:1", accept=["luck"], reason="r")
     assert not unknown.fine and "finding luck cannot be accepted" in unknown.text
-    record = runtime.draws.get(world.CAMPAIGN)
-    assert record is not None and not record.latest.confirmed
+    assert not record_of(runtime).latest.confirmed
     done = face.does("draw confirm", confirm=f"{world.CAMPAIGN}:1")
     assert done.fine, done.text
-    record = runtime.draws.get(world.CAMPAIGN)
-    assert record is not None and record.latest.confirmed
+    assert record_of(runtime).latest.confirmed
     action = runtime.operator_actions.history()[0]
     assert (action.what, action.target, action.outcome) == ("draw confirm", f"{world.CAMPAIGN}:1", "done")
 
@@ -90,12 +88,11 @@ def test_an_annulment_shows_what_it_stops_and_says_who_blocks_the_codes(runtime:
     assert not busy.fine and "another run holds the draw" in busy.text
     silent = face.does("draw annul", campaign_id=CAMPAIGN, apply=True)
     assert not silent.fine and "needs a reason" in silent.text
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and record.annulled is None
+    assert record_of(runtime).annulled is None
     done = face.does("draw annul", campaign_id=CAMPAIGN, reason=REASON, apply=True)
     blocks = "`block_struck_codes`" if face.name == "launchpad" else "`regworkers codes block"
     assert not done.fine and "fans hold 3 codes" in done.text and blocks in done.text
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and record.annulled is not None and record.annulled["reason"] == REASON
+    record = record_of(runtime)
+    assert record.annulled is not None and record.annulled["reason"] == REASON
     action = runtime.operator_actions.history()[0]
     assert (action.what, action.arguments["reason"], action.result["stopped"]) == ("draw annul", REASON, 5)

@@ -15,8 +15,9 @@ from regworkers_core.selection.draw import terms
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import Striking, open_phase
 from regworkers_core.selection.status import read_campaign_status
-from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
+from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, done_to, draw, drawn, ref_of
 from tests.support.drains import run
+from tests.support.draws import record_of
 
 pytestmark = pytest.mark.namespace("module")
 
@@ -57,9 +58,7 @@ def test_the_status_of_a_campaign_that_has_nothing_but_strikes_asks_for_no_draw(
 
 def test_once_it_is_committed_only_the_same_strikes_are_fine(runtime: Runtime) -> None:
     strike(runtime, BOT)
-    run = draw(runtime)
-    for step in (run.judge, run.freeze, run.commit):
-        step()
+    done_to("commit", draw(runtime))
     assert strike(runtime, BOT)["before"] == 1
     with pytest.raises(UsageError, match="committed without these strikes"):
         strike(runtime, CHEAT)
@@ -77,9 +76,7 @@ def test_while_a_run_works_on_the_draw_nothing_is_struck(runtime: Runtime) -> No
 
 def test_a_ref_that_is_not_in_the_pool_is_refused_before_anything_is_committed(runtime: Runtime) -> None:
     strike(runtime, BOT, ("mistyped", "BOT"))
-    run = draw(runtime)
-    run.judge()
-    run.freeze()
+    run = done_to("freeze", draw(runtime))
     with pytest.raises(RequestError, match=r"first mistyped: .*submit the strikes again"):
         run.commit()
     strike(runtime, BOT)
@@ -106,5 +103,4 @@ def test_more_strikes_than_a_draw_keeps_are_refused_before_anything_is_decided(
         RequestError, match=r"2 strikes are too many .* in addition to those of the phases before"
     ):
         open_phase(runtime, CAMPAIGN, more, run_id="more")
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None and list(record.phases) == [1]
+    assert list(record_of(runtime).phases) == [1]

@@ -12,6 +12,7 @@ from tests.selection.draw.beacons import Clock, signature_of, taken_for_signatur
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
 from tests.selection.draw.world import draw as draw_of
 from tests.support.drains import replicate_all
+from tests.support.draws import record_of
 from tests.support.entries import key, put
 from tests.support.terminal import regworkers
 from tests.support.typing_in import Typed, at_a_terminal
@@ -164,8 +165,8 @@ def test_a_supplied_signature_is_verified_and_makes_the_seed(
         due = typed("campaign", "status", CAMPAIGN, "--format", "json").document["draw"]["1"]["dueAt"]
         wrong = typed("draw", "seed", CAMPAIGN, "--signature", "ab" * 48)
         assert wrong.code == 2 and f"(due {due})" in wrong.stderr
-        record = own.draws.get(CAMPAIGN)
-        assert record is not None and record.latest.awaited_round is not None
+        record = record_of(own)
+        assert record.latest.awaited_round is not None
         right = signature_of(record.latest.awaited_round)
         answer = typed("draw", "seed", CAMPAIGN, "--signature", f" {right}", "--format", "json")
         assert (answer.code, answer.document["state"], answer.document["signature"]) == (0, "done", right)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from regworkers_core.adapters.judged_entries import (
 )
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.draw_run import DrawRun, StepResult
 
 CAMPAIGN = "summer"
+STEPS = ("judge", "freeze", "commit", "seed", "rank", "allocate", "report")
 MARKETS = (
     {"marketId": "berlin", "name": "Berlin", "capacity": 4, "reserves": [{"segment": "loyal", "seats": 2}]},
     {"marketId": "paris", "name": "Paris", "capacity": 3},
@@ -100,30 +99,21 @@ def everybody(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path,
     return Judgement()
 
 
-def draw(
-    runtime: Runtime,
-    *,
-    run_id: str = "test-run",
-    phase: int | None = None,
-    strikes: tuple[tuple[str, str], ...] = (),
-    settled: Callable[[str], ReplicationProgress] = lambda _campaign: ReplicationProgress(),
-    on_step: OnStep = no_step,
-    stop: StopSignal | None = None,
-    accept: AcceptedFindings | None = None,
-) -> DrawRun:
+def draw(runtime: Runtime, **options: Any) -> DrawRun:
     """A run over a campaign whose replication is taken for settled, and whose entries are all eligible."""
-    return DrawRun(
-        runtime,
-        CAMPAIGN,
-        run_id=run_id,
-        settled=settled,
-        judge=partial(everybody, runtime),
-        phase=phase,
-        strikes=strikes,
-        on_step=on_step,
-        stop=stop,
-        accept=accept,
-    )
+    given = {
+        "run_id": "test-run",
+        "settled": lambda _campaign: ReplicationProgress(),
+        "judge": partial(everybody, runtime),
+    }
+    return DrawRun(runtime, CAMPAIGN, **{**given, **options})
+
+
+def done_to(last: str, run: DrawRun) -> DrawRun:
+    """The run after its steps up to this one."""
+    for name in STEPS[: STEPS.index(last) + 1]:
+        getattr(run, name)()
+    return run
 
 
 def drawn(runtime: Runtime, **options: Any) -> dict[str, StepResult]:

@@ -22,7 +22,17 @@ from regworkers_core.selection.notify.status import message_counts
 from regworkers_core.selection.promises import counts_match
 from tests.selection.notify.test_sending import notified, patient
 from tests.support.drains import run
-from tests.support.draws import CAMPAIGN, CONFIRMED_AT, Row, add_codes, confirmed, next_phase, publish, result
+from tests.support.draws import (
+    CAMPAIGN,
+    CONFIRMED_AT,
+    Row,
+    add_codes,
+    confirmed,
+    next_phase,
+    publish,
+    record_of,
+    result,
+)
 from tests.support.terminal import regworkers
 
 ROWS = result({"berlin": 3}, waiting=2, unselected=1)
@@ -208,8 +218,7 @@ def test_the_count_lock_leaves_struck_refs_aside_and_holds_in_every_phase(world:
     assert (numbers["won"], numbers["coded"], numbers["aside"]) == (3, 4, 1)
     assert counts_match(world, CAMPAIGN).passed
     run(world, NOTIFICATIONS)
-    record = world.draws.get(CAMPAIGN)
-    assert record is not None and "countsLockedAt" in record.phases[2].fields
+    assert "countsLockedAt" in record_of(world).phases[2].fields
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from tests.support.draws import (
     confirmed,
     next_phase,
     publish,
+    record_of,
     result,
 )
 
@@ -83,18 +84,14 @@ def test_every_fan_gets_the_message_of_the_committed_result_once(assigned: Runti
     report = run(assigned, NOTIFICATIONS)
     assert report.counts["sent"] == len(ROWS) and report.counts["markets_delivered"] == 3
     items = notified(assigned)
-    record = assigned.draws.get(CAMPAIGN)
-    assert record is not None
-    assert sorted(items, key=str) == expected(ROWS, record.phases[1].result_hash)
+    assert sorted(items, key=str) == expected(ROWS, record_of(assigned).phases[1].result_hash)
     assert "BERLIN" not in str(items) and "@" not in str(items)
     assert run(assigned, NOTIFICATIONS).counts["received"] == 0 and notified(assigned) == []
     assert all(entry["sent"] == entry["planned"] for entry in record_markets(assigned).values())
 
 
 def record_markets(runtime: Runtime) -> dict[str, Any]:
-    record = runtime.draws.get(CAMPAIGN)
-    assert record is not None
-    return dict(record.phases[1].markets)
+    return dict(record_of(runtime).phases[1].markets)
 
 
 def test_winners_are_notified_before_the_others(assigned: Runtime) -> None:

@@ -27,6 +27,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.publish import page_from_folder
 from regworkers_core.selection.public.source import campaign_source, export
 from tests.fairdraw.proof.draws import CAMPAIGN, outcomes, publish_beside
+from tests.support.draws import record_of
 from tests.support.terminal import Answer, regworkers
 
 
@@ -264,8 +265,7 @@ def test_a_receipt_is_found_by_the_id_of_an_entry_too(
 
 def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, tmp_path: Path) -> None:
     source = campaign_source(published, CAMPAIGN, tmp_path)
-    result = published.draws.get(CAMPAIGN)
-    assert result is not None and source.folder == tmp_path / CAMPAIGN / result.latest.result_hash
+    assert source.folder == tmp_path / CAMPAIGN / record_of(published).latest.result_hash
     winner = next(ref for ref, found in outcomes(source.folder / "phase-2").items() if found == "WINNER")
     receipt = source.receipt(winner)
     assert receipt["outcome"] == "WINNER" and "only at the freeze" in receipt["guarantee"]

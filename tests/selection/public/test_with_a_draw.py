@@ -19,6 +19,7 @@ from tests.fairdraw.proof.test_rules import reader
 from tests.selection.draw.beacons import Clock, taken_for_signatures, with_beacon
 from tests.selection.draw.test_commitment import HOURS, commit, dies_at, run_of
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
+from tests.support.draws import record_of
 
 
 def verified(runtime: Runtime, scratch: Path) -> Verification:
@@ -48,8 +49,7 @@ def test_all_readers_see_when_the_manifest_was_public_and_which_one_it_replaced(
         )
         *_, last = run_of(own, clock, accept=accept).steps(f"{CAMPAIGN}:1")
         assert last.state == "done"
-        record = own.draws.get(CAMPAIGN)
-        assert record is not None
+        record = record_of(own)
         first = record.phases[1]
 
         done = verified(own, tmp_path)
