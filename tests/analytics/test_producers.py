@@ -266,12 +266,3 @@ def test_ids_that_are_made_up_ask_the_store_once_and_a_key_of_after_that_is_foun
     world.sender.change(REPLICATION)
     later = world.message("entry.removed")
     assert world.refused(replace(later, sent_at=world.now)) == ""
-
-
-def test_an_id_that_cannot_be_looked_up_now_is_not_forged() -> None:
-    world = World()
-    assert world.refused(world.message("entry.removed")) == ""
-    world.store.unavailable = True
-    with pytest.raises(TransientFailure):
-        world.refused(received(b'{"items": []}', sent_at=world.now, producer="replication:00000000:0"))
-    assert world.refused(world.message("entry.removed")) == "", "known keys stay in use"

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from regworkers_core.analytics.producers import ProducerSeal
@@ -18,7 +17,6 @@ from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import queue_parts
 from regworkers_core.engine.handling import Requested
-from regworkers_core.engine.queue import Outgoing
 from regworkers_core.engine.stop import OnStep
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Names
@@ -98,14 +96,6 @@ def test_bad_events_of_one_message_are_each_recorded(servers: Runtime) -> None:
         "an event should be an object, found int",
     }
     assert servers.database["dead_letters"].count_documents({"error": {"$in": sorted(errors)}}) == 3
-
-
-def test_a_message_of_another_version_is_a_dead_letter(servers: Runtime) -> None:
-    body = orjson.dumps({"type": "analytics.publish", "version": 2, "items": [removed(1, "version")]})
-    assert servers.queue(servers.names.analytics_queue).send([Outgoing(body)]) == []
-    assert run(servers, PUBLISH).counts["dead_lettered"] == 1
-    ((_, attributes),) = dead_letters(servers)
-    assert attributes["reason"] == "UNSUPPORTED_VERSION" and not of_campaign(servers, "version")
 
 
 def test_an_event_that_came_twice_is_published_once_per_batch_and_always_with_its_id(

@@ -1,12 +1,18 @@
-"""The check of the style that ruff does not know."""
+"""What `make check` holds beside ruff and mypy: style, words and size; and the search for planted values."""
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tools import check_style
+from regworkers_core.settings import PROJECT_ROOT
+from tools import check_style, size
+from tools.demo.leaks import in_files
+from tools.write_tables import SIZES, parts
 
 RECORD = '''
 class Part(NamedTuple):
@@ -74,3 +80,107 @@ def test_what_keeps_the_style_is_left_alone(tmp_path: Path, text: str) -> None:
 )
 def test_what_breaks_a_rule_is_found(tmp_path: Path, text: str, rule: str) -> None:
     assert found(tmp_path, text) == [rule]
+
+
+@pytest.fixture(scope="module")
+def check() -> ModuleType:
+    specification = importlib.util.spec_from_file_location(
+        "check_words", PROJECT_ROOT / "tools/check_words.py"
+    )
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("def keep_house() -> None:", "keep house"),
+        ("class Told:", "told"),
+        ("MongoDB is away.", "away"),
+        ("# Nobody listens.", "nobody"),
+        ("letter = queue.receive()", "letter"),
+    ],
+)
+def test_a_private_word_is_found_in_prose_and_in_identifiers(check: ModuleType, line: str, word: str) -> None:
+    assert [found for _, found, _ in check.findings(line)] == [word]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "dead_letter = read()",
+        "class DeadLetterPublisher:",
+        "dead letters",
+        "an amended list",
+        'shown["told"]',
+    ],
+)
+def test_the_terms_of_the_glossary_are_left_alone(check: ModuleType, line: str) -> None:
+    assert check.findings(line) == []
+
+
+def test_a_file_that_is_removed_during_the_search_is_skipped(tmp_path: Path) -> None:
+    for name in ("a", "b-shm", "c"):
+        (tmp_path / name).write_text(name)
+    places = in_files(tmp_path)
+    assert next(places) == ("file a", b"a")
+    (tmp_path / "b-shm").unlink()
+    assert list(places) == [("file c", b"c")]
+
+
+MODULE = '''"""Explains
+itself."""
+
+import os
+from pathlib import (
+    Path,
+)
+
+# A comment.
+TEXT = """
+two lines of text"""
+
+
+def act() -> str:
+    """Acts."""
+
+    return (  # both
+        os.name
+    )
+'''
+
+
+def test_explanations_blank_lines_and_imports_are_no_code() -> None:
+    assert size.code_lines(MODULE) == 6
+    assert size.code_lines("") == 0
+
+
+def test_a_folder_above_its_limit_or_without_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size, "LIMITS", {name: size.Size(1_000, 100_000) for name in size.LIMITS})
+    monkeypatch.setitem(size.LIMITS, "regworkers_core/drains", size.Size(1, 10_000))
+    monkeypatch.delitem(size.LIMITS, "regworkers_core/engine")
+    monkeypatch.setattr(size, "TESTS_LIMIT", 10)
+    drains, engine, tests = size.findings()
+    assert re.fullmatch(r"regworkers_core/drains has \d+ modules, and its limit is 1", drains)
+    assert engine == "regworkers_core/engine has no limit"
+    assert re.fullmatch(r"tests have [\d,]+ lines, and their limit is 10", tests)
+
+
+def test_a_sentence_of_the_decision_raises_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "- `regworkers_core/drains`: 10 modules and 1,200 lines of code, because a drain was added.\n"
+        "- `regworkers_core/engine`: 90 modules and 9,000 lines of code.\n"
+    )
+    monkeypatch.setattr(size, "DECISION", page)
+    assert size.limits() == size.LIMITS | {"regworkers_core/drains": size.Size(10, 1_200)}
+
+
+def test_the_page_shows_every_limit() -> None:
+    def limits(table: str) -> list[str]:
+        return re.sub(r"(?m)^(\|[^|]+\|)[^|]+\|([^|]+\|)[^|]+\|", r"\1\2", table).splitlines()
+
+    ((page, name),) = SIZES
+    assert limits(parts(page, name)[1]) == limits(size.size_table()), "run `make docs`"

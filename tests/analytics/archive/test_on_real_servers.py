@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from pathlib import Path
 
@@ -23,13 +22,9 @@ from regworkers_core.analytics.archive.reading import (
 )
 from regworkers_core.runtime import Runtime
 from tests.analytics.archive.world import archived, event, ids_of, manifest_of, produce
-from tests.support.children import run_child
 from tests.support.typing_in import Typed
 
 pytestmark = pytest.mark.slow
-
-# The other moments are those of test_archiver.py.
-KILL_POINTS = ("archive.before_manifest", "archive.compacted")
 
 
 @pytest.fixture
@@ -60,24 +55,6 @@ def test_events_of_all_topics_are_archived_once_and_a_second_run_finds_nothing(a
     report = archived(archive)
     assert (report.written, report.repeats, report.damaged) == (1, 1, 2)
     assert holds(archive)
-
-
-@pytest.mark.parametrize("number", range(len(KILL_POINTS)))
-def test_an_archiver_that_is_killed_is_followed_by_one_that_loses_and_doubles_nothing(
-    archive: Runtime, number: int
-) -> None:
-    mine = range(100 * (number + 1), 100 * (number + 1) + 10)
-    produce(archive, *(event(each) for each in mine))
-    archived(archive)
-    more = [each + 50 for each in mine]
-    produce(archive, *(event(each) for each in (*more, *mine)))
-    died = run_child("tests.analytics.archive.victim", archive.names.prefix, KILL_POINTS[number])
-    assert died.returncode == -signal.SIGKILL, died.stderr
-    assert archived(archive).ended == "caught_up"
-    assert count(archive, *mine, *more) == [1] * 20
-    assert holds(archive)
-    stored = set(archive.objects.list("archive/"))
-    assert stored == manifest_of(archive).keys | {MANIFEST}
 
 
 def test_of_two_archivers_at_once_one_works_and_the_other_does_nothing(archive: Runtime) -> None:

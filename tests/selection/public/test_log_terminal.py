@@ -1,4 +1,4 @@
-"""`regworkers draw log|log-key|code-proof` and `regworkers witness`."""
+"""`regworkers draw log|log-key|code-proof`, `regworkers witness`, and the settings of the log."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from fairdraw.log.leaves import Kind
-from fairdraw.log.note import VerifierKey
+from fairdraw.log.note import COSIGNATURE, VerifierKey
 from fairdraw.log.place import at_place
 from regworkers_core.cli import draw_log
 from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
+from regworkers_core.selection.public.witnesses import Witnesses
+from regworkers_core.settings import Settings
 from tests.fairdraw.log.test_follow import Place, manifest
-from tests.selection.public.fakes import hash_of
+from tests.selection.public.fakes import cosigner, hash_of
 from tests.support.terminal import Answer, regworkers
 
 
@@ -167,3 +172,65 @@ def test_a_witness_says_what_is_wrong_with_its_options(tmp_path: Path) -> None:
     done = CliRunner().invoke(build("witness"), ["witness", "--folder", str(tmp_path), "--log", "no key"])
     assert isinstance(done.exception, UsageError)
     assert "verifier key is not <name>" in str(done.exception)
+
+
+FIRST, SECOND = (
+    {"url": f"https://w{each}.example/", "vkey": str(cosigner(each).verifier(COSIGNATURE))} for each in (1, 2)
+)
+
+
+def with_log(**log: Any) -> Runtime:
+    return Runtime(Settings(selection={"log": log}))  # type: ignore[arg-type]
+
+
+def test_the_witnesses_are_those_of_the_settings() -> None:
+    found = Witnesses.of(with_log(witnesses=[FIRST, SECOND], needed=1))
+    assert found.keys == [cosigner(each).verifier(COSIGNATURE) for each in (1, 2)]
+    assert found.needed == 1
+
+
+def test_without_settings_there_is_none_and_none_is_needed() -> None:
+    found = Witnesses.of(with_log())
+    assert (found.keys, found.needed) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ({"witnesses": [FIRST], "needed": 2}, "at most the number of witnesses, 1"),
+        ({"witnesses": [FIRST, {**SECOND, "vkey": FIRST["vkey"]}]}, "every witness once"),
+        ({"needed": -1}, "greater than or equal to 0"),
+        ({"origin": "a b"}, "should match pattern"),
+    ],
+)
+def test_settings_that_cannot_hold_are_refused(log: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        with_log(**log)
+
+
+def test_one_key_under_two_names_is_refused_with_both_names() -> None:
+    key = cosigner(1).verifier(COSIGNATURE)
+    other = replace(key, name="another.example/w")
+    with pytest.raises(ValidationError, match=f"{key.name} and {other.name} have the same key"):
+        with_log(witnesses=[FIRST, SECOND, {**SECOND, "vkey": str(other)}], needed=2)
+
+
+@pytest.mark.parametrize(
+    ("vkey", "message"),
+    [
+        ("no key", "is not <name>"),
+        (str(cosigner().verifier()), "a witness that this version understands has 0x04"),
+    ],
+)
+def test_a_key_that_is_none_of_a_witness_names_the_setting(vkey: str, message: str) -> None:
+    with pytest.raises(UsageError, match=r"selection\.log\.witnesses\[0\]\.vkey: ") as error:
+        Witnesses.of(with_log(witnesses=[{"url": "https://w", "vkey": vkey}]))
+    assert message in str(error.value)
+
+
+def test_the_origin_is_that_of_the_settings_or_the_buckets_folder(runtime: Runtime) -> None:
+    assert PublicLog.of(runtime).origin == f"{runtime.names.bucket}/log"
+    named = Runtime(
+        runtime.settings.model_copy(update={"selection": with_log(origin="a.example/log").settings.selection})
+    )
+    assert PublicLog.of(named).origin == "a.example/log"

@@ -16,9 +16,9 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.public.source import artefacts_of, campaign_source, export
 from tests.fairdraw.proof.test_rules import reader
-from tests.selection.draw.beacons import Clock, taken_for_signatures, with_beacon
-from tests.selection.draw.test_commitment import HOURS, commit, dies_at, run_of
-from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
+from tests.selection.draw.beacons import Clock, Waiting, taken_for_signatures, with_beacon
+from tests.selection.draw.test_commitment import HOURS, commit, dies_at
+from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, ref_of
 from tests.support.draws import record_of
 
 
@@ -47,7 +47,7 @@ def test_all_readers_see_when_the_manifest_was_public_and_which_one_it_replaced(
             if late
             else None
         )
-        *_, last = run_of(own, clock, accept=accept).steps(f"{CAMPAIGN}:1")
+        *_, last = draw(own, stop=Waiting(clock), accept=accept).steps(f"{CAMPAIGN}:1")
         assert last.state == "done"
         record = record_of(own)
         first = record.phases[1]
