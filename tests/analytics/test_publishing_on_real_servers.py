@@ -41,9 +41,7 @@ def of_campaign(runtime: Runtime, campaign_id: str) -> list[str]:
     return [each.event["id"] for each in published(runtime) if each.key.startswith(f"{campaign_id}:")]
 
 
-def test_an_event_of_every_type_arrives_on_its_topic_with_key_and_headers(
-    servers: Runtime,
-) -> None:
+def test_an_event_of_every_type_arrives_on_its_topic_with_key_and_headers(servers: Runtime) -> None:
     events = of_every_type()
     queue_events(servers, events)
     report = run(servers, PUBLISH)

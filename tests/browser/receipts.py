@@ -90,11 +90,7 @@ def in_the_log(made: dict[str, Any]) -> None:
     }
     levels = levels_of(nodes)
     entries = [
-        {
-            "leaf": lines[each].decode(),
-            "index": each,
-            "proof": [node.hex() for node in path_up(each, levels)],
-        }
+        {"leaf": lines[each].decode(), "index": each, "proof": [node.hex() for node in path_up(each, levels)]}
         for each in range(1, len(lines))
     ]
     keys = {name: TRUST[name] for name in ("log", "witnesses", "need")}

@@ -177,11 +177,7 @@ def test_a_drain_run_has_no_other_step_and_the_tag_by_which_sensors_find_it(drai
     ],
 )
 def test_a_run_that_hangs_is_ended_by_the_instance_also_where_no_launcher_started_it(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    seconds: float,
-    status: dg.DagsterRunStatus,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, seconds: float, status: dg.DagsterRunStatus
 ) -> None:
     class Daemon:
         def __init__(self, instance: dg.DagsterInstance) -> None:

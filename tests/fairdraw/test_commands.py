@@ -46,8 +46,7 @@ def log_folder(tmp_path: Path) -> Path:
 
 
 def test_a_draw_is_replayed_alike_in_plain_python_by_duckdb_and_by_the_terminal(
-    revealed: Path,
-    capsys: pytest.CaptureFixture[str],
+    revealed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("verify", str(revealed), "--format", "json")
     large, slow = Printed(capsys, *words), Printed(capsys, *words, "--plain")
@@ -57,9 +56,7 @@ def test_a_draw_is_replayed_alike_in_plain_python_by_duckdb_and_by_the_terminal(
 
 
 def test_a_byte_that_differs_is_a_finding_of_both_engines(
-    revealed: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    revealed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(revealed, tmp_path / "draw")
     (folder / "phase-2" / RESULT).write_bytes(
@@ -71,9 +68,7 @@ def test_a_byte_that_differs_is_a_finding_of_both_engines(
 
 
 def test_a_draw_that_is_too_large_for_plain_python_names_what_to_install(
-    revealed: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    revealed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plain, "MOST_ENTRIES", 35)
     done = Printed(capsys, "verify", str(revealed), "--plain")
@@ -85,9 +80,7 @@ def test_a_draw_that_is_too_large_for_plain_python_names_what_to_install(
 
 
 def test_a_receipt_is_checked_as_the_terminal_checks_it(
-    revealed: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    revealed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "receipt.json"
     file.write_bytes(canonical_bytes(build_receipt(revealed, refs(1)[0])))
@@ -115,9 +108,7 @@ def test_a_log_is_followed_as_the_terminal_follows_it(
 
 
 def test_lines_of_others_move_no_cursor(
-    revealed: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    revealed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(revealed, tmp_path / "draw")
     (folder / "phase-1" / RESULT).write_bytes(b"\x1b[2J\n")

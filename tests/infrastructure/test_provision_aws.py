@@ -22,10 +22,7 @@ from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import FakeClient, client_error, dependency
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:"
-QUEUES = (
-    DesiredQueue("q-dlq", 1_209_600, 262_144),
-    DesiredQueue("q", 345_600, 262_144, 300, "q-dlq", 100),
-)
+QUEUES = (DesiredQueue("q-dlq", 1_209_600, 262_144), DesiredQueue("q", 345_600, 262_144, 300, "q-dlq", 100))
 PRIVATE = dict.fromkeys(
     ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
 )

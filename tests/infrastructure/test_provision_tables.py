@@ -39,11 +39,7 @@ def table(**changes: Any) -> dict[str, Any]:
             {"AttributeName": "SK", "AttributeType": "S"},
         ],
         "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
-        "WarmThroughput": {
-            "WriteUnitsPerSecond": 4000,
-            "ReadUnitsPerSecond": 12000,
-            "Status": "ACTIVE",
-        },
+        "WarmThroughput": {"WriteUnitsPerSecond": 4000, "ReadUnitsPerSecond": 12000, "Status": "ACTIVE"},
     }
     return {"Table": {**found, **changes}}
 

@@ -58,11 +58,7 @@ def runtime_of(selections: Store, codes: Store) -> Runtime:
     selection = SimpleNamespace(threads=1, memory_mib=256)
     return cast(
         Runtime,
-        SimpleNamespace(
-            selections=selections,
-            codes=codes,
-            settings=SimpleNamespace(selection=selection),
-        ),
+        SimpleNamespace(selections=selections, codes=codes, settings=SimpleNamespace(selection=selection)),
     )
 
 

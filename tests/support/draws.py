@@ -183,11 +183,19 @@ def publish(runtime: Runtime, phase: int = 1, campaign_id: str = CAMPAIGN) -> di
     return publish_phase(runtime, campaign_id, phase, token=1, run_id="test-run")
 
 
+def published(
+    runtime: Runtime, rows: Sequence[Row], markets: Iterable[str], *, codes: int
+) -> dict[str, dict[str, Any]]:
+    """A confirmed phase with this number of codes for each market, published."""
+    confirmed(runtime, rows, markets)
+    for name in markets:
+        add_codes(runtime, name, codes)
+    return publish(runtime)
+
+
 def plan_of(runtime: Runtime, market_id: str, phase: int = 1, campaign_id: str = CAMPAIGN) -> dict[str, Any]:
     """What the record says of a market's plan: key, sha256, rows, lastPosition."""
-    record = runtime.draws.get(campaign_id)
-    assert record is not None
-    found: dict[str, Any] = record.phases[phase].markets[market_id]["plan"]
+    found: dict[str, Any] = record_of(runtime, campaign_id).phases[phase].markets[market_id]["plan"]
     return found
 
 

@@ -89,10 +89,7 @@ def test_on_the_real_servers_it_adds_up_before_and_after_and_a_dry_run_changes_n
     assert checked.holds and checked.expired == 1, checked.as_dict()
     status = archive_status(runtime)
     assert status["addsUp"] and status["expired"] == 1 and status["firstDay"] == KEPT
-    with (
-        held_lease(runtime.leases, "event-archive", "another", lease_seconds=1),
-        pytest.raises(LeaseBusy),
-    ):
+    with held_lease(runtime.leases, "event-archive", "another", lease_seconds=1), pytest.raises(LeaseBusy):
         expire(runtime, first_day="2027-01-01", dry_run=False)
 
 

@@ -26,8 +26,5 @@ def site(context: WorkspaceProcessContext) -> Site:
 def proxied(context: WorkspaceProcessContext) -> Site:
     """Behind a proxy at 10.0.0.7, as production serves it."""
     return Site(
-        context,
-        hosts=("dagster.example.com",),
-        operator_header="X-Forwarded-Email",
-        proxies=("10.0.0.7",),
+        context, hosts=("dagster.example.com",), operator_header="X-Forwarded-Email", proxies=("10.0.0.7",)
     )

@@ -36,11 +36,7 @@ AGAIN = """mutation ($again: ReexecutionParams) { launchRunReexecution(reexecuti
 
 def person(name: str, groups: str) -> dict[str, str]:
     """A request as the proxy sends it."""
-    return {
-        "address": "10.0.0.7",
-        "x_forwarded_email": f"{name}@example.com",
-        "x_forwarded_groups": groups,
-    }
+    return {"address": "10.0.0.7", "x_forwarded_email": f"{name}@example.com", "x_forwarded_groups": groups}
 
 
 OPERATOR, MANAGER, VIEWER = person("ada", "ops"), person("bob", "managers"), person("eve", "all")
@@ -85,8 +81,7 @@ def test_each_role_launches_its_own_jobs_and_no_others(roles: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "groups",
-    ["", "Ops", "ops-former", "managers2", "ops managers", "*", "operator", "a" * 5000],
+    "groups", ["", "Ops", "ops-former", "managers2", "ops managers", "*", "operator", "a" * 5000]
 )
 def test_an_unknown_group_launches_nothing_and_may_read(groups: str, roles: Site) -> None:
     who = person("eve", groups)

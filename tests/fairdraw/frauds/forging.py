@@ -15,15 +15,7 @@ import pytest
 
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.large.receipts import Receipt
-from fairdraw.maths.files import (
-    CUTOFFS,
-    LEAVES,
-    MANIFEST,
-    RESULT,
-    SUMMARY,
-    canonical_bytes,
-    file_hash,
-)
+from fairdraw.maths.files import CUTOFFS, LEAVES, MANIFEST, RESULT, SUMMARY, canonical_bytes, file_hash
 from fairdraw.maths.leaves import Leaf, parse_leaf
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State

@@ -155,10 +155,7 @@ FRAUDS = (
         Answer.LOG,
         "the hashes of `result.txt` and `notice.json` are in the log (`log`). Two receipts may show two notices that"
         " are both in it: `regworkers draw log` finds the second one. Whether a reason is true, no log knows",
-        (
-            "test_a_result_or_a_reason_that_is_not_the_logged_one",
-            "test_another_reason_holds_without_the_log",
-        ),
+        ("test_a_result_or_a_reason_that_is_not_the_logged_one", "test_another_reason_holds_without_the_log"),
     ),
     Fraud(
         "an annulment kept from a fan",

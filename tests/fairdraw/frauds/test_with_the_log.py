@@ -105,11 +105,7 @@ def with_log(
         "checkpoint": checkpoint(log, by),
         "committed": {"checkpoint": checkpoint(before, by, seen_at), "proof": before.proof(commit)},
         "entries": [{"leaf": log.entries[at].decode(), "index": at, "proof": log.proof(at)} for at in shown],
-        "keys": {
-            "log": [str(LOG.verifier())],
-            "witnesses": [str(by.verifier(COSIGNATURE))],
-            "need": 1,
-        },
+        "keys": {"log": [str(LOG.verifier())], "witnesses": [str(by.verifier(COSIGNATURE))], "need": 1},
     }
     return receipt
 

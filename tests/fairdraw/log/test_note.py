@@ -10,15 +10,7 @@ import re
 
 import pytest
 
-from fairdraw.log.note import (
-    COSIGNATURE,
-    Checkpoint,
-    Note,
-    NoteError,
-    SignerKey,
-    VerifierKey,
-    signed,
-)
+from fairdraw.log.note import COSIGNATURE, Checkpoint, Note, NoteError, SignerKey, VerifierKey, signed
 
 C2SP_KEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
 C2SP_NOTE = (

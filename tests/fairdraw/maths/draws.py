@@ -15,15 +15,7 @@ from hypothesis import strategies as st
 from fairdraw.large.allocate import allocate_phase, compute
 from fairdraw.large.engine import Engine
 from fairdraw.large.rank import Ranked, order_leaves
-from fairdraw.maths.files import (
-    LEAVES,
-    MANIFEST,
-    RESULT,
-    SEED,
-    STRIKES,
-    file_hash,
-    sha256_hex,
-)
+from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash, sha256_hex
 from fairdraw.maths.manifest import (
     Manifest,
     MarketTerms,

@@ -61,10 +61,7 @@ def test_every_phase_equals_the_oracle_byte_for_byte(data: st.DataObject, leaves
             if previous is not None:
                 taken = taken_seats(previous, strikes)
             terms = Terms(
-                data.draw(market_terms(taken)),
-                dict(strikes),
-                data.draw(st.none() | st.integers(0, 10)),
-                wins,
+                data.draw(market_terms(taken)), dict(strikes), data.draw(st.none() | st.integers(0, 10)), wins
             )
             folder = write_phase(Path(scratch) / f"phase-{phase}", leaves, terms, previous)
             summary = compute_phase(folder, engine, previous)

@@ -21,13 +21,7 @@ from fairdraw.maths.manifest import (
     strikes_bytes,
 )
 from fairdraw.maths.phase import MarketCounts, Summary
-from fairdraw.maths.rules import (
-    Cutoff,
-    MarketCutoffs,
-    cutoffs_document,
-    meets_cutoff,
-    parse_cutoffs,
-)
+from fairdraw.maths.rules import Cutoff, MarketCutoffs, cutoffs_document, meets_cutoff, parse_cutoffs
 from tests.fairdraw.maths import oracle
 
 A, B, C = (oracle.sha(name) for name in "abc")

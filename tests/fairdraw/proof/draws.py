@@ -19,15 +19,7 @@ from fairdraw.maths.beside import (
     accepted_bytes,
     replaced_name,
 )
-from fairdraw.maths.files import (
-    LEAVES,
-    MANIFEST,
-    RESULT,
-    SEED,
-    STRIKES,
-    file_hash,
-    sha256_hex,
-)
+from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash, sha256_hex
 from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import (
     Manifest,

@@ -343,8 +343,7 @@ def test_a_sibling_of_another_weight_does_not_count(tmp_path: Path) -> None:
     folder = make(tmp_path / "draw", leaves, [Terms(FIRST, {})])
     made = [build_receipt(folder, ref) for ref in refs(12)]
     last = max(
-        (each for each in made if each["outcome"] == "HOUSEHOLD_LIMIT"),
-        key=lambda each: each["entryKey"],
+        (each for each in made if each["outcome"] == "HOUSEHOLD_LIMIT"), key=lambda each: each["entryKey"]
     )
     assert check(last).verdict != "fails"
     weight = last["inclusion"]["leaf"].split("|")[2]

@@ -15,15 +15,7 @@ from hypothesis import strategies as st
 from fairdraw.errors import UsageError
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.beside import Annulled
-from fairdraw.maths.files import (
-    ARTEFACTS,
-    MANIFEST,
-    RESULT,
-    SEED,
-    SUMMARY,
-    canonical_bytes,
-    file_hash,
-)
+from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, SEED, SUMMARY, canonical_bytes, file_hash
 from fairdraw.proof.verify import Verification, difference, verify
 from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.proof import draws

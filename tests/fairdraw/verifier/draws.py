@@ -24,16 +24,7 @@ from fairdraw.maths.beside import (
     accepted_bytes,
     replaced_name,
 )
-from fairdraw.maths.files import (
-    CUTOFFS,
-    LEAVES,
-    MANIFEST,
-    RESULT,
-    SEED,
-    STRIKES,
-    SUMMARY,
-    sha256_hex,
-)
+from fairdraw.maths.files import CUTOFFS, LEAVES, MANIFEST, RESULT, SEED, STRIKES, SUMMARY, sha256_hex
 from fairdraw.maths.manifest import (
     Manifest,
     MarketTerms,

@@ -9,15 +9,7 @@ from typing import Any
 from fairdraw.log.note import COSIGNATURE, Note, Signature
 from fairdraw.maths.files import sha256_hex
 from fairdraw.terms import iso
-from tests.fairdraw.verifier.draws import (
-    ALIAS,
-    FORMER,
-    LOG,
-    OTHER_LOG,
-    ROUND_AT,
-    WITNESSES,
-    log_of,
-)
+from tests.fairdraw.verifier.draws import ALIAS, FORMER, LOG, OTHER_LOG, ROUND_AT, WITNESSES, log_of
 from tests.fairdraw.verifier.forgeries import (
     DRAW_FORGERIES,
     HASH,

@@ -18,10 +18,7 @@ STEPS = {"leaf", "inclusion", "manifest", "published", "randomness", "seed", "ke
 
 @pytest.mark.parametrize(
     "curves",
-    [
-        pytest.param(False, id="without curves"),
-        pytest.param(True, id="with curves", marks=pytest.mark.slow),
-    ],
+    [pytest.param(False, id="without curves"), pytest.param(True, id="with curves", marks=pytest.mark.slow)],
 )
 def test_random_and_changed_receipts_get_the_same_answer_from_both(
     tmp_path: Path, javascript: Node, record_property: Callable[[str, object], None], curves: bool

@@ -14,15 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairdraw.errors import DrawError
-from fairdraw.log.note import (
-    COSIGNATURE,
-    Checkpoint,
-    Note,
-    NoteError,
-    SignerKey,
-    VerifierKey,
-    signed,
-)
+from fairdraw.log.note import COSIGNATURE, Checkpoint, Note, NoteError, SignerKey, VerifierKey, signed
 from fairdraw.maths.files import canonical_bytes, parse_canonical, parse_canonical_list, sha256_hex
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.verifier.draws import WITNESSES

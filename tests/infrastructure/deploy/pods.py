@@ -104,8 +104,7 @@ def _launcher(folder: Path, **config: Any) -> K8sRunLauncher:
     kubeconfig.write_text(_NO_CLUSTER)
     config |= {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
     result = dg._check.not_none(
-        _process(K8sRunLauncher.config_type(), config),
-        "the configuration of the launcher",
+        _process(K8sRunLauncher.config_type(), config), "the configuration of the launcher"
     )
     return K8sRunLauncher(**result)
 

@@ -15,14 +15,7 @@ import yaml
 from regworkers_core.infrastructure.policies.platform import ROLES, SERVICE_ACCOUNTS, role_policy
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.operation import Duty
-from tests.infrastructure.deploy.pods import (
-    DEPLOY,
-    ENVIRONMENT,
-    IMAGES,
-    NETWORKS,
-    kustomized,
-    manifests,
-)
+from tests.infrastructure.deploy.pods import DEPLOY, ENVIRONMENT, IMAGES, NETWORKS, kustomized, manifests
 from tests.infrastructure.deploy.test_manifests import COMPONENTS, TEMPLATES, of, selects
 
 DUTY = "regworkers/duty"

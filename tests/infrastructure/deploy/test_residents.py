@@ -41,9 +41,7 @@ KEDA = {
                 }
             }
         },
-        "TRIGGERS": [
-            {"TYPE": str, "METADATA": dict, "metricType": str, "authenticationRef": {"NAME": str}},
-        ],
+        "TRIGGERS": [{"TYPE": str, "METADATA": dict, "metricType": str, "authenticationRef": {"NAME": str}}],
     },
 }
 

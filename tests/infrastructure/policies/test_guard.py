@@ -1,4 +1,4 @@
-"""The guard over the suite's AWS calls goes red when a policy lacks what is needed; roles of MongoDB, and the bucket."""
+"""The guard of the suite's AWS calls goes red when a policy lacks what is needed; roles of MongoDB, and the bucket."""
 
 from __future__ import annotations
 

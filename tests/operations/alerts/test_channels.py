@@ -106,12 +106,7 @@ INCIDENT = Incident(ALERT, True, 3, "2026-11-25T03:00:00.000Z", "2026-11-25T03:0
 def pagerduty_at(base_url: str, *, docs_url: str = "https://docs.example/regworkers/") -> PagerDutyChannel:
     dependency = Dependency("pagerduty", classify_pagerduty, policy=RetryPolicy(attempts=1))
     return PagerDutyChannel(
-        ROUTING_KEY,
-        dependency,
-        base_url=base_url,
-        environment="qa",
-        docs_url=docs_url,
-        timeout_seconds=0.3,
+        ROUTING_KEY, dependency, base_url=base_url, environment="qa", docs_url=docs_url, timeout_seconds=0.3
     )
 
 

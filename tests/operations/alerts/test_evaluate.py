@@ -239,9 +239,7 @@ def test_a_replica_that_differs(world: World) -> None:
     notified_and_resolved(world, "drift:replica", pages=False)
 
 
-def test_a_dependency_that_is_down_at_two_evaluations_is_one_page_with_its_consequences(
-    world: World,
-) -> None:
+def test_a_dependency_that_is_down_at_two_evaluations_is_one_page_with_its_consequences(world: World) -> None:
     fill(world.base, world.base.names.analytics_queue, 4)
     low = {"queue_depth": {"analytics": 3}, "severity": {"queue_depth": "critical"}}
     kafka = {"bootstrap": UNREACHABLE, "timeout_seconds": 0.2}

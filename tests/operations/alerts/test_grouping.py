@@ -43,10 +43,7 @@ LONG_AGO = NOW - 60
 
 
 def folded(
-    snapshot: Snapshot,
-    *,
-    incidents: Sequence[Incident] = (),
-    suspected: Mapping[str, float] | None = None,
+    snapshot: Snapshot, *, incidents: Sequence[Incident] = (), suspected: Mapping[str, float] | None = None
 ) -> Grouped:
     """Everything that could be patient has been suspected for a minute, unless the test says otherwise."""
     assessed = {each.name: each.assess(Context(snapshot, SETTINGS)) for each in TABLE}

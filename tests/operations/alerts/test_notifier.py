@@ -344,9 +344,7 @@ def test_trouble_that_comes_back_before_its_end_was_notified_stays_the_same_inci
     assert incident.serial == 2
 
 
-def test_a_channel_that_is_no_more_does_not_keep_an_incident_from_being_another_one(
-    runtime: Runtime,
-) -> None:
+def test_a_channel_that_is_no_more_does_not_keep_an_incident_from_being_another_one(runtime: Runtime) -> None:
     channel, removed = FakeChannel(), FakeChannel("removed")
     Notifier(runtime.incidents, [channel, removed], clock=lambda: 0.0).settle("analytics", [KAFKA])
     left = Notifier(runtime.incidents, [channel], clock=lambda: 1.0)
@@ -355,9 +353,7 @@ def test_a_channel_that_is_no_more_does_not_keep_an_incident_from_being_another_
     assert incident.serial == 2
 
 
-def test_an_old_look_does_not_close_the_same_incident_that_was_opened_again(
-    runtime: Runtime,
-) -> None:
+def test_an_old_look_does_not_close_the_same_incident_that_was_opened_again(runtime: Runtime) -> None:
     channel, now = FakeChannel(), iter(float(second) for second in range(100))
     notifier = Notifier(runtime.incidents, [channel], clock=lambda: next(now))
     (seen,) = notifier.settle("analytics", [KAFKA])

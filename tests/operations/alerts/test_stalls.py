@@ -16,10 +16,7 @@ from regworkers_core.engine.defects import remove_hold, store_pause
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
-from tests.operations.alerts.test_evaluate import (
-    World,
-    world,
-)
+from tests.operations.alerts.test_evaluate import World, world
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
 from tests.support.waiting import wait_until

@@ -39,9 +39,7 @@ def put(runtime: Runtime, ago: float, run: str = "a", drain: str = "save", **fac
     return made
 
 
-def test_runs_are_added_up_by_ten_minutes_or_minute_and_an_older_row_has_no_lags(
-    runtime: Runtime,
-) -> None:
+def test_runs_are_added_up_by_ten_minutes_or_minute_and_an_older_row_has_no_lags(runtime: Runtime) -> None:
     put(runtime, 10), put(runtime, 20, "b"), put(runtime, 4 * MINUTE), put(runtime, 10, drain="publish")
     old = put(runtime, DAY)
     runtime.database["drain_log"].update_one({"minute": old.minute}, {"$unset": {"measured": "", "late": ""}})

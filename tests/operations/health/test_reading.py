@@ -194,13 +194,7 @@ def test_a_reader_that_hangs_or_fails_does_not_stop_the_others() -> None:
         error.dependency = "s3"
         raise error
 
-    readers = {
-        "hangs": let_go.wait,
-        "fails": fail,
-        "defect": defect,
-        "refused": refused,
-        "fine": lambda: 7,
-    }
+    readers = {"hangs": let_go.wait, "fails": fail, "defect": defect, "refused": refused, "fine": lambda: 7}
     found = read_in_parallel(readers, 0.2, lambda name: f"asked by {name}")
     let_go.set()
     assert found["hangs"] == Unread("no answer within 0.2 s", "asked by hangs", late=True)

@@ -87,10 +87,7 @@ ANSWER = {
                     {
                         "name": "nightly",
                         "cronSchedule": "40 3 * * *",
-                        "scheduleState": {
-                            **state("RUNNING"),
-                            "typeSpecificData": {"startTimestamp": NOW},
-                        },
+                        "scheduleState": {**state("RUNNING"), "typeSpecificData": {"startTimestamp": NOW}},
                     }
                 ],
             }
@@ -299,10 +296,7 @@ def off() -> dg.SkipReason:
 
 
 NIGHTLY = dg.ScheduleDefinition(
-    name="nightly",
-    job=fixed,
-    cron_schedule="40 3 * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+    name="nightly", job=fixed, cron_schedule="40 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING
 )
 
 
@@ -312,12 +306,7 @@ def test_the_same_is_read_from_its_own_storage(tmp_path: Path) -> None:
     ).get_repository_def()
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         assert scheduler_of(instance, repository, NOW).failed_runs == ()
-        for job, status in (
-            (fixed, "FAILURE"),
-            (fixed, "SUCCESS"),
-            (broken, "SUCCESS"),
-            (broken, "FAILURE"),
-        ):
+        for job, status in ((fixed, "FAILURE"), (fixed, "SUCCESS"), (broken, "SUCCESS"), (broken, "FAILURE")):
             last = instance.create_run_for_job(job, status=dg.DagsterRunStatus[status])
         found = scheduler_of(instance, repository, last_moment(instance))
     assert [(run.run_id, run.job) for run in found.failed_runs] == [(last.run_id, "broken")]

@@ -27,6 +27,7 @@ from tests.support.draws import (
     next_phase,
     plan_of,
     publish,
+    published,
     result,
 )
 from tests.support.waiting import sleeping
@@ -108,10 +109,7 @@ def test_a_market_of_capacity_0_completes_at_once_and_the_others_are_assigned(ru
 
 
 def test_a_later_phase_continues_after_all_positions_and_notifies_only_of_changes(runtime: Runtime) -> None:
-    confirmed(runtime, ROWS, MARKETS)
-    for name in MARKETS:
-        add_codes(runtime, name, 10)
-    publish(runtime)
+    published(runtime, ROWS, MARKETS, codes=10)
     run(runtime, SELECTIONS)
     struck = next(row for row in ROWS if row.market == "berlin")
     waiting = [row for row in ROWS if row.outcome is Outcome.WAITLIST]
@@ -140,10 +138,7 @@ def test_a_later_phase_continues_after_all_positions_and_notifies_only_of_change
 
 
 def test_a_retry_sends_only_what_is_not_done(runtime: Runtime) -> None:
-    confirmed(runtime, ROWS, MARKETS)
-    for name in MARKETS:
-        add_codes(runtime, name, 6)
-    publish(runtime)
+    published(runtime, ROWS, MARKETS, codes=6)
     lost = take(runtime)
     assert len(lost) == 3
     assert [each.why for each in stalled_markets(runtime, older_than_seconds=-1)] == ["chunks"] * 3
@@ -160,10 +155,7 @@ def test_a_retry_sends_only_what_is_not_done(runtime: Runtime) -> None:
 
 
 def test_a_market_that_was_not_completed_is_completed_by_a_retry(runtime: Runtime) -> None:
-    confirmed(runtime, ROWS, MARKETS)
-    for name in MARKETS:
-        add_codes(runtime, name, 6)
-    publish(runtime)
+    published(runtime, ROWS, MARKETS, codes=6)
     run(runtime, SELECTIONS)
     undone = {"phases.1.markets.berlin.status": "ASSIGNING", "phases.1.status": "PUBLISHED"}
     runtime.database["draws"].update_one({"_id": CAMPAIGN}, {"$set": undone})
@@ -209,10 +201,7 @@ def test_a_phase_that_was_not_completed_after_its_last_market_is_found_and_repai
 def test_a_market_does_not_complete_while_a_row_is_missing_and_a_retry_writes_it(
     runtime: Runtime, collection: str, left: dict[str, dict[str, int]]
 ) -> None:
-    confirmed(runtime, ROWS, MARKETS)
-    for each in MARKETS:
-        add_codes(runtime, each, 6)
-    publish(runtime)
+    published(runtime, ROWS, MARKETS, codes=6)
     refs = [next(row.ref for row in ROWS if row.market == name.strip(NON_WINNERS)) for name in left]
 
     def lose(step: str) -> None:
@@ -232,10 +221,7 @@ def test_a_market_does_not_complete_while_a_row_is_missing_and_a_retry_writes_it
 
 
 def test_the_checks_find_what_is_wrong(runtime: Runtime) -> None:
-    confirmed(runtime, ROWS, MARKETS)
-    for name in MARKETS:
-        add_codes(runtime, name, 7)
-    publish(runtime)
+    published(runtime, ROWS, MARKETS, codes=7)
     run(runtime, SELECTIONS)
     for check in (codes_and_winners_biject, codes_within_capacity, counts_match):
         found = check(runtime, CAMPAIGN)

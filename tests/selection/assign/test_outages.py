@@ -17,7 +17,7 @@ from tests.selection.assign.crash import MARKETS, ROWS, SECTIONS, judge
 from tests.selection.draw import world as draws
 from tests.selection.draw.replay import replay_of
 from tests.support.drains import run
-from tests.support.draws import add_codes, all_completed, confirmed, market_status, publish, record_of
+from tests.support.draws import all_completed, market_status, published, record_of
 from tests.support.runtimes import ADDRESSES, new_runtime, test_settings
 from tests.support.waiting import wait_until
 
@@ -52,10 +52,7 @@ class Outage:
         stack.up()
         self._addresses = {name: stack.state.address(name) for name in ADDRESSES}
         self.runtime = new_runtime(self._addresses, **SECTIONS)
-        confirmed(self.runtime, ROWS, MARKETS)
-        for name in MARKETS:
-            add_codes(self.runtime, name, 15)
-        publish(self.runtime)
+        published(self.runtime, ROWS, MARKETS, codes=15)
 
     def drain_until_the_outage(self, step: str, strike: Callable[[], None]) -> DrainReport:
         """A drain with short time-outs; the dependency fails when it passes `step` for the second time."""

@@ -233,9 +233,7 @@ def test_a_next_position_that_is_given_already_is_not_taken(drawn: Runtime) -> N
         replanned(drawn)
 
 
-def test_a_waiting_market_says_what_it_needs_and_an_unknown_one_lists_the_known(
-    drawn: Runtime,
-) -> None:
+def test_a_waiting_market_says_what_it_needs_and_an_unknown_one_lists_the_known(drawn: Runtime) -> None:
     drawn.database["codes"].delete_many({"position": {"$gt": 3}})
     publish(drawn)
     with pytest.raises(RequestError, match=r"BLOCKED: .*`regworkers codes import <csv> --campaign summer"):

@@ -20,14 +20,7 @@ Ask = Callable[..., Answer]
 
 DOCS = Path(__file__).parents[3] / "docs"
 EXAMPLE = DOCS / "examples" / "campaign.yml"
-ELIGIBILITY_FIELDS = {
-    "inviteOnly",
-    "inviteTypes",
-    "regions",
-    "minAge",
-    "requireVerifiedPhone",
-    "maxPerUnit",
-}
+ELIGIBILITY_FIELDS = {"inviteOnly", "inviteTypes", "regions", "minAge", "requireVerifiedPhone", "maxPerUnit"}
 OPTIONS = (
     "--opens-at",
     "2026-01-01T00:00:00Z",

@@ -66,9 +66,7 @@ def test_a_void_code_makes_room_for_a_missing_one(runtime: Runtime) -> None:
     assert read_stock(runtime, campaign)[0].missing == 1
 
 
-def test_after_the_draw_codes_are_missing_for_winners_not_for_empty_seats(
-    runtime: Runtime,
-) -> None:
+def test_after_the_draw_codes_are_missing_for_winners_not_for_empty_seats(runtime: Runtime) -> None:
     campaign = stocked(runtime, {"A1": "ASSIGNED"})
 
     def missing(*phases: dict[str, Any]) -> list[int]:
@@ -92,9 +90,7 @@ def test_after_the_draw_codes_are_missing_for_winners_not_for_empty_seats(
     assert missing(first) == [0, 0] and missing(first, second) == [2, 0]
 
 
-def test_seats_and_missing_codes_follow_the_latest_phase(
-    runtime: Runtime,
-) -> None:
+def test_seats_and_missing_codes_follow_the_latest_phase(runtime: Runtime) -> None:
     campaign = stocked(runtime, {"A1": "ASSIGNED", "A2": "AVAILABLE"})
     terms = {"markets": [{"marketId": "berlin", "capacity": 5, "reserves": []}]}
     first: dict[str, Any] = {"phase": 1, "status": "COMPLETED", "markets": {}, "report": {"newWinners": {}}}

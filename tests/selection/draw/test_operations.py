@@ -10,7 +10,16 @@ from regworkers_core.selection.drains import SELECTIONS
 from tests.selection.draw import world
 from tests.selection.draw.world import artefact, close_campaign, draw, drawn, ref_of
 from tests.support.drains import run
-from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, record_of, result
+from tests.support.draws import (
+    CAMPAIGN,
+    add_codes,
+    confirmed,
+    market_status,
+    publish,
+    published,
+    record_of,
+    result,
+)
 from tests.support.faces import Face
 
 REASON = "the list of members was last year's"
@@ -76,9 +85,7 @@ def test_a_market_that_waited_for_codes_goes_on_when_it_is_retried(runtime: Runt
 
 
 def test_an_annulment_shows_what_it_stops_and_says_who_blocks_the_codes(runtime: Runtime, face: Face) -> None:
-    confirmed(runtime, result({"berlin": 3}, waiting=2), ["berlin"])
-    add_codes(runtime, "berlin", 4)
-    publish(runtime)
+    published(runtime, result({"berlin": 3}, waiting=2), ["berlin"], codes=4)
     run(runtime, SELECTIONS)
     seen = face.does("draw annul", campaign_id=CAMPAIGN)
     assert "nothing was annulled" in seen.text and f"{CAMPAIGN}:1" in seen.text

@@ -24,9 +24,7 @@ from tests.support.drains import run
 pytestmark = pytest.mark.slow
 
 
-def test_no_report_claims_that_a_commitment_from_another_system_was_in_time(
-    runtime: Runtime,
-) -> None:
+def test_no_report_claims_that_a_commitment_from_another_system_was_in_time(runtime: Runtime) -> None:
     close_campaign(runtime)
     commitment = make_secret(runtime, CAMPAIGN)
     runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"draw.commitment": commitment}})

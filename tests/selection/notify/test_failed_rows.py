@@ -25,7 +25,7 @@ from regworkers_core.selection.notify.source import Parcel
 from regworkers_core.selection.notify.work import NotifyWork
 from regworkers_core.selection.status import ToDo, read_campaign_status
 from tests.support.drains import run
-from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, raising_for, result
+from tests.support.draws import CAMPAIGN, published, raising_for, result
 from tests.support.in_memory import MemoryQueue
 from tests.support.terminal import regworkers
 from tests.support.waiting import sleeping
@@ -174,9 +174,7 @@ def test_a_failed_message_shows_and_is_tried_again_by_command(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = result({"berlin": 2})
-    confirmed(runtime, rows, ["berlin"])
-    add_codes(runtime, "berlin", 2)
-    publish(runtime)
+    published(runtime, rows, ["berlin"], codes=2)
     run(runtime, SELECTIONS)
     monkeypatch.setattr(work, "notification_queued", raising_for(rows[0].ref))
     report = run(runtime, NOTIFICATIONS)

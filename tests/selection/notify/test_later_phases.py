@@ -30,6 +30,7 @@ from tests.support.draws import (
     confirmed,
     next_phase,
     publish,
+    published,
     record_of,
     result,
 )
@@ -49,9 +50,7 @@ CHANGES = {
 def world(runtime: Runtime) -> Runtime:
     """The rows of phase 1 are in the outbox, none is sent."""
     made = patient(runtime, canary_messages=0)
-    confirmed(made, ROWS, ["berlin"])
-    add_codes(made, "berlin", 6)
-    publish(made)
+    published(made, ROWS, ["berlin"], codes=6)
     run(made, SELECTIONS)
     return made
 
@@ -115,9 +114,7 @@ def test_only_what_a_drawn_phase_changes_waits_for_its_confirmation(world: Runti
     assert run(world, NOTIFICATIONS).counts["markets_delivered"] == 2 and notified(world) == []
 
 
-def test_a_confirmation_waits_for_the_current_page_and_sent_messages_stay_sent(
-    world: Runtime,
-) -> None:
+def test_a_confirmation_waits_for_the_current_page_and_sent_messages_stay_sent(world: Runtime) -> None:
     draw_second(world)
     world.database["draws"].update_one({"_id": CAMPAIGN}, {"$unset": {"phases.2": ""}})
     seen: list[tuple[str, bool]] = []

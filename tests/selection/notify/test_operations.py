@@ -10,7 +10,7 @@ import pytest
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from tests.support.drains import run
-from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, result
+from tests.support.draws import CAMPAIGN, add_codes, confirmed, publish, published, result
 from tests.support.faces import Face
 from tests.support.terminal import regworkers
 
@@ -20,9 +20,7 @@ ROWS = result({"berlin": 3}, waiting=2)
 @pytest.fixture
 def drawn(runtime: Runtime) -> Runtime:
     """Three winners, two who wait: five messages."""
-    confirmed(runtime, ROWS, ["berlin"])
-    add_codes(runtime, "berlin", 3)
-    publish(runtime)
+    published(runtime, ROWS, ["berlin"], codes=3)
     run(runtime, SELECTIONS)
     return runtime
 

@@ -24,10 +24,10 @@ from tests.support.draws import (
     CAMPAIGN,
     CONFIRMED_AT,
     Row,
-    add_codes,
     confirmed,
     next_phase,
     publish,
+    published,
     record_of,
     result,
 )
@@ -39,10 +39,7 @@ MARKETS = ("berlin", "paris")
 @pytest.fixture
 def assigned(runtime: Runtime) -> Runtime:
     """Everybody's row is in the outbox, nothing is sent, no event is left."""
-    confirmed(runtime, ROWS, MARKETS)
-    for name in MARKETS:
-        add_codes(runtime, name, 8)
-    publish(runtime)
+    published(runtime, ROWS, MARKETS, codes=8)
     run(runtime, SELECTIONS)
     take_events(runtime)
     return runtime
@@ -109,10 +106,7 @@ def test_there_is_one_event_for_each_message_that_is_queued(assigned: Runtime) -
 
 def test_no_message_is_sent_before_its_time(runtime: Runtime) -> None:
     later = patient(runtime, notify_delay_seconds=10**9)
-    confirmed(later, ROWS, MARKETS)
-    for name in MARKETS:
-        add_codes(later, name, 8)
-    publish(later)
+    published(later, ROWS, MARKETS, codes=8)
     run(later, SELECTIONS)
     assert run(later, NOTIFICATIONS).counts["received"] == 0 and due_units(later) == []
     assert read_system(later, no_scheduler).messages_due is False
@@ -189,9 +183,7 @@ def test_a_dead_letter_of_the_mailer_pauses_the_campaign_until_it_is_resumed(ass
 def test_the_stop_switch_halts_a_running_drain_and_resume_continues_where_it_stopped(
     runtime: Runtime, target: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    confirmed(runtime, result({"berlin": 25}), ["berlin"])
-    add_codes(runtime, "berlin", 25)
-    publish(runtime)
+    published(runtime, result({"berlin": 25}), ["berlin"], codes=25)
     run(runtime, SELECTIONS)
     monkeypatch.setattr(source, "MAX_ITEMS", 1)
     one_by_one = patient(runtime, concurrency=1, prefetch=0, canary_messages=0)

@@ -50,13 +50,7 @@ def crowd(count: int = 300) -> list[Fan]:
         weight = 1 if household else rng.choice([1, 1, 2, 5])
         wishes = tuple(market for market in fan.preferences if market != "wide" or n < 90)
         made.append(
-            replace(
-                fan,
-                segments=segments,
-                unit=household,
-                weight=weight,
-                preferences=wishes or ("south",),
-            )
+            replace(fan, segments=segments, unit=household, weight=weight, preferences=wishes or ("south",))
         )
     return made
 

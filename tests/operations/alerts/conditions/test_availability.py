@@ -121,11 +121,7 @@ def test_one_queue_that_cannot_be_read_is_a_gap_and_hides_no_other() -> None:
     )
     found = {each.name: assessed(each.name, snapshot) for each in TABLE}
     keys = {each.key for each in gaps_of(TABLE, found, SETTINGS.alerts)}
-    assert keys == {
-        "queue-depth:selection-queue",
-        "data-loss:selection-queue",
-        "drain-stalled:selections",
-    }
+    assert keys == {"queue-depth:selection-queue", "data-loss:selection-queue", "drain-stalled:selections"}
     assert [each.subject for each in found["queue-depth"].findings] == ["replication-queue"]  # type: ignore[union-attr]
     assert [each.subject for each in found["dead-letters"].findings] == ["replication-queue-dlq"]  # type: ignore[union-attr]
 
@@ -151,9 +147,7 @@ def looks(runtime: Runtime) -> Looks:
     return Looks(runtime)
 
 
-def test_a_stream_that_cannot_be_read_at_two_evaluations_is_one_critical_incident(
-    looks: Looks,
-) -> None:
+def test_a_stream_that_cannot_be_read_at_two_evaluations_is_one_critical_incident(looks: Looks) -> None:
     first = looks.look(STREAM_UNREAD)
     assert set(first.unknown) == {"stream-lag", "data-loss:demand-table-stream"} and not first.open
     looks.now += 121
@@ -273,9 +267,7 @@ def test_the_streams_endpoint_dead_is_seen_by_a_real_look(
     assert (opened.alert.key, opened.alert.severity) == ("blind:streams", Severity.CRITICAL)
 
 
-def test_a_queue_that_was_seen_empty_has_an_age_until_evaluations_stop(
-    looks: Looks,
-) -> None:
+def test_a_queue_that_was_seen_empty_has_an_age_until_evaluations_stop(looks: Looks) -> None:
     name, marks = looks.runtime.names.selection_queue, looks.runtime.queue_marks
     gap = 5 * SETTINGS.alerts.look_seconds
 

@@ -24,17 +24,7 @@ from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.condition import Assessment, Context
 from regworkers_core.operations.alerts.evaluate import still_since, watched
 from regworkers_core.operations.alerts.grouping import Previous, group_and_inhibit
-from tests.operations.alerts.world import (
-    NOW,
-    SETTINGS,
-    UNREAD,
-    WELL,
-    ago,
-    assessed,
-    drain,
-    found,
-    queue,
-)
+from tests.operations.alerts.world import NOW, SETTINGS, UNREAD, WELL, ago, assessed, drain, found, queue
 
 QUEUES = {"save": "replication-queue", "selections": "selection-queue", "publish": "analytics-queue"}
 REPLICATION = {"enqueue", "save"}
@@ -214,12 +204,7 @@ def test_changes_that_were_late_because_of_a_stall_are_its_consequence() -> None
 
 @pytest.mark.parametrize(
     ("age", "still", "severity"),
-    [
-        (61.0, None, "critical"),
-        (61.0, 30.0, "critical"),
-        (61.0, 0.0, "warning"),
-        (601.0, 0.0, "critical"),
-    ],
+    [(61.0, None, "critical"), (61.0, 30.0, "critical"), (61.0, 0.0, "warning"), (601.0, 0.0, "critical")],
 )
 def test_a_stream_that_lags_and_is_read_warns_up_to_the_second_step(
     age: float, still: float | None, severity: str
