@@ -32,7 +32,7 @@ from fairdraw.maths.merkle import root_of
 from fairdraw.proof.verify import verify
 from regworkers_core.selection.report.notes import capacity_respected
 from regworkers_core.settings import PROJECT_ROOT
-from tests.selection.public.node import NODE
+from tests.fairdraw.verifier.node import NODE
 
 PHASE = "phase-1"
 PAGE = "page"

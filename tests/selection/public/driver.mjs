@@ -27,6 +27,6 @@ const calls = {
 };
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const { call, ...values } = JSON.parse(line);
-  console.log(JSON.stringify(await calls[call](values)));
+  const { ask, ...values } = JSON.parse(line);
+  console.log(JSON.stringify(await calls[ask](values)));
 }

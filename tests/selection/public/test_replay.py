@@ -14,7 +14,7 @@ from fairdraw.large.engine import Engine
 from fairdraw.maths.files import ARTEFACTS, sha256_hex
 from tests.fairdraw.maths import draws
 from tests.fairdraw.maths.oracle import OracleLeaf
-from tests.selection.public.node import Node
+from tests.fairdraw.verifier.node import Node
 
 
 @st.composite
@@ -45,7 +45,7 @@ def test_random_draws_with_a_top_up_are_replayed_byte_for_byte(
     two = draws.write_phase(root / "phase-2", leaves, second, previous=one)
     summaries = [draws.compute_phase(one, engine), draws.compute_phase(two, engine, one)]
 
-    found = node.call("replay", folder=str(root), phases=2)
+    found = node.ask("replay", folder=str(root), phases=2)
 
     assert found["findings"] == []
     assert found["count"] == len(leaves)
@@ -64,7 +64,7 @@ def test_one_changed_byte_names_its_file(
 
     for at in rng.sample(range(len(data)), min(len(data), 12)):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :])
-        found = node.call("replay", folder=str(tmp_path / "draw"), phases=2)
+        found = node.ask("replay", folder=str(tmp_path / "draw"), phases=2)
         artefacts = {each["artefact"] for each in found["findings"]}
         assert not found["passed"]
         assert f"phase-{phase}/{name}" in artefacts, found["findings"]
@@ -75,12 +75,12 @@ def test_one_changed_byte_names_its_file(
 def test_a_missing_file_is_named(node: Node, revealed: Path, tmp_path: Path) -> None:
     shutil.copytree(revealed, tmp_path / "draw", ignore=shutil.ignore_patterns("scratch"))
     (tmp_path / "draw" / "phase-2" / "result.txt").unlink()
-    found = node.call("replay", folder=str(tmp_path / "draw"), phases=2)
+    found = node.ask("replay", folder=str(tmp_path / "draw"), phases=2)
     assert found["findings"] == [{"artefact": "phase-2/result.txt", "message": "is missing"}]
 
 
 def test_a_signature_that_was_not_checked_is_a_note(node: Node, beaconed: Path) -> None:
-    found = node.call("replay", folder=str(beaconed), phases=2)
+    found = node.ask("replay", folder=str(beaconed), phases=2)
     assert found["passed"]
     assert "the signature was not checked here" in found["notes"][0]
 
@@ -92,7 +92,7 @@ def test_one_unit_with_two_weights_is_refused(node: Node, tmp_path: Path) -> Non
         (tmp_path / "phase-1" / name).write_text(
             '{"manifestHash":"' + manifest_hash(tmp_path / "phase-1") + '"}'
         )
-    found = node.call("replay", folder=str(tmp_path), phases=1)
+    found = node.ask("replay", folder=str(tmp_path), phases=1)
     assert found["findings"] == [
         {"artefact": "phase-1/leaves.txt", "message": "line 2: one unit, several weights"}
     ]
@@ -103,7 +103,7 @@ def test_equal_heads_of_keys_are_decided_by_the_whole_keys(node: Node) -> None:
     # Two heads differ in one half only.
     high, low = [7, 7, 2**31, 7, 1], [5, 5, 0, 2**32 - 1, 9]
     expected = sorted(range(5), key=lambda number: (high[number], low[number], keys[number]))
-    assert node.call("sorted", high=high, low=low, keys=keys) == expected
+    assert node.ask("sorted", high=high, low=low, keys=keys) == expected
 
 
 def manifest_hash(phase: Path) -> str:

@@ -17,7 +17,7 @@ from fairdraw.maths.files import canonical_bytes
 from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from tests.fairdraw.proof import draws
-from tests.selection.public.node import Node
+from tests.fairdraw.verifier.node import Node
 
 
 def _tiles_of(draw: Path, out: Path) -> tiles.Proofs:
@@ -76,7 +76,7 @@ def test_every_ref_of_a_random_draw_gets_the_bytes_of_its_receipt(
     made = _tiles_of(draw, tmp_path / "page")
     asked = [*random.Random(seed).sample(refs, min(len(refs), 150)), "-", "zzzz", "a"]
 
-    found = node.call("receipts", folder=str(tmp_path / "page"), refs=asked)
+    found = node.ask("receipts", folder=str(tmp_path / "page"), refs=asked)
 
     assert made.leaves == count
     for ref, each in zip(asked, found, strict=True):
@@ -93,7 +93,7 @@ def test_every_ref_of_a_random_draw_gets_the_bytes_of_its_receipt(
 def test_a_draw_without_entries_proves_that_no_one_took_part(tmp_path: Path, node: Node) -> None:
     draw = draws.make(tmp_path / "draw", [], [draws.Terms((MarketTerms("m1", 5),), {})])
     assert _tiles_of(draw, tmp_path / "page").tiles == 0
-    (found,) = node.call("receipts", folder=str(tmp_path / "page"), refs=["some-ref"])
+    (found,) = node.ask("receipts", folder=str(tmp_path / "page"), refs=["some-ref"])
     receipt = build_receipt(draw, "some-ref", reasons=_absent, log=_log) | {"reasons": []}
     assert (found["text"], found["drawn"]) == (canonical_bytes(receipt).decode(), False)
 
@@ -111,7 +111,7 @@ def test_fifty_markets_and_two_phases_fit_into_fifty_kilobytes(tmp_path: Path, n
     draw = draws.make(tmp_path / "draw", leaves, phases)
     _tiles_of(draw, tmp_path / "page")
     refs = [leaf.ref for leaf in leaves[::50]] + ["0", "7f", "f" * 32]
-    found = node.call("receipts", folder=str(tmp_path / "page"), refs=refs)
+    found = node.ask("receipts", folder=str(tmp_path / "page"), refs=refs)
     assert max(each["bytes"] for each in found) <= 50_000
     assert max(each["requests"] for each in found) <= 5
 
