@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +19,7 @@ from botocore import xform_name
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS, Worker
+from regworkers_core.runtime import Runtime
 
 
 def statements_of(worker: Worker) -> list[dict[str, Any]]:
@@ -233,3 +235,22 @@ def resources(service: str, operation: str, params: dict[str, Any]) -> Iterator[
         yield f"arn:aws:cloudwatch:REGION:ACCOUNT:alarm:{params.get('AlarmName', '')}"
     else:
         yield "*"
+
+
+def compare(role: str, recorder: Recorder) -> None:
+    refused = {call for call in recorder.calls if not allows(role, call)}
+    assert not refused, "calls that the policy does not allow"
+    rare = WHEN_IT_FAILS.get(role, set())
+    unused = actions(role) - {call.action for call in recorder.calls} - rare
+    assert not unused, "allowed and never needed"
+    untouched = untouched_resources(role, recorder.calls, rare)
+    assert not untouched, "allowed on resources that no call touches"
+
+
+@contextmanager
+def needs(role: str, runtime: Runtime) -> Iterator[Runtime]:
+    """A runtime like this one. What is done within calls all that the role's policy allows, and nothing else."""
+    with pytest.MonkeyPatch.context() as patch:
+        recorder = Recorder(patch, runtime.names.prefix)
+        yield Runtime(runtime.settings)
+        compare(role, recorder)

@@ -40,8 +40,7 @@ from regworkers_local.services.app import TOKEN
 from tests.analytics.archive.fakes import Killed
 from tests.analytics.archive.world import archived, event, produce
 from tests.eligibility.world import create, one
-from tests.infrastructure.deploy.policies import ROLES, Recorder, actions, policy
-from tests.infrastructure.deploy.test_policies import compare
+from tests.infrastructure.deploy.policies import ROLES, Recorder, actions, compare, needs, policy
 from tests.operations.erasure.world import dead_letters, draw
 from tests.operations.erasure.world import plant as plant_a_fan
 from tests.operations.test_retention_of_campaigns import done, plant
@@ -54,49 +53,41 @@ from tests.support.runtimes import test_settings
 from tests.support.services import NAMES, served_to
 
 
-def test_a_check_and_its_transfer_need_what_the_policy_allows(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_and_its_transfer_need_what_the_policy_allows(runtime: Runtime) -> None:
     create(runtime, eligibility={"maxPerUnit": 1})
-    recorder = Recorder(monkeypatch, runtime.names.prefix)
-    mine = Runtime(runtime.settings)
-    # As the function begins.
-    assert mine.secrets.get("eligibility-settings") is None
-    for state in ("created", "existing"):
-        assert one(mine, doTransfer=True, unit="u1")["transfer"]["state"] == state
-    # The fan's record is unknown, which is counted.
-    watched = runtime.settings.observability.model_copy(update={"cloudwatch_enabled": True})
-    silent = runtime.settings.mongo.model_copy(
-        update={"uri": SecretStr("mongodb://127.0.0.1:1"), "server_selection_timeout_seconds": 0.2}
-    )
-    down = runtime.settings.model_copy(update={"observability": watched, "mongo": silent})
-    assert one(Runtime(down), email="other@example.com")["status"] == "UNKNOWN"
-    compare("eligibility", recorder)
+    with needs("eligibility", runtime) as mine:
+        # As the function begins.
+        assert mine.secrets.get("eligibility-settings") is None
+        for state in ("created", "existing"):
+            assert one(mine, doTransfer=True, unit="u1")["transfer"]["state"] == state
+        # The fan's record is unknown, which is counted.
+        watched = runtime.settings.observability.model_copy(update={"cloudwatch_enabled": True})
+        silent = runtime.settings.mongo.model_copy(
+            update={"uri": SecretStr("mongodb://127.0.0.1:1"), "server_selection_timeout_seconds": 0.2}
+        )
+        down = runtime.settings.model_copy(update={"observability": watched, "mongo": silent})
+        assert one(Runtime(down), email="other@example.com")["status"] == "UNKNOWN"
 
 
 EMAIL = InviteType.EMAIL
 
 
-def test_work_on_invites_needs_what_the_policy_allows(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_work_on_invites_needs_what_the_policy_allows(runtime: Runtime, tmp_path: Path) -> None:
     campaigns.create(runtime, "summer")
     runtime.objects.put_bytes("invites/summer.csv", b"email\nuser1@example.com\nnobody\n")
     ttl = int(runtime.clock()) + 3600
     upload = uploads.put(runtime, "list.csv", b"email\nuser2@example.com\n")
-    recorder = Recorder(monkeypatch, runtime.names.prefix)
-    mine = Runtime(runtime.settings)
-    for again in range(2):
-        upload_object(mine, "summer", EMAIL, "invites/summer.csv", ttl=ttl + again, run_id="upload")
-    count_invites(mine, "summer")
-    check_invite(mine, "summer", EMAIL, "user1@example.com")
-    values = read_values(["user1@example.com"], EMAIL)
-    rejects = tmp_path / "rejects.csv"
-    remove_invites(mine, "summer", EMAIL, values, rejects=rejects, run_id="remove", dry_run=False)
-    # As the job does it.
-    with uploads.fetched(mine, upload):
-        downloads.put(mine, "rejects.csv", b"line,reason,found\n")
-    compare("invites", recorder)
+    with needs("invites", runtime) as mine:
+        for again in range(2):
+            upload_object(mine, "summer", EMAIL, "invites/summer.csv", ttl=ttl + again, run_id="upload")
+        count_invites(mine, "summer")
+        check_invite(mine, "summer", EMAIL, "user1@example.com")
+        values = read_values(["user1@example.com"], EMAIL)
+        rejects = tmp_path / "rejects.csv"
+        remove_invites(mine, "summer", EMAIL, values, rejects=rejects, run_id="remove", dry_run=False)
+        # As the job does it.
+        with uploads.fetched(mine, upload):
+            downloads.put(mine, "rejects.csv", b"line,reason,found\n")
 
 
 def test_only_they_and_an_erasure_may_write_many_items_of_the_demand_table_at_once() -> None:
@@ -105,34 +96,31 @@ def test_only_they_and_an_erasure_may_write_many_items_of_the_demand_table_at_on
 
 
 @pytest.mark.slow
-def test_the_archive_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_archive_needs_what_its_policy_allows(runtime: Runtime) -> None:
     def die(step: str) -> None:
         if step == "archive.before_manifest":
             raise Killed
 
     archive = runtime.settings.archive.model_copy(update={"compact_files": 2, "keep_replaced_seconds": 0})
     mine = Runtime(runtime.settings.model_copy(update={"archive": archive}))
-    recorder = Recorder(monkeypatch, runtime.names.prefix)
-    for number in range(2):
-        produce(runtime, event(number), b"broken")
-        # The next run deletes the files that this leaves.
-        with contextlib.suppress(Killed):
-            archived(mine, on_step=die)
-        archived(mine)
-    frame(mine.objects, "SELECT * FROM events")
-    compare("archive", recorder)
+    with needs("archive", runtime):
+        for number in range(2):
+            produce(runtime, event(number), b"broken")
+            # The next run deletes the files that this leaves.
+            with contextlib.suppress(Killed):
+                archived(mine, on_step=die)
+            archived(mine)
+        frame(mine.objects, "SELECT * FROM events")
 
 
 @pytest.mark.slow
-def test_a_funnel_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_funnel_needs_what_its_policy_allows(runtime: Runtime) -> None:
     close_campaign(runtime)
     drawn(runtime)
-    recorder = Recorder(monkeypatch, runtime.names.prefix)
-    mine = Runtime(runtime.settings)
-    campaign = mine.campaigns.get(CAMPAIGN)
-    assert campaign is not None
-    publish_funnel(mine, campaign)
-    compare("funnel", recorder)
+    with needs("funnel", runtime) as mine:
+        campaign = mine.campaigns.get(CAMPAIGN)
+        assert campaign is not None
+        publish_funnel(mine, campaign)
 
 
 def test_few_roles_may_delete_objects_and_only_their_own() -> None:
@@ -170,48 +158,42 @@ def test_check_shadow_and_cut_over_need_what_their_policies_allow(
     compare("cut-over", recorder)
 
 
-def test_an_erasure_needs_what_its_policy_allows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_erasure_needs_what_its_policy_allows(runtime: Runtime) -> None:
     e1 = key("e1")
     plant_a_fan(runtime, e1)
     draw(runtime, e1)
     dead_letters(runtime, e1)
     image = source(runtime, e1) or {}
-    recorder = Recorder(monkeypatch, runtime.names.prefix)
-    mine = Runtime(runtime.settings)
-    assert erase(mine, e1, dry_run=False).finished
-    put(runtime, e1, **image)
-    assert pending(mine, confirmed=1).finished
-    assert replay(mine).finished and replay(mine, "summer").finished
-    # As the job hands out the codes.
-    downloads.put(mine, "codes.csv", b"code,market,position,status\n")
-    compare("erasure", recorder)
+    with needs("erasure", runtime) as mine:
+        assert erase(mine, e1, dry_run=False).finished
+        put(runtime, e1, **image)
+        assert pending(mine, confirmed=1).finished
+        assert replay(mine).finished and replay(mine, "summer").finished
+        # As the job hands out the codes.
+        downloads.put(mine, "codes.csv", b"code,market,position,status\n")
 
 
-def test_reviews_need_what_their_policy_allows(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reviews_need_what_their_policy_allows(runtime: Runtime) -> None:
     runtime.objects.put_bytes("reviews/monthly/2026-01-01/report.json", b"{}")
-    recorder = Recorder(monkeypatch, runtime.names.prefix)
-    mine = Runtime(runtime.settings)
-    for kind in ReviewKind:
-        publish(
-            mine, make_review(mine, kind, locked=lambda: DependencyReport(0, (), ()), provider=lambda: None)
-        )
-    compare("reviews", recorder)
+    with needs("reviews", runtime) as mine:
+        for kind in ReviewKind:
+            publish(
+                mine,
+                make_review(mine, kind, locked=lambda: DependencyReport(0, (), ()), provider=lambda: None),
+            )
 
 
-def test_the_housekeeping_needs_what_its_policy_allows(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_housekeeping_needs_what_its_policy_allows(runtime: Runtime) -> None:
     produce(runtime, event(1, time="2020-01-01T00:00:00.000Z"))
     archived(runtime)
     runtime.objects.put_bytes("reviews/weekly/2020-01-01/report.html", b"x")
     plant(runtime, "old", done(91))
-    recorder = Recorder(monkeypatch, runtime.names.prefix)
-    kept = runtime.settings.housekeeping.model_copy(update={"archive_days": 30, "pipeline_days": 90})
-    applied = apply_retention(
-        all_parts(Runtime(runtime.settings.model_copy(update={"housekeeping": kept}))), dry_run=False
-    )
-    assert applied.fine and applied.deleted == 4, applied.as_dict()
-    compare("housekeeping", recorder)
+    with needs("housekeeping", runtime):
+        kept = runtime.settings.housekeeping.model_copy(update={"archive_days": 30, "pipeline_days": 90})
+        applied = apply_retention(
+            all_parts(Runtime(runtime.settings.model_copy(update={"housekeeping": kept}))), dry_run=False
+        )
+        assert applied.fine and applied.deleted == 4, applied.as_dict()
 
 
 def test_asking_the_services_needs_their_tokens_as_every_environment_names_them(
@@ -254,30 +236,23 @@ def issued() -> Issued:
     return Issued(pair.certificate, pair.key, (ROOT.pem,))
 
 
-def test_speaking_to_kafka_needs_to_read_the_certificate(
-    with_certificate: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_speaking_to_kafka_needs_to_read_the_certificate(with_certificate: Runtime) -> None:
     store(with_certificate, issued())
-    recorder = Recorder(monkeypatch, with_certificate.names.prefix)
-    reading = Runtime(with_certificate.settings)
-    for stage in SecretStage:
-        reading.kafka_security.material(stage)
-    compare("kafka-certificate", recorder)
+    with needs("kafka-certificate", with_certificate) as reading:
+        for stage in SecretStage:
+            reading.kafka_security.material(stage)
 
 
-def test_renewing_needs_what_its_policy_allows(
-    with_certificate: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recorder = Recorder(monkeypatch, with_certificate.names.prefix)
-    kafka = with_certificate.settings.kafka
-    for key_secret in (None, "kafka-certificate/key"):
-        tls = kafka.tls.model_copy(update={"key_secret": key_secret})
-        own = {"kafka": kafka.model_copy(update={"tls": tls})}
-        renewing = Runtime(with_certificate.settings.model_copy(update=own))
-        for _ in ("the first", "another"):
-            verified(renewing, issued())
-            store(renewing, issued())
-    compare("certificates", recorder)
+def test_renewing_needs_what_its_policy_allows(with_certificate: Runtime) -> None:
+    with needs("certificates", with_certificate):
+        kafka = with_certificate.settings.kafka
+        for key_secret in (None, "kafka-certificate/key"):
+            tls = kafka.tls.model_copy(update={"key_secret": key_secret})
+            own = {"kafka": kafka.model_copy(update={"tls": tls})}
+            renewing = Runtime(with_certificate.settings.model_copy(update=own))
+            for _ in ("the first", "another"):
+                verified(renewing, issued())
+                store(renewing, issued())
 
 
 def test_no_worker_may_delete_a_version_or_a_secret_of_it() -> None:

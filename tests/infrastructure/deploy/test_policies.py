@@ -29,14 +29,13 @@ from tests.dagster.support import use
 from tests.infrastructure.deploy.policies import (
     OF_DAGSTER,
     ROLES,
-    WHEN_IT_FAILS,
     Recorder,
     actions,
     actions_of_methods,
-    allows,
+    compare,
     methods_called,
+    needs,
     policy,
-    untouched_resources,
 )
 from tests.selection.draw.world import close_campaign, drawn
 from tests.support.campaigns import advance_to, create
@@ -73,65 +72,43 @@ def stocked() -> Iterator[Runtime]:
     remove_namespace(made)
 
 
-def compare(role: str, recorder: Recorder) -> None:
-    refused = {call for call in recorder.calls if not allows(role, call)}
-    assert not refused, "calls that the policy does not allow"
-    rare = WHEN_IT_FAILS.get(role, set())
-    unused = actions(role) - {call.action for call in recorder.calls} - rare
-    assert not unused, "allowed and never needed"
-    untouched = untouched_resources(role, recorder.calls, rare)
-    assert not untouched, "allowed on resources that no call touches"
-
-
-def test_an_enqueue_drain_needs_what_its_policy_allows(
-    stocked: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_enqueue_drain_needs_what_its_policy_allows(stocked: Runtime) -> None:
     put(stocked, key("refused", "a:b"))
-    recorder = Recorder(monkeypatch, stocked.names.prefix)
-    report = run(Runtime(stocked.settings), "enqueue")
-    assert report.counts["dead_lettered"] == 1
-    compare("enqueue", recorder)
+    with needs("enqueue", stocked) as mine:
+        report = run(mine, "enqueue")
+        assert report.counts["dead_lettered"] == 1
 
 
-def test_a_save_drain_needs_what_its_policy_allows(stocked: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_drain_needs_what_its_policy_allows(stocked: Runtime) -> None:
     put(stocked, key("bad"), email=None)
     run(stocked, "enqueue")
-    recorder = Recorder(monkeypatch, stocked.names.prefix)
-    report = run(Runtime(stocked.settings), "save")
-    assert report.counts["dead_lettered"] == 1
-    compare("save", recorder)
+    with needs("save", stocked) as mine:
+        report = run(mine, "save")
+        assert report.counts["dead_lettered"] == 1
 
 
-def test_a_publish_drain_needs_what_its_policy_allows(
-    stocked: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_publish_drain_needs_what_its_policy_allows(stocked: Runtime) -> None:
     queue_events(stocked, [removed(1), {"id": "not an event"}])
-    recorder = Recorder(monkeypatch, stocked.names.prefix)
-    runtime = Runtime(stocked.settings)
-    assert run(runtime, "publish").counts["dead_lettered"] == 1
-    for role in ProducerRole:
-        runtime.producer_keys.accepted(Signature(role, "unknown", ""))
-    queue_events(stocked, [removed(2)])
-    # The asset reads the queue once more when the run ends.
-    put_age_metrics(runtime, read_analytics_queue(runtime))
-    compare("publish", recorder)
+    with needs("publish", stocked) as runtime:
+        assert run(runtime, "publish").counts["dead_lettered"] == 1
+        for role in ProducerRole:
+            runtime.producer_keys.accepted(Signature(role, "unknown", ""))
+        queue_events(stocked, [removed(2)])
+        # The asset reads the queue once more when the run ends.
+        put_age_metrics(runtime, read_analytics_queue(runtime))
 
 
-def test_reconcile_and_backfill_need_what_their_policy_allows(
-    stocked: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reconcile_and_backfill_need_what_their_policy_allows(stocked: Runtime) -> None:
     replicate_all(stocked)
     stocked.database["entries"].delete_one({"_id": key("e1").document_id})
-    recorder = Recorder(monkeypatch, stocked.names.prefix)
-    runtime = Runtime(stocked.settings)
-    assert reconcile(runtime, repair=True).repair is not None
-    reconcile(runtime, "summer")
-    Segments(stocked.leases, lease_seconds=30).add(Segment("gone"))
-    reconcile(runtime, cycle=True)
-    for campaign in (None, "summer"):
-        start_backfill(runtime, campaign)
-        backfill_status(runtime, campaign)
-    compare("reconcile", recorder)
+    with needs("reconcile", stocked) as runtime:
+        assert reconcile(runtime, repair=True).repair is not None
+        reconcile(runtime, "summer")
+        Segments(stocked.leases, lease_seconds=30).add(Segment("gone"))
+        reconcile(runtime, cycle=True)
+        for campaign in (None, "summer"):
+            start_backfill(runtime, campaign)
+            backfill_status(runtime, campaign)
 
 
 def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,17 +117,16 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
     create(stocked, "due", autoDraw=True, closesAt="2026-02-01T00:00:00.000Z")
     advance_to(stocked, "due", CampaignStatus.OPEN)
     use(monkeypatch, stocked)
-    recorder = Recorder(monkeypatch, stocked.names.prefix)
-    ticks = (replication.enqueue_tick, replication.save_tick, replication.observe_tick)
-    ticks += (campaigns.campaigns_tick, campaigns.markets_tick)
-    ticks += (selection.process_tick, selection.notify_tick, selection.observe_tick)
-    ticks += (publishing.publish_tick, publishing.observe_tick, alerts_tick, first_checks_tick)
-    with dg.DagsterInstance.ephemeral() as instance:
-        for tick in ticks:
-            tick(dg.build_sensor_context(instance=instance, sensor_name="any"))
-    watched = stocked.settings.observability.model_copy(update={"cloudwatch_logs": "commands"})
-    read_lines(Runtime(stocked.settings.model_copy(update={"observability": watched})))
-    compare("sensors", recorder)
+    with needs("sensors", stocked):
+        ticks = (replication.enqueue_tick, replication.save_tick, replication.observe_tick)
+        ticks += (campaigns.campaigns_tick, campaigns.markets_tick)
+        ticks += (selection.process_tick, selection.notify_tick, selection.observe_tick)
+        ticks += (publishing.publish_tick, publishing.observe_tick, alerts_tick, first_checks_tick)
+        with dg.DagsterInstance.ephemeral() as instance:
+            for tick in ticks:
+                tick(dg.build_sensor_context(instance=instance, sensor_name="any"))
+        watched = stocked.settings.observability.model_copy(update={"cloudwatch_logs": "commands"})
+        read_lines(Runtime(stocked.settings.model_copy(update={"observability": watched})))
 
 
 def test_provisioning_needs_what_its_policy_allows(monkeypatch: pytest.MonkeyPatch) -> None:

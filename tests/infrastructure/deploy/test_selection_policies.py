@@ -16,8 +16,7 @@ from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from tests.infrastructure.deploy.policies import Recorder
-from tests.infrastructure.deploy.test_policies import compare
+from tests.infrastructure.deploy.policies import Recorder, compare
 from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
 from tests.support.campaigns import advance_to, create
 from tests.support.drains import run
