@@ -1,14 +1,22 @@
-"""Every page of the documentation: its links lead somewhere, its paths exist, its lines are short."""
+"""Every page of the documentation: links, paths and lines, the tables that code writes, and the commands it shows."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.cli.main import build
+from regworkers_core.domain.events import EventType
+from regworkers_core.domain.reasons import Reason
+from regworkers_core.settings import PROJECT_ROOT, Names
 from tests.operations.runbooks.pages import anchors, links
+from tools.write_cli_docs import PAGE, page
+from tools.write_tables import TABLES, parts
 
 PAGES = sorted(
     [
@@ -102,3 +110,93 @@ LITERALS = (
 @pytest.mark.parametrize("literal", LITERALS)
 def test_a_command_of_the_manual_is_found_by_its_own_words(literal: str) -> None:
     assert literal in (PROJECT_ROOT / "docs" / "manual.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("page", "name"), TABLES)
+def test_a_table_of_a_page_is_what_the_code_says(page: str, name: str) -> None:
+    _, shown, _ = parts(page, name)
+    assert shown == TABLES[page, name](), "run `make docs`"
+
+
+def test_the_page_of_the_command_line_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+CONTRACTS = (PROJECT_ROOT / "docs/contracts.md").read_text(encoding="utf-8")
+_SOURCES = [path.read_text(encoding="utf-8") for path in (PROJECT_ROOT / "regworkers_core").rglob("*.py")]
+_NAMED = re.compile(r'(?:database\[|_collection\(\w+, )"(\w+)"')
+COLLECTIONS = sorted({name for text in _SOURCES for name in _NAMED.findall(text)})
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_every_collection_is_on_the_page(name: str) -> None:
+    assert f"\n| `{name}` |" in CONTRACTS
+
+
+@pytest.mark.parametrize("name", [*EventType, *Reason])
+def test_every_event_type_and_reason_is_on_the_page(name: str) -> None:
+    assert f"`{name}`" in CONTRACTS
+
+
+def test_every_table_queue_and_topic_is_on_the_page() -> None:
+    names = Names("")
+    wanted = {names.demand_table, names.lease_table, *names.queues, *names.topics}
+    assert wanted == {name for name in wanted if f"`{name}`" in CONTRACTS}
+
+
+def test_the_collections_are_found_in_the_code() -> None:
+    assert {"entries", "draws", "outbox", "operator_actions"} <= set(COLLECTIONS)
+
+
+_COMMANDS = re.compile(r"^ *```(?:sh|bash|text)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`(regworkers [^`]+)`")
+_VARIABLES = re.compile(r"^(?:[A-Z_]+=\S*\s+)+")
+# Generated from the commands, and a record of former ones.
+_SKIPPED = {PROJECT_ROOT / "docs/cli.md", PROJECT_ROOT / "CHANGELOG.md"}
+
+
+def commands(page: Path) -> list[str]:
+    """Commands of blocks, without comments, pipes and variables, and those in backticks."""
+    text = page.read_text(encoding="utf-8")
+    parts = [part for block in _COMMANDS.findall(text) for part in re.split(r"\n|&&|;|\|", block)]
+    found = [_VARIABLES.sub("", part.partition(" #")[0].strip()) for part in parts]
+    inline = [" ".join(command.split()).partition(" | ")[0] for command in _INLINE.findall(text)]
+    return [command for command in (*found, *inline) if command.startswith("regworkers ")]
+
+
+@cache
+def _all_commands() -> Any:
+    return typer.main.get_command(build())
+
+
+def unknown(command: str) -> str:
+    """The first word that no command or option has, empty if there is none."""
+    found, words = _all_commands(), command.split()[1:]
+    while (group := getattr(found, "commands", None)) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+        if words[0] not in group:
+            return "" if "|" in words[0] else words[0]
+        found, words = group[words[0]], words[1:]
+    hidden = {
+        name
+        for each in found.params
+        if getattr(each, "hidden", False)
+        for name in (*each.opts, *each.secondary_opts)
+    }
+    options = {name for each in found.params for name in (*each.opts, *each.secondary_opts)} - hidden
+    shown = re.findall(r"(?<![\w-])--[a-z][a-z-]*", command)
+    return next((option for option in shown if option not in {*options, "--help", "--version"}), "")
+
+
+@pytest.mark.parametrize(
+    "page", sorted({*PAGES} - _SKIPPED), ids=lambda page: str(page.relative_to(PROJECT_ROOT))
+)
+def test_every_command_of_a_page_exists_with_its_options(page: Path) -> None:
+    for command in commands(page):
+        assert not unknown(command), command
+
+
+def test_an_unknown_command_or_option_is_noticed() -> None:
+    assert not unknown("regworkers reconcile --repair --apply")
+    assert unknown("regworkers nonsense") == "nonsense"
+    assert unknown("regworkers dlq nonsense replication") == "nonsense"
+    assert unknown("regworkers reconcile --nonsense") == "--nonsense"

@@ -1,4 +1,4 @@
-"""A message that carries keys only is one that SQS takes, whatever the keys are."""
+"""Messages of keys that SQS takes, whatever the keys are, and the order of an entry's states."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regworkers_core.domain.entry import LONGEST_TIME, Entry, Order, lenient_order
+from regworkers_core.domain.entry import LONGEST_TIME, Entry, Order, is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import (
     MAX_BYTES,
@@ -61,3 +61,31 @@ def test_a_time_that_is_no_time_by_its_length_is_refused_in_an_entry_and_missing
     assert refused.value.reason is Reason.INVALID_ENTRY
     fitting = {**item, field: "2" * LONGEST_TIME}
     assert lenient_order(fitting) == Entry.parse(EntryKey("c", "e"), fitting).order != Order()
+
+
+AT = "2026-11-26T09:00:00.500Z"
+
+
+@pytest.mark.parametrize(
+    ("created_at", "erased"),
+    [
+        ("2026-11-26T09:00:00.500Z", True),
+        ("2026-11-26T09:00:00.501Z", False),
+        # Without milliseconds, in another zone, finer than the contract.
+        ("2026-11-26T09:00:00Z", True),
+        ("2026-11-26T09:00:01Z", False),
+        ("2026-11-26T18:59:00+10:00", True),
+        ("2026-11-26T01:00:01-08:00", False),
+        ("2026-11-26T09:00:00.500999Z", True),
+        # No time, or none that a comparison can hold.
+        ("", True),
+        ("tomorrow", True),
+        ("9999-12-31T23:59:59.999-14:00", True),
+        ("0001-01-01T00:00:00+14:00", True),
+    ],
+)
+def test_a_state_was_erased_if_it_was_created_up_to_the_erasure_however_its_writer_put_it(
+    created_at: str, erased: bool
+) -> None:
+    assert is_erased(created_at, AT) is erased
+    assert not is_erased(created_at, None)

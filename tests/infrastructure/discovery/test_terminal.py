@@ -1,23 +1,29 @@
-"""`regworkers aws ...` and the job `find_resources`: exit codes, output, files that are no state."""
+"""`regworkers aws ...` and the job `find_resources`: exit codes, output, files that are no state, and workers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
+import graphql
 import orjson
 import pytest
 from click.testing import Result
+from dagster_graphql.schema import create_schema
 from typer.testing import CliRunner
 
 from regworkers_core.cli import infrastructure
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.discovery.declared import ResourceKind
 from regworkers_core.infrastructure.discovery.terraform import read_state
+from regworkers_core.infrastructure.discovery.workers import JOBS, QUERY, declared_workers, find_workers
 from regworkers_core.infrastructure.policies.platform import ROLES
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.definitions import defs
 from regworkers_dagster.operations.deployment import find_resources
 from regworkers_dagster.resources import connections
 from tests.dagster.support import use
@@ -162,3 +168,67 @@ def test_the_policy_of_one_role_is_printed_for_the_environment_and_unknown_ones_
     assert b"runs of save_entries" in terminal("iam-policy", "--list", "--format", "json").stdout_bytes
     assert isinstance(terminal("iam-policy", "--role", "unknown").exception, UsageError)
     assert isinstance(terminal("iam-policy", "--account", "12").exception, UsageError)
+
+
+DECLARED = declared_workers(local=False)
+IMAGE = f"registry.example.com:5000/regworkers:{DECLARED['version']}"
+
+
+def entry(jobs: Any = JOBS, image: str = IMAGE, off: tuple[str, ...] = ()) -> dict[str, Any]:
+    sensors = [
+        {"name": name, "sensorState": {"status": "STOPPED" if name in off else "RUNNING"}}
+        for name in ("a", "b")
+    ]
+    schedules = [{"name": "c", "scheduleState": {"status": "STOPPED" if "c" in off else "RUNNING"}}]
+    repository = {"jobs": [{"name": name} for name in jobs], "sensors": sensors, "schedules": schedules}
+    return {
+        "name": "workers",
+        "displayMetadata": [{"key": "image", "value": image}] if image else [],
+        "locationOrLoadError": {"__typename": "RepositoryLocation", "repositories": [repository]},
+    }
+
+
+def found(*entries: Any, environment: str = "prod", url: str = "https://dagster.example.com") -> Any:
+    answer = {"workspaceOrError": {"__typename": "Workspace", "locationEntries": list(entries)}}
+    runtime: Any = SimpleNamespace(
+        settings=SimpleNamespace(environment=environment, dagster=SimpleNamespace(url=url)),
+        dagster=SimpleNamespace(ask=lambda query: answer),
+    )
+    return find_workers(runtime)
+
+
+def test_what_is_deployed_as_declared_has_no_difference() -> None:
+    assert found(entry(["another_team"]), entry()) == DECLARED
+
+
+@pytest.mark.parametrize(
+    ("entries", "fact", "value"),
+    [
+        ([entry(JOBS - {"publish_events", "save_entries"})], "jobs", "without publish_events, save_entries"),
+        ([entry(off=("b", "c"))], "sensorsAndSchedules", "off: b, c"),
+        ([entry(image="regworkers:0.9")], "version", "0.9"),
+        (
+            [{"name": "x", "displayMetadata": [], "locationOrLoadError": {"__typename": "PythonError"}}],
+            "codeLocation",
+            "does not load: x",
+        ),
+    ],
+)
+def test_what_differs_is_named(entries: list[Any], fact: str, value: str) -> None:
+    assert found(*entries)[fact] == value
+
+
+def test_an_image_without_a_tag_is_unknown_and_no_code_location_is_absent() -> None:
+    for image in ("", "regworkers@sha256:" + "0" * 64):
+        assert isinstance(found(entry(image=image))["version"], Unread)
+    assert found(entry(["another_team"])) is None and found() is None
+
+
+def test_on_a_laptop_dagster_may_be_off_and_has_no_image() -> None:
+    assert found(environment="local-dev", url="") is None
+    assert found(entry(image=""), environment="local-dev") == declared_workers(local=True)
+
+
+def test_the_question_fits_dagster_and_knows_the_jobs_of_drains() -> None:
+    assert graphql.validate(create_schema().graphql_schema, graphql.parse(QUERY)) == []
+    assert set(defs.get_repository_def().job_names) >= JOBS
