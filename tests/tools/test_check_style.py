@@ -1,15 +1,12 @@
-"""What `make check` holds beside ruff and mypy: style, words and size; and the search for planted values."""
+"""What `make check` holds beside ruff and mypy: style and size; and the search for planted values."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from regworkers_core.settings import PROJECT_ROOT
 from tools import check_style, size
 from tools.demo.leaks import in_files
 from tools.write_tables import SIZES, parts
@@ -80,45 +77,6 @@ def test_what_keeps_the_style_is_left_alone(tmp_path: Path, text: str) -> None:
 )
 def test_what_breaks_a_rule_is_found(tmp_path: Path, text: str, rule: str) -> None:
     assert found(tmp_path, text) == [rule]
-
-
-@pytest.fixture(scope="module")
-def check() -> ModuleType:
-    specification = importlib.util.spec_from_file_location(
-        "check_words", PROJECT_ROOT / "tools/check_words.py"
-    )
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize(
-    ("line", "word"),
-    [
-        ("def keep_house() -> None:", "keep house"),
-        ("class Told:", "told"),
-        ("MongoDB is away.", "away"),
-        ("# Nobody listens.", "nobody"),
-        ("letter = queue.receive()", "letter"),
-    ],
-)
-def test_a_private_word_is_found_in_prose_and_in_identifiers(check: ModuleType, line: str, word: str) -> None:
-    assert [found for _, found, _ in check.findings(line)] == [word]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "dead_letter = read()",
-        "class DeadLetterPublisher:",
-        "dead letters",
-        "an amended list",
-        'shown["told"]',
-    ],
-)
-def test_the_terms_of_the_glossary_are_left_alone(check: ModuleType, line: str) -> None:
-    assert check.findings(line) == []
 
 
 def test_a_file_that_is_removed_during_the_search_is_skipped(tmp_path: Path) -> None:
