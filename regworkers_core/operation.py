@@ -187,11 +187,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The answer of an operation, for every face. No value is a fan's, but for `document` and `files`, which only the
-    person who asked gets.
-    """
+    """The answer of an operation, for every face. No value is a fan's where a comment does not allow it."""
 
-    # What `--format json` prints: an object, or a list of objects.
+    # What `--format json` prints: an object, or a list of objects. It may have fans' data: only who asked gets it.
     document: Any
     # Single values that people see; None: those of the document.
     facts: Mapping[str, Any] | None = None
@@ -200,7 +198,8 @@ class Report:
     said: Sequence[str] = ()
     # Draws PNGs by name, for a face that shows pictures.
     figures: Callable[[], Mapping[str, bytes]] = dict
-    # Files to hand out, by name. A path was written already, at the terminal where the person asked for it.
+    # Files to hand out, by name. A path was written already, at the terminal where the person asked for it. They may
+    # have fans' data: only who asked gets them.
     files: Mapping[str, Path | bytes] = field(default_factory=dict)
     # What is left for a person to do: exit code 1, or a failed run, after all of this is recorded.
     left: str = ""
@@ -208,9 +207,9 @@ class Report:
     pending: bool = False
     # Numbers for the audit log.
     counts: Mapping[str, Any] = field(default_factory=dict)
-    # The word that confirms the deletion that this previews, and what a prompt says before it asks for the word. No
-    # word: there is nothing to confirm.
+    # The word that confirms the deletion that this previews; empty: there is nothing to confirm.
     word: str = ""
+    # What a prompt says before it asks for the word.
     question: str = ""
     # Whether anything was changed.
     changed: bool = False
@@ -269,13 +268,13 @@ class Call:
     confirmed: int | None = None
 
     def campaign(self, named: str) -> Campaign:
-        """By id, else by slug. Raises RequestError when there is none."""
+        """The campaign of this id, else of this slug. Raises RequestError when there is none."""
         found = self.runtime.campaigns.require(named)
         self.face.found(found.campaign_id)
         return found
 
     def campaign_id(self, named: str) -> str:
-        """As `campaign`, also for one that is not known: entries and draws outlive their campaign."""
+        """The id of a campaign, also of one that is not known: entries and draws outlive their campaign."""
         found = self.runtime.campaigns.id_of(named)
         self.face.found(found)
         return found
@@ -308,8 +307,9 @@ class operation:
     target: str | Callable[[Face, Any], str] = ""
     # Services that it calls.
     uses: frozenset[str] = STORES
-    # Its time grows with the campaign; `unlimited`: leases and progress show whether it hangs, and no time ends it.
+    # Its time grows with the campaign.
     long: bool = False
+    # No time ends it: leases and progress show whether it hangs.
     unlimited: bool = False
     # A run whose worker died is followed by another, which resumes it.
     resumed: bool = False

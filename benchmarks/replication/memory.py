@@ -20,7 +20,7 @@ from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.producers import ProducerKey, ProducerRole
 from regworkers_core.drains.runner import DrainSpec, drain_limits, relaxed_gc
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.drain import drain
+from regworkers_core.engine.drain import Drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
@@ -101,7 +101,7 @@ def drained(
     """One drain to its end: without a signal to stop until its source is empty."""
     limits = drain_limits(settings, spec, idle_seconds=0 if stop is None else 3600, max_seconds=3600)
     signal = StopSignal() if stop is None else stop
-    return drain(spec.name, source, work, limits, probe=lambda: None, down=lambda: None, stop=signal)
+    return Drain(spec.name, source, work, limits, probe=lambda: None, down=lambda: None, stop=signal).run()
 
 
 def queue_of(name: str, client: FakeSqs) -> SqsQueue:

@@ -40,7 +40,7 @@ def run_command(
             run_id=new_run_id(),
             max_seconds=longest,
             stop=stop,
-            on_progress=lambda so_far: show(completed=so_far.read),
+            on_progress=show.progress,
         )
     answer(report.as_dict(), form, finding=report.finding)
 
@@ -67,7 +67,7 @@ def verify_command(form: FormatOption = Format.TEXT) -> None:
         found = verify(
             runtime.objects,
             memory_mib=runtime.settings.archive.memory_mib,
-            on_progress=lambda done, all_: show(completed=done, total=all_),
+            on_progress=show.progress,
         )
     answer(found.as_dict(), form, finding=not found.holds)
 
@@ -93,7 +93,7 @@ def fetch_command(
             runtime.objects,
             folder,
             EventFilter(_day("since", since), _day("until", until), tuple(type_ or ())),
-            on_progress=lambda done, all_: show(completed=done, total=all_),
+            on_progress=show.progress,
         )
     answer(
         {"folder": str(folder), "files": len(paths), "bytes": sum(path.stat().st_size for path in paths)},

@@ -177,14 +177,12 @@ def _draw(
                 runtime,
                 campaign_id,
                 run_id=new_run_id(),
-                settled=lambda campaign: settled(
-                    runtime, campaign, on_phase=lambda text: show(description=text)
-                ),
+                settled=lambda campaign: settled(runtime, campaign, on_phase=show.tell),
                 judge=partial(judge_campaign, runtime),
                 phase=phase,
                 strikes=strikes,
                 stop=stop,
-                on_progress=lambda text: show(description=text),
+                on_progress=show.tell,
                 accept=accept,
             )
             try:

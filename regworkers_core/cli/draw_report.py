@@ -233,7 +233,7 @@ def simulate_command(
                 campaign,
                 as_of=iso(runtime.clock()),
                 folder=folder,
-                tell=lambda text: show(description=text),
+                tell=show.tell,
             )
             markets = frozenset(campaign.market_ids)
             pool: dict[str, Any] = write_pool(read_judged(folder), markets, folder).as_dict()

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from regworkers_core.cli.changes import Change, Deletion, audited
 from regworkers_core.cli.options import flatten_options
-from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.output import Bar, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
@@ -134,20 +135,14 @@ def _review(
 
     runtime = Runtime.load()
     with progress("", f"{kind} review") as show, StopSignal().on_signals() as stop:
-
-        def tell(text: str) -> None:
-            show(description=text)
-
-        rehearse = _drill(runtime, stop, most, tell) if drill else None
-        review = make_review(runtime, ReviewKind(kind), drill=rehearse, tell=tell)
+        rehearse = _drill(runtime, stop, most, show) if drill else None
+        review = make_review(runtime, ReviewKind(kind), drill=rehearse, tell=show.tell)
         published = publish(runtime, review, folder)
     document = {**review.as_dict(), "where": published.where, "trouble": published.trouble or None}
     answer(document, form, _review_text(published), finding=not published.fine)
 
 
-def _drill(
-    runtime: Runtime, stop: StopSignal, most: int | None, tell: Callable[[str], None]
-) -> Callable[[], DrillResult]:
+def _drill(runtime: Runtime, stop: StopSignal, most: int | None, show: Bar) -> Callable[[], DrillResult]:
     from regworkers_core.replication.recovery_drill import recovery_drill
 
     limit = most or runtime.settings.reviews.drill_max_entries
@@ -155,8 +150,8 @@ def _drill(
         runtime,
         most=limit,
         stop=stop,
-        on_phase=tell,
-        on_progress=lambda done, expected: tell(f"recovery drill: {done:,} of {expected or '?'} entries"),
+        on_phase=show.tell,
+        on_progress=partial(show.progress, unit="entries"),
     )
 
 

@@ -47,8 +47,8 @@ def check_command(
         result = check_tables(
             runtime,
             per_second=per_second,
-            on_progress=lambda done: show(completed=done),
-            on_phase=lambda phase: show(description=phase),
+            on_progress=show.progress,
+            on_phase=show.tell,
         )
     document = result.as_dict()
     columns = ("finding", "count", "decide first", "for example", "meaning")
@@ -107,7 +107,7 @@ def shadow_command(
             max_seconds=longest,
             idle_seconds=math.inf if idle is None else idle,
             afresh=afresh,
-            on_progress=compared,
+            on_report=compared,
         )
     document = report.as_dict() | {
         "ended": drained.ended,

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any
@@ -149,11 +150,27 @@ def _flat(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A progress bar. Called, it shows `completed`, `total`, `description`, `unit` or an `advance`."""
+
+    update: Callable[..., None]
+
+    def __call__(self, **shown: Any) -> None:
+        self.update(**shown)
+
+    def tell(self, text: str) -> None:
+        """What the command is doing."""
+        self(description=text)
+
+    def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
+        """As `engine.stop.Progress`."""
+        self(completed=done, total=total, **({"unit": unit} if unit else {}))
+
+
 @contextmanager
-def progress(unit: str, task: str, total: float | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr, if that is a terminal. Yields the function that shows `completed`, `total`,
-    `description`, `unit` or an `advance` on it.
-    """
+def progress(unit: str, task: str, total: float | None = None) -> Iterator[Bar]:
+    """A progress bar on stderr, if that is a terminal."""
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),
@@ -166,4 +183,4 @@ def progress(unit: str, task: str, total: float | None = None) -> Iterator[Calla
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        yield partial(bar.update, bar.add_task(task, total=total, unit=unit))
+        yield Bar(partial(bar.update, bar.add_task(task, total=total, unit=unit)))

@@ -41,7 +41,7 @@ def funnel_command(
     runtime = Runtime.load()
     found = runtime.campaigns.require(campaign)
     with progress("", "funnel") as show:
-        funnel = make_funnel(runtime, found, tell=lambda text: show(description=text))
+        funnel = make_funnel(runtime, found, tell=show.tell)
     if page is not None:
         from regworkers_core.analytics.funnel import shown
 
@@ -102,7 +102,7 @@ def eligibility_command(
             found,
             as_of=iso(runtime.clock()),
             folder=Path(name),
-            tell=lambda text: show(description=text),
+            tell=show.tell,
         )
         if page is not None:
             tally.judgement(page.parent, page.name)

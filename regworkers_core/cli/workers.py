@@ -20,7 +20,7 @@ from regworkers_core.cli.output import Format, FormatOption, answer, facts, prog
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.producers import ProducerRole, role_named
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
+from regworkers_core.drains.runner import DrainSpec, Life, drain_limits, run_drain
 from regworkers_core.engine.handling import answer_event
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import DRAINS
@@ -104,10 +104,8 @@ def _run(
             spec,
             limits,
             stop=stop,
-            resident=resident,
-            patient=resident,
+            life=Life(resident, patient=resident, on_beat=lambda: beat_file.touch() if beat_file else None),
             on_progress=lambda so_far: show(completed=so_far.counts["received"]),
-            on_beat=lambda: beat_file.touch() if beat_file else None,
         )
     document = {**report.as_dict(), "calls": runtime.dependencies.calls}
     answer(

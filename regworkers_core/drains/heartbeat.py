@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Self
 
@@ -176,64 +176,65 @@ def _number(state: Mapping[str, str], name: str) -> float:
         return 0.0
 
 
+@dataclass(eq=False)
 class Heartbeat(PeriodicWriter):
-    """The heartbeat of one drain, as a context manager around it. `started_at` is an ISO time; `look` is called after
-    every beat; `more` is asked before each for further fields, and raises TransientFailure.
-    """
+    """The heartbeat of one drain, as a context manager around it."""
 
-    def __init__(
-        self,
-        table: Callable[[], LeaseTable],
-        drain: str,
-        run_id: str,
-        *,
-        started_at: str,
-        idle_seconds: float,
-        max_seconds: float,
-        look: Callable[[], None] = lambda: None,
-        more: Callable[[], Mapping[str, str]] = dict,
-        beat_seconds: float = BEAT_SECONDS,
-        clock: Callable[[], float] = scheduling.monotonic,
-    ) -> None:
+    table: Callable[[], LeaseTable]
+    drain: str
+    run_id: str
+    _: KW_ONLY
+    # An ISO time.
+    started_at: str
+    idle_seconds: float
+    # It ends after these at the latest.
+    max_seconds: float
+    # It is called after every beat.
+    look: Callable[[], None] = lambda: None
+    # It is asked before each beat for further fields, and raises TransientFailure.
+    more: Callable[[], Mapping[str, str]] = dict
+    beat_seconds: float = BEAT_SECONDS
+    clock: Callable[[], float] = scheduling.monotonic
+
+    def __post_init__(self) -> None:
         super().__init__(
-            f"{drain}-life",
+            f"{self.drain}-life",
             self._beat_and_look,
             self.remove,
-            every_seconds=beat_seconds,
+            every_seconds=self.beat_seconds,
             warning="heartbeat not written",
         )
-        self._table, self._key, self._run_id = table, LeaseKey(_SCOPE + drain, _RUN + run_id), run_id
+        self._key = LeaseKey(_SCOPE + self.drain, _RUN + self.run_id)
         self._state = {
-            "startedAt": started_at,
-            "idleSeconds": str(idle_seconds),
-            "maxSeconds": str(max_seconds),
+            "startedAt": self.started_at,
+            "idleSeconds": str(self.idle_seconds),
+            "maxSeconds": str(self.max_seconds),
             "process": f"{socket.gethostname()}:{os.getpid()}",
         }
-        self._look, self._more = look, more
-        self._clock, self._began = clock, clock()
+        self._began = self.clock()
         self._seen: LeaseRow | None = None
         self._counter = 0
 
     def _beat_and_look(self) -> None:
         self.beat()
-        self._look()
+        self.look()
 
     def beat(self) -> None:
         """Move the counter; creates the row if there is none. Raises TransientFailure."""
         self._counter += 1
-        state = {**self._state, "runningSeconds": f"{self._clock() - self._began:.1f}", **self._more()}
-        row = LeaseRow(self._key, owner=self._run_id, token=1, counter=self._counter, state=state)
-        if self._table().swap(row, self._seen):
+        state = {**self._state, "runningSeconds": f"{self.clock() - self._began:.1f}", **self.more()}
+        row = LeaseRow(self._key, owner=self.run_id, token=1, counter=self._counter, state=state)
+        if self.table().swap(row, self._seen):
             self._seen = row
             return
         # An observer removed it, or the answer to a successful write was lost.
-        self._seen = self._table().get(self._key)
-        self._seen = row if self._table().swap(row, self._seen) else self._seen
+        self._seen = self.table().get(self._key)
+        self._seen = row if self.table().swap(row, self._seen) else self._seen
 
     def remove(self) -> None:
         """The drain has ended, so nothing waits for its row to expire. Raises TransientFailure."""
         seen = self._seen
-        if seen is not None and not self._table().remove(seen):
-            now = self._table().get(self._key)
+        if seen is not None and not self.table().remove(seen):
+            now = self.table().get(self._key)
             if now is not None:
-                self._table().remove(now)
+                self.table().remove(now)

@@ -37,7 +37,7 @@ from regworkers_core.drains.recorder import (
 )
 from regworkers_core.drains.residency import AFTER_CLOSING_SECONDS, Residency, Sight, residents_wanted
 from regworkers_core.engine.defects import fuse_message, hold_of, remove_hold, store_fuse
-from regworkers_core.engine.drain import DrainLimits, Source, Work, drain
+from regworkers_core.engine.drain import Drain, DrainLimits, Post, Source, Work
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.handling import Handler
 from regworkers_core.engine.marks import Marks
@@ -51,7 +51,6 @@ from regworkers_core.settings import Settings
 log = structlog.get_logger(__name__)
 D = TypeVar("D")
 I = TypeVar("I")  # noqa: E741 (an item)
-OnProgress = Callable[[DrainReport], None]
 # A batch makes a hundred thousand dicts and lists, none of them in a cycle, and releases them all. With Python's own
 # thresholds (700, 10, 10) the collector takes a quarter of a drain's CPU to scan them.
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -155,6 +154,21 @@ def drain_limits(
     )
 
 
+class Life(NamedTuple):
+    """How a drain lives beside others."""
+
+    # It runs until another one works (`drains.residency`).
+    resident: bool = False
+    # It waits for the end of a pause or of a blown fuse, and shows meanwhile that it lives.
+    patient: bool = False
+    # It is called after each heartbeat that was written.
+    on_beat: Callable[[], None] = lambda: None
+
+
+# Until it is idle, or its limit.
+_ALONE = Life()
+
+
 def run_drain(
     runtime: Runtime,
     spec: DrainSpec[D],
@@ -162,22 +176,18 @@ def run_drain(
     *,
     stop: StopSignal,
     run_id: str = "",
-    resident: bool = False,
-    patient: bool = False,
-    on_progress: OnProgress | None = None,
-    on_beat: Callable[[], None] = lambda: None,
+    life: Life = _ALONE,
+    on_progress: Callable[[DrainReport], None] = lambda _report: None,
     on_step: OnStep = no_step,
 ) -> DrainReport:
     """Run one drain to its end with heartbeat and statistics, log one summary line, publish its metrics. Blocks for at
-    most `limits.max_seconds` and what is in flight then; a `resident` until another one works (`drains.residency`).
-    `on_beat` is called after each heartbeat that was written.
+    most `limits.max_seconds` and what is in flight then, or as its `life` says.
 
-    Raises UsageError when tables, queues, addresses or credentials are missing, while the drain's fuse is blown, and
-    while it is paused; a `patient` one waits for the end of these two, and shows meanwhile that it lives. One that is
-    paused later stops as at a stop signal.
+    Raises UsageError when tables, queues, addresses or credentials are missing, and, unless it is patient, while the
+    drain's fuse is blown and while it is paused. One that is paused later stops as at a stop signal.
     """
     run_id = run_id or uuid.uuid4().hex
-    if not patient and (reason := _held(runtime, spec.name)):
+    if not life.patient and (reason := _held(runtime, spec.name)):
         raise UsageError(reason)
     source, work = spec.parts(runtime, run_id, stop, on_step)
     used = runtime.dependencies
@@ -189,16 +199,16 @@ def run_drain(
         usage=lambda: DependencyUsage(used.calls, used.waited_seconds, used.strain.throttles),
         late_seconds=runtime.settings.replication.lag_objective_seconds,
     )
-    residency = _residency(runtime, spec, run_id, limits, stop) if resident else None
+    residency = _residency(runtime, spec, run_id, limits, stop) if life.resident else None
 
-    waiting = patient
+    waiting = life.patient
     if residency is not None:
-        residency.held = patient
+        residency.held = life.patient
 
     def look() -> None:
         # A pod whose drain hangs is to be restarted.
         if residency is None or not residency.hangs:
-            on_beat()
+            life.on_beat()
         if not waiting:
             _stop_if_paused(runtime, spec.name, stop)
         if residency is not None:
@@ -213,7 +223,7 @@ def run_drain(
         max_seconds=limits.max_seconds,
         look=look,
         more=residency.state if residency else dict,
-        beat_seconds=RESIDENT_BEAT_SECONDS if resident else BEAT_SECONDS,
+        beat_seconds=RESIDENT_BEAT_SECONDS if life.resident else BEAT_SECONDS,
     )
     meter = DrainMeter(
         lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain, spec.system
@@ -223,18 +233,17 @@ def run_drain(
     def progress(report: DrainReport) -> None:
         counters.progress(report)
         meter.report = acknowledging.report = report
-        if on_progress is not None:
-            on_progress(report)
+        on_progress(report)
 
     recording = Recorder(counters, lambda minute: runtime.drain_log.put(minute))
     named = bound_contextvars(**{"worker": spec.worker, "runId": run_id, **get_contextvars()})
     with named, relaxed_gc(), heartbeat, acknowledging, meter, recording as recorder:
-        if patient:
+        if life.patient:
             _wait_while_held(runtime, spec.name, stop)
         waiting = False
         if residency is not None:
             residency.held = False
-        recorder.report = meter.report = acknowledging.report = report = drain(
+        recorder.report = meter.report = acknowledging.report = report = Drain(
             spec.name,
             source,
             work,
@@ -244,8 +253,8 @@ def run_drain(
             stop=stop,
             on_progress=progress,
             on_batch=counters.batch,
-            post=residency,
-        )
+            post=residency or Post(),
+        ).run()
         # Saved queries look for ERROR where a run fails.
         (log.error if report.went_wrong else log.info)("drain ended", **report.as_dict())
         if report.blown is not None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -153,62 +153,31 @@ class DrainLimits:
     outage_seconds: float = 0.0
 
 
-def drain(
-    name: str,
-    source: Source[D],
-    work: Work[D],
-    limits: DrainLimits,
-    *,
-    probe: Probe,
-    down: Health,
-    stop: StopSignal,
-    clock: Callable[[], float] = scheduling.monotonic,
-    on_progress: Callable[[DrainReport], None] | None = None,
-    on_batch: OnBatch | None = None,
-    post: Post | None = None,
-) -> DrainReport:
-    """Run one drain to its end and report. Blocks for at most `limits.max_seconds` and what is in flight then, or until
-    its `post` lets it end.
-
-    `probe` asks the dependencies before the first receive and during an outage; `down` names one whose breaker opened.
-    If `work` raises, the batch is halved until the delivery that it raises for is alone; that one is given back as a
-    defect. Several defects end the drain with the last one. An exception that no delivery can have caused (MemoryError,
-    OSError, ImportError) gives the whole batch back. A UsageError (access refused, a table that is missing) ends the
-    drain at once.
-    """
-    return _Drain(
-        DrainReport(name),
-        source,
-        work,
-        limits,
-        probe,
-        down,
-        stop,
-        clock,
-        on_progress,
-        on_batch,
-        post or Post(),
-    ).run()
-
-
 class _Settled(NamedTuple, Generic[D]):
     settlement: Settlement[D]
     seconds: float  # since its receive, the wait for a thread included
 
 
 @dataclass(slots=True, eq=False)
-class _Drain(Generic[D]):
-    report: DrainReport
+class Drain(Generic[D]):
+    """One drain, which runs once."""
+
+    name: str
     source: Source[D]
     work: Work[D]
     limits: DrainLimits
+    _: KW_ONLY
+    # It asks the dependencies before the first receive and during an outage.
     probe: Probe
-    down: Health  # the dependencies that are unavailable
+    # A dependency whose breaker opened.
+    down: Health
     stop: StopSignal
-    clock: Callable[[], float]
-    on_progress: Callable[[DrainReport], None] | None  # is called after each settled batch
-    on_batch: OnBatch | None
-    post: Post
+    clock: Callable[[], float] = scheduling.monotonic
+    # It is called after each settled batch.
+    on_progress: Callable[[DrainReport], None] = lambda _report: None
+    on_batch: OnBatch = lambda _counts, _seconds: None
+    post: Post = field(default_factory=Post)
+    report: DrainReport = field(init=False)
     defects: list[Exception] = field(default_factory=list)  # of all batches so far
     # When (by the clock) a receive last succeeded, or there was no room for one; and what has failed since.
     saw_at: float = 0.0
@@ -221,6 +190,15 @@ class _Drain(Generic[D]):
     flying: set[scheduling.Future[_Settled[D]]] = field(default_factory=set)
 
     def run(self) -> DrainReport:
+        """Run to the end and report. Blocks for at most `limits.max_seconds` and what is in flight then, or until its
+        `post` lets it end.
+
+        If `work` raises, the batch is halved until the delivery that it raises for is alone; that one is given back as
+        a defect. Several defects end the drain with the last one. An exception that no delivery can have caused
+        (MemoryError, OSError, ImportError) gives the whole batch back. A UsageError (access refused, a table that is
+        missing) ends the drain at once.
+        """
+        self.report = DrainReport(self.name)
         with self.post.steps.watched():
             return self._run()
 
@@ -355,14 +333,12 @@ class _Drain(Generic[D]):
             self.flying -= finished
             for future in finished:
                 self._add(*future.result())
-            if self.on_progress is not None:
-                self.on_progress(self.report)
+            self.on_progress(self.report)
 
     def _add(self, settlement: Settlement[D], seconds: float) -> None:
         self.report.counts.update(settlement.counts)
         self.report.blown = self.report.blown or settlement.blown
-        if self.on_batch is not None:
-            self.on_batch(settlement.counts, seconds)
+        self.on_batch(settlement.counts, seconds)
         self.report.lag.add_all(settlement.lags)
         self.report.batches.add(seconds)
         self.report.deliveries["acknowledged"] += len(settlement.done)

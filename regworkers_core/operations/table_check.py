@@ -28,6 +28,7 @@ from regworkers_core.domain.keys import EntryKey, is_selection_id, shown
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import TokenBucket
+from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.replication.reconcile.classify import (
     EntrySide,
@@ -192,7 +193,7 @@ def check_tables(
     runtime: Runtime,
     *,
     per_second: float,
-    on_progress: Callable[[int], None] = lambda _done: None,
+    on_progress: Progress = no_progress,
     on_phase: Callable[[str], None] = lambda _text: None,
 ) -> TableCheck:
     """Read all entries of the demand table and of the replica once, up to `per_second` of both together, and compare

@@ -20,12 +20,10 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import LeaseHolder
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.replication.backfill_run import (
-    BackfillProgress,
     BackfillRows,
     BackfillRun,
-    OnProgress,
     Parameters,
     Segment,
     SegmentReader,
@@ -33,7 +31,7 @@ from regworkers_core.replication.backfill_run import (
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
 
-__all__ = ["BackfillProgress", "BackfillReport", "backfill_status", "pause_backfill", "start_backfill"]
+__all__ = ["BackfillReport", "backfill_status", "pause_backfill", "start_backfill"]
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +97,7 @@ def start_backfill(
     dry_run: bool = False,
     only_resume: bool = False,
     stop: StopSignal | None = None,
-    on_progress: OnProgress = lambda _progress: None,
+    on_progress: Progress = no_progress,
     on_step: OnStep = no_step,
 ) -> BackfillReport:
     """Start the backfill of this id (default: the campaign's, or `all`), or resume it. One that is finished starts
@@ -254,7 +252,7 @@ def estimate_items(runtime: Runtime) -> int | None:
 
 
 def _count(
-    backfill_id: str, parameters: Parameters, reader: SegmentReader, stop: StopSignal, on_progress: OnProgress
+    backfill_id: str, parameters: Parameters, reader: SegmentReader, stop: StopSignal, on_progress: Progress
 ) -> BackfillReport:
     began = scheduling.monotonic()
     progress = [Segment(number) for number in range(parameters.segments)]
@@ -278,7 +276,7 @@ def _count(
                 done, pending = scheduling.wait(pending, timeout=0.2, return_when=scheduling.FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                on_progress(BackfillProgress(total(), parameters.estimate))
+                on_progress(total(), parameters.estimate)
         except BaseException:
             # The other threads end after their page.
             stop.set()

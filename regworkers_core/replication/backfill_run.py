@@ -12,7 +12,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Protocol
 
 import orjson
@@ -27,7 +27,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import Queue
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.observability.tracing import span
 from regworkers_core.replication.queue_keys import send_keys
 
@@ -204,17 +204,6 @@ Ended = Literal["finished", "paused", "stopped", "superseded"]
 Item = tuple[EntryKey, dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class BackfillProgress:
-    """Keys sent since the backfill began, and the expected number of them if known."""
-
-    sent: int
-    estimate: int | None
-
-
-OnProgress = Callable[[BackfillProgress], None]
-
-
 class TablePages(Protocol):
     """Consistent pages of the demand table."""
 
@@ -262,32 +251,33 @@ class SegmentReader:
         return replace(page, items=[item for item in page.items if not item[0].problem])
 
 
+@dataclass(eq=False)
 class BackfillRun:
-    """Holds `lease` while it runs; `bucket` makes the rate limit around an interruptible sleep."""
+    """One run of a backfill."""
 
-    def __init__(
-        self,
-        rows: BackfillRows,
-        lease: Lease,
-        parameters: Parameters,
-        reader: SegmentReader,
-        queue: Queue,
-        bucket: Callable[[Callable[[float], object]], TokenBucket],
-        *,
-        rate: float,
-        heartbeat_seconds: float,
-        clock: Callable[[], float] = scheduling.now,
-        on_progress: OnProgress = lambda _progress: None,
-        on_step: OnStep = no_step,
-    ) -> None:
-        self._rows, self._lease, self._parameters = rows, lease, parameters
-        self._reader, self._queue = reader, queue
+    rows: BackfillRows
+    # It is held while the run works.
+    lease: Lease
+    parameters: Parameters
+    reader: SegmentReader
+    queue: Queue
+    # Makes the rate limit around an interruptible sleep.
+    bucket: Callable[[Callable[[float], object]], TokenBucket]
+    _: KW_ONLY
+    rate: float  # items a second
+    heartbeat_seconds: float
+    clock: Callable[[], float] = scheduling.now
+    # It gets the keys sent since the backfill began, and the expected number of them if known.
+    on_progress: Progress = no_progress
+    on_step: OnStep = no_step
+
+    def __post_init__(self) -> None:
         self._halt = scheduling.event()
-        self._bucket = bucket(self._halt.wait)
-        self._chunk = _chunk_size(rate / parameters.segments)
-        self._heartbeat = heartbeat_seconds
-        self._clock, self._on_progress, self._on_step = clock, on_progress, on_step
-        self._correlation_id = fit_correlation_id(f"backfill-{rows.id}") or f"backfill-{uuid.uuid4().hex}"
+        self._bucket = self.bucket(self._halt.wait)
+        self._chunk = _chunk_size(self.rate / self.parameters.segments)
+        self._correlation_id = (
+            fit_correlation_id(f"backfill-{self.rows.id}") or f"backfill-{uuid.uuid4().hex}"
+        )
         self._segments: list[Segment] = []
         self._sent_before = 0
 
@@ -299,12 +289,12 @@ class BackfillRun:
     @span("backfill")
     def run(self, stop: StopSignal, *, afresh: bool) -> Ended:
         """To the end, or until a stop signal, a pause or another run ends it. Raises TransientFailure."""
-        with self._lease:
+        with self.lease:
             try:
                 # The old positions are removed before the new round is stored: a kill in between starts afresh again.
-                self._segments = self._rows.claim(self._lease.token, self._parameters.segments, afresh=afresh)
+                self._segments = self.rows.claim(self.lease.token, self.parameters.segments, afresh=afresh)
                 self._sent_before = sum(segment.sent for segment in self._segments)
-                self._rows.want("running")
+                self.rows.want("running")
                 self._announce("running")
                 ended = self._work(stop)
             except BackfillSuperseded:
@@ -318,7 +308,7 @@ class BackfillRun:
 
     def _work(self, stop: StopSignal) -> Ended:
         ended: Ended = "finished"
-        beat_at = scheduling.monotonic() + self._heartbeat
+        beat_at = scheduling.monotonic() + self.heartbeat_seconds
         unfinished = [segment for segment in self._segments if not segment.finished]
         with scheduling.pool(len(self._segments), "backfill") as pool:
             pending = {pool.submit(self._segment, segment) for segment in unfinished}
@@ -335,7 +325,7 @@ class BackfillRun:
                         self._halt.set()
                     if scheduling.monotonic() >= beat_at:
                         self._announce("running")
-                        beat_at = scheduling.monotonic() + self._heartbeat
+                        beat_at = scheduling.monotonic() + self.heartbeat_seconds
             finally:
                 self._halt.set()
         return "finished" if all(segment.finished for segment in self._segments) else ended
@@ -345,20 +335,20 @@ class BackfillRun:
             return "stopped"
         # If it could not be read, it is not paused: the next check reads it again.
         with suppress(TransientFailure):
-            if self._rows.pause_wanted():
+            if self.rows.pause_wanted():
                 return "paused"
         return None
 
     def _segment(self, segment: Segment) -> None:
         while not self._halt.is_set():
-            page = self._reader.page(self._parameters, segment.number, segment.last_key)
+            page = self.reader.page(self.parameters, segment.number, segment.last_key)
             runs = list(self._chunks(page.items))
             for index, run in enumerate(runs):
                 if not self._bucket.take(len(run)) or self._halt.is_set():
                     return
                 items = [ReplicationItem(key, Op.UPSERT, lenient_order(item)) for key, item in run]
-                send_keys(self._queue, items, self._correlation_id)
-                self._on_step("backfill.after_send")
+                send_keys(self.queue, items, self._correlation_id)
+                self.on_step("backfill.after_send")
                 is_last = index == len(runs) - 1
                 segment = self._advance(segment, len(run), page.next_key if is_last else _table_key(run[-1]))
             if not runs:
@@ -369,7 +359,7 @@ class BackfillRun:
 
     def _advance(self, before: Segment, sent: int, last_key: Mapping[str, Any] | None) -> Segment:
         segment = Segment(before.number, last_key, before.sent + sent, finished=last_key is None)
-        self._rows.save(segment)
+        self.rows.save(segment)
         self._segments[segment.number] = segment
         return segment
 
@@ -379,12 +369,12 @@ class BackfillRun:
 
     def _report(self) -> None:
         sent = sum(segment.sent for segment in self._segments)
-        self._on_progress(BackfillProgress(sent, self._parameters.estimate))
+        self.on_progress(sent, self.parameters.estimate)
 
     def _announce(self, state: RunState) -> None:
         """Store the state, which renews the lease. Raises Superseded."""
         try:
-            held = self._lease.save(self._parameters.as_state(state, iso(self._clock())))
+            held = self.lease.save(self.parameters.as_state(state, iso(self.clock())))
         except TransientFailure:
             # One beat may fail; a lease that expires meanwhile shows at the next write.
             return

@@ -9,7 +9,8 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -33,7 +34,7 @@ from regworkers_core.engine.queue import (
     Received,
     SendFailure,
 )
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.replication.backfill import estimate_items
 from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_replica, of_source
 from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, PairProgress
@@ -67,34 +68,34 @@ class _Found:
         return self.counts.total()
 
 
+@dataclass(eq=False)
 class Replay:
-    """`batch` entries at a time, `concurrency` batches at once; at most `most` entries (None: all)."""
+    """All entries of the source, saved once more into another replica."""
 
-    def __init__(
-        self,
-        table: SourceReads,
-        replica: Replica,
-        comparison: Comparison,
-        bucket: TokenBucket,
-        *,
-        batch: int,
-        concurrency: int,
-        most: int | None,
-        run_id: str,
-        clock: Callable[[], float],
-        on_progress: Callable[[int], None],
-    ) -> None:
-        self._table, self._bucket = table, bucket
-        self._batch, self._concurrency, self._most = batch, concurrency, most
-        self._on_progress = on_progress
+    table: SourceReads
+    replica: Replica
+    comparison: Comparison
+    bucket: TokenBucket
+    _: KW_ONLY
+    # Entries at a time.
+    batch: int
+    # Batches at once.
+    concurrency: int
+    # The most entries; None: all.
+    most: int | None
+    run_id: str
+    clock: Callable[[], float]
+    on_progress: Progress
+
+    def __post_init__(self) -> None:
         self._saver = Saver(
-            _Recording(table, comparison),
-            replica,
+            _Recording(self.table, self.comparison),
+            self.replica,
             _EveryCampaign(),
             _Nowhere(),
             EventQueue(_Nowhere(), sign=lambda _body: ""),
-            run_id=run_id,
-            clock=clock,
+            run_id=self.run_id,
+            clock=self.clock,
             # The trace of an entry has what happened to it, and a drill is none of that.
             traced=False,
         )
@@ -110,15 +111,15 @@ class Replay:
                 counts, refused = future.result()
                 done.counts.update(counts)
                 done.refused_example = done.refused_example or refused
-            self._on_progress(done.read)
+            self.on_progress(done.read)
 
         listed = self._listed()
-        with scheduling.pool(self._concurrency, "drill") as pool:
+        with scheduling.pool(self.concurrency, "drill") as pool:
             try:
-                while not stop.is_set and (keys := list(islice(listed, self._batch))):
-                    if not self._bucket.take(len(keys)):
+                while not stop.is_set and (keys := list(islice(listed, self.batch))):
+                    if not self.bucket.take(len(keys)):
                         break
-                    if len(pending) >= self._concurrency:
+                    if len(pending) >= self.concurrency:
                         finished, pending = scheduling.wait(pending, return_when=scheduling.FIRST_COMPLETED)
                         settle(finished)
                     pending.add(pool.submit(self._save, keys))
@@ -129,8 +130,8 @@ class Replay:
             settle(finished)
 
     def _listed(self) -> Iterator[EntryKey]:
-        keys = (key for page in self._table.pages(None) for key, _item in page.items)
-        return islice(keys, self._most)
+        keys = (key for page in self.table.pages(None) for key, _item in page.items)
+        return islice(keys, self.most)
 
     def _save(self, keys: Sequence[EntryKey]) -> _Outcomes:
         # No message names such a key, so no save handles it.
@@ -208,7 +209,7 @@ def recovery_drill(
     *,
     most: int | None = None,
     stop: StopSignal | None = None,
-    on_progress: Callable[[int, int | None], None] = lambda _done, _all: None,
+    on_progress: Progress = no_progress,
     on_phase: Callable[[str], None] = lambda _text: None,
     on_step: OnStep = no_step,
 ) -> DrillResult:
@@ -223,7 +224,9 @@ def recovery_drill(
     try:
         total = estimate_items(runtime)
         with runtime.operator_actions.recorded("drill recovery", scratch.name, {"most": most}) as noted:
-            _drill(runtime, scratch, found, most, stop, total, on_progress, on_phase, on_step)
+            expected = total if most is None or (total is not None and total < most) else most
+            on_progress = partial(on_progress, total=expected)
+            _drill(runtime, scratch, found, most, stop, on_progress, on_phase, on_step)
             noted |= {"read": found.read, "differences": found.differences.total()}
     except TransientFailure as failure:
         found.ended, found.unavailable = "dependency_down", failure.dependency
@@ -257,14 +260,11 @@ def _drill(
     found: _Found,
     most: int | None,
     stop: StopSignal,
-    total: int | None,
-    on_progress: Callable[[int, int | None], None],
+    on_progress: Progress,
     on_phase: Callable[[str], None],
     on_step: OnStep,
 ) -> None:
-    settings, expected = runtime.settings, total
-    if most is not None:
-        expected = most if total is None else min(most, total)
+    settings = runtime.settings
     collection = scratch.make()
     try:
         replica = Replica(collection, runtime.dependency("mongo"))
@@ -281,7 +281,7 @@ def _drill(
                 most=most,
                 run_id=f"drill-{uuid.uuid4().hex[:12]}",
                 clock=runtime.clock,
-                on_progress=lambda done: on_progress(done, expected),
+                on_progress=on_progress,
             )
             try:
                 replay.run(stop, found)

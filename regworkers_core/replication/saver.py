@@ -7,6 +7,7 @@ so a crash between any two of them costs a repeat and nothing else. Entries of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -72,39 +73,30 @@ def _not_confirmed(failure: SendFailure) -> Failure:
     return TransientFailure(QUEUE_SERVICE, f"event not confirmed: {failure.error}")
 
 
+@dataclass(eq=False)
 class Saver:
-    """The save steps, and the drain's `Handler[ReplicationItem]` over them; shared by all its threads. `run_id` is
-    stored with each state. `traced`: what becomes of each entry is logged with its correlation id.
-    """
+    """The save steps, and the drain's `Handler[ReplicationItem]` over them; shared by all its threads."""
 
     kind = MessageType.REPLICATE
     seal = None
 
-    def __init__(
-        self,
-        table: DemandReads,
-        replica: Replica,
-        campaigns: KnownCampaigns,
-        replication: Queue,
-        events: EventQueue,
-        *,
-        dead_letters: OpenDeadLetters | None = None,
-        second_look: SecondLook | None = None,
-        run_id: str,
-        clock: Callable[[], float] = scheduling.now,
-        on_step: OnStep = no_step,
-        traced: bool = True,
-    ) -> None:
-        self._traced = traced
-        self._table = table
-        self._replica = replica
-        self._campaigns = campaigns
-        self._replication = replication
-        self._events = events
-        self._dead_letters, self._second_look = dead_letters, second_look
-        self._run_id = run_id
-        self._clock = clock
-        self._on_step = on_step
+    table: DemandReads
+    replica: Replica
+    campaigns: KnownCampaigns
+    # The queue of its own messages.
+    replication: Queue
+    events: EventQueue
+    _: KW_ONLY
+    dead_letters: OpenDeadLetters | None = None
+    second_look: SecondLook | None = None
+    # It is stored with each state.
+    run_id: str
+    clock: Callable[[], float] = scheduling.now
+    on_step: OnStep = no_step
+    # What becomes of each entry is logged with its correlation id.
+    traced: bool = True
+
+    def __post_init__(self) -> None:
         self._campaign_memory: dict[str, tuple[bool, float]] = {}
 
     def parse(self, raw: object) -> ReplicationItem:
@@ -135,27 +127,27 @@ class Saver:
         if personal := sum(is_personal(key.entry_id) for key in entries):
             saved.counts["personal_id"] += personal
             log.warning("entry ids are mail addresses or phone numbers", count=personal)
-        at = iso(self._clock())
-        effects = self._replica.apply(writes, at=at, run_id=self._run_id) if writes else {}
-        self._on_step("save.after_write")
+        at = iso(self.clock())
+        effects = self.replica.apply(writes, at=at, run_id=self.run_id) if writes else {}
+        self.on_step("save.after_write")
         for write in writes:
             self._note_outcome(write, effects[write.key], entries.get(write.key), saved)
         healed = self._read_again(effects, entries, saved)
         self._remove_again(writes, saved)
         self._publish(writes, effects, entries, wanted, at, saved)
-        self._on_step("save.after_event")
+        self.on_step("save.after_event")
         self._clear(entries, effects, healed, at, saved)
-        self._on_step("save.after_clear")
+        self.on_step("save.after_clear")
         self._close_dead_letters(writes, effects, saved)
-        if self._second_look is not None:
+        if self.second_look is not None:
             wrote = (Effect.APPLIED, Effect.HEALED)
-            self._second_look.note([each for each in writes if effects[each.key] in wrote])
-            saved.counts.update(self._second_look.counts())
+            self.second_look.note([each for each in writes if effects[each.key] in wrote])
+            saved.counts.update(self.second_look.counts())
         for key, outcome in saved.outcomes.items():
             if isinstance(outcome, TransientFailure):
                 # This entry alone is repeated, and not the others of its message.
                 saved.outcomes[key] = LeftOver.of(outcome)
-        if self._traced and wants_entries():
+        if self.traced and wants_entries():
             self._log(wanted, entries, saved)
         return saved
 
@@ -175,7 +167,7 @@ class Saver:
             entries_passed("entry saved", some, outcome=outcome)
 
     def _read(self, wanted: Mapping[EntryKey, KeyRequest], saved: Handled) -> StatesToSave:
-        states = states_to_save(wanted, self._table.get(list(wanted)) if wanted else {})
+        states = states_to_save(wanted, self.table.get(list(wanted)) if wanted else {})
         for key, (subject, failure) in states.refused.items():
             # The dead letter holds for the state of the table, whatever order the message names.
             saved.outcomes[key], saved.subjects[key] = failure, subject
@@ -195,7 +187,7 @@ class Saver:
             # A repair or a backfill saves old states whose flag was cleared long ago: that is not lag.
             fresh = effect is Effect.APPLIED and entry is not None and entry.needs_replication
             if fresh and updated_at is not None:
-                saved.lags.append(self._clock() - updated_at)
+                saved.lags.append(self.clock() - updated_at)
         else:
             saved.outcomes[write.key] = _COUNTED_AS.get(effect, effect).value
 
@@ -212,10 +204,10 @@ class Saver:
         if not stale:
             return
         try:
-            live = {key: seen for key, seen in self._replica.get(stale).items() if seen.deleted_at is None}
+            live = {key: seen for key, seen in self.replica.get(stale).items() if seen.deleted_at is None}
             if live:
                 items = [ReplicationItem(key, Op.REMOVE, seen.order) for key, seen in live.items()]
-                send_keys(self._replication, items)
+                send_keys(self.replication, items)
         except TransientFailure as failure:
             saved.outcomes.update(dict.fromkeys(stale, failure))
         else:
@@ -237,7 +229,7 @@ class Saver:
             return []
         changed = set(again)
         try:
-            now = self._table.get(again)
+            now = self.table.get(again)
             changed = {key for key in again if not _is_still(entries.get(key), now.get(key))}
         except TransientFailure as failure:
             log.warning("states not read again", dependency=failure.dependency, error=failure.error)
@@ -276,7 +268,7 @@ class Saver:
             )
         if not events:
             return
-        for index, failure in self._events.send(events).items():
+        for index, failure in self.events.send(events).items():
             saved.outcomes[due[index]] = _not_confirmed(failure)
         saved.counts["events"] += len(events)
 
@@ -300,7 +292,7 @@ class Saver:
             and key not in left_alone
             and not isinstance(saved.outcomes[key], Failure)
         ]
-        changed, failed = self._table.clear_flags(clearable, at) if clearable else ([], [])
+        changed, failed = self.table.clear_flags(clearable, at) if clearable else ([], [])
         for entry, failure in failed:
             saved.outcomes[entry.key] = failure
         saved.counts["cleared"] += len(clearable) - len(changed) - len(failed)
@@ -315,7 +307,7 @@ class Saver:
         """
         try:
             send_keys(
-                self._replication, [ReplicationItem(entry.key, Op.REMOVE, entry.order) for entry in entries]
+                self.replication, [ReplicationItem(entry.key, Op.REMOVE, entry.order) for entry in entries]
             )
         except TransientFailure as failure:
             for entry in entries:
@@ -326,7 +318,7 @@ class Saver:
         self, writes: Sequence[Write], effects: Mapping[EntryKey, Effect | Failure], saved: Handled
     ) -> None:
         """The state that could not be saved before is saved now, or a newer one is."""
-        if self._dead_letters is None:
+        if self.dead_letters is None:
             return
         failed = [key for key, outcome in saved.outcomes.items() if isinstance(outcome, Failure)]
         stored = {
@@ -335,16 +327,16 @@ class Saver:
             if effects[write.key] is not Effect.RESURRECTED
             and not isinstance(saved.outcomes[write.key], Failure)
         }
-        self._dead_letters.expect(failed)
-        saved.counts["letters_closed"] += self._dead_letters.close(stored)
+        self.dead_letters.expect(failed)
+        saved.counts["letters_closed"] += self.dead_letters.close(stored)
 
     def _count_unknown_campaigns(self, entries: Mapping[EntryKey, Entry], saved: Handled) -> None:
         """Entries of an unknown campaign are saved all the same, and counted."""
-        now = self._clock()
+        now = self.clock()
         ids = {key.campaign_id for key in entries}
         ask = {id_ for id_ in ids if self._campaign_memory.get(id_, (False, 0.0))[1] <= now}
         if ask:
-            known = self._campaigns.known(ask)
+            known = self.campaigns.known(ask)
             expires = now + _CAMPAIGN_MEMORY_SECONDS
             self._campaign_memory.update((id_, (id_ in known, expires)) for id_ in ask)
         unknown = {id_ for id_ in ids if not self._campaign_memory[id_][0]}

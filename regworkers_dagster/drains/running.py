@@ -11,7 +11,7 @@ from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError, TransientFailure
 from regworkers_core.drains.heartbeat import PeriodicWriter
-from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
+from regworkers_core.drains.runner import DrainSpec, Life, drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport, Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
@@ -142,7 +142,7 @@ def drained(
             limits,
             stop=stop,
             run_id=context.run.run_id,
-            resident=config.resident,
+            life=Life(config.resident),
             on_progress=progress,
         )
     if not report.began:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.drain import DrainLimits, Post, Settlement, drain
+from regworkers_core.engine.drain import Drain, DrainLimits, Post, Settlement
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
 from regworkers_core.engine.stop import StopSignal
@@ -105,14 +105,14 @@ def run_fake(
     stop: StopSignal | None = None,
     probe: Callable[..., str | None] = lambda *_names: None,
     down: Callable[[], str | None] = lambda: None,
-    on_progress: Callable[[DrainReport], None] | None = None,
+    on_progress: Callable[[DrainReport], None] = lambda _report: None,
     post: Post | None = None,
 ) -> DrainReport:
     """One drain over fakes, to idle unless something ends it before."""
     limits = limits or DrainLimits(
         idle_seconds=3.0, max_seconds=1e9, concurrency=2, prefetch=1, heartbeat_seconds=3600, pause_seconds=0
     )
-    return drain(
+    return Drain(
         "fake",
         source,
         work,
@@ -122,8 +122,8 @@ def run_fake(
         stop=stop or StopSignal(),
         clock=source.clock,
         on_progress=on_progress,
-        post=post,
-    )
+        post=post or Post(),
+    ).run()
 
 
 def message(number: int) -> Received:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.drains.runner import Life, drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.settings import Settings, settings_of
 from tests.simulation.platform import attributes, stamp
@@ -236,7 +236,7 @@ class Lag:
     def _run(self, name: str, process: Process, stop: StopSignal) -> None:
         runtime, spec = self.world.runtime(process), SPECS[name].spec
         limits = drain_limits(runtime.settings, spec, idle_seconds=math.inf, max_seconds=math.inf)
-        run_drain(runtime, spec, limits, stop=stop, run_id=process.name, resident=True)
+        run_drain(runtime, spec, limits, stop=stop, run_id=process.name, life=Life(resident=True))
 
     def _hand_over(self) -> None:
         """As a new version does: one more starts, then the one that works is asked to end."""

@@ -13,7 +13,7 @@ from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import entry_documents
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.residency import Sight
-from regworkers_core.engine.drain import _Drain
+from regworkers_core.engine.drain import Drain
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.replication.enqueue import held_shards
 from regworkers_core.replication.saver import Saver
@@ -49,7 +49,7 @@ def acknowledged_before_the_write(patch: pytest.MonkeyPatch) -> None:
 
 def records_acknowledged_before_they_are_sent(patch: pytest.MonkeyPatch) -> None:
     """Stream records are acknowledged before their message is sent."""
-    process = _Drain._process
+    process = Drain._process
 
     def early(self: Any, batch: Sequence[Any], received_at: float) -> Any:
         if self.report.name == "enqueue":
@@ -57,7 +57,7 @@ def records_acknowledged_before_they_are_sent(patch: pytest.MonkeyPatch) -> None
                 self.source.acknowledge(batch)
         return process(self, batch, received_at)
 
-    patch.setattr(_Drain, "_process", early)
+    patch.setattr(Drain, "_process", early)
 
 
 def no_version_guard(patch: pytest.MonkeyPatch) -> None:

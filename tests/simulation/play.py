@@ -17,7 +17,7 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.residency import STANDBY, WORKING
-from regworkers_core.drains.runner import DrainSpec, code_version, drain_limits, run_drain
+from regworkers_core.drains.runner import DrainSpec, Life, code_version, drain_limits, run_drain
 from regworkers_core.engine.defects import store_fuse
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
@@ -188,7 +188,7 @@ class Play:
         resident = self.plan.residents and spec.residents
         try:
             report = run_drain(
-                runtime, spec, limits, stop=stop, run_id=process.name, resident=resident, patient=resident
+                runtime, spec, limits, stop=stop, run_id=process.name, life=Life(resident, patient=resident)
             )
         except UsageError as refusal:
             # As the sensors know before they start one.

@@ -22,7 +22,7 @@ from typing import Any
 import dagster as dg
 
 from regworkers_core.adapters.aws.clients import AwsClients
-from regworkers_core.drains import runner
+from regworkers_core.engine.drain import Drain
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.pods import duty_of, tags_of_jobs
@@ -171,13 +171,13 @@ def install() -> None:
 
     # What a job reads in parallel is the job's.
     threading.Thread.start = started  # type: ignore[method-assign]
-    drain = runner.drain
+    run = Drain.run
 
-    def known(name: str, *arguments: Any, **options: Any) -> Any:
-        with running(name):
-            return drain(name, *arguments, **options)
+    def known(drain: Drain[Any]) -> Any:
+        with running(drain.name):
+            return run(drain)
 
-    runner.drain = known
+    Drain.run = known  # type: ignore[method-assign]
     execute = dg.JobDefinition.execute_in_process
 
     def executed(job: dg.JobDefinition, *arguments: Any, **options: Any) -> Any:

@@ -145,7 +145,7 @@ def _open_campaign(runtime: Runtime, expected: dict[str, Any]) -> None:
         rate=8.0,
         backfill_id="before",
         stop=stop,
-        on_progress=lambda _progress: stop.set(),
+        on_progress=lambda *_: stop.set(),
     )
     assert report.ended == "stopped" and report.sent < 12, report.as_dict()
     expected["backfill"] = report.sent

@@ -146,7 +146,7 @@ def _item(row: LeaseRow) -> dict[str, Any]:
 
 
 def _row(item: Mapping[str, Any]) -> LeaseRow:
-    # By hand, for a table of many shards has thousands of rows, which every process reads again and again.
+    # No deserializer: a table of many shards has thousands of rows, which every process reads again and again.
     return LeaseRow(
         key=LeaseKey(item["PK"]["S"], item["SK"]["S"]),
         owner=item.get("owner", _NO_TEXT)["S"],

@@ -28,7 +28,7 @@ from regworkers_core.analytics.archive.rows import Damaged, EventRow, other_body
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseBusy, held_lease
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.observability.tracing import span
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ArchiveSettings
@@ -117,7 +117,7 @@ def archive_events(
     stop: StopSignal | None = None,
     open_log: Callable[[], AbstractContextManager[Log]] | None = None,
     on_step: OnStep = no_step,
-    on_progress: Callable[[ArchiveReport], None] = lambda _report: None,
+    on_progress: Progress = no_progress,
 ) -> ArchiveReport:
     """Archive the events of the topics. One run at a time: a second one ends `busy` and does nothing.
 
@@ -182,7 +182,7 @@ class Archiver:
     holds: Callable[[], bool] = lambda: True  # whether it still does
     now: Callable[[], float] = scheduling.now  # epoch seconds
     on_step: OnStep = no_step
-    on_progress: Callable[[ArchiveReport], None] = lambda _report: None
+    on_progress: Progress = no_progress
     known: KnownIds = field(init=False)
     compaction: Compaction = field(init=False)
 
@@ -284,7 +284,7 @@ class Archiver:
         report.repeats += repeats
         report.damaged += len(damaged)
         report.rows = self.ledger.manifest.rows
-        self.on_progress(report)
+        self.on_progress(report.read)
 
     def _close(self) -> None:
         """Compact what is due while there is time, delete replaced files, and close the manifest."""

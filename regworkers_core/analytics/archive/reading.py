@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from regworkers_core.analytics.archive.rows import DIGEST_BYTES, SCHEMA
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.runtime import Runtime
 
 
@@ -144,7 +145,7 @@ def verify(
     objects: ObjectStore,
     *,
     memory_mib: int,
-    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+    on_progress: Progress = no_progress,
 ) -> Verified:
     """Read every file of the archive once, in constant memory; a temporary folder takes 17 bytes per event. Raises
     TransientFailure.
@@ -176,7 +177,7 @@ def _stage(
     manifest: ArchiveManifest,
     database: duckdb.DuckDBPyConnection,
     folder: Path,
-    on_progress: Callable[[int, int], None],
+    on_progress: Progress,
 ) -> int:
     """Load one file after the other; return the number of missing files."""
     missing, path = 0, folder / "file.parquet"
@@ -224,7 +225,7 @@ def fetch(
     objects: ObjectStore,
     folder: Path,
     wanted: EventFilter | None = None,
-    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+    on_progress: Progress = no_progress,
 ) -> list[Path]:
     """Copy the wanted files into `folder`, in `date=.../type=...` as on S3, and return their paths. Files that exist
     are not copied again; files that the archive replaced are deleted. Raises TransientFailure.

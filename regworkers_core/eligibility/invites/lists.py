@@ -35,7 +35,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.request import MAX_ID, is_blank, text_problem
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.runtime import Runtime
 
 # A row may have further columns, which are not read.
@@ -184,7 +184,7 @@ class Hooks:
     """Callbacks for progress, and how the caller ends the work early."""
 
     stop: StopSignal | None = None
-    on_progress: Callable[[ListReport], None] = lambda _report: None
+    on_progress: Progress = no_progress
     on_step: OnStep = no_step
 
     @property
@@ -213,7 +213,7 @@ def work_off(
     def settle(most: int) -> None:
         while len(running) > most:
             report.outcomes += running.popleft().result()
-            hooks.on_progress(report)
+            hooks.on_progress(report.lines, unit="lines")
             hooks.on_step("invites.after_batch")
 
     with RejectsFile(rejects) as rejected, FirstSeen() as seen, scheduling.pool(threads, "invites") as pool:

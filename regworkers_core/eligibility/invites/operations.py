@@ -5,6 +5,7 @@ config, log or metadata has one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -168,7 +169,7 @@ def count(call: Call, given: CountInvites) -> Report:
     """Count valid invites, and expired ones that DynamoDB still has."""
     types = (InviteType(given.type),) if given.type else tuple(InviteType)
     campaign_id, counts = count_invites(
-        call.runtime, given.campaign_id, types, lambda seen: call.face.progress(seen, unit="invites")
+        call.runtime, given.campaign_id, types, partial(call.face.progress, unit="invites")
     )
     lines = [(each.type, each.valid, each.expired) for each in counts]
     return Report(
@@ -222,7 +223,7 @@ def remove(call: Call, given: RemoveInvites) -> Report:
 
 
 def _hooks(call: Call) -> Hooks:
-    return Hooks(stop=call.stop, on_progress=lambda report: call.face.progress(report.lines, unit="lines"))
+    return Hooks(stop=call.stop, on_progress=call.face.progress)
 
 
 def _rejects_of(file: Path | str) -> Path:

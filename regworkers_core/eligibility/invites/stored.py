@@ -43,6 +43,7 @@ from regworkers_core.eligibility.invites.terms import (
     default_ttl,
 )
 from regworkers_core.engine.leases import Lease, LeaseHolder
+from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.runtime import Runtime
 
 ADDED, KNOWN, RENEWED, SHORTENED = UPLOAD_OUTCOMES = ("added", "known", "renewed", "shortened")
@@ -290,7 +291,7 @@ def count_invites(
     runtime: Runtime,
     slug_or_id: str,
     types: Sequence[InviteType] = tuple(InviteType),
-    on_progress: Callable[[int], None] = lambda _seen: None,
+    on_progress: Progress = no_progress,
 ) -> Counted:
     """Count the invites of each type that are valid and expired now, page by page. Raises UsageError for an unknown
     campaign.

@@ -221,7 +221,7 @@ def by_correlation_id(correlation_id: str) -> str:
 
 
 def saved_queries(settings: Settings) -> dict[str, str]:
-    """By name, the queries of the operations manual, with its limits, and one that counts; a folder for each
+    """The queries of the operations manual by name, with its limits, and one that counts; a folder for each
     environment.
 
     Our lines have no `@duration` as Lambda's do: batches, slow calls and checks log `durationMs`.

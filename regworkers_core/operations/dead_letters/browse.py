@@ -22,6 +22,7 @@ from fairdraw import scheduling
 from fairdraw.documents import as_document
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.queue import Queue, Received
+from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.verdict import Assess, Assessed
 from regworkers_core.runtime import Runtime
@@ -42,7 +43,6 @@ _TOO_MANY_IN_FLIGHT = "OverLimit"
 _LIST_BATCH = 50
 
 # Messages read so far, and about how many there are.
-OnProgress = Callable[[int, int], None]
 
 
 class Ended(StrEnum):
@@ -58,10 +58,6 @@ class Ended(StrEnum):
 def never() -> bool:
     """The default of every `stopped`."""
     return False
-
-
-def no_progress(_done: int, _expected: int) -> None:
-    """The default of every `on_progress`."""
 
 
 class QueueBrowser:
@@ -213,7 +209,7 @@ def matching(
     queue: DeadQueue,
     choice: Choice,
     now: float,
-    on_progress: OnProgress = no_progress,
+    on_progress: Progress = no_progress,
 ) -> Iterator[list[DeadMessage]]:
     """The chosen messages of each batch; a list may be empty."""
     for batch in browser.batches():

@@ -15,13 +15,12 @@ from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.dead_letters.audit import DLQ, close_moved, close_settled, working
 from regworkers_core.operations.dead_letters.browse import (
-    OnProgress,
     Seen,
     matching,
     never,
-    no_progress,
     open_browser,
 )
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
@@ -243,7 +242,7 @@ def export(
     *,
     who: str = "",
     stopped: Callable[[], bool] = never,
-    on_progress: OnProgress = no_progress,
+    on_progress: Progress = no_progress,
 ) -> ExportReport:
     """Write JSON lines to the file `to`, or for `s3` to the artefacts' bucket below `dead-letters/exports/`. A file
     appears only when it is complete. Raises UsageError if it cannot be written.

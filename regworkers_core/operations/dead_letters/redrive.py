@@ -18,15 +18,13 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.defects import hold_of
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.flows import DRAIN_OF
 from regworkers_core.operations.dead_letters.audit import Working, close_moved, close_settled, working
 from regworkers_core.operations.dead_letters.browse import (
     Ended,
-    OnProgress,
     QueueBrowser,
     matching,
-    no_progress,
     open_browser,
 )
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
@@ -61,7 +59,7 @@ class Callbacks:
     """
 
     stop: StopSignal = field(default_factory=StopSignal)
-    on_progress: OnProgress = no_progress
+    on_progress: Progress = no_progress
     on_phase: Callable[[str], None] = lambda _text: None
     on_step: OnStep = no_step
 
@@ -301,7 +299,7 @@ class _Redrive:
     def _matching(
         self,
         browser: QueueBrowser,
-        on_progress: OnProgress = no_progress,
+        on_progress: Progress = no_progress,
         held: Callable[[int], None] = lambda _number: None,
     ) -> Iterator[list[DeadMessage]]:
         """What the choice matches and lets be sent; `held` gets the number of the others."""

@@ -13,12 +13,11 @@ from fairdraw.documents import as_document
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.dead_letters.browse import (
-    OnProgress,
     Seen,
     matching,
     never,
-    no_progress,
     open_browser,
 )
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
@@ -239,7 +238,7 @@ def count_causes(
     *,
     assess: Assess | None = None,
     stopped: Callable[[], bool] = never,
-    on_progress: OnProgress = no_progress,
+    on_progress: Progress = no_progress,
 ) -> tuple[Causes, Seen]:
     """Causes with their trends; with `assess` also the verdict on every message."""
     causes, seen, now = Causes(), Seen(), runtime.clock()

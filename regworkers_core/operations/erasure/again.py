@@ -10,14 +10,13 @@ from typing import Any
 
 from regworkers_core.domain.entry import is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, Progress, no_progress, no_step
 from regworkers_core.operations.erasure.erase import Eraser, ErasureReport, OnPhase
 from regworkers_core.operations.erasure.facts import ErasureLedger
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.runtime import Runtime
 
 LISTED = 1000
-OnProgress = Callable[[int], None]
 
 
 @dataclass(slots=True)
@@ -73,7 +72,7 @@ class AgainReport:
 class ErasureHooks:
     """`on_progress` gets the number of entries that were read so far."""
 
-    on_progress: OnProgress = lambda _seen: None
+    on_progress: Progress = no_progress
     on_phase: OnPhase = lambda _text: None
     on_step: OnStep = no_step
 

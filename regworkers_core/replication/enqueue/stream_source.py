@@ -7,6 +7,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 
 import structlog
@@ -63,40 +64,41 @@ def idle_pause(pace: StreamSettings, shards: int) -> float:
     )
 
 
+@dataclass(eq=False)
 class StreamSource:
-    """The stream as `engine.drain.Source[StreamRecord]`. `owner` is unique to this start; `sleep` is a bounded wait
-    that a stop signal may cut short; `on_step` gets `enqueue.before_checkpoint` before each checkpoint is written.
-    Shards are listed in the `background`; reading goes on with the known ones however the listing ends. Several are
-    read at once, each in a thread; none waits for another.
+    """The stream as `engine.drain.Source[StreamRecord]`. Several shards are read at once, each in a thread; none waits
+    for another.
     """
 
-    def __init__(
-        self,
-        streams: Streams,
-        table: LeaseTable,
-        limits: EnqueueSettings,
-        pace: StreamSettings,
-        *,
-        owner: str,
-        clock: Callable[[], float] = scheduling.monotonic,
-        sleep: Callable[[float], object] = scheduling.sleep,
-        on_step: OnStep = no_step,
-        background: Background | None = None,
-    ) -> None:
-        self._streams, self._limits, self._pace = streams, limits, pace
-        self._window = max(1, int(pace.reads_per_second))
-        self._clock, self._sleep, self._on_step = clock, sleep, on_step
-        self._background = Background("shard-discovery") if background is None else background
+    streams: Streams
+    table: LeaseTable
+    limits: EnqueueSettings
+    # How often it reads.
+    pace: StreamSettings
+    _: KW_ONLY
+    # It is unique to this start.
+    owner: str
+    clock: Callable[[], float] = scheduling.monotonic
+    # A bounded wait that a stop signal may cut short.
+    sleep: Callable[[float], object] = scheduling.sleep
+    # It gets `enqueue.before_checkpoint` before each checkpoint is written.
+    on_step: OnStep = no_step
+    # Shards are listed there; reading goes on with the known ones however the listing ends.
+    background: Background = field(default_factory=lambda: Background("shard-discovery"))
+
+    def __post_init__(self) -> None:
+        self._window = max(1, int(self.pace.reads_per_second))
+        lease_seconds = self.limits.lease_seconds
         self._discovery = ShardDiscovery(
-            streams, table, owner=owner, lease_seconds=limits.lease_seconds, clock=clock
+            self.streams, self.table, owner=self.owner, lease_seconds=lease_seconds, clock=self.clock
         )
         self._leases = ShardLeases(
-            streams.table_name,
-            table,
+            self.streams.table_name,
+            self.table,
             self._discovery,
-            owner=owner,
-            lease_seconds=limits.lease_seconds,
-            clock=clock,
+            owner=self.owner,
+            lease_seconds=lease_seconds,
+            clock=self.clock,
         )
         # Guards the fields below; never held during a call to a service.
         self._lock = scheduling.lock()
@@ -146,7 +148,7 @@ class StreamSource:
         self._settle_all()
 
     def give_back(self, again: Sequence[tuple[StreamRecord, float]]) -> None:
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             for record, delay in again:
                 if self._holder_of(record) is not None:
@@ -175,7 +177,7 @@ class StreamSource:
             if not self._all_known or any(held.open or held.throttled for held in self._held.values()):
                 return False
             # So may one whose read does not end.
-            late = self._clock() - _LATE_READ_SECONDS
+            late = self.clock() - _LATE_READ_SECONDS
             if any(held.asked_at < late for name, held in self._held.items() if name in self._reading):
                 return False
             return bool(self._held) or not self._others_hold
@@ -191,10 +193,10 @@ class StreamSource:
 
         if holdings := self._holdings():
             # Its successor takes each shard as soon as it is free. Readers may be busy with a shard that hangs.
-            pool = scheduling.pool(min(len(holdings), self._pace.readers), "stream-leave")
+            pool = scheduling.pool(min(len(holdings), self.pace.readers), "stream-leave")
             list(pool.map(attempt, [partial(self._settle, held, leave=True) for held in holdings]))
             pool.shutdown(wait=True)
-        self._background.wait(_LAST_STEP_SECONDS)
+        self.background.wait(_LAST_STEP_SECONDS)
         for part in (self._discovery.leave, self._leases.leave):
             attempt(part)
         if failures:
@@ -238,23 +240,23 @@ class StreamSource:
 
     def _start_reads(self) -> bool:
         """Whether more shards are due than can be read at once."""
-        if len(self._ready) >= self._limits.batch_records:
+        if len(self._ready) >= self.limits.batch_records:
             return False
-        now, reading = self._clock(), self._reading
+        now, reading = self.clock(), self._reading
         due = [
             held
             for held in self._holdings()
             if held.read_at <= now and held.readable and held.shard_id not in reading
         ]
         # A second one waits for each reader, which is never idle between two rounds.
-        free = 2 * self._pace.readers - len(reading)
+        free = 2 * self.pace.readers - len(reading)
         # Those that wait longest first: with more shards than readers, none is read often while others wait.
         for held in heapq.nsmallest(free, due, key=lambda held: held.read_at):
             # The lease may have expired during a pause of this process: check before reading on.
             if held.lease.lost and not self._leases.shows_life and not held.lease.renew():
                 self._drop(held)
                 continue
-            limit = min(MAX_RECORDS, self._limits.batch_records, self._room(held))
+            limit = min(MAX_RECORDS, self.limits.batch_records, self._room(held))
             if limit > 0:
                 held.asked_at = now
                 reading[held.shard_id] = self._pool().submit(
@@ -264,7 +266,7 @@ class StreamSource:
 
     def _pool(self) -> scheduling.Pool:
         if self._readers is None:
-            self._readers = scheduling.pool(self._pace.readers, "stream-reader")
+            self._readers = scheduling.pool(self.pace.readers, "stream-reader")
         return self._readers
 
     def _read_alone(self, held: HeldShard, limit: int) -> list[StreamRecord]:
@@ -277,11 +279,11 @@ class StreamSource:
             raise
         except TransientFailure as failure:
             self._era += 1
-            held.failed(failure, self._clock())
+            held.failed(failure, self.clock())
             return []
 
     def _read(self, held: HeldShard, limit: int) -> list[StreamRecord]:
-        began = self._clock()
+        began = self.clock()
         try:
             iterator = self._iterator(held)
         except Trimmed:
@@ -289,7 +291,7 @@ class StreamSource:
             self._trimmed(held, gone=held.last_read is None)
             return []
         try:
-            page = self._streams.read(held.shard_id, iterator, limit)
+            page = self.streams.read(held.shard_id, iterator, limit)
         except IteratorExpired:
             held.iterator = None
             self._count("iterators_expired")
@@ -305,7 +307,7 @@ class StreamSource:
     def _pause(self, held: HeldShard, page: StreamPage, began: float, *, more: bool) -> None:
         """Set when the shard is read next. `began` is when the read did, `more`: records follow at once."""
         held.reads.append(began)
-        shortest = 1 / self._pace.reads_per_second
+        shortest = 1 / self.pace.reads_per_second
         if page.records:
             held.quiet_since = began
         held.throttled = held.throttled + 1 if page.throttled else 0
@@ -321,15 +323,15 @@ class StreamSource:
         elif began - held.quiet_since < QUIET_SECONDS:
             pause = shortest
         else:
-            pause = idle_pause(self._pace, self._leases.workable)
+            pause = idle_pause(self.pace, self._leases.workable)
         held.read_at = began + pause
 
     def _iterator(self, held: HeldShard) -> str:
         """The shard's iterator; a new one when it cannot be trusted any more. Raises Trimmed."""
-        era, now = self._era, self._clock()
+        era, now = self._era, self.clock()
         old = now - held.sought_at >= RESEEK_SECONDS
         if held.iterator is None or held.sought_in != era or old:
-            held.iterator = self._streams.iterator(held.lease.scope, held.shard_id, held.last_read)
+            held.iterator = self.streams.iterator(held.lease.scope, held.shard_id, held.last_read)
             held.sought_at, held.sought_in = now, era
         return held.iterator
 
@@ -341,13 +343,13 @@ class StreamSource:
         log.error(
             "records were trimmed from the stream before they were read: run `regworkers reconcile --repair --apply`",
             shard=held.shard_id,
-            table=self._streams.table_name,
+            table=self.streams.table_name,
         )
 
     def _due(self) -> list[StreamRecord]:
         """Up to a batch of what is to be handed out again, then of what was read."""
         batch: list[StreamRecord] = []
-        now, most = self._clock(), self._limits.batch_records
+        now, most = self.clock(), self.limits.batch_records
         with self._lock:
             while len(batch) < most and ((self._again and self._again[0][0] <= now) or self._ready):
                 due_again = self._again and self._again[0][0] <= now
@@ -360,13 +362,13 @@ class StreamSource:
         """How many more records of this shard may be unsettled."""
         with self._lock:
             shards = max(1, len(self._held))
-            if held.open_bytes * shards >= self._limits.max_unacknowledged_bytes:
+            if held.open_bytes * shards >= self.limits.max_unacknowledged_bytes:
                 return 0
-            return max(1, self._limits.max_unacknowledged // shards) - len(held.tracker)
+            return max(1, self.limits.max_unacknowledged // shards) - len(held.tracker)
 
     def _rest(self) -> None:
         """Wait until something may be due, at most the shortest pause between two reads."""
-        longest = 1 / self._pace.reads_per_second
+        longest = 1 / self.pace.reads_per_second
         due = [self._leases.balance_at]
         due.extend(
             held.read_at
@@ -375,16 +377,16 @@ class StreamSource:
         )
         with self._lock:
             due.extend(at for at, _, _ in self._again[:1])
-        self._sleep(max(_SHORTEST_REST_SECONDS, min(longest, min(due) - self._clock())))
+        self.sleep(max(_SHORTEST_REST_SECONDS, min(longest, min(due) - self.clock())))
 
     # Holding
 
     def _discover(self) -> None:
         if self._discovery.due:
-            self._background.start(self._discovery.step)
+            self.background.start(self._discovery.step)
 
     def _balance_in_time(self) -> None:
-        if self._clock() < self._leases.balance_at:
+        if self.clock() < self._leases.balance_at:
             return
         try:
             self._balance()
@@ -401,7 +403,7 @@ class StreamSource:
         with self._lock:
             for lease in view.taken:
                 shard_id = shard_of(lease.key)
-                self._held[shard_id] = HeldShard.of(shard_id, lease, self._clock(), self._window)
+                self._held[shard_id] = HeldShard.of(shard_id, lease, self.clock(), self._window)
             # Above the share, the youngest are released once their records in flight are done.
             keep = view.share
             for held in self._held.values():
@@ -414,7 +416,7 @@ class StreamSource:
         """Each write is a call: several are made at once. With `at_end` only shards that are to be released or read
         from the horizon, so that reading does not wait for checkpoints.
         """
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             every = max(CHECKPOINT_SECONDS, len(self._held) / CHECKPOINTS_PER_SECOND)
             due = [
@@ -435,7 +437,7 @@ class StreamSource:
             with self._lock:
                 if self._held.get(held.shard_id) is not held:
                     return
-                due = held.due(self._clock(), CHECKPOINT_SECONDS, leave=leave)
+                due = held.due(self.clock(), CHECKPOINT_SECONDS, leave=leave)
             if due.restart:
                 # Stored, so that a consumer which takes it over also reads from the horizon.
                 if not self._save(held, state_of(held.lease.state, None), ""):
@@ -459,8 +461,8 @@ class StreamSource:
             held.writing.release()
 
     def _save(self, held: HeldShard, state: dict[str, str], position: str) -> bool:
-        self._on_step("enqueue.before_checkpoint")
-        held.saved_at = self._clock()
+        self.on_step("enqueue.before_checkpoint")
+        held.saved_at = self.clock()
         if held.lease.save(state, position):
             return True
         self._drop(held)

@@ -24,7 +24,7 @@ from regworkers_core.domain.messages import Op
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.heartbeat import BEAT_SECONDS, beats
-from regworkers_core.engine.drain import DrainLimits, Settlement, drain
+from regworkers_core.engine.drain import Drain, DrainLimits, Settlement
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.leases import (
     Lease,
@@ -277,7 +277,7 @@ def shadow(
     max_seconds: float,
     idle_seconds: float = math.inf,
     afresh: bool = False,
-    on_progress: Callable[[ShadowReport], None] = lambda _report: None,
+    on_report: Callable[[ShadowReport], None] = lambda _report: None,
     on_step: OnStep = no_step,
 ) -> Shadowed:
     """Compare until the stop signal, for `max_seconds`, or until no record came for `idle_seconds`. Goes on where the
@@ -335,7 +335,7 @@ def shadow(
                 blind_seconds=settings.alerts.blind_seconds,
                 outage_seconds=settings.drain.outage_seconds,
             )
-            ended = drain(
+            ended = Drain(
                 SHADOW,
                 source,
                 work,
@@ -344,8 +344,8 @@ def shadow(
                 probe=lambda *_names: runtime.probe("dynamodb", "mongo"),
                 down=lambda: runtime.dependencies.down(*_NEEDS),
                 stop=stop,
-                on_progress=lambda _drain: on_progress(report),
-            )
+                on_progress=lambda _drain: on_report(report),
+            ).run()
             step("shadow.end")
             return Shadowed(report, ended)
     except LeaseBusy:

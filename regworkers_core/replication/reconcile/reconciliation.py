@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import reduce
 from math import inf
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
-from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, Progress, no_progress, no_step
 from regworkers_core.observability.tracing import span
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.replication.reconcile.acceptance import (
@@ -120,7 +120,6 @@ SAMPLES = 10
 # The save sensor needs a tick and the start of a run before anything arrives.
 _PATIENCE_OBJECTIVES = 2
 
-OnProgress = Callable[[int], None]
 OnPhase = Callable[[str], None]
 
 
@@ -135,8 +134,8 @@ def reconcile(
     since: str = "",
     cycle: bool = False,
     workers: int = 1,
-    on_progress: OnProgress | None = None,
-    on_phase: OnPhase | None = None,
+    on_progress: Progress = no_progress,
+    on_phase: OnPhase = lambda _text: None,
 ) -> ReconcileResult:
     """Compare the demand table with the replica, with all content, and queue what differs if `repair`. Up to
     `yes_remove` removals are queued also where the repair would refuse that many. With `accept` the source wins where
@@ -201,34 +200,32 @@ def _store(runtime: Runtime, result: ReconcileResult) -> None:
         log.warning("result of the reconcile not stored", error=str(failure))
 
 
+@dataclass(eq=False)
 class Reconciliation:
-    """The same over any two stores, with clock (epoch seconds) and sleep passed in."""
+    """The same over any two stores."""
 
-    def __init__(
-        self,
-        sides: Sides,
-        queue: Queue,
-        settings: ReplicationSettings,
-        *,
-        segments: Segments,
-        superseded: Superseding,
-        visibility_seconds: int,
-        budget: TokenBucket | None = None,
-        clock: Callable[[], float] = scheduling.now,
-        sleep: Callable[[float], object] = scheduling.sleep,
-        generations: int = GENERATIONS,
-        on_progress: OnProgress | None = None,
-        on_phase: OnPhase | None = None,
-        on_step: OnStep = no_step,
-    ) -> None:
-        self._on_step = on_step
-        self._sides, self._queue, self._settings = sides, queue, settings
-        self._segments, self._budget = segments, budget
-        self._superseded, self._visibility_seconds = superseded, visibility_seconds
-        self._clock, self._sleep = clock, sleep
-        self._generations = generations
-        self._on_progress = on_progress or (lambda _done: None)
-        self._phase = on_phase or (lambda _text: None)
+    sides: Sides
+    queue: Queue
+    settings: ReplicationSettings
+    _: KW_ONLY
+    segments: Segments
+    # Keeps what an accepted repair replaces.
+    superseded: Superseding
+    # That of the save drain's messages.
+    visibility_seconds: int
+    # None: it reads as fast as it can.
+    budget: TokenBucket | None = None
+    # Epoch seconds.
+    clock: Callable[[], float] = scheduling.now
+    # Waits for this number of seconds.
+    sleep: Callable[[float], object] = scheduling.sleep
+    # How often differing pairs are read again.
+    generations: int = GENERATIONS
+    on_progress: Progress = no_progress
+    on_phase: OnPhase = lambda _text: None
+    on_step: OnStep = no_step
+
+    def __post_init__(self) -> None:
         self._done = 0
         self._lock = scheduling.lock()
 
@@ -242,29 +239,29 @@ class Reconciliation:
         since: str = "",
         cycle: bool = False,
     ) -> ReconcileResult:
-        began = self._clock()
+        began = self.clock()
         generations = 0
-        with Comparison(self._settings.compare_memory_mib) as comparison:
+        with Comparison(self.settings.compare_memory_mib) as comparison:
             recheck = Recheck(
                 comparison,
-                self._sides,
-                lag_objective_seconds=self._settings.lag_objective_seconds,
-                clock=self._clock,
-                sleep=self._sleep,
+                self.sides,
+                lag_objective_seconds=self.settings.lag_objective_seconds,
+                clock=self.clock,
+                sleep=self.sleep,
                 tick=self._tick,
             )
             compared: list[tuple[Segment, Totals]] = []
             with closing(self._groups(campaign_id, since, cycle=cycle)) as groups:
                 for group in groups:
-                    self._phase("comparing both sides")
-                    at = iso(self._clock())
+                    self.on_phase("comparing both sides")
+                    at = iso(self.clock())
                     compared = self._compare(comparison, group, since, cycle=cycle)
                     source_read_at = recheck.settle_certain()
                     if waiting := comparison.count(PairProgress.OPEN):
-                        self._phase(
+                        self.on_phase(
                             f"{waiting} may be on their way: reading them again after the lag objective"
                         )
-                    generations = max(generations, recheck.run(source_read_at, self._generations))
+                    generations = max(generations, recheck.run(source_read_at, self.generations))
                     compared = [(replace(segment, verified_at=at), agreed) for segment, agreed in compared]
                     if cycle:
                         self._verified(comparison, compared)
@@ -279,15 +276,15 @@ class Reconciliation:
                 removals = limit_removals(
                     comparison.orphans(),
                     replica=totals.replica,
-                    share=self._settings.repair_removal_share,
-                    always=self._settings.repair_removals,
+                    share=self.settings.repair_removal_share,
+                    always=self.settings.repair_removals,
                     confirmed=yes_remove,
                 )
                 repaired = self._repair(comparison, recheck, removals)
             if not cycle and not since:
                 # What is left after a repair.
                 self._verified(comparison, compared)
-        listed = [] if since else self._segments.listed(campaign_id)
+        listed = [] if since else self.segments.listed(campaign_id)
         if cycle:
             counts, totals = _of_all(listed)
         return ReconcileResult(
@@ -296,7 +293,7 @@ class Reconciliation:
             totals=totals._asdict(),
             samples=samples,
             generations=generations,
-            seconds=self._clock() - began,
+            seconds=self.clock() - began,
             verified_as_of=min((each.verified_at for each in listed), default="") or None,
             repair=repaired,
             acceptance=accepted,
@@ -304,15 +301,15 @@ class Reconciliation:
 
     def _groups(self, campaign_id: str | None, since: str, *, cycle: bool) -> Generator[list[Segment]]:
         """What is compared, and then rechecked at once: a cycle stores its progress after each group."""
-        campaigns = {campaign_id} if campaign_id is not None else {*self._sides.campaign_ids()}
+        campaigns = {campaign_id} if campaign_id is not None else {*self.sides.campaign_ids()}
         if since:
             yield [Segment(each) for each in sorted(campaigns)]
             return
-        self._segments.cover(campaigns, all_campaigns=campaign_id is None)
+        self.segments.cover(campaigns, all_campaigns=campaign_id is None)
         if cycle:
-            yield from self._segments.due(iso(self._clock() - self._settings.verified_hours * 3600))
+            yield from self.segments.due(iso(self.clock() - self.settings.verified_hours * 3600))
         else:
-            yield self._segments.listed(campaign_id)
+            yield self.segments.listed(campaign_id)
 
     def _compare(
         self, comparison: Comparison, group: Sequence[Segment], since: str, *, cycle: bool
@@ -330,7 +327,7 @@ class Reconciliation:
                 parts = self._compare_one(comparison, segment, since, most=GROUP_ENTRIES if cycle else inf)
                 compared.extend(parts)
 
-        threads = self._settings.scan_segments
+        threads = self.settings.scan_segments
         with scheduling.pool(threads, "reconcile") as pool:
             futures = [pool.submit(work) for _ in range(threads)]
             try:
@@ -357,14 +354,14 @@ class Reconciliation:
             page.clear()
             return agreed.plus(added)
 
-        for pair in read_pairs(self._sides, segment, since, self._pay):
+        for pair in read_pairs(self.sides, segment, since, self._pay):
             at = pair.key
             if read and read % SEGMENT_ENTRIES == 0 and not at.problem:
                 agreed = add()
                 parts.append((replace(part, end=at.entry_id), agreed))
                 part, agreed = replace(part, first=at.entry_id), _NOTHING
                 if read >= most:
-                    self._segments.add(Segment(segment.campaign_id, at.entry_id))
+                    self.segments.add(Segment(segment.campaign_id, at.entry_id))
                     return parts
             page.append(pair)
             read += 1
@@ -376,8 +373,8 @@ class Reconciliation:
         return [(segment, reduce(Totals.plus, (each for _, each in parts)))]
 
     def _pay(self, units: float) -> None:
-        if self._budget is not None:
-            self._budget.take(units)
+        if self.budget is not None:
+            self.budget.take(units)
 
     def _verified(self, comparison: Comparison, compared: Sequence[tuple[Segment, Totals]]) -> None:
         # What is behind comes first, because a segment ends where the next one begins.
@@ -385,48 +382,48 @@ class Reconciliation:
             totals = agreed.plus(comparison.differing(segment.ids))
             differences = {kind.value: number for kind, number in comparison.counts(segment.ids).items()}
             numbers = totals._asdict() | differences
-            self._segments.verified(replace(segment, numbers=numbers))
+            self.segments.verified(replace(segment, numbers=numbers))
 
     def _accept(
         self, comparison: Comparison, campaign_id: str | None, accept: Accept, *, lower: bool
     ) -> AcceptanceReport:
         acceptance = Acceptance(
             comparison,
-            self._sides,
-            self._superseded,
+            self.sides,
+            self.superseded,
             campaign_id=campaign_id,
-            clock=self._clock,
+            clock=self.clock,
             tick=self._tick,
-            on_step=self._on_step,
+            on_step=self.on_step,
         )
         planned = acceptance.plan(accept)
         if not lower:
             return planned
-        self._phase(f"letting the source win in {planned.found} entries")
+        self.on_phase(f"letting the source win in {planned.found} entries")
         return acceptance.run(planned)
 
     def _repair(self, comparison: Comparison, recheck: Recheck, removals: Removals) -> RepairReport:
         findings = sum(number for kind, number in comparison.counts().items() if kind is not Kind.NOT_YET)
-        self._phase(f"repairing {findings} findings")
-        rate = self._settings.repair_items_per_second
+        self.on_phase(f"repairing {findings} findings")
+        rate = self.settings.repair_items_per_second
         return Repair(
             comparison,
-            self._sides,
+            self.sides,
             recheck,
-            self._queue,
-            TokenBucket(rate, clock=self._clock, sleep=self._sleep),
+            self.queue,
+            TokenBucket(rate, clock=self.clock, sleep=self.sleep),
             removals,
-            patience_seconds=_PATIENCE_OBJECTIVES * self._settings.lag_objective_seconds,
-            visibility_seconds=self._visibility_seconds,
-            clock=self._clock,
-            sleep=self._sleep,
+            patience_seconds=_PATIENCE_OBJECTIVES * self.settings.lag_objective_seconds,
+            visibility_seconds=self.visibility_seconds,
+            clock=self.clock,
+            sleep=self.sleep,
             tick=self._tick,
         ).run()
 
     def _tick(self, number: int) -> None:
         with self._lock:
             self._done += number
-            self._on_progress(self._done)
+            self.on_progress(self._done)
 
 
 class _Sums(NamedTuple):

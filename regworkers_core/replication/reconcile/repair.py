@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from fairdraw.documents import as_document
@@ -131,63 +131,62 @@ _FIRST_POLL_SECONDS = 0.1
 _LAST_POLL_SECONDS = 2.0
 
 
+@dataclass(eq=False)
 class Repair:
-    """`patience_seconds` is how long the end waits since the last entry healed; `visibility_seconds` is that of the
-    save drain's messages.
-    """
+    """One repair of what a comparison found."""
 
-    def __init__(
-        self,
-        comparison: Comparison,
-        sides: Sides,
-        recheck: Recheck,
-        queue: Queue,
-        rate: TokenBucket,
-        removals: Removals,
-        *,
-        patience_seconds: float,
-        visibility_seconds: int,
-        clock: Callable[[], float],
-        sleep: Callable[[float], object],
-        tick: Tick,
-    ) -> None:
-        self._comparison, self._sides, self._recheck = comparison, sides, recheck
-        self._queue, self._rate, self._allowed = queue, rate, removals
-        self._patience = patience_seconds
-        self._second_delay = min(_SECOND_KEY_VISIBILITIES * visibility_seconds, _LONGEST_DELAY_SECONDS)
-        self._clock, self._sleep, self._tick = clock, sleep, tick
+    comparison: Comparison
+    sides: Sides
+    recheck: Recheck
+    queue: Queue
+    # The messages that it may send.
+    rate: TokenBucket
+    # Those that are allowed.
+    allowed: Removals
+    _: KW_ONLY
+    # How long the end waits since the last entry healed.
+    patience_seconds: float
+    # That of the save drain's messages.
+    visibility_seconds: int
+    clock: Callable[[], float]
+    # Waits for this number of seconds.
+    sleep: Callable[[float], object]
+    tick: Tick
+
+    def __post_init__(self) -> None:
+        self._second_delay = min(_SECOND_KEY_VISIBILITIES * self.visibility_seconds, _LONGEST_DELAY_SECONDS)
         self._correlation_id = uuid.uuid4().hex
         self._sent = self._removals = self._withheld = self._tombstones = 0
 
     def run(self) -> RepairReport:
         """Queue what differs, then block until it agrees or nothing changes any more. Raises TransientFailure."""
-        began = self._clock()
-        before = self._comparison.counts()
-        for page in self._comparison.pages(PairProgress.SETTLED, REPAIRABLE):
+        began = self.clock()
+        before = self.comparison.counts()
+        for page in self.comparison.pages(PairProgress.SETTLED, REPAIRABLE):
             self._send(page)
         self._await_all()
-        remaining = self._comparison.counts()
+        remaining = self.comparison.counts()
         return RepairReport(
             sent=self._sent,
             removals=self._removals,
             withheld=self._withheld,
-            withheld_because=self._allowed.reason or "the source lost entries while they were repaired",
+            withheld_because=self.allowed.reason or "the source lost entries while they were repaired",
             tombstones_deleted=self._tombstones,
             healed=sum(before.values()) - sum(remaining.values()),
             remaining=remaining,
-            seconds=self._clock() - began,
+            seconds=self.clock() - began,
         )
 
     def _send(self, page: list[Difference]) -> None:
         # Waits first, so that no time passes between the second read and the send.
-        self._rate.take(len(page))
+        self.rate.take(len(page))
         fresh = self._read_again(page)
         items = self._delete_tombstones(fresh)
         withheld: set[int] = set()
         for difference in fresh:
             source, replica = difference.pair
             if difference.kind is Kind.ORPHANED and replica is not None:
-                if self._removals >= self._allowed.allowed:
+                if self._removals >= self.allowed.allowed:
                     withheld.add(difference.n)
                     continue
                 items.append(ReplicationItem(difference.key, Op.REMOVE, replica.order))
@@ -196,10 +195,10 @@ class Repair:
                 order = source.order if source is not None else Order()
                 items.append(ReplicationItem(difference.key, Op.UPSERT, order))
         if items:
-            send_keys(self._queue, items, self._correlation_id)
+            send_keys(self.queue, items, self._correlation_id)
         self._sent += len(items)
         self._withheld += len(withheld)
-        self._comparison.put(
+        self.comparison.put(
             [
                 replace(difference, step=PairProgress.SENT)
                 if difference.kind in REPAIRABLE and difference.n not in withheld
@@ -207,7 +206,7 @@ class Repair:
                 for difference in fresh
             ]
         )
-        self._tick(len(page))
+        self.tick(len(page))
 
     def _delete_tombstones(self, fresh: Sequence[Difference]) -> list[ReplicationItem]:
         """Queue the second keys of entries that a tombstone hides, delete it, and return their first keys."""
@@ -217,33 +216,33 @@ class Repair:
             if each.kind is Kind.RESURRECTED and each.pair.replica is not None
         ]
         if items:
-            send_keys(self._queue, items, self._correlation_id, delay_seconds=self._second_delay)
+            send_keys(self.queue, items, self._correlation_id, delay_seconds=self._second_delay)
         for item in items:
-            self._tombstones += self._sides.replica.delete_tombstone(item.key, item.order)
+            self._tombstones += self.sides.replica.delete_tombstone(item.key, item.order)
         return items
 
     def _await_all(self) -> None:
         """Page by page, so that each key is read a few times, however many there are."""
-        moved_at = self._clock()
-        for page in self._comparison.pages(PairProgress.SENT):
+        moved_at = self.clock()
+        for page in self.comparison.pages(PairProgress.SENT):
             waiting, poll = page, _FIRST_POLL_SECONDS
             while waiting:
                 fresh = self._read_again(waiting)
-                self._comparison.put(fresh)
+                self.comparison.put(fresh)
                 left = [difference for difference in fresh if difference.kind in REPAIRABLE]
                 if len(left) < len(waiting):
-                    moved_at, poll = self._clock(), _FIRST_POLL_SECONDS
-                    self._tick(len(waiting) - len(left))
+                    moved_at, poll = self.clock(), _FIRST_POLL_SECONDS
+                    self.tick(len(waiting) - len(left))
                 waiting = [replace(difference, step=PairProgress.SENT) for difference in left]
-                if not waiting or self._clock() - moved_at >= self._patience:
+                if not waiting or self.clock() - moved_at >= self.patience_seconds:
                     # After the patience each remaining page is still read once.
                     break
-                self._sleep(poll)
+                self.sleep(poll)
                 poll = min(poll * 2, _LAST_POLL_SECONDS)
 
     def _read_again(self, page: list[Difference]) -> list[Difference]:
-        fresh = self._sides.read([difference.key for difference in page])
-        return self._recheck.with_rejected(
+        fresh = self.sides.read([difference.key for difference in page])
+        return self.recheck.with_rejected(
             replace(
                 difference,
                 pair=fresh[difference.key],

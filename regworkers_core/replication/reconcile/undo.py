@@ -4,7 +4,7 @@ acceptance, which is a live entry under the source's order at that time. The rep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,7 +14,7 @@ from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
 from regworkers_core.domain.entry import is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.engine.stop import OnStep, Progress, no_progress, no_step
 from regworkers_core.replication.queue_keys import require_campaign
 from regworkers_core.replication.reconcile.acceptance import LISTED
 from regworkers_core.replication.reconcile.classify import ReplicaAccess
@@ -84,7 +84,7 @@ def undo_acceptance(
     campaign_id: str | None = None,
     *,
     confirmed: int | None = None,
-    on_progress: Callable[[int], None] = lambda _done: None,
+    on_progress: Progress = no_progress,
 ) -> UndoReport:
     """Restore what the last acceptance (of a campaign) replaced, if `confirmed` is the number of those entries; None
     only counts them. Afterwards the acceptance before it is the last one.
@@ -103,7 +103,7 @@ class Undo:
         superseded: SupersededEntries,
         replica: ReplicaAccess,
         *,
-        on_progress: Callable[[int], None] = lambda _done: None,
+        on_progress: Progress = no_progress,
         on_step: OnStep = no_step,
     ) -> None:
         self._superseded, self._replica = superseded, replica

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -36,7 +36,7 @@ from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.runtime import Runtime
 
 # Characters that URLs, QR codes and spreadsheets keep unchanged; the length of an id.
@@ -181,7 +181,7 @@ def import_codes(
     resume: Resume,
     dry_run: bool = False,
     stop: StopSignal | None = None,
-    on_progress: Callable[[ImportReport], None] = lambda _report: None,
+    on_progress: Progress = no_progress,
     on_step: OnStep = no_step,
 ) -> ImportReport:
     """Import every valid row of the file and write the others, with line and reason, to `rejects`; then `resume` the
@@ -204,7 +204,7 @@ def import_codes(
                 report.stopped = True
                 break
             work.take(batch)
-            on_progress(report)
+            on_progress(report.lines, unit="lines")
     report.rejects_file = rejected.written
     if not dry_run:
         # Also after a repeat that added nothing: the previous import may have died just here.

@@ -88,7 +88,7 @@ def import_(call: Call, given: ImportCodes) -> Report:
         resume=resume_blocked,
         dry_run=given.dry_run,
         stop=call.stop,
-        on_progress=lambda so_far: call.face.progress(so_far.lines, unit="lines"),
+        on_progress=call.face.progress,
     )
     document = report.as_dict()
     left = document["advice"] or ""

@@ -40,6 +40,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.selection import pipeline_key, report_key
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.artefacts import Workbench, own_prefix
 
@@ -105,7 +106,7 @@ def write_pool(
     judged: Iterable[JudgedEntry],
     markets: frozenset[str],
     folder: Path,
-    on_progress: Callable[[int], None] = lambda _done: None,
+    on_progress: Progress = no_progress,
 ) -> PoolCounts:
     """Write `pool.parquet` and `exclusions.parquet` into `folder`, at constant memory."""
     counts = PoolCounts()
@@ -194,7 +195,7 @@ def freeze(
         read_judged(bench.root),
         frozenset(campaign.market_ids),
         bench.root,
-        lambda done: tell(f"{done:,} entries processed"),
+        lambda done, total=None, unit="": tell(f"{done:,} entries processed"),
     )
     tell("writing the leaves")
     try:

@@ -17,7 +17,7 @@ import pytest
 from regworkers_core.domain.claim import Invite, InviteType, TableKey
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.invites.lists import Hooks, ListReport, lease_name
+from regworkers_core.eligibility.invites.lists import Hooks, lease_name
 from regworkers_core.eligibility.invites.stored import check_invite
 from regworkers_core.eligibility.invites.terms import days_from
 from regworkers_core.engine.leases import Lease, LeaseHolder
@@ -334,12 +334,12 @@ def test_a_hundred_thousand_lines_are_counted_and_the_first_list_ever_needs_no_r
 
 
 def test_a_list_of_any_length_takes_no_more_memory_than_a_few_batches(uploader: Uploader) -> None:
-    uploader.runtime.__dict__["invites"] = Store(keeps=False)
+    uploader.runtime.__dict__["invites"] = store = Store(keeps=False)
     uploader.file.write_text("\n".join(("email", *addresses(20_000))))
     ahead: list[int] = []
 
-    def look(report: ListReport) -> None:
-        ahead.append(report.lines - report.outcomes.total())
+    def look(done: int, total: int | None = None, unit: str = "") -> None:
+        ahead.append(done - store.written)
 
     tracemalloc.start()
     uploader.again(hooks=Hooks(on_progress=look))

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import beats
-from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.drains.runner import Life, drain_limits, run_drain
 from regworkers_core.engine.defects import remove_hold, store_pause
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import SAVE
@@ -58,7 +58,9 @@ def resident(runtime: Runtime, **steps: Event) -> Iterator[None]:
 
     limits = drain_limits(runtime.settings, SAVE, idle_seconds=600.0)
     thread = Thread(
-        target=lambda: run_drain(runtime, SAVE, limits, stop=stop, resident=True, patient=True, on_step=at)
+        target=lambda: run_drain(
+            runtime, SAVE, limits, stop=stop, life=Life(resident=True, patient=True), on_step=at
+        )
     )
     thread.start()
     try:

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from structlog.testing import capture_logs
 
 from regworkers_core.adapters.aws.streams import StreamRecord, known_stream
-from regworkers_core.engine.drain import DrainLimits, Settlement, drain
+from regworkers_core.engine.drain import Drain, DrainLimits, Settlement
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
@@ -137,7 +137,7 @@ def blinded(world: World, *, from_second: float, calls: tuple[str, ...]) -> Drai
         idle_seconds=1e9, max_seconds=300, concurrency=1, prefetch=0, heartbeat_seconds=3600, pause_seconds=0
     )
     with capture_logs():
-        return drain(
+        return Drain(
             "enqueue",
             source,
             done,
@@ -146,7 +146,7 @@ def blinded(world: World, *, from_second: float, calls: tuple[str, ...]) -> Drai
             down=lambda: None,
             stop=StopSignal(),
             clock=world.clock,
-        )
+        ).run()
 
 
 @pytest.mark.parametrize(("from_second", "blind"), [(100, True), (290, False)])

@@ -14,7 +14,7 @@ from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains import runner
 from regworkers_core.drains.heartbeat import Heartbeat, beats
 from regworkers_core.drains.residency import STARTING, WORKING
-from regworkers_core.drains.runner import drain_limits, run_drain
+from regworkers_core.drains.runner import Life, drain_limits, run_drain
 from regworkers_core.engine.defects import hold_of, store_pause
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
@@ -92,7 +92,7 @@ def test_a_patient_resident_shows_that_it_lives_while_a_pause_keeps_it_from_its_
 
     def work() -> None:
         limits = drain_limits(runtime.settings, SAVE, idle_seconds=600.0)
-        reports.append(run_drain(runtime, SAVE, limits, stop=stop, resident=True, patient=True))
+        reports.append(run_drain(runtime, SAVE, limits, stop=stop, life=Life(resident=True, patient=True)))
 
     thread = Thread(target=work)
     thread.start()
