@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from pydantic import Field
@@ -109,7 +110,7 @@ def reconcile(call: Call, given: Compared) -> Report:
         accept=accept,
         since=parse_since(given.since, runtime.clock()),
         cycle=given.cycle,
-        on_progress=lambda done: call.face.progress(done, unit="entries"),
+        on_progress=partial(call.face.progress, unit="entries"),
         on_phase=call.face.tell,
     )
     return compared(
@@ -135,7 +136,7 @@ def undo(call: Call, given: Part) -> Report:
         call.runtime,
         given.campaign(call),
         confirmed=call.confirmed,
-        on_progress=lambda done: call.face.progress(done, unit="entries"),
+        on_progress=partial(call.face.progress, unit="entries"),
     )
     numbers = ", ".join(f"{number} {now.value}" for now, number in report.counts.items() if number)
     said = [numbers] if numbers else []
@@ -215,7 +216,7 @@ def rehearse(call: Call, given: Rebuilt) -> Report:
         call.runtime,
         most=None if given.everything else most,
         stop=call.stop,
-        on_progress=lambda done, expected: call.face.progress(done, expected, "entries"),
+        on_progress=partial(call.face.progress, unit="entries"),
         on_phase=call.face.tell,
     )
     return Report(document=result.as_dict(), left="; ".join(result.findings))
@@ -286,7 +287,7 @@ def _queued(
         dry_run=not call.apply,
         only_resume=only_resume,
         stop=call.stop,
-        on_progress=lambda so_far: call.face.progress(so_far.sent, so_far.estimate, "keys"),
+        on_progress=partial(call.face.progress, unit="keys"),
     )
     document = report.as_dict()
     return Report(

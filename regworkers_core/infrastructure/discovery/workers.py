@@ -12,7 +12,7 @@ from regworkers_core.infrastructure.desired import Fact, Facts
 from regworkers_core.runtime import Runtime
 
 NAME = "regworkers"
-# Of these Dagster has one for each drain of this version.
+# Dagster has one of these for each drain of this version.
 JOBS = frozenset(spec.job for spec in DRAINS)
 QUERY = """query Deployed { workspaceOrError { __typename ... on Workspace { locationEntries {
   name displayMetadata { key value }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import partial
 from typing import ClassVar
 
 from pydantic import Field
@@ -78,9 +79,7 @@ def repeat(call: Call, given: Again) -> Report:
 
     Fails while something is left; repeat it to continue.
     """
-    hooks = ErasureHooks(
-        on_progress=lambda seen: call.face.progress(seen, unit="entries"), on_phase=call.face.tell
-    )
+    hooks = ErasureHooks(on_progress=partial(call.face.progress, unit="entries"), on_phase=call.face.tell)
     campaign_id = call.campaign_id(given.campaign_id) if given.campaign_id else None
     work = replay if given.after_restore else pending
     report: AgainReport = work(call.runtime, campaign_id, confirmed=call.confirmed, hooks=hooks)
