@@ -25,7 +25,7 @@ NOT_YET: dict[str, set[str]] = {
     "regworkers_core/eligibility": {"parameters"},
     "regworkers_core/operations": {"fields", "subjects", "tuples"},
     "regworkers_core/replication": {"parameters"},
-    "regworkers_core/selection": {"fields", "subjects", "parameters", "tuples"},
+    "regworkers_core/selection": {"parameters", "tuples"},
     "regworkers_dagster": {"fields", "subjects", "parameters", "tuples", "imports"},
 }
 

@@ -110,7 +110,7 @@ def judge(runtime: Runtime, campaign_id: str) -> dict[str, PromiseVerdict]:
     """Judge every promise of the campaign, by name, and note that in the record of each phase that is complete."""
     record = runtime.draws.light(campaign_id)
     phases = record.phases.values() if record is not None else ()
-    # As it was before: one that completes meanwhile is judged next time.
+    # They are as they were before: one that completes meanwhile is judged next time.
     complete = [each.phase for each in phases if each.reached(PhaseStatus.COMPLETED)]
     found = {check.__name__: check(runtime, campaign_id) for check in PROMISES}
     passed = all(verdict.passed for verdict in found.values())

@@ -38,17 +38,20 @@ class ToDo:
 
 @dataclass(frozen=True, slots=True)
 class CampaignReport:
-    """The state of one campaign. `entries` counts live entries in the replica, `tombstones` removed ones; `outbox`
-    counts rows by phase, market and status.
-    """
+    """The state of one campaign."""
 
     campaign: Campaign
+    # Live entries in the replica.
     entries: int
+    # Removed entries in the replica.
     tombstones: int
     codes: list[MarketStock]
     record: DrawRecord | None
+    # Rows by phase, market and status.
     outbox: Mapping[str, Mapping[str, Mapping[str, int]]]
+    # Messages by their state, as the status of notifications has them.
     notifications: Mapping[str, Any]
+    # What is left to do.
     findings: list[ToDo]
 
     @property

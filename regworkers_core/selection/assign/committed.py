@@ -27,13 +27,14 @@ _CHANGED_ROWS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The result of one phase. `winners` counts the new winners by market, `notices` the messages to the others by
-    type. Queries run on `connection`, from one thread.
-    """
+    """The result of one phase."""
 
+    # Queries run on it, from one thread.
     connection: duckdb.DuckDBPyConnection
     result_hash: str
+    # New winners by market.
     winners: Mapping[str, int]
+    # Messages to the others by type.
     notices: Mapping[NoticeType, int]
 
     def new_winners(self, market_id: str) -> Iterator[pa.RecordBatch]:

@@ -170,15 +170,17 @@ _NEXT_STEP = {
 
 @dataclass(frozen=True, slots=True)
 class MarketState:
-    """One market of one phase. `why` is empty if it is complete or in progress; `retry` is whether `retry_market`
-    helps; `chunks` counts open chunks, `failed` those that became dead letters.
-    """
+    """One market of one phase."""
 
     market: MarketPhase
     status: MarketStatus
+    # Empty if it is complete or in progress.
     why: str = ""
+    # Whether `retry_market` helps.
     retry: bool = False
+    # The number of open chunks.
     chunks: int = 0
+    # The number of chunks that became dead letters.
     failed: int = 0
     first_failed: int | None = None
 
@@ -199,15 +201,16 @@ class MarketState:
 
 @dataclass(frozen=True, slots=True)
 class DrawState:
-    """The state of a draw. `step` is the next step of its open phase, empty if all are complete. `lease_owner` is the
-    run that holds its lease, `last_run` the run of the campaign's last transition.
-    """
+    """The state of a draw."""
 
     campaign_id: str
     campaign_status: str
+    # The next step of its open phase; empty if all are complete.
     step: str
+    # The run that holds its lease.
     lease_owner: str
     lease_token: int
+    # The run of the campaign's last transition.
     last_run: str
     last_change: str
     markets: tuple[MarketState, ...]

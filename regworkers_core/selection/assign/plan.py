@@ -71,15 +71,16 @@ _OTHERS = pa.schema([*_SEATS_FIELDS[:3], pa.field("type", pa.string())])
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The key of a market's plan and the SHA-256 (hex) of its bytes. The market's record has both, so that write access
-    to the bucket is not enough to give a winner's code to another one. `last_position` is the highest position that it
-    names, or that of earlier plans if it names none.
-    """
+    """A market's plan. The market's record has its key and hash, so that write access to the bucket is not enough to
+    give a winner's code to another one."""
 
     market: MarketPhase
+    # Its object in the bucket.
     key: str
+    # The hash of its bytes, in hex.
     sha256: str
     rows: int
+    # The highest position that it names, or that of earlier plans if it names none.
     last_position: int
 
     def as_fields(self) -> dict[str, Any]:
@@ -337,13 +338,15 @@ def _moved(runtime: Runtime, market: MarketPhase, moves: list[dict[str, Any]]) -
 
 @dataclass(frozen=True, slots=True)
 class CodeProof:
-    """What winners need to find their code among the published digests. `salt` is secret as the code is."""
+    """What winners need to find their code among the published digests."""
 
     campaign_id: str
     phase: int
     market_id: str
     position: int
+    # It is secret as the code is.
     salt: str
+    # The digest that was published.
     digest: str
 
     def as_dict(self) -> dict[str, Any]:

@@ -39,23 +39,28 @@ _BLOCKED = (
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Row `row` of the plan moves from position `before`, whose code has the status `was`, to `after` (None: no code is
-    left).
-    """
+    """A row of the plan that moves to another position."""
 
+    # Its number in the plan.
     row: int
+    # The position that it has.
     before: int
+    # The status of the code there.
     was: CodeStatus
+    # Its new position; None: no code is left.
     after: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Replanned:
-    """The moves that `replan_codes` found, and made if `applied`; `queued` chunks were sent again."""
+    """What `replan_codes` found."""
 
     market: MarketPhase
+    # The rows that move.
     moves: tuple[Move, ...]
+    # Whether they were moved.
     applied: bool
+    # Chunks that were sent again.
     queued: int = 0
 
     @property

@@ -27,13 +27,14 @@ _MAX_TRIES = 200
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """The result of `advance`. `changed` is False when the campaign had the status already; then `at`, `reason` and
-    `run_id` are those of the earlier step (empty when the campaign was created with its status).
-    """
+    """The result of `advance`."""
 
     campaign_id: str
     status: CampaignStatus
+    # False when the campaign had the status already; then the fields below are those of the earlier step, empty when
+    # the campaign was created with its status.
     changed: bool
+    # When it got the status.
     at: str
     reason: str
     run_id: str

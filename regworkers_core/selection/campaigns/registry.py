@@ -174,7 +174,9 @@ def make_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = random
 
 
 def commit_to_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = randomness.token_bytes) -> str:
-    """As `make_secret`, with the leaf of the public log, which may wait for witnesses. Raises as `PublicLog`, too."""
+    """Do as `make_secret`, and put the leaf into the public log, which may wait for witnesses. Raises as `PublicLog`,
+    too.
+    """
     commitment = make_secret(runtime, campaign_id, entropy=entropy)
     PublicLog.of(runtime).append(Kind.COMMITMENT, campaign_id, 1, commitment)
     return commitment
@@ -203,7 +205,7 @@ def reveal(runtime: Runtime, campaign_id: str) -> str:
 
 
 def reveal_of(runtime: Runtime, campaign: Campaign) -> str:
-    """As `reveal`, for a campaign that was just read."""
+    """Do as `reveal`, for a campaign that was just read."""
     name = runtime.names.prefix + secret_name(campaign.campaign_id)
     secret = runtime.secrets.get(secret_name(campaign.campaign_id))
     if secret is None:

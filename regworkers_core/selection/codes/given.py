@@ -28,14 +28,18 @@ _COLUMNS = ("code", "marketId", "status", "ref", _NOTIFIED, "blocked")
 
 @dataclass(frozen=True, slots=True)
 class StruckCode:
-    """A code to block. `notified`: the fan got the message that they won. `blocked`: the issuer refuses the code."""
+    """A code to block."""
 
+    # The code itself.
     code: str
     market_id: str
     phase: int
+    # The fan's entry in the draw.
     ref: str
     status: CodeStatus
+    # The fan got the message that they won.
     notified: bool
+    # The issuer refuses the code.
     blocked: bool
 
     @property

@@ -65,9 +65,11 @@ class RejectedCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeRow:
-    """A row of the file. An absent or empty cell is None; `number` counts the file's lines from 1."""
+    """A row of the file. An absent or empty cell is None."""
 
+    # It counts the file's lines from 1.
     number: int
+    # The code itself.
     code: str
     market_id: str | None
     campaign_id: str | None
@@ -131,19 +133,23 @@ _BATCH = 1000
 
 @dataclass(slots=True)
 class ImportReport:
-    """The result of an import: `lines` = `added` + `known` + the sum of `rejected` + `blank`. A dry run reports what a
-    real run would add.
-    """
+    """The result of an import. A dry run reports what a real run would add."""
 
     campaign_id: str
     dry_run: bool
+    # All below together.
     lines: int = 0
+    # Codes that are new.
     added: int = 0
+    # Codes that were there already.
     known: int = 0
+    # Lines without a code.
     blank: int = 0
+    # Lines by the reason why they were refused.
     rejected: Counter[str] = field(default_factory=Counter)
     added_by_market: Counter[str] = field(default_factory=Counter)
     rejects_file: Path | None = None
+    # It ended before the file did.
     stopped: bool = False
     # Facts by market that waited for codes and continues now.
     resumed: dict[str, Any] = field(default_factory=dict)
@@ -230,6 +236,7 @@ class _Import:
     run_id: str
     lease: Lease | None
     on_step: OnStep
+    # The highest position so far, by market.
     highest: dict[str, int] = field(default_factory=dict)
 
     def take(self, lines: Sequence[Line]) -> None:

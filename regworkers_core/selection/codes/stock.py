@@ -25,17 +25,20 @@ _PLANNED = frozenset({MarketStatus.PENDING, MarketStatus.ASSIGNING})
 
 @dataclass(frozen=True, slots=True)
 class MarketStock:
-    """Codes of one market by status, and its seats (`capacity`; None: the campaign has no such market).
-
-    `wanted` is how many codes its winners wait for; None before the winners are known: then every seat may be won.
-    """
+    """Codes of one market by status."""
 
     market_id: str
+    # Its seats; None: the campaign has no such market.
     capacity: int | None
+    # Codes that nobody has.
     available: int = 0
+    # Codes of winners.
     assigned: int = 0
+    # Codes that were used.
     redeemed: int = 0
+    # Codes that count no more.
     void: int = 0
+    # How many codes its winners wait for; None before the winners are known: then every seat may be won.
     wanted: int | None = None
 
     @property
@@ -177,13 +180,15 @@ def _markets_in_assignment(runtime: Runtime, campaign_id: str) -> frozenset[str]
 
 @dataclass(frozen=True, slots=True)
 class CodesPrecheck:
-    """Whether there are codes for every seat, by market id: `seats`, and codes `available` here and `at_service`. The
-    latter is None if no Code Service is configured, or if it did not answer (`trouble` has the error).
-    """
+    """Whether there are codes for every seat, by market id."""
 
+    # The seats of every market.
     seats: Mapping[str, int]
+    # Codes that are here.
     available: Mapping[str, int]
+    # Codes at the Code Service; None if there is none, or if it did not answer.
     at_service: Mapping[str, int] | None = None
+    # The error of a service that did not answer.
     trouble: str | None = None
 
     @property

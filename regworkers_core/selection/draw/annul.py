@@ -33,18 +33,20 @@ from regworkers_core.selection.public.public_log import PublicLog
 
 @dataclass(frozen=True, slots=True)
 class Annulment:
-    """The effect of an annulment. `annulled` is its record, empty until `word` confirms it.
-
-    Of the messages, `waiting` are not sent yet, `stopped` were superseded by this run, `sent` went out before. `codes`
-    counts the codes that fans hold and whose issuer is not known to refuse them.
-    """
+    """The effect of an annulment."""
 
     campaign_id: str
+    # It confirms the annulment.
     word: str
+    # The record of it; empty until the word confirms it.
     annulled: Mapping[str, Any]
+    # Messages that are not sent yet.
     waiting: int
+    # Messages that went out before.
     sent: int
+    # Codes that fans hold and whose issuer is not known to refuse them.
     codes: int
+    # Messages that this run superseded.
     stopped: int = 0
 
     def as_dict(self) -> dict[str, Any]:

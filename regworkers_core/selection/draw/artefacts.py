@@ -45,7 +45,7 @@ class InputDiffers(DrawError):
 
 
 class ResultDiffers(PermanentFailure):
-    """As `InputDiffers`, for the result of one draw: a worker on many draws continues with the others."""
+    """The result of one draw is not what was committed to: a worker on many draws continues with the others."""
 
     def __init__(self, key: str, expected: str, found: str) -> None:
         what = f"{key} has rows of SHA-256 {found[:12]}" if found else f"{key} is missing, or cannot be read"

@@ -89,13 +89,15 @@ def judge(
 
 @dataclass(slots=True)
 class PoolCounts:
-    """The numbers of a pool: `entries` is `eligible` plus the sum of `excluded`, which counts primary reasons.
-    `dropped_preferences` counts unknown and repeated markets of eligible entries.
-    """
+    """The numbers of a pool: all entries are eligible or excluded."""
 
+    # All of them.
     entries: int = 0
+    # Those in the draw.
     eligible: int = 0
+    # The others, by primary reason.
     excluded: Counter[str] = field(default_factory=Counter)
+    # Unknown and repeated markets of eligible entries.
     dropped_preferences: int = 0
 
     def as_dict(self) -> dict[str, Any]:

@@ -26,13 +26,14 @@ _STRIKE_BYTES = 30
 
 @dataclass(frozen=True, slots=True)
 class PhaseTerms:
-    """The terms of one phase. `markets` are sorted by id, `strikes` are (ref, reason) by ref, cumulative over the
-    phases; a `waitlist_size` of None means all.
-    """
+    """The terms of one phase."""
 
+    # They are sorted by id.
     markets: tuple[Market, ...]
     wins_per_unit: int
+    # None: all that are left.
     waitlist_size: int | None
+    # (ref, reason), sorted by ref, of all phases so far.
     strikes: tuple[tuple[str, str], ...] = ()
     reason: str = ""
 
@@ -62,12 +63,13 @@ class PhaseTerms:
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """What a further phase changes. `capacities` are new totals by market id, `reserves` replace a market's whole list,
-    `strikes` are added to the earlier ones.
-    """
+    """What a further phase changes."""
 
+    # New totals by market id.
     capacities: Mapping[str, int]
+    # They replace a market's whole list.
     reserves: Mapping[str, tuple[Reserve, ...]]
+    # (ref, reason), added to the earlier ones.
     strikes: tuple[tuple[str, str], ...]
     reason: str
     waitlist_size: int | None = None

@@ -36,7 +36,7 @@ _MESSAGES = pa.schema(_MESSAGE_FIELDS)
 _ASIDE = (
     f"SELECT ref FROM outcomes WHERE outcome = '{Outcome.STRUCK}' UNION SELECT ref FROM messages WHERE erased"
 )
-# Of two messages of one phase, the one that is not to a winner counts as the last: for a winner that is an error.
+# If one phase has two messages, the one that is not to a winner counts as the last: for a winner that is an error.
 _LAST = "arg_max(winner, phase * 2 + (NOT winner)::INT)"
 _SETS = {
     "won": f"SELECT ref FROM outcomes WHERE outcome = '{Outcome.WINNER}'",

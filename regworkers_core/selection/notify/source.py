@@ -45,8 +45,8 @@ _PAGE_ROWS = 10_000
 PARCELS = 10
 # After a read that found nothing, and longer after each further one.
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 1.0
-# As a share of the lease time: how long a page may keep the lease of its draw, so that a run of that draw gets it while
-# it waits, and how long the lease is then left to others, which is longer than their polling interval.
+# How long a page may keep the lease of its draw, so that a run of that draw gets it while it waits, and how long the
+# lease is then left to others, which is longer than their polling interval; both as shares of the lease time.
 _HOLD_LEASES = 0.5
 _LEAVE_LEASES = 2 * POLL_SHARE
 

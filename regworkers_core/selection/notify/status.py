@@ -11,7 +11,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.outbox import Unit, held_until, no_draw
 
-# By their field in the document: how many messages a market has in each status of the outbox.
+# The statuses of the outbox, by the field of the document that counts a market's messages in it.
 COUNTS = {
     "pending": RowStatus.PENDING,
     "waiting": RowStatus.HELD,

@@ -124,7 +124,7 @@ class PublicLog:
         return self.append_all(campaign_id, phase, [(kind, hash_)])[0]
 
     def append_all(self, campaign_id: str, phase: int, facts: Sequence[tuple[Kind, str]]) -> list[Placed]:
-        """As `append`, for several kinds and hashes, which become public with one checkpoint."""
+        """Do as `append` for several kinds and hashes, which become public with one checkpoint."""
         at = iso(self._clock())
         wanted = [LogLeaf(campaign_id, hash_, kind, phase, at) for kind, hash_ in facts]
 

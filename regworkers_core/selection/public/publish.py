@@ -33,7 +33,7 @@ from regworkers_core.selection.report.inputs import NUMBERS, ReportContext, Repo
 
 PAGE_FOLDER = "page"
 VERIFIER = "verifier.html"
-# In the order of publication: a reader of the last one finds the others.
+# They are published in this order: a reader of the last one finds the others.
 _NAMED = (VERIFIER, DRAW, INDEX)
 _MEMORY_MIB = 700
 
@@ -67,14 +67,15 @@ COPY (
 
 @dataclass(frozen=True, slots=True)
 class PagePublished:
-    """What was published, or would be: `page` is its address, `put` the files that the store lacks or has in another
-    form. `proofs` has the numbers of the proofs.
-    """
+    """What was published, or would be."""
 
     campaign_id: str
     phases: int
+    # Its address.
     page: str
+    # Files that the store lacks or has in another form.
     put: tuple[str, ...]
+    # The numbers of the proofs.
     proofs: Proofs
 
     def as_dict(self) -> dict[str, Any]:

@@ -35,13 +35,15 @@ _MARKETS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class DrawReport:
-    """`numbers` is a JSON document without data or ids of fans, `notes` start with the most severe, `plots` are PNG by
-    name in the order of the page, `html` is the page.
-    """
+    """A report on one phase."""
 
+    # A JSON document without data or ids of fans.
     numbers: Mapping[str, Any]
+    # They start with the most severe.
     notes: Sequence[Remark]
+    # PNGs by name, in the order of the page.
     plots: Mapping[str, bytes]
+    # The page.
     html: str
 
     @property

@@ -73,39 +73,38 @@ PAGE, NUMBERS = "report.html", "report.json"
 
 @dataclass(frozen=True, slots=True)
 class ReportFiles:
-    """Paths: the folder of the phase's `manifest.json`, `cutoffs.json` and `summary.json`, and the pipeline's files
-    `pool.parquet`, `exclusions.parquet` (None if no eligibility was evaluated, as in a simulation) and
-    `outcomes.parquet`.
-    """
+    """Paths of the files that a report reads."""
 
+    # The folder of the phase's `manifest.json`, `cutoffs.json` and `summary.json`.
     artefacts: Path
+    # `pool.parquet` of the pipeline.
     pool: Path
+    # `exclusions.parquet` of the pipeline; None if no eligibility was evaluated, as in a simulation.
     exclusions: Path | None
+    # `outcomes.parquet` of the pipeline.
     outcomes: Path
 
 
 @dataclass(frozen=True, slots=True)
 class ReportContext:
-    """What the files do not contain.
-
-    - `codes`: available codes by market, None if not counted;
-    - `commitment_late`: whether the commitment to the secret was made after registration opened, None if unknown;
-    - `dropped_preferences`: preferences for unknown or repeated markets;
-    - `reason`: the operator's reason for a top-up;
-    - `published_at`: when the store confirmed the manifest of phase 1, None if unknown;
-    - `replaced`: the number of manifests that it replaced;
-    - `recommitted`: those whose round was already signed when they were replaced, as `{k, round, resultHash, differ}`,
-      where `differ` counts the entries with another outcome.
-    """
+    """What the files do not contain."""
 
     campaign_name: str = ""
     market_names: Mapping[str, str] = field(default_factory=dict)
+    # Available codes by market; None if not counted.
     codes: Mapping[str, int] | None = None
+    # Whether the commitment to the secret was made after registration opened; None if unknown.
     commitment_late: bool | None = False
+    # Preferences for unknown or repeated markets.
     dropped_preferences: int = 0
+    # The operator's reason for a top-up.
     reason: str = ""
+    # When the store confirmed the manifest of phase 1; None if unknown.
     published_at: str | None = None
+    # The number of manifests that it replaced.
     replaced: int = 0
+    # Those whose round was already signed when they were replaced, as `{k, round, resultHash, differ}`, where `differ`
+    # counts the entries with another outcome.
     recommitted: Sequence[Mapping[str, Any]] = ()
 
 

@@ -323,7 +323,7 @@ def _pool_table(
     start: int, count: int, markets: Sequence[str], segments: Sequence[str], rng: np.random.Generator
 ) -> pa.Table:
     refs = pa.array([f"simulated-{n:010d}" for n in range(start, start + count)])
-    # Of independent exponential clocks, each rings first with a chance in proportion to its rate, and so on.
+    # Each of several independent exponential clocks rings first with a chance in proportion to its rate, and so on.
     popularity = 1 / np.arange(1, len(markets) + 1)
     clocks = rng.exponential(size=(count, len(markets))) / popularity
     choices = np.argsort(clocks, axis=1)[:, :MOST_CHOICES]

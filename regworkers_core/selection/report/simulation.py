@@ -18,15 +18,13 @@ from regworkers_core.reporting.pages import Table
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """The rules of a simulated draw.
-
-    `weights` are tickets by segment, instead of the weight of the entry; the greatest of an entry's segments counts.
-    `waitlist_size` None is a waitlist without limit.
-    """
+    """The rules of a simulated draw."""
 
     markets: tuple[Market, ...]
     wins_per_unit: int = 1
+    # None: all that are left.
     waitlist_size: int | None = None
+    # Tickets by segment, instead of the weight of the entry; the greatest of an entry's segments counts.
     weights: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -134,17 +132,20 @@ Group = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """The result of a simulation: `entries` by group and, for every round, `winners` by group and `last_ranks` of the
-    full markets.
+    """The result of a simulation.
 
     Groups are `all`, `segment` ("" for none), `weight`, `first` and `any` (markets in the preferences), `market` (that
     admitted the entry), `kept` (the market, if it was the first choice), `place` (of that market in the preferences).
     """
 
     scenario: Scenario
+    # Whether only the best below a bound were drawn, which is exact.
     quick: bool
+    # Their number by group.
     entries: Mapping[Group, int]
+    # Their number by group, for every round.
     winners: tuple[Mapping[Group, int], ...]
+    # The last ranks of the full markets, for every round.
     last_ranks: tuple[Mapping[str, int], ...]
 
     def as_dict(self) -> dict[str, Any]:

@@ -29,14 +29,15 @@ _NO_VARIANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class GroupCounts:
-    """Ordered groups with their numbers of candidates, hits and expected hits, and the covariance (G x G) of
-    hits - expected.
-    """
+    """Numbers of ordered groups (G of them)."""
 
     labels: tuple[str, ...]
     candidates: Numbers
+    # How many candidates of each group were drawn.
     hits: Numbers
+    # How many are drawn on average.
     expected: Numbers
+    # That of hits - expected (G x G).
     covariance: Numbers
 
     def merged(self, groups: Sequence[Sequence[int]], labels: Sequence[str]) -> GroupCounts:
