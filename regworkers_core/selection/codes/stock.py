@@ -30,7 +30,7 @@ class MarketStock:
     market_id: str
     # Its seats; None: the campaign has no such market.
     capacity: int | None
-    # Codes that nobody has.
+    # Codes that were not assigned yet.
     available: int = 0
     # Codes of winners.
     assigned: int = 0
