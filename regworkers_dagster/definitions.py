@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import cache
+
 import dagster as dg
 
 from regworkers_core import flows
@@ -19,7 +22,8 @@ from regworkers_dagster.operations import (
     retention,
     reviews,
 )
-from regworkers_dagster.replication import assets, checks, cycle
+from regworkers_dagster.pods import DUTY_TAG, FOR_TAG, POD_TAG, size_of
+from regworkers_dagster.replication import assets, checks
 from regworkers_dagster.replication import automation as replication
 from regworkers_dagster.resources import connections
 from regworkers_dagster.selection import assets as selection_assets
@@ -88,7 +92,7 @@ defs = dg.Definitions(
     jobs=[
         *(drain.job for drain in DRAINS),
         replication.RECONCILE_ENTRIES,
-        cycle.verify_entries,
+        checks.verify_entries,
         *selection.JOBS,
         archive.ARCHIVE_EVENTS,
         archive.CHECK_ARCHIVE,
@@ -116,3 +120,31 @@ defs = dg.Definitions(
     },
     executor=dg.in_process_executor,
 )
+
+
+@cache
+def tags_of_jobs() -> Mapping[str, Mapping[str, str]]:
+    """The tags of every job of ours, by its name."""
+    jobs = defs.get_repository_def().get_all_jobs()
+    return {each.name: each.run_tags for each in jobs if DUTY_TAG in each.run_tags}
+
+
+def duty_of(job: str) -> str:
+    """The duty of a job. Raises LookupError for one that is not ours."""
+    return tags_of_jobs()[job][DUTY_TAG]
+
+
+def managers_jobs() -> frozenset[str]:
+    """What a manager may launch: every step of a campaign (docs/campaigns.md)."""
+    return frozenset(name for name, tags in tags_of_jobs().items() if tags[FOR_TAG] == "manager")
+
+
+def pod_of_assets(jobs_of_each: Iterable[Iterable[str]]) -> dict[str, str]:
+    """The tag for assets that are materialised without their job: of the largest job that has all of them. Empty when
+    there is none: then the run has no rights.
+    """
+    common = set.intersection(*(set(jobs) & tags_of_jobs().keys() for jobs in jobs_of_each))
+    if not common:
+        return {}
+    largest = max(sorted(common), key=lambda job: size_of(tags_of_jobs()[job]))
+    return {POD_TAG: tags_of_jobs()[largest][POD_TAG]}

@@ -18,6 +18,7 @@ from regworkers_dagster.resources import STORES, plain, plain_failures, runtime_
 # Dagster warns of a parameter that only Dagster itself passes, in every command.
 warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
 Body = Callable[..., Any]
+CAMPAIGN_PARTITIONS = dg.DynamicPartitionsDefinition(name="campaigns")
 # Of what drains and sensors keep up to date: a sensor that finds it so records that every hour.
 KEPT_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_window=timedelta(hours=2))
 APPLY = "Do it. Without, the job checks and counts only."

@@ -28,9 +28,8 @@ from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.reporting.pages import markdown_image
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import SAME_VERSION
-from regworkers_dagster.factories import APPLY, asset_job, fields_of, flat, one_op_job
+from regworkers_dagster.factories import APPLY, CAMPAIGN_PARTITIONS, asset_job, fields_of, flat, one_op_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
-from regworkers_dagster.operations.health import scheduler_here
 from regworkers_dagster.pods import Declared, Who
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import (
@@ -38,11 +37,11 @@ from regworkers_dagster.runs import (
     RESUMED,
     launched_by_hand,
     long_run,
+    scheduler_here,
     short_run,
     throttled,
     who_launched,
 )
-from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 UPLOAD = "The name that the upload form answers with (`uploads/...`). Uploads are kept for a day."
 # How a mapping is written.
@@ -216,7 +215,7 @@ class _Run:
 
     @property
     def scheduler(self) -> Callable[[], SchedulerState]:
-        return lambda: scheduler_here(self.context.instance)
+        return lambda: scheduler_here(self.context)
 
     def tell(self, text: str) -> None:
         self.context.log.info(text)

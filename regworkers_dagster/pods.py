@@ -9,9 +9,8 @@ A job has the service account and the secret of one duty. A run of no job here h
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, NamedTuple
 
 from regworkers_core.operation import Duty, Size
@@ -112,26 +111,6 @@ def of_table(name: str) -> Declared:
     raise LookupError(name)
 
 
-@cache
-def tags_of_jobs() -> Mapping[str, Mapping[str, str]]:
-    """The tags of every job of ours, by its name."""
-    # Late, for they are made with this module.
-    from regworkers_dagster.definitions import defs
-
-    jobs = defs.get_repository_def().get_all_jobs()
-    return {each.name: each.run_tags for each in jobs if DUTY_TAG in each.run_tags}
-
-
-def duty_of(job: str) -> str:
-    """The duty of a job. Raises LookupError for one that is not ours."""
-    return tags_of_jobs()[job][DUTY_TAG]
-
-
-def managers_jobs() -> frozenset[str]:
-    """What a manager may launch: every step of a campaign (docs/campaigns.md)."""
-    return frozenset(name for name, tags in tags_of_jobs().items() if tags[FOR_TAG] == "manager")
-
-
 def tags_of(declared: Declared) -> dict[str, str]:
     """The tags of a job with this declaration."""
     return {DUTY_TAG: declared.duty, FOR_TAG: declared.who, POD_TAG: _pod(declared.duty, declared.size)}
@@ -155,19 +134,6 @@ def _pod(duty: str, word: Size) -> str:
     return json.dumps(config)
 
 
-def pod_of(job: str) -> dict[str, str]:
-    """The tag of a job's pods. Raises LookupError for a job that is not ours."""
-    return {POD_TAG: tags_of_jobs()[job][POD_TAG]}
-
-
-def pod_of_assets(jobs_of_each: Iterable[Iterable[str]]) -> dict[str, str]:
-    """The tag for assets that are materialised without their job: of the largest job that has all of them. Empty when
-    there is none: then the run has no rights.
-    """
-    common = set.intersection(*(set(jobs) & tags_of_jobs().keys() for jobs in jobs_of_each))
-    return pod_of(max(sorted(common), key=_size_of)) if common else {}
-
-
-def _size_of(job: str) -> int:
-    tags = tags_of_jobs()[job]
+def size_of(tags: Mapping[str, str]) -> int:
+    """The place of a job's pod among the sizes, the smallest first, by the job's tags."""
     return [_pod(tags[DUTY_TAG], size) for size in _SIZE_OF].index(tags[POD_TAG])

@@ -1,18 +1,34 @@
-"""Tags of runs, and the audit log of those that people launch. `dagster.yaml` limits the concurrent runs of one value
-of a tag.
+"""Tags of runs, the audit log of those that people launch, and what Dagster knows of itself: daemons, ticks, failed
+runs. `dagster.yaml` limits the concurrent runs of one value of a tag.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import dagster as dg
+from dagster_shared.check import CheckError
 
-from regworkers_core.operations.health.scheduler import work_of
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.snapshot import FailedRun, SchedulerState, TickState
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.health.scheduler import (
+    LOOKED_AT,
+    MATERIALIZE,
+    MOST_RUNS,
+    NO_RUN,
+    REFUSED_TAG,
+    Work,
+    look_back_seconds,
+    schedule_state,
+    still_failed,
+    work_of,
+)
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
@@ -39,6 +55,7 @@ RESUMED = {
     "dagster/retry_on_asset_or_op_failure": "false",
 }
 
+ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _PROGRESS_SECONDS = 30.0
 
 
@@ -122,3 +139,121 @@ def throttled(log: Callable[[str], None]) -> Callable[[str | Callable[[], str]],
             log(text if isinstance(text, str) else text())
 
     return show
+
+
+# Dagster's interval for a sensor that sets none.
+_SENSOR_SECONDS = 30.0
+_ON = ("RUNNING", "DECLARED_IN_CODE")
+
+
+def scheduler_of(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None, now: float
+) -> SchedulerState:
+    """The state of the daemons, ticks and runs in the instance's storage. `repository` names the sensors and schedules,
+    `now` is in epoch seconds.
+    """
+    beats = instance.get_daemon_heartbeats()
+    return SchedulerState(
+        daemons={
+            kind: iso(beats[kind].timestamp) if kind in beats else None
+            for kind in instance.get_required_daemon_types()
+        },
+        ticks=tuple(_ticks(instance, repository)) if repository is not None else (),
+        failed_runs=failed_runs(instance, repository, now),
+        queued_runs=instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])),
+    )
+
+
+def _ticks(instance: dg.DagsterInstance, repository: dg.RepositoryDefinition) -> Iterator[TickState]:
+    """The last tick of each sensor and schedule that is on: switched on by hand, or by default and not switched off."""
+    states = {state.instigator_name: state for state in instance.all_instigator_state()}
+    for watcher in repository.sensor_defs:
+        by_default = watcher.default_status is dg.DefaultSensorStatus.RUNNING
+        state = states.get(watcher.name)
+        if not _is_on(state, by_default):
+            continue
+        last, error = _last_tick(instance, state)
+        data: Any = state and state.instigator_data
+        since = data.last_sensor_start_timestamp if data else None
+        interval = float(watcher.minimum_interval_seconds or _SENSOR_SECONDS)
+        yield TickState(watcher.name, interval, _iso(last), error, _iso(since))
+    for schedule in repository.schedule_defs:
+        by_default = schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+        state = states.get(schedule.name)
+        if not _is_on(state, by_default):
+            continue
+        last, error = _last_tick(instance, state)
+        data = state and state.instigator_data
+        crons = schedule.cron_schedule
+        cron = crons if isinstance(crons, str) else next(iter(crons))
+        yield schedule_state(schedule.name, cron, last, error, data.start_timestamp if data else None)
+
+
+def _is_on(state: Any, by_default: bool) -> bool:
+    """Whether it runs. Before the daemon has seen it there is no state, and its default counts."""
+    return by_default if state is None else state.status.value in _ON
+
+
+def _last_tick(instance: dg.DagsterInstance, state: Any) -> tuple[float | None, str]:
+    if state is None:
+        return None, ""
+    last = next(iter(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None)
+    if last is None:
+        return None, ""
+    # Without the error's text, which may contain anything.
+    return last.timestamp, (last.error.cls_name or "error") if last.error else ""
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else iso(at)
+
+
+def failed_runs(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None, now: float
+) -> tuple[FailedRun, ...]:
+    """Runs that failed, each the last that ended of its work, under the job whose work they did."""
+    jobs_of = jobs_of_assets(repository)
+
+    def counted(filters: dg.RunsFilter) -> Iterator[FailedRun]:
+        for record in instance.get_run_records(filters, limit=MOST_RUNS):
+            run = record.dagster_run
+            if REFUSED_TAG not in run.tags:
+                ended = record.end_time or record.update_timestamp.timestamp()
+                yield FailedRun(
+                    run.run_id, work_of_run(run, jobs_of), iso(ended), run.tags.get(PARTITION_TAG, "")
+                )
+
+    failed = dict.fromkeys(
+        run
+        for job in (None, *LOOKED_AT)
+        for run in counted(
+            dg.RunsFilter(
+                job_name=job,
+                statuses=[dg.DagsterRunStatus.FAILURE],
+                updated_after=datetime.fromtimestamp(now - look_back_seconds(job or ""), UTC),
+            )
+        )
+    )
+    latest: dict[Work, str] = {}
+    for job, partition in dict.fromkeys((run.job, run.partition) for run in failed):
+        tags = {PARTITION_TAG: partition} if partition else {}
+        ended = [
+            run
+            for name in (job, MATERIALIZE)
+            for run in counted(dg.RunsFilter(job_name=name, tags=tags, statuses=list(ENDED)))
+            if run.job == job
+        ]
+        latest[job, partition] = max(ended, key=lambda run: run.ended_at, default=NO_RUN).run_id
+    return still_failed([*failed], latest)
+
+
+def scheduler_here(context: dg.OpExecutionContext) -> SchedulerState:
+    """The state of Dagster as a run reads it from its own instance. Raises UsageError on one without a daemon."""
+    repository = None
+    # A run in the process of its caller has no code location.
+    with suppress(CheckError):
+        repository = context.repository_def
+    found = scheduler_of(context.instance, repository, time.time())
+    if not any(found.daemons.values()):
+        raise UsageError("no daemon was ever started on this instance of Dagster")
+    return found

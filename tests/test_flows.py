@@ -51,7 +51,7 @@ from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.health import snapshot
 from regworkers_core.operations.runbooks import time_outs
 from regworkers_dagster.definitions import defs
-from regworkers_dagster.pods import duty_of
+from regworkers_dagster.definitions import duty_of
 from tests.operations.alerts.world import SETTINGS, WELL, queue
 from tools.residents import manifests
 

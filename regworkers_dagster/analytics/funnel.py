@@ -6,12 +6,11 @@ import dagster as dg
 
 from regworkers_core.observability.logs import bind
 from regworkers_dagster.analytics.publishing import FLOW
-from regworkers_dagster.factories import asset_job
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, asset_job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, records
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import long_run
 from regworkers_dagster.selection.assets import campaign_of, mark_a_mis_click
-from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 if TYPE_CHECKING:
     from regworkers_core.analytics.funnel import PublishedFunnel

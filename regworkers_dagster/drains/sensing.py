@@ -38,7 +38,7 @@ from regworkers_dagster.drains.decisions import (
     pause_after_crashes,
 )
 from regworkers_dagster.resources import TICK_CALL_SECONDS, runtime_of
-from regworkers_dagster.runs import DRAIN_TAG
+from regworkers_dagster.runs import DRAIN_TAG, ENDED
 
 _RECENT_RUNS = 10
 ACTIVE = (
@@ -47,7 +47,6 @@ ACTIVE = (
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
 )
-ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 def drain_runs(

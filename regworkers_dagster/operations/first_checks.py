@@ -17,7 +17,7 @@ from regworkers_dagster.drains.observing import has_ended, is_outdated, repeated
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import asset_job, sensor
 from regworkers_dagster.operations import deployment, reviews
-from regworkers_dagster.pods import Declared, pod_of
+from regworkers_dagster.pods import POD_TAG, Declared
 from regworkers_dagster.replication import checks
 from regworkers_dagster.replication.automation import RECONCILE_ENTRIES
 from regworkers_dagster.selection import checks as selection_checks
@@ -72,7 +72,7 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
         missing.remove(checks.PARITY.key)
     wanted = {job: [step for step in steps if missing & set(step.check_keys)] for job, steps in _RUNS.items()}
     return dg.SensorResult(
-        run_requests=[_request(job, steps) for job, steps in wanted.items() if steps],
+        run_requests=[_request(context.repository_def, job, steps) for job, steps in wanted.items() if steps],
         asset_events=again,
     )
 
@@ -95,11 +95,11 @@ def _is_behind(runtime: Runtime) -> bool:
     return bool(waiting) or unread is None or unread > 0
 
 
-def _request(like: str, steps: Steps) -> dg.RunRequest:
+def _request(repository: Any, like: str, steps: Steps) -> dg.RunRequest:
     without_drill = {"ops": {"review_quarter": {"config": {"drill": False}}}}
     return dg.RunRequest(
         job_name=RECONCILE_ENTRIES.name if like == RECONCILE_ENTRIES.name else FIRST_CHECKS.name,
-        tags=pod_of(like),
+        tags={POD_TAG: repository.get_job(like).run_tags[POD_TAG]},
         run_config=without_drill if reviews.quarterly_review in steps else {},
         asset_selection=[key for step in steps for key in step.keys],
         asset_check_keys=[key for step in steps for key in step.check_keys],

@@ -17,9 +17,9 @@ from regworkers_core.flows import RUN_JOBS
 from regworkers_core.observability.metrics import RUN_SECONDS, RUNS_FAILED, RUNS_SUCCEEDED, Metering
 from regworkers_core.operations.health.scheduler import MATERIALIZE, REFUSED_TAG
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.sensing import ENDED, Answer, ticking
+from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import sensor
-from regworkers_dagster.runs import jobs_of_assets, work_of_run
+from regworkers_dagster.runs import ENDED, jobs_of_assets, work_of_run
 
 log = structlog.get_logger(__name__)
 _INTERVAL_SECONDS = 60

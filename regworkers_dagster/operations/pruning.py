@@ -13,10 +13,9 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.drains.sensing import ENDED
 from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
 from regworkers_dagster.pods import Declared
-from regworkers_dagster.runs import OPERATION_TAG, launched_by_hand, short_run
+from regworkers_dagster.runs import ENDED, OPERATION_TAG, launched_by_hand, short_run
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

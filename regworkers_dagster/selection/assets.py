@@ -15,11 +15,11 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS, plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_RANGE_TAG, PARTITION_TAG, is_by_hand, launched_by_hand
 from regworkers_dagster.selection import specs
-from regworkers_dagster.selection.specs import CAMPAIGN_PARTITIONS
 
 if TYPE_CHECKING:
     from regworkers_core.selection.draw.gate import AcceptedFindings

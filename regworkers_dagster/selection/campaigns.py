@@ -27,8 +27,9 @@ from regworkers_core.operations.draws import retry
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import pause_after_crashes
-from regworkers_dagster.drains.sensing import ACTIVE, ENDED, Answer, crashes_in_a_row, ticking
-from regworkers_dagster.runs import MARKET_TAG, PARTITION_TAG
+from regworkers_dagster.drains.sensing import ACTIVE, Answer, crashes_in_a_row, ticking
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
+from regworkers_dagster.runs import ENDED, MARKET_TAG, PARTITION_TAG
 from regworkers_dagster.selection import specs
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def campaigns_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Ans
     added = _new_partitions(context.instance, [campaign.campaign_id for campaign in known])
     return dg.SensorResult(
         run_requests=requests[:_MAX_REQUESTS],
-        dynamic_partitions_requests=[specs.CAMPAIGN_PARTITIONS.build_add_request(added)] if added else [],
+        dynamic_partitions_requests=[CAMPAIGN_PARTITIONS.build_add_request(added)] if added else [],
         cursor=_cursor(marks),
         # Dagster takes either requests or a reason.
         skip_reason=None if requests else "; ".join(words) or f"{len(campaigns)} are closed, no draw is due",
@@ -308,7 +309,7 @@ def _checks_to_run(
 
 
 def _new_partitions(instance: dg.DagsterInstance, campaign_ids: Sequence[str]) -> list[str]:
-    known = set(instance.get_dynamic_partitions(str(specs.CAMPAIGN_PARTITIONS.name)))
+    known = set(instance.get_dynamic_partitions(str(CAMPAIGN_PARTITIONS.name)))
     return [campaign_id for campaign_id in campaign_ids if campaign_id not in known]
 
 

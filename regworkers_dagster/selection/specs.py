@@ -7,7 +7,7 @@ from __future__ import annotations
 import dagster as dg
 
 from regworkers_core.domain.selection import PIPELINE
-from regworkers_dagster.factories import KEPT_FRESH, Flow
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, KEPT_FRESH, Flow
 
 _FLOW = Flow("selection", owner="selection")
 ELIGIBILITY = Flow("eligibility", owner="eligibility")
@@ -15,7 +15,6 @@ ELIGIBILITY = Flow("eligibility", owner="eligibility")
 DRAW_JOB = "draw"
 # One partition per campaign, by its id, from its DRAFT on. The sensor `watch_campaigns` adds them, and so does every
 # run of one campaign.
-CAMPAIGN_PARTITIONS = dg.DynamicPartitionsDefinition(name="campaigns")
 
 CAMPAIGNS = _FLOW.asset(
     "campaigns",

@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.settings.operations import Limited, WebSettings
-from regworkers_dagster.pods import managers_jobs
+from regworkers_dagster.definitions import managers_jobs
 
 log = structlog.get_logger()
 

@@ -36,7 +36,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings
 from regworkers_core.telemetry import configure_telemetry
-from regworkers_dagster.pods import tags_of_jobs
+from regworkers_dagster.definitions import tags_of_jobs
 from regworkers_dagster.resources import shared_runtime
 from regworkers_dagster.web.files import Files
 from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases

@@ -18,8 +18,7 @@ from regworkers_core.acts import every_operation
 from regworkers_core.operation import Effect
 from regworkers_core.operations.draws import RetryMarket
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.definitions import defs
-from regworkers_dagster.pods import managers_jobs
+from regworkers_dagster.definitions import defs, managers_jobs
 from tests.dagster.support import job, use
 from tools.demo.leaks import everywhere, exactly, find_leaks, in_files
 

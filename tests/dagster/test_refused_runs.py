@@ -17,9 +17,8 @@ from regworkers_core.flows import WATCHED_JOBS
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign import release
-from regworkers_dagster.definitions import defs
-from regworkers_dagster.operations.health import failed_runs
-from regworkers_dagster.pods import managers_jobs
+from regworkers_dagster.definitions import defs, managers_jobs
+from regworkers_dagster.runs import failed_runs
 from tests.dagster.selection.world import failure_of
 from tests.dagster.support import job, use
 

@@ -25,7 +25,7 @@ from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.engine.drain import Drain
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_dagster.pods import duty_of, tags_of_jobs
+from regworkers_dagster.definitions import duty_of, tags_of_jobs
 from tests.infrastructure.deploy.policies import Call, action_of, resources, statements_of
 
 _PRODUCT = tuple(str(PROJECT_ROOT / name) for name in ("regworkers_core", "regworkers_dagster"))

@@ -35,10 +35,14 @@ BY_SENSORS = {
 
 @pytest.fixture
 def tick(shared: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from regworkers_dagster.definitions import defs
+
     use(monkeypatch, shared)
 
     def evaluate() -> Any:
-        context = dg.build_sensor_context(instance=instance, sensor_name="first_checks")
+        context = dg.build_sensor_context(
+            instance=instance, sensor_name="first_checks", repository_def=defs.get_repository_def()
+        )
         answer = first_checks.first_checks_tick(context)
         for event in getattr(answer, "asset_events", ()):
             instance.report_runless_asset_event(event)

@@ -18,7 +18,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_core.settings.operations import WebSettings
-from regworkers_dagster.pods import managers_jobs, tags_of_jobs
+from regworkers_dagster.definitions import managers_jobs, tags_of_jobs
 from regworkers_dagster.web.guard import Operators
 from regworkers_dagster.web.mutations import CHANGES, LAUNCHES, OF_THE_UI, Mutations
 from regworkers_dagster.web.rights import Rights

@@ -14,7 +14,7 @@ from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from regworkers_core.infrastructure.policies.platform import ROLES, role_policy
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.pods import duty_of
+from regworkers_dagster.definitions import duty_of
 from tests.infrastructure.deploy.pods import DEPLOY, values
 from tests.infrastructure.deploy.policies import Call, action_of, allows, resources
 

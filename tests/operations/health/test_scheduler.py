@@ -31,7 +31,7 @@ from regworkers_core.operations.health.scheduler import (
     next_time,
     read_scheduler,
 )
-from regworkers_dagster.operations.health import scheduler_of
+from regworkers_dagster.runs import scheduler_of
 
 NOW = 1_800_000_000.0
 FAILED, FIXED, OLDER, REFUSED = "run-failed", "run-fixed", "run-older", "run-refused"
@@ -318,7 +318,7 @@ def test_the_same_is_read_from_its_own_storage(tmp_path: Path) -> None:
 def test_a_draw_that_failed_is_seen_however_much_else_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regworkers_dagster.operations.health.MOST_RUNS", 2)
+    monkeypatch.setattr("regworkers_dagster.runs.MOST_RUNS", 2)
     repository = dg.Definitions(jobs=[draw, broken]).get_repository_def()
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         for job in (draw, broken, broken, broken):
