@@ -22,7 +22,7 @@ from tests.support.drains import replicate_all
 from tests.support.entries import document, key, put
 from tests.support.terminal import regworkers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("used")]
 
 QUICK = {"idle_seconds": 0.1, "max_seconds": 20.0}
 _SHORT_TIME_OUTS = {
@@ -56,10 +56,7 @@ def _evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return evaluation
 
 
-def test_the_two_drains_replicate_and_report_numbers(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
+def test_the_two_drains_replicate_and_report_numbers(runtime: Runtime) -> None:
     for number in range(3):
         put(runtime, key(f"e{number}"))
 
@@ -82,10 +79,7 @@ def test_the_two_drains_replicate_and_report_numbers(
     assert stored["_replication"]["runId"] == saved.run_id
 
 
-def test_calls_are_those_of_the_run_and_not_of_the_process(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
+def test_calls_are_those_of_the_run_and_not_of_the_process(runtime: Runtime) -> None:
     calls = []
     for number in (20, 1):
         for each in range(number):
@@ -101,7 +95,6 @@ def test_calls_are_those_of_the_run_and_not_of_the_process(
 def test_a_long_drain_reports_while_it_works_and_an_idle_one_has_no_numbers(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, runtime)
     for number in range(3):
         put(runtime, key(f"e{number}"))
     replicated = _run("enqueue_entries", "enqueue", **QUICK)
@@ -116,10 +109,7 @@ def test_a_long_drain_reports_while_it_works_and_an_idle_one_has_no_numbers(
     assert saved.asset_materializations_for_node("save") == [], "nothing was left"
 
 
-def test_a_lag_above_the_objective_fails_its_check_for_some_minutes(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
+def test_a_lag_above_the_objective_fails_its_check_for_some_minutes(runtime: Runtime) -> None:
     assert lag_evaluation(runtime).passed, "nothing was saved"
     put(runtime, key("old"), updatedAt="2020-01-01T00:00:00.000Z")
     replicate_all(runtime)
@@ -151,7 +141,6 @@ def test_wrong_settings_are_not_retried_and_an_unavailable_dependency_is() -> No
 
 
 def test_no_stack_is_one_line_too(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, runtime)
     monkeypatch.delenv("REGWORKERS_AWS__ENDPOINT_URL")
     failure = _failure(_run("enqueue_entries", "enqueue", **QUICK))
     assert "regworkers local up" in failure.user_failure_data.description
@@ -170,7 +159,6 @@ def test_an_unavailable_dependency_at_the_start_fails_the_run_with_a_line_that_s
 def test_a_dependency_that_fails_later_ends_the_drain_and_the_run_is_fine(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, runtime)
     monkeypatch.setattr(Dependencies, "down", lambda _dependencies, *_names: "mongo")
     assert _ended("save_entries") == "ended (dependency_down, mongo): nothing received"
 
@@ -178,8 +166,6 @@ def test_a_dependency_that_fails_later_ends_the_drain_and_the_run_is_fine(
 def test_a_drain_that_could_receive_nothing_fails_its_run_and_names_the_dependency(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, runtime)
-
     def unavailable(_queue: SqsQueue, *_: object) -> list[Received]:
         raise TransientFailure("sqs", "timeout")
 
@@ -190,9 +176,8 @@ def test_a_drain_that_could_receive_nothing_fails_its_run_and_names_the_dependen
 
 
 def test_a_comparison_of_all_entries_judges_parity_and_one_of_a_campaign_materialises_nothing(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime,
 ) -> None:
-    use(monkeypatch, runtime)
     for name in ("kept", "lost"):
         put(runtime, key(name), updatedAt="2020-01-01T00:00:00.000Z")
     replicate_all(runtime)
@@ -215,10 +200,7 @@ def test_a_comparison_of_all_entries_judges_parity_and_one_of_a_campaign_materia
     assert not part.get_asset_materialization_events() and not _evaluation(part).passed
 
 
-def test_a_cycle_is_shared_by_several_workers_and_then_judged(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
+def test_a_cycle_is_shared_by_several_workers_and_then_judged(runtime: Runtime) -> None:
     for campaign in ("summer", "winter"):
         put(runtime, key("e", campaign), updatedAt="2020-01-01T00:00:00.000Z")
     replicate_all(runtime)
@@ -236,10 +218,9 @@ def test_a_cycle_is_shared_by_several_workers_and_then_judged(
     assert not verified().passed
 
 
-def test_the_dead_letter_check_counts_messages(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dead_letter_check_counts_messages(runtime: Runtime) -> None:
     from regworkers_dagster.replication.checks import replication_dlq_empty
 
-    use(monkeypatch, runtime)
     assert replication_dlq_empty(dg.build_asset_check_context(resources=connections())).passed
     put(runtime, key("bad"), email=None)
     replicate_all(runtime)

@@ -24,8 +24,7 @@ ENTRIES = 12
 
 
 def funnel_of(runtime: Runtime) -> Funnel:
-    campaign = runtime.campaigns.get(CAMPAIGN)
-    assert campaign is not None
+    campaign = runtime.campaigns.require_id(CAMPAIGN)
     return make_funnel(runtime, campaign)
 
 

@@ -118,8 +118,7 @@ def test_a_funnel_needs_what_its_policy_allows(runtime: Runtime) -> None:
     close_campaign(runtime)
     drawn(runtime)
     with needs("funnel", runtime) as mine:
-        campaign = mine.campaigns.get(CAMPAIGN)
-        assert campaign is not None
+        campaign = mine.campaigns.require_id(CAMPAIGN)
         publish_funnel(mine, campaign)
 
 

@@ -81,7 +81,7 @@ def test_every_winner_gets_the_code_at_its_place_in_rank_order(drawn: Runtime) -
         assert each["position"] == paris.index(each["rank"]) + 1
         assert each["code"] == code_at("paris", each["position"])
     assert market_status(drawn) == all_completed(*MARKETS)
-    assert drawn.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
+    assert drawn.campaigns.require_id(CAMPAIGN).status == "COMPLETED"
 
 
 def test_the_outbox_has_three_types_and_no_code_and_no_mail(drawn: Runtime) -> None:

@@ -51,7 +51,7 @@ def test_a_market_with_too_few_codes_gives_none_and_continues_after_an_import(ru
         "-": "COMPLETED",
     }
     assert runtime.database["codes"].count_documents({"marketId": "berlin", "status": "AVAILABLE"}) == 5
-    assert runtime.campaigns.get(CAMPAIGN).status == "PROCESSING"  # type: ignore[union-attr]
+    assert runtime.campaigns.require_id(CAMPAIGN).status == "PROCESSING"
     # Not enough yet, then enough.
     assert (
         resume_blocked(runtime, CAMPAIGN) == {}
@@ -66,7 +66,7 @@ def test_a_market_with_too_few_codes_gives_none_and_continues_after_an_import(ru
     assert resume_blocked(runtime, CAMPAIGN) == {}
     run(runtime, SELECTIONS)
     assert findings(runtime, ROWS) == [] and market_status(runtime) == all_completed(*MARKETS)
-    assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
+    assert runtime.campaigns.require_id(CAMPAIGN).status == "COMPLETED"
 
 
 def test_a_plan_counts_once_the_record_names_it_and_of_one_before_that_nothing_is_given(
@@ -96,7 +96,7 @@ def test_a_draw_without_winners_completes_at_once(runtime: Runtime) -> None:
     facts = publish(runtime)
     assert {fact["status"] for fact in facts.values()} == {"COMPLETED"}
     assert take(runtime) == [] and market_status(runtime) == all_completed(*MARKETS)
-    assert runtime.campaigns.get(CAMPAIGN).status == "COMPLETED"  # type: ignore[union-attr]
+    assert runtime.campaigns.require_id(CAMPAIGN).status == "COMPLETED"
 
 
 def test_a_market_of_capacity_0_completes_at_once_and_the_others_are_assigned(runtime: Runtime) -> None:

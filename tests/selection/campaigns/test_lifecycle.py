@@ -28,8 +28,8 @@ def test_every_transition_is_kept_with_time_reason_run_and_a_growing_token(runti
     for to in (OPEN, CLOSED, PROCESSING, COMPLETED):
         done = advance(runtime, "summer", to, reason=f"to {to}", run_id=f"run-{to}")
         assert (done.status, done.changed) == (to, True)
-    stored = runtime.campaigns.get("summer")
-    assert stored is not None and stored.status is COMPLETED
+    stored = runtime.campaigns.require_id("summer")
+    assert stored.status is COMPLETED
     assert [(each.from_, each.to) for each in stored.transitions] == [
         (DRAFT, OPEN),
         (OPEN, CLOSED),
@@ -47,8 +47,7 @@ def test_a_repeat_changes_nothing_and_says_who_did_it(runtime: Runtime) -> None:
     first = advance(runtime, "summer", OPEN, reason="start", run_id="one")
     again = advance(runtime, "summer", OPEN, reason="start again", run_id="two")
     assert again == Advanced("summer", OPEN, False, first.at, "start", "one")
-    stored = runtime.campaigns.get("summer")
-    assert stored is not None and len(stored.transitions) == 1
+    assert len(runtime.campaigns.require_id("summer").transitions) == 1
 
 
 @pytest.mark.parametrize(
@@ -67,8 +66,7 @@ def test_backwards_and_over_a_step_is_refused_with_what_is_allowed(
     advance_to(runtime, "summer", now)
     with pytest.raises(UsageError, match=f"is {now} and cannot become {to}: {allowed}"):
         advance(runtime, "summer", to, reason="no", run_id="r")
-    stored = runtime.campaigns.get("summer")
-    assert stored is not None and stored.status is now
+    assert runtime.campaigns.require_id("summer").status is now
 
 
 def test_of_several_at_once_one_makes_the_step_and_the_others_find_it_made(runtime: Runtime) -> None:
@@ -83,20 +81,18 @@ def test_of_several_at_once_one_makes_the_step_and_the_others_find_it_made(runti
         done = list(pool.map(one, range(4)))
     assert sorted(each.changed for each in done) == [False, False, False, True]
     assert len({each.run_id for each in done}) == 1
-    stored = runtime.campaigns.get("summer")
-    assert stored is not None and len(stored.transitions) == 1
+    assert len(runtime.campaigns.require_id("summer").transitions) == 1
 
 
 def test_a_run_that_lost_its_lease_cannot_move_anything(runtime: Runtime) -> None:
     create(runtime)
     advance_to(runtime, "summer", CLOSED)
-    stored = runtime.campaigns.get("summer")
-    assert stored is not None
+    stored = runtime.campaigns.require_id("summer")
     assert not runtime.campaigns.advance(
         "summer", CLOSED, PROCESSING, token=stored.fence - 1, at="", reason="late", run_id="old"
     )
-    after = runtime.campaigns.get("summer")
-    assert after is not None and after.status is CLOSED and after == stored
+    after = runtime.campaigns.require_id("summer")
+    assert after.status is CLOSED and after == stored
 
 
 def test_a_holder_that_died_is_waited_out_and_one_that_lives_is_not_pushed_aside(runtime: Runtime) -> None:
@@ -134,8 +130,8 @@ def test_a_write_whose_answer_got_lost_is_recognised_as_ones_own(runtime: Runtim
     campaigns = Campaigns(Deaf(), runtime.dependency("mongo"))  # type: ignore[arg-type]
     moved = campaigns.advance("summer", DRAFT, OPEN, token=1, at=AT, reason="r", run_id="r")
     assert moved
-    stored = runtime.campaigns.get("summer")
-    assert stored is not None and stored.status is OPEN and len(stored.transitions) == 1
+    stored = runtime.campaigns.require_id("summer")
+    assert stored.status is OPEN and len(stored.transitions) == 1
     again = campaigns.advance("summer", DRAFT, OPEN, token=2, at=AT, reason="r", run_id="other")
     assert not again
 
@@ -156,8 +152,8 @@ def test_who_writes_between_the_look_and_the_write_wins(runtime: Runtime) -> Non
 
     campaigns = Campaigns(Crossed(), runtime.dependency("mongo"))  # type: ignore[arg-type]
     assert not campaigns.advance("summer", DRAFT, OPEN, token=1, at=AT, reason="r", run_id="r")
-    stored = runtime.campaigns.get("summer")
-    assert stored is not None and (stored.status, stored.fence) == (DRAFT, 9)
+    stored = runtime.campaigns.require_id("summer")
+    assert (stored.status, stored.fence) == (DRAFT, 9)
 
 
 def test_a_recreated_lease_table_catches_up_with_the_stored_fence(runtime: Runtime) -> None:
@@ -165,8 +161,8 @@ def test_a_recreated_lease_table_catches_up_with_the_stored_fence(runtime: Runti
     runtime.database["campaigns"].update_one({"_id": "restored"}, {"$set": {"fence": 4}})
     assert runtime.leases.get(LeaseHolder.key_of("campaign-restored")) is None
     assert advance(runtime, "restored", OPEN, reason="r", run_id="r").changed
-    stored = runtime.campaigns.get("restored")
-    assert stored is not None and stored.fence >= 4 and stored.status is OPEN
+    stored = runtime.campaigns.require_id("restored")
+    assert stored.fence >= 4 and stored.status is OPEN
 
 
 def test_only_an_open_campaign_that_says_autodraw_closes_when_its_time_has_passed(runtime: Runtime) -> None:

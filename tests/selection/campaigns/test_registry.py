@@ -83,14 +83,14 @@ def test_a_campaign_is_found_by_id_first_and_then_by_slug(runtime: Runtime) -> N
 def test_a_campaign_that_came_without_a_commitment_gets_one_late_and_keeps_it(runtime: Runtime) -> None:
     document = create(runtime).as_document()
     runtime.database["campaigns"].update_one({"_id": "summer"}, {"$unset": {"draw": ""}})
-    came = runtime.campaigns.get("summer")
-    assert came is not None and came.draw.commitment is None
+    came = runtime.campaigns.require_id("summer")
+    assert came.draw.commitment is None
     given = ensure_commitment(runtime, came)
     assert given.late and given.commitment == document["draw"]["commitment"]
     # Asked again, with the campaign as it was read before and as it is now.
     assert ensure_commitment(runtime, came) == given
-    now = runtime.campaigns.get("summer")
-    assert now is not None and ensure_commitment(runtime, now) == given
+    now = runtime.campaigns.require_id("summer")
+    assert ensure_commitment(runtime, now) == given
     assert not runtime.campaigns.set_commitment("summer", "0" * 64, "2026-01-01T00:00:00.000Z")
     assert runtime.campaigns.get("summer") == now
     assert given.commitment == hashlib.sha256(bytes.fromhex(reveal(runtime, "summer"))).hexdigest()

@@ -104,8 +104,7 @@ def test_a_run_without_patience_ends_as_waiting_and_the_next_one_goes_on(committ
     assert step.facts["dueAt"] == iso(QUICKNET.due(ROUND))
     assert step.facts["manifestHash"] == record.latest.manifest_hash
     assert beacon.asked[1:] == [ROUND], "it left at once"
-    campaign = committed.campaigns.get(CAMPAIGN)
-    assert campaign is not None
+    campaign = committed.campaigns.require_id(CAMPAIGN)
     found = [each.text for each in read_campaign_status(committed, campaign).findings]
     assert not [text for text in found if "no run works on it" in text], "nothing is to be done"
     assert (

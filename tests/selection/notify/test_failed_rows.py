@@ -32,8 +32,7 @@ from tests.support.waiting import sleeping
 
 
 def findings_of(runtime: Runtime) -> list[ToDo]:
-    campaign = runtime.campaigns.get(CAMPAIGN)
-    assert campaign is not None
+    campaign = runtime.campaigns.require_id(CAMPAIGN)
     with sleeping(lambda _seconds: None):
         return read_campaign_status(runtime, campaign).findings
 

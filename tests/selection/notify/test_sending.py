@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.domain.selection import NOTICES, MarketPhase, Notice, Outcome
+from regworkers_core.domain.selection import NOTICES, MarketPhase, Notice
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.health.snapshot import read_system
@@ -24,9 +24,6 @@ from tests.support.draws import (
     CAMPAIGN,
     CONFIRMED_AT,
     Row,
-    confirmed,
-    next_phase,
-    publish,
     published,
     record_of,
     result,
@@ -129,11 +126,6 @@ def test_the_canary_has_a_message_of_every_type_and_delays_the_others(assigned: 
     assert len(notified(assigned)) == len(ROWS) - 3
 
 
-def test_a_canary_larger_than_the_phase_is_the_whole_phase(assigned: Runtime) -> None:
-    holding = patient(assigned, canary_messages=1000, canary_hold_seconds=3600)
-    assert run(holding, NOTIFICATIONS).counts["sent"] == len(ROWS)
-
-
 def test_a_canary_is_out_when_all_of_its_messages_but_the_withdrawn_are(assigned: Runtime) -> None:
     holding = patient(assigned, canary_messages=1000, canary_hold_seconds=3600)
     unit = next(each for each in outbox.undelivered(holding) if each.market.market_id == "paris")
@@ -223,22 +215,6 @@ def test_a_missing_row_stops_the_campaign_before_any_message_of_its_market(assig
     assigned.database["outbox"].delete_one({"marketId": "berlin"})
     assert run(assigned, NOTIFICATIONS).counts["sent"] == 0
     assert "4 winner" in assigned.draw_markets.switch(CAMPAIGN)["reason"] and notified(assigned) == []
-
-
-def test_a_later_phase_notifies_only_of_changes(assigned: Runtime) -> None:
-    run(assigned, NOTIFICATIONS)
-    notified(assigned)
-    waiting = [row for row in ROWS if row.outcome is Outcome.WAITLIST]
-    up = Row(waiting[0].ref, Outcome.WINNER, "paris", waiting[0].rank)
-    down = Row(waiting[1].ref, Outcome.UNSELECTED, "", waiting[1].rank)
-    struck = Row(waiting[2].ref, Outcome.STRUCK, "", waiting[2].rank)
-    confirmed(assigned, next_phase(ROWS, {row.ref: row for row in (up, down, struck)}), MARKETS, phase=2)
-    publish(assigned, 2)
-    run(assigned, SELECTIONS)
-    run(assigned, NOTIFICATIONS)
-    assert sorted((item["ref"], item["type"]) for item in notified(assigned)) == sorted(
-        [(up.ref, "winner"), (down.ref, "unselected")]
-    )
 
 
 def test_only_one_sender_works_at_a_time(assigned: Runtime) -> None:
