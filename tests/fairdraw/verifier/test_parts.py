@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fairdraw.errors import DrawError
 from fairdraw.log.note import COSIGNATURE, Checkpoint, Note, NoteError, SignerKey, VerifierKey, signed
-from fairdraw.maths.files import canonical_bytes, parse_canonical, parse_canonical_list, sha256_hex
+from fairdraw.maths.files import canonical_bytes, parse_canonical, parse_canonical_list, sha256_hex, short
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.verifier.draws import WITNESSES
 from tests.fairdraw.verifier.mutations import NUMBERS, of_bytes
@@ -99,6 +99,23 @@ def test_keys_are_sorted_by_halves_of_characters(javascript: Node) -> None:
     text = canonical_bytes({"\U0001f600": 1, "\ufb33": 2, "a": 3, "": 4}).decode()
     assert text.index("\U0001f600") < text.index("\ufb33")
     assert javascript.ask("canonical", text=text) == text
+
+
+@settings(max_examples=120)
+@given(VALUES)
+def test_excerpts_of_values_look_alike(javascript: Node, value: Any) -> None:
+    try:
+        text = canonical_bytes(value).decode()
+    except ValueError:
+        return
+    assert javascript.ask("short", text=text) == short(json.loads(text))
+    longer = json.dumps([value] * 40)
+    assert javascript.ask("short", text=longer) == short(json.loads(longer))
+
+
+def test_hashes_of_every_length_around_a_block_are_those_of_hashlib(javascript: Node) -> None:
+    for length in [*range(135), 1_000, 65_537]:
+        assert javascript.ask("sha256", text="x" * length) == hashlib.sha256(b"x" * length).hexdigest()
 
 
 def test_proofs_of_every_leaf_hold_for_all_sizes_to_70_and_no_other_index_or_size(javascript: Node) -> None:

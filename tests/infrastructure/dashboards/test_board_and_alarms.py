@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.flows import DRAIN, RUN_JOBS
+from regworkers_core.flows import RUN_JOBS
 from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
 from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
 from regworkers_core.observability.metrics import EVALUATED, INSTRUMENTS
@@ -18,16 +18,6 @@ from tests.support.runtimes import test_settings
 @pytest.fixture
 def settings() -> Any:
     return test_settings("prod-")
-
-
-def test_every_drain_has_its_alarms_and_its_place_on_the_dashboard(settings: Any) -> None:
-    shown = {
-        row[row.index("Drain") + 1]
-        for widget in board(settings)["widgets"]
-        for row in widget["properties"].get("metrics", ())
-        if "Drain" in row
-    }
-    assert shown == set(DRAIN)
 
 
 def test_a_missing_heartbeat_is_an_alarm(settings: Any) -> None:
