@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from fairdraw.documents import camel
 from regworkers_core.domain.claim import InviteType
 
 T = TypeVar("T")
@@ -78,33 +79,28 @@ class EligibilityTerms:
     max_per_unit: int | None = None
 
     @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> EligibilityTerms:
+    def parse(cls, given: Mapping[str, Any]) -> EligibilityTerms:
         """Null is absent, unknown fields are not ours and stay unread. Raises WrongTerm."""
         return cls(
-            invite_only=_flag(fields, "inviteOnly"),
-            invite_types=_invite_types(fields),
-            regions=_regions(fields),
-            min_age=_number(fields, "minAge", 0, MAX_AGE),
-            require_verified_phone=_flag(fields, "requireVerifiedPhone"),
-            max_per_unit=_number(fields, "maxPerUnit", 1, 2**31 - 1),
+            invite_only=_flag(given, "inviteOnly"),
+            invite_types=_invite_types(given),
+            regions=_regions(given),
+            min_age=_number(given, "minAge", 0, MAX_AGE),
+            require_verified_phone=_flag(given, "requireVerifiedPhone"),
+            max_per_unit=_number(given, "maxPerUnit", 1, 2**31 - 1),
         )
 
     def as_document(self) -> dict[str, Any]:
         """What a campaign's document holds, without what asks for nothing; `parse` gives the same terms back."""
-        document: dict[str, Any] = {}
-        if self.invite_only:
-            document["inviteOnly"] = True
-        if self.invite_types != tuple(InviteType):
-            document["inviteTypes"] = [each.value for each in self.invite_types]
-        if self.regions:
-            document["regions"] = list(self.regions)
-        if self.min_age is not None:
-            document["minAge"] = self.min_age
-        if self.require_verified_phone:
-            document["requireVerifiedPhone"] = True
-        if self.max_per_unit is not None:
-            document["maxPerUnit"] = self.max_per_unit
-        return document
+        values = ((each, getattr(self, each.name)) for each in fields(self))
+        return {
+            camel(each.name): [*map(str, value)] if isinstance(value, tuple) else value
+            for each, value in values
+            if value != each.default
+        }
+
+
+TERMS = tuple(each.name for each in fields(EligibilityTerms))
 
 
 def comparable_region(text: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from fairdraw.documents import as_document, camel
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import market_in_words
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from regworkers_core.selection.status import CampaignReport
 
 _TEXTS = ("name", "slug", "opens_at", "closes_at")
-_RULES = ("invite_only", "invite_types", "regions", "min_age", "require_verified_phone", "max_per_unit")
 
 
 class CreateCampaign(Input):
@@ -287,7 +287,7 @@ def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:
         raise RequestError(
             f"{face.field('invite_types')} goes with {face.field('invite_only')}: without it, every fan may enter"
         )
-    rules = {camel(name): getattr(given, name) for name in _RULES}
+    rules = {camel(name): getattr(given, name) for name in TERMS}
     return {
         "campaignId": given.campaign_id,
         **{camel(name): getattr(given, name) for name in _TEXTS if getattr(given, name)},

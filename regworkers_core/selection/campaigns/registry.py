@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fairdraw.documents import camel
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.manifest import commitment_of
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
@@ -32,8 +34,7 @@ _FIELDS |= {"markets", "autoDraw", "draw"}
 _DRAW = frozenset({"winsPerUnit", "waitlistSize"})
 _MARKET = frozenset({"marketId", "name", "capacity", "reserves"})
 _RESERVE = frozenset({"segment", "seats"})
-_ELIGIBILITY = frozenset({"inviteOnly", "inviteTypes", "regions"})
-_ELIGIBILITY |= {"minAge", "requireVerifiedPhone", "maxPerUnit"}
+_ELIGIBILITY = frozenset(map(camel, TERMS))
 
 
 class _Loader(yaml.SafeLoader):
