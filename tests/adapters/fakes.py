@@ -22,6 +22,19 @@ def dependency(name: str, classify: Classify, attempts: int = 3) -> Dependency:
     return Dependency(name, classify, policy=policy, breaker=breaker)
 
 
+def pauses(attempts: int) -> RetryPolicy:
+    """Between the requests for what stayed unprocessed."""
+    return RetryPolicy(attempts=attempts, first_cap_seconds=1, last_cap_seconds=4)
+
+
+class Sleeps:
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def __call__(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
 class FakeClient:
     """Any method may be called; `answers[method]` makes the answer, or is a list of answers and errors to be
     given one a call. `calls` has (method, arguments) in order.

@@ -15,8 +15,8 @@ from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import ItemFailure, TransientFailure, UsageError
-from regworkers_core.engine.dependency import PART_ATTEMPTS, RetryPolicy
-from tests.adapters.fakes import FakeClient, client_error, dependency
+from regworkers_core.engine.dependency import PART_ATTEMPTS
+from tests.adapters.fakes import FakeClient, Sleeps, client_error, dependency, pauses
 from tests.support.entries import item
 
 TABLE = "demand-table"
@@ -24,17 +24,8 @@ KEYS = [EntryKey("c", f"e{number}") for number in range(250)]
 AT = "2026-11-25T08:00:00.000Z"
 
 
-class Sleeps:
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    def __call__(self, seconds: float) -> None:
-        self.slept.append(seconds)
-
-
 def table(client: FakeClient, sleep: Sleeps | None = None, attempts: int = 3) -> DemandTable:
-    policy = RetryPolicy(attempts=attempts, first_cap_seconds=1, last_cap_seconds=4)
-    made = dependency("dynamodb", classify_aws("dynamodb"))
+    made, policy = dependency("dynamodb", classify_aws("dynamodb")), pauses(attempts)
     return DemandTable(client, made, TABLE, policy=policy, sleep=sleep or Sleeps())
 
 

@@ -11,8 +11,8 @@ from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.domain.claim import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.engine.dependency import PART_ATTEMPTS, RetryPolicy
-from tests.adapters.fakes import FakeClient, client_error, dependency
+from regworkers_core.engine.dependency import PART_ATTEMPTS
+from tests.adapters.fakes import FakeClient, Sleeps, client_error, dependency, pauses
 
 TABLE = "demand-table"
 INVITES = [Invite("c", InviteType.EMAIL, f"user{number}@example.com", 2_000_000_000) for number in range(60)]
@@ -20,17 +20,8 @@ KEYS = [invite.table_key for invite in INVITES]
 BUSY = client_error("ProvisionedThroughputExceededException")
 
 
-class Sleeps:
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    def __call__(self, seconds: float) -> None:
-        self.slept.append(seconds)
-
-
 def table(client: FakeClient, sleep: Sleeps | None = None, attempts: int = 3) -> Invites:
-    policy = RetryPolicy(attempts=attempts, first_cap_seconds=1, last_cap_seconds=4)
-    made = dependency("dynamodb", classify_aws("dynamodb"))
+    made, policy = dependency("dynamodb", classify_aws("dynamodb")), pauses(attempts)
     return Invites(client, made, TABLE, policy=policy, sleep=sleep or Sleeps())
 
 

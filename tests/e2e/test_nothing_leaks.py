@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import structlog
 
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
@@ -64,23 +63,6 @@ def _run(instance: dg.DagsterInstance, name: str, op: str | None = None) -> None
     quick = {"idle_seconds": 0.1, "max_seconds": 20.0}
     config = {} if op is None else {"ops": {op: {"config": quick}}}
     job(name).execute_in_process(instance=instance, run_config=config, raise_on_error=False)
-
-
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[None]:
-    """Those that a test sets up end with its captured stderr."""
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """With storage and compute logs in files, as the real one."""
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    quiet = {"telemetry": {"enabled": False}}
-    with dg.DagsterInstance.local_temp(str(folder), overrides=quiet) as made:
-        yield made
 
 
 def test_a_fans_data_is_nowhere_but_in_the_table_and_the_replica(

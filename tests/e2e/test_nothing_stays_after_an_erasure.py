@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import structlog
 
 from regworkers_core.operations.erasure.dead_letters import ErasedEntry, without
 from regworkers_core.replication.scratch_database import left_behind
@@ -46,25 +45,11 @@ PLANTED = {**FAN, "mail of before": MAIL_ONCE, "comparable": FAN["email"].lower(
 HOMES = {"table", "collection entries", "collection superseded_entries", "queue", "object", "drill"}
 
 
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
-
-
 @pytest.fixture
 def runtime(runtime: Runtime) -> Iterator[Runtime]:
     yield runtime
     for scratch in left_behind(runtime, older_than_seconds=0):
         scratch.drop()
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    with dg.DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as made:
-        yield made
 
 
 def places(runtime: Runtime, folder: Path) -> Iterator[Place]:

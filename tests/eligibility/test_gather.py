@@ -126,11 +126,7 @@ def too_late(fake: Table | Replica) -> Callable[[], object]:
     return over
 
 
-TROUBLES = [unavailable, open_circuit, missing_table, surprise]
-
-
-@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda each: each.__name__)
-@pytest.mark.parametrize(
+of_each_dependency = pytest.mark.parametrize(
     ("who", "expected"),
     [
         ("table", "UNKNOWN invites duplicates"),
@@ -139,6 +135,11 @@ TROUBLES = [unavailable, open_circuit, missing_table, surprise]
         ("secrets", "UNKNOWN duplicates"),
     ],
 )
+TROUBLES = [unavailable, open_circuit, missing_table, surprise]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda each: each.__name__)
+@of_each_dependency
 def test_a_dependency_in_trouble_leaves_its_facts_missing(
     who: str, expected: str, trouble: Callable[[], object]
 ) -> None:
@@ -150,15 +151,7 @@ def test_a_dependency_in_trouble_leaves_its_facts_missing(
     assert "fan@" not in str([fact for fact in facts if isinstance(fact, Missing)])
 
 
-@pytest.mark.parametrize(
-    ("who", "expected"),
-    [
-        ("table", "UNKNOWN invites duplicates"),
-        ("replica", "UNKNOWN duplicates household"),
-        ("users", "UNKNOWN user"),
-        ("secrets", "UNKNOWN duplicates"),
-    ],
-)
+@of_each_dependency
 def test_a_slow_dependency_is_waited_for_until_its_deadline(
     who: str, expected: str, slow: Callable[[], object]
 ) -> None:

@@ -33,25 +33,21 @@ from tests.eligibility.campaign.world import OPENS, closed
 from tests.eligibility.campaign.world import World as Judged
 from tests.eligibility.fakes import NOW, World, entrant
 from tests.eligibility.world import campaign, check, codes
+from tests.support.in_memory import MemoryQueue
 
 
 class Crash(Exception):
     """The process ends here."""
 
 
-class Analytics:
+class Analytics(MemoryQueue):
     def __init__(self) -> None:
-        self.sent: list[Outgoing] = []
+        super().__init__("analytics")
         self.within: list[float | None] = []
-        self.failures: list[SendFailure] = []
-        self.error: Exception | None = None
 
     def send(self, messages: Sequence[Outgoing], *, within_seconds: float | None = None) -> list[SendFailure]:
         self.within.append(within_seconds)
-        if self.error:
-            raise self.error
-        self.sent += messages
-        return self.failures
+        return super().send(messages, within_seconds=within_seconds)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -61,10 +57,10 @@ class Analytics:
 class Desk:
     """A checker over a world, and the ways to ask it."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, **changes: Any) -> None:
         self.world = World(campaign(**changes))
         self.analytics = Analytics()
-        transfer = Transfer(self.world.table, clock=lambda: self.world.now)
+        transfer = Transfer(self.world.table, clock=lambda: self.world.now, monotonic=monotonic)
         events = EventQueue(self.analytics, sign=lambda _body: "signed")
         self.checker = Checker(self.world.gatherer, transfer, events, clock=lambda: self.world.now)
 
@@ -295,10 +291,8 @@ def test_an_invite_is_good_at_the_entrys_moment_or_not_at_all() -> None:
 @pytest.mark.parametrize("clock", ["wall", "monotonic"])
 def test_a_judgement_that_is_too_old_when_its_claims_are_made_is_repeated(clock: str) -> None:
     """By either clock: the other one may have been set, or stopped."""
-    desk, ticks = Desk(), [0.0]
-    transfer = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: ticks[0])
-    events = EventQueue(desk.analytics, sign=lambda _body: "signed")
-    desk.checker = Checker(desk.world.gatherer, transfer, events, clock=lambda: desk.world.now)
+    ticks = [0.0]
+    desk = Desk(monotonic=lambda: ticks[0])
     delays = [WRITE_GRACE_SECONDS]
 
     def step(name: str) -> None:
@@ -338,16 +332,14 @@ def test_a_writer_that_claims_too_slowly_again_and_again_lets_go(desk: Desk) -> 
     assert desk.entries == [] and desk.analytics.sent == []
 
 
-def test_what_is_not_written_when_the_call_is_over_is_left_to_a_repeat(desk: Desk) -> None:
+def test_what_is_not_written_when_the_call_is_over_is_left_to_a_repeat() -> None:
     def step(name: str) -> None:
         """The first of three is slow, by the clock that bounds the call."""
         if name == "transfer.after_entry":
             ticks[0] += 100.0
 
     ticks = [0.0]
-    transfer = Transfer(desk.world.table, clock=lambda: desk.world.now, monotonic=lambda: ticks[0])
-    events = EventQueue(desk.analytics, sign=lambda _body: "signed")
-    desk.checker = Checker(desk.world.gatherer, transfer, events, clock=lambda: desk.world.now)
+    desk = Desk(monotonic=lambda: ticks[0])
     end = time.monotonic() + 50
     asked = [check(doTransfer=True, email=f"{number}@example.com") for number in range(3)]
     ticks[0] = end - 50
@@ -436,26 +428,15 @@ def test_typing_another_persons_address_changes_no_event_of_their_entry(desk: De
     assert [event["data"]["status"] for event in desk.analytics.events] == ["ELIGIBLE"]
 
 
-@pytest.mark.parametrize(
-    "fail",
-    [
-        lambda analytics: replace_error(analytics, TransientFailure("sqs", "no answer")),
-        lambda analytics: analytics.failures.append(SendFailure(0, "busy", False)),
-    ],
-    ids=["no answer", "refused"],
-)
-def test_an_event_that_cannot_be_queued_loses_no_entry_and_is_made_up_for(
-    desk: Desk, fail: Callable[[Analytics], None]
-) -> None:
-    fail(desk.analytics)
+@pytest.mark.parametrize("trouble", ["no answer", "refused"])
+def test_an_event_that_cannot_be_queued_loses_no_entry_and_is_made_up_for(desk: Desk, trouble: str) -> None:
+    desk.analytics.gate.down = trouble == "no answer"
+    desk.analytics.fail = {0: False} if trouble == "refused" else {}
     assert desk.enter()["transfer"]["state"] == "created" and len(desk.entries) == 1
-    desk.analytics.error, desk.analytics.failures, desk.analytics.sent = None, [], []
+    assert desk.analytics.events == []
+    desk.analytics.gate.down = False
     assert desk.enter()["transfer"]["state"] == "existing"
     assert len(desk.analytics.events) == 1
-
-
-def replace_error(analytics: Analytics, error: Exception) -> None:
-    analytics.error = error
 
 
 def test_an_entry_that_changed_since_has_had_its_event_long_ago(desk: Desk) -> None:

@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from regworkers_core.adapters.mongo.entry_documents import same_content
 from regworkers_core.domain.entry import Entry, lenient_order
 from regworkers_core.domain.events import EventType, event_id
@@ -16,6 +14,7 @@ from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.support import entries
+from tests.support.drains import taken
 
 
 @dataclass(slots=True)
@@ -151,9 +150,4 @@ class Story:
 
 def take_events(runtime: Runtime) -> list[dict[str, Any]]:
     """All events on the analytics queue, taken off it."""
-    queue = runtime.queue(runtime.names.analytics_queue)
-    found: list[dict[str, Any]] = []
-    while messages := queue.receive(10, 0, 30):
-        found.extend(event for message in messages for event in orjson.loads(message.body)["items"])
-        queue.delete(messages)
-    return found
+    return taken(runtime, runtime.names.analytics_queue)

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -18,7 +20,7 @@ from regworkers_core.runtime import Runtime
 from tests.faults.crash import recover
 from tests.faults.story import Story
 from tests.support.drains import run
-from tests.support.runtimes import ADDRESSES
+from tests.support.environment import environment_of
 from tests.support.waiting import wait_until
 
 ENTRIES = 150
@@ -26,20 +28,13 @@ ENTRIES = 150
 
 def terminal(runtime: Runtime, name: str) -> subprocess.Popen[str]:
     """`regworkers drain <name>` in a process of its own, slow enough to be met at work."""
-    prefix = "REGWORKERS_"
     environment = {
-        **{variable: value for variable, value in os.environ.items() if not variable.startswith(prefix)},
-        f"{prefix}RESOURCE_PREFIX": runtime.names.prefix,
-        f"{prefix}INSTANCE": "none",
-        f"{prefix}AWS__ENDPOINT_URL": os.environ[ADDRESSES["aws"]],
-        f"{prefix}AWS__ACCESS_KEY_ID": "test",
-        f"{prefix}AWS__SECRET_ACCESS_KEY": "test",
-        f"{prefix}MONGO__URI": os.environ[ADDRESSES["mongo"]],
-        f"{prefix}OBSERVABILITY__CLOUDWATCH_ENABLED": "false",
-        f"{prefix}SAVE__BATCH_MESSAGES": "1",
-        f"{prefix}SAVE__CONCURRENCY": "2",
-        f"{prefix}ENQUEUE__BATCH_RECORDS": "1",
-        f"{prefix}ENQUEUE__CONCURRENCY": "2",
+        **os.environ,
+        **environment_of(runtime),
+        "REGWORKERS_SAVE__BATCH_MESSAGES": "1",
+        "REGWORKERS_SAVE__CONCURRENCY": "2",
+        "REGWORKERS_ENQUEUE__BATCH_RECORDS": "1",
+        "REGWORKERS_ENQUEUE__CONCURRENCY": "2",
     }
     command = [str(Path(sys.executable).parent / "regworkers"), "drain", name, "--format", "json"]
     return subprocess.Popen(
@@ -59,6 +54,18 @@ def story(runtime: Runtime) -> Story:
     return made
 
 
+def stopped(runtime: Runtime, drain: str, at_work: Callable[[], bool]) -> dict[str, Any]:
+    """What a drain reports that gets a signal once it is at work."""
+    with terminal(runtime, drain) as process:
+        wait_until(at_work, what="the drain at work")
+        process.send_signal(signal.SIGTERM)
+        answer, complaints = process.communicate(timeout=30)
+    assert process.returncode == 0, complaints
+    report: dict[str, Any] = orjson.loads(answer)
+    assert report["ended"] == "stopped" and report["addsUp"] is True
+    return report
+
+
 def test_a_save_drain_acknowledges_what_is_in_flight_and_leaves_the_rest(
     runtime: Runtime, story: Story
 ) -> None:
@@ -66,13 +73,7 @@ def test_a_save_drain_acknowledges_what_is_in_flight_and_leaves_the_rest(
     # One message an entry, so that the drain is long at it.
     items = [ReplicationItem(key, Op.UPSERT).as_json() for key in story.live]
     assert queue.send([Outgoing(encode(MessageType.REPLICATE, "c", [item])) for item in items]) == []
-    with terminal(runtime, "save") as process:
-        wait_until(lambda: runtime.replica.count() > 5, what="the drain at work")
-        process.send_signal(signal.SIGTERM)
-        answer, complaints = process.communicate(timeout=30)
-    assert process.returncode == 0, complaints
-    report = orjson.loads(answer)
-    assert report["ended"] == "stopped" and report["addsUp"] is True
+    report = stopped(runtime, "save", lambda: runtime.replica.count() > 5)
     done = report["deliveries"]["acknowledged"]
     assert 5 < done < ENTRIES and report["items"]["applied"] == done
     depth = queue.depth()
@@ -84,13 +85,7 @@ def test_a_save_drain_acknowledges_what_is_in_flight_and_leaves_the_rest(
 
 def test_an_enqueue_drain_checkpoints_and_releases_its_leases(runtime: Runtime, story: Story) -> None:
     queue = runtime.queue(runtime.names.replication_queue)
-    with terminal(runtime, "enqueue") as process:
-        wait_until(lambda: queue.depth().total > 5, what="the drain at work")
-        process.send_signal(signal.SIGTERM)
-        answer, complaints = process.communicate(timeout=30)
-    assert process.returncode == 0, complaints
-    report = orjson.loads(answer)
-    assert report["ended"] == "stopped" and report["addsUp"] is True
+    report = stopped(runtime, "enqueue", lambda: queue.depth().total > 5)
     sent = report["items"]["sent"]
     assert 5 < sent < ENTRIES and queue.depth().total == sent
     rows, consumers = split_rows(runtime.leases.rows(partition(runtime.names.demand_table)))

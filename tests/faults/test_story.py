@@ -7,12 +7,11 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from tests.faults.story import Story
 from tests.support.drains import replicate_all, run
-from tests.support.entries import key
+from tests.support.entries import key, set_flag
 
 
 def reported(runtime: Runtime) -> Story:
@@ -25,15 +24,6 @@ def reported(runtime: Runtime) -> Story:
     story.remove("three")
     replicate_all(runtime)
     return story
-
-
-def set_flag(runtime: Runtime) -> None:
-    runtime.dynamodb.update_item(
-        TableName=runtime.names.demand_table,
-        Key=attributes({"PK": key("one").pk, "SK": key("one").sk}),
-        UpdateExpression="SET needsReplication = :yes",
-        ExpressionAttributeValues=attributes({":yes": True}),
-    )
 
 
 def send(runtime: Runtime, queue: str, body: Any) -> None:
@@ -69,7 +59,7 @@ PLANTED: dict[str, tuple[Callable[[Runtime], Any], str]] = {
         lambda r: documents(r).update_one({"_id": "summer:three"}, {"$unset": {"deletedAt": ""}}),
         "lost",
     ),
-    "a flag is set": (set_flag, "lost"),
+    "a flag is set": (lambda runtime: set_flag(runtime, key("one")), "lost"),
     "a dead letter": (lambda r: send(r, "analytics-queue-dlq", {}), "lost"),
     "a recorded failure": (lambda r: r.database["dead_letters"].insert_one({}), "lost"),
     "a second document": (

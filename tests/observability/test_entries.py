@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,14 +26,6 @@ from regworkers_core.observability.logs import (
     wants_entries,
 )
 from tests.adapters.fakes import client_error
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    structlog.contextvars.clear_contextvars()
-    yield
-    structlog.contextvars.clear_contextvars()
-    structlog.reset_defaults()
 
 
 def some(number: int) -> list[Passed]:

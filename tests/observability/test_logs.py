@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import sqlite3
 import tempfile
-from collections.abc import Iterator
 
 import duckdb
 import orjson
@@ -17,15 +16,6 @@ from regworkers_core.observability.logs import bind, configure_logging, describe
 from regworkers_core.runtime import Runtime
 from tests.support.drains import run
 from tests.support.entries import key, put
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    structlog.contextvars.clear_contextvars()
-    yield
-    structlog.contextvars.clear_contextvars()
-    # The stream that these tests captured is closed after them.
-    structlog.reset_defaults()
 
 
 def lines(captured: str) -> list[dict[str, str]]:

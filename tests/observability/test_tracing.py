@@ -77,12 +77,9 @@ def test_spans_and_the_lines_within_them_name_each_other(
     runtime: Runtime, spans: InMemorySpanExporter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging()
-    try:
-        for number in (1, 2):
-            put(runtime, key(f"e{number}"), correlationId=f"c-{number}")
-        replicate_all(runtime)
-    finally:
-        structlog.reset_defaults()
+    for number in (1, 2):
+        put(runtime, key(f"e{number}"), correlationId=f"c-{number}")
+    replicate_all(runtime)
     said = [orjson.loads(line) for line in capsys.readouterr().err.splitlines()]
     for name, event in (("enqueue", "entry enqueued"), ("save", "entry saved")):
         (span,) = [each for each in spans.get_finished_spans() if each.name == name]
@@ -104,10 +101,7 @@ def test_a_worker_that_is_invoked_is_one_trace_and_its_lines_name_it(
     body = {"type": "entries.replicate", "version": 1, "items": [{"pk": key("e1").pk, "sk": key("e1").sk}]}
     event = {"Records": [{"messageId": "m1", "body": orjson.dumps(body).decode()}]}
     configure_logging()
-    try:
-        answer = workers.invoke("saveEntries", orjson.dumps(event).decode())
-    finally:
-        structlog.reset_defaults()
+    answer = workers.invoke("saveEntries", orjson.dumps(event).decode())
     assert answer == {"batchItemFailures": []}
     finished = spans.get_finished_spans()
     (root,) = [each for each in finished if each.name == "invoke saveEntries"]
@@ -153,7 +147,6 @@ def test_a_span_of_one_correlation_id_has_it_as_text(spans: InMemorySpanExporter
 def test_a_line_outside_of_a_span_has_no_trace_id(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging()
     structlog.get_logger("x").info("said")
-    structlog.reset_defaults()
     assert "trace_id" not in orjson.loads(capsys.readouterr().err)
 
 

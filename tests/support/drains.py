@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
@@ -28,6 +30,15 @@ def run(
     report = run_drain(runtime, spec, limits, stop=StopSignal(), run_id="test-run", on_step=on_step)
     assert report.adds_up, report.as_dict()
     return report
+
+
+def taken(runtime: Runtime, queue_name: str) -> list[dict[str, Any]]:
+    """All items on a queue, taken off it."""
+    queue, found = runtime.queue(queue_name), list[dict[str, Any]]()
+    while messages := queue.receive(10, 0, 30):
+        found.extend(each for message in messages for each in orjson.loads(message.body)["items"])
+        queue.delete(messages)
+    return found
 
 
 def replicate_all(runtime: Runtime) -> tuple[DrainReport, DrainReport]:

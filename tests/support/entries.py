@@ -57,6 +57,16 @@ def remove(runtime: Runtime, entry: EntryKey) -> None:
     )
 
 
+def set_flag(runtime: Runtime, entry: EntryKey, *, to: bool = True) -> None:
+    """By hand, or as a save clears it but with a call that the emulator's stream shows, too."""
+    runtime.dynamodb.update_item(
+        TableName=runtime.names.demand_table,
+        Key=attributes({"PK": entry.pk, "SK": entry.sk}),
+        UpdateExpression="SET needsReplication = :flag",
+        ExpressionAttributeValues=attributes({":flag": to}),
+    )
+
+
 def source(runtime: Runtime, entry: EntryKey) -> dict[str, Any] | None:
     """The item as the table holds it now."""
     return runtime.demand_table.get([entry]).get(entry)

@@ -5,37 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import orjson
-
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.replication.enqueue.stream_probe import has_unread, stream_lag
 from regworkers_core.replication.enqueue.stream_source import StreamSource
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import EnqueueSettings, StreamSettings
 from tests.replication.enqueue.lease_contract import check_lease_table
-from tests.support.drains import run
-from tests.support.entries import item, key, put, remove
+from tests.support.drains import run, taken
+from tests.support.entries import item, key, put, remove, set_flag
 from tests.support.waiting import wait_until
 
 
 def queued(runtime: Runtime) -> list[dict[str, Any]]:
-    """All items on the replication queue, taken off it."""
-    queue = runtime.queue(runtime.names.replication_queue)
-    found: list[dict[str, Any]] = []
-    while messages := queue.receive(10, 0, 30):
-        found.extend(entry for message in messages for entry in orjson.loads(message.body)["items"])
-        queue.delete(messages)
-    return found
-
-
-def clear_flag(runtime: Runtime, entry_id: str) -> None:
-    """As a save clears it, but with a call that the emulator's stream shows, too."""
-    runtime.dynamodb.update_item(
-        TableName=runtime.names.demand_table,
-        Key=attributes({"PK": key(entry_id).pk, "SK": key(entry_id).sk}),
-        UpdateExpression="SET needsReplication = :no",
-        ExpressionAttributeValues=attributes({":no": False}),
-    )
+    return taken(runtime, runtime.names.replication_queue)
 
 
 def consumer(runtime: Runtime, owner: str, lease_seconds: float = 1.0) -> StreamSource:
@@ -71,7 +53,7 @@ def test_changes_that_count_are_queued_once_and_the_checkpoint_moves_past_all(ru
 def test_clearing_the_flag_causes_no_second_message(runtime: Runtime) -> None:
     put(runtime, key("e1"))
     run(runtime, "enqueue")
-    clear_flag(runtime, "e1")
+    set_flag(runtime, key("e1"), to=False)
     counts = run(runtime, "enqueue").counts
     assert (counts["received"], counts["filtered"], counts["sent"]) == (1, 1, 0)
     assert len(queued(runtime)) == 1

@@ -16,8 +16,8 @@ from regworkers_core.engine.queue import Outgoing, Received
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import CommitsAndThenTimesOut
-from tests.support.drains import replicate_all, run
-from tests.support.entries import document, item, key, put, remove, source
+from tests.support.drains import replicate_all, run, taken
+from tests.support.entries import document, item, key, put, remove, set_flag, source
 
 
 def send(runtime: Runtime, *bodies: Any) -> None:
@@ -32,13 +32,7 @@ def dead(runtime: Runtime) -> list[Received]:
 
 
 def events(runtime: Runtime) -> list[dict[str, Any]]:
-    """All events on the analytics queue, taken off it."""
-    queue = runtime.queue(runtime.names.analytics_queue)
-    found: list[dict[str, Any]] = []
-    while messages := queue.receive(10, 0, 30):
-        found.extend(event for message in messages for event in orjson.loads(message.body)["items"])
-        queue.delete(messages)
-    return found
+    return taken(runtime, runtime.names.analytics_queue)
 
 
 def envelope(*items: Any, **changes: Any) -> dict[str, Any]:
@@ -122,12 +116,7 @@ def test_a_flag_set_by_hand_heals_drift_without_a_version_bump(runtime: Runtime)
     put(runtime, key("e1"), firstName="Zoë")
     replicate_all(runtime)
     runtime.database["entries"].update_one({"_id": "summer:e1"}, {"$set": {"firstName": "drift"}})
-    runtime.dynamodb.update_item(
-        TableName=runtime.names.demand_table,
-        Key={"PK": {"S": key("e1").pk}, "SK": {"S": key("e1").sk}},
-        UpdateExpression="SET needsReplication = :t",
-        ExpressionAttributeValues={":t": {"BOOL": True}},
-    )
+    set_flag(runtime, key("e1"))
     _, saved = replicate_all(runtime)
     assert saved.counts["healed"] == 1 and saved.lag.count == 0
     assert (document(runtime, key("e1")) or {})["firstName"] == "Zoë"
@@ -138,12 +127,7 @@ def test_an_unchanged_entry_whose_flag_is_still_set_gets_its_event_and_its_clear
     put(runtime, key("e1"))
     replicate_all(runtime)
     (first,) = events(runtime)
-    runtime.dynamodb.update_item(
-        TableName=runtime.names.demand_table,
-        Key={"PK": {"S": key("e1").pk}, "SK": {"S": key("e1").sk}},
-        UpdateExpression="SET needsReplication = :t",
-        ExpressionAttributeValues={":t": {"BOOL": True}},
-    )
+    set_flag(runtime, key("e1"))
     _, saved = replicate_all(runtime)
     assert saved.counts["unchanged"] == saved.counts["cleared"] == 1
     (second,) = events(runtime)
