@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -13,8 +15,22 @@ from regworkers_core.engine.queue import QueueSource, Received
 from tests.engine.fakes import FakeQueue, unavailable
 
 
-def source(queue: FakeQueue, batch_messages: int = 10) -> QueueSource:
-    return QueueSource(queue, batch_messages=batch_messages, wait_seconds=2.0, visibility_seconds=30)
+def source(
+    queue: FakeQueue,
+    batch_messages: int = 10,
+    wait_seconds: float = 2.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> QueueSource:
+    return QueueSource(
+        queue, batch_messages=batch_messages, wait_seconds=wait_seconds, visibility_seconds=30, clock=clock
+    )
+
+
+def holding(messages: int) -> tuple[FakeQueue, QueueSource, list[Received]]:
+    """A source that has received all of its queue."""
+    queue = FakeQueue(waiting=messages)
+    made = source(queue)
+    return queue, made, list(made.receive())
 
 
 def test_more_calls_follow_only_while_they_come_back_full_and_only_the_first_one_waits() -> None:
@@ -40,9 +56,7 @@ def test_what_was_received_before_a_call_failed_is_handed_out() -> None:
 
 
 def test_a_heartbeat_hides_what_is_held_for_another_visibility_time() -> None:
-    queue = FakeQueue(waiting=2)
-    made = source(queue)
-    made.receive()
+    queue, made, _ = holding(2)
     made.heartbeat()
     made.heartbeat()
     made.heartbeat()
@@ -51,17 +65,13 @@ def test_a_heartbeat_hides_what_is_held_for_another_visibility_time() -> None:
 
 
 def test_what_was_received_since_the_last_heartbeat_is_hidden_for_long_enough() -> None:
-    queue = FakeQueue(waiting=2)
-    made = source(queue)
-    made.receive()
+    queue, made, _ = holding(2)
     made.heartbeat()
     assert queue.visibility == []
 
 
 def test_a_message_that_others_took_is_let_go_and_not_counted_as_extended() -> None:
-    queue = FakeQueue(waiting=3)
-    made = source(queue)
-    made.receive()
+    queue, made, _ = holding(3)
     made.heartbeat()
     queue.lost = {"m1"}
     made.heartbeat()
@@ -72,9 +82,7 @@ def test_a_message_that_others_took_is_let_go_and_not_counted_as_extended() -> N
 
 
 def test_a_message_that_could_not_be_hidden_is_tried_again_with_the_next_beat() -> None:
-    queue = FakeQueue(waiting=2)
-    made = source(queue)
-    made.receive()
+    queue, made, _ = holding(2)
     queue.unhidable = {"m1"}
     made.heartbeat()
     made.heartbeat()
@@ -85,9 +93,7 @@ def test_a_message_that_could_not_be_hidden_is_tried_again_with_the_next_beat() 
 
 
 def test_what_is_settled_while_a_beat_is_under_way_is_not_lost() -> None:
-    queue = FakeQueue(waiting=1)
-    made = source(queue)
-    batch = made.receive()
+    queue, made, batch = holding(1)
     queue.lost = {"m0"}
     queue.while_hiding = lambda: made.acknowledge(batch)
     made.heartbeat()
@@ -95,9 +101,7 @@ def test_what_is_settled_while_a_beat_is_under_way_is_not_lost() -> None:
 
 
 def test_what_is_settled_is_released() -> None:
-    queue = FakeQueue(waiting=3)
-    made = source(queue)
-    first, second, third = made.receive()
+    queue, made, (first, second, third) = holding(3)
     made.acknowledge([first])
     made.give_back([(second, 7.4)])
     assert (queue.deleted, queue.visibility) == ([first], [("m1", 7)])
@@ -109,7 +113,7 @@ def test_what_is_settled_is_released() -> None:
 
 def test_what_others_may_have_received_meanwhile_is_not_deleted() -> None:
     queue, now = FakeQueue(waiting=2), [100.0]
-    made = QueueSource(queue, batch_messages=1, wait_seconds=2.0, visibility_seconds=30, clock=lambda: now[0])
+    made = source(queue, 1, clock=lambda: now[0])
     late, extended = made.receive(), made.receive()
     made.heartbeat()
     now[0] += 29.0
@@ -125,7 +129,7 @@ def test_what_others_may_have_received_meanwhile_is_not_deleted() -> None:
 
 def test_what_others_may_have_received_meanwhile_stays_hidden_for_them() -> None:
     queue, now = FakeQueue(waiting=3), [100.0]
-    made = QueueSource(queue, batch_messages=1, wait_seconds=2.0, visibility_seconds=30, clock=lambda: now[0])
+    made = source(queue, 1, clock=lambda: now[0])
     late = made.receive()
     now[0] += 31.0
     gone = made.receive()
@@ -141,9 +145,7 @@ def test_a_message_is_deleted_only_within_the_time_for_which_it_was_hidden(recei
     for seconds, deleted in ((0.9, 1), (1.1, 0)):
         queue, now = FakeQueue(waiting=1), [100.0]
         queue.waiting[0] = replace(queue.waiting[0], receive_count=receives)
-        made = QueueSource(
-            queue, batch_messages=1, wait_seconds=2.0, visibility_seconds=30, clock=lambda now=now: now[0]
-        )
+        made = source(queue, 1, clock=lambda now=now: now[0])
         batch = made.receive()
         now[0] += seconds * (30 if receives == 1 else 15)
         with nullcontext() if deleted else pytest.raises(TransientFailure):
@@ -161,9 +163,7 @@ def test_a_message_that_came_after_a_long_wait_is_hidden_again_and_deleted() -> 
 
     for wait_seconds, hidden in ((14.0, []), (20.0, [("m0", 30)])):
         queue = LongPoll(waiting=1)
-        made = QueueSource(
-            queue, batch_messages=1, wait_seconds=wait_seconds, visibility_seconds=30, clock=lambda: now[0]
-        )
+        made = source(queue, 1, wait_seconds, clock=lambda: now[0])
         batch = made.receive()
         now[0] += 15.0
         made.acknowledge(batch)
@@ -171,9 +171,7 @@ def test_a_message_that_came_after_a_long_wait_is_hidden_again_and_deleted() -> 
 
 
 def test_closing_gives_back_the_rest_at_once_and_only_the_rest() -> None:
-    queue = FakeQueue(waiting=3)
-    made = source(queue)
-    first, second, _ = made.receive()
+    queue, made, (first, second, _) = holding(3)
     made.acknowledge([first])
     made.give_back([(second, 5)])
     queue.visibility.clear()
@@ -204,9 +202,7 @@ def test_an_acknowledgement_that_deletes_no_message_has_failed() -> None:
 
 
 def test_a_failed_acknowledgement_lets_go_too() -> None:
-    queue = FakeQueue(waiting=1)
-    made = source(queue)
-    batch = made.receive()
+    queue, made, batch = holding(1)
     queue.failure = unavailable
     with pytest.raises(TransientFailure):
         made.acknowledge(batch)
@@ -245,9 +241,7 @@ def test_what_came_often_is_handed_out_even_if_its_time_cannot_be_changed() -> N
 
 
 def test_what_is_let_go_is_visible_at_once_and_not_kept_by_the_next_heartbeat() -> None:
-    queue = FakeQueue(waiting=3)
-    made = source(queue)
-    batch = made.receive()
+    queue, made, batch = holding(3)
     made.let_go()
     assert [seconds for _, seconds in queue.visibility] == [0, 0, 0]
     made.heartbeat()
