@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
@@ -67,14 +67,11 @@ class Queues(QueueSettings):
         if sum(map(_bytes, _distinct(Entries))) > MAX_BYTES:
             code = "AWS.SimpleQueueService.BatchRequestTooLong"
             raise Refused(code, f"Batch requests cannot be longer than {MAX_BYTES} bytes.")
-        done: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        for entry in _served(gate, "SendMessageBatch", Entries, failed):
-            try:
-                done.append({"Id": entry["Id"], "MessageId": self._send(queue, entry, now)})
-            except Refused as refused:
-                failed.append(_failure(entry["Id"], refused.code, sender=True))
-        return _batch(done, failed)
+
+        def send(entry: Mapping[str, Any]) -> dict[str, Any]:
+            return {"MessageId": self._send(queue, entry, now)}
+
+        return _batch(gate, "SendMessageBatch", Entries, send)
 
     def _send(self, queue: Queue, entry: Mapping[str, Any], now: float) -> str:
         body = entry["MessageBody"]
@@ -159,25 +156,16 @@ class Queues(QueueSettings):
     # Receipts
 
     @operation
-    def delete_message(self, gate: Gate, *, QueueUrl: str, ReceiptHandle: str) -> dict[str, Any]:
-        self._delete(self._queue(QueueUrl, gate), ReceiptHandle, gate.now())
-        return {}
-
-    @operation
     def delete_message_batch(
         self, gate: Gate, *, QueueUrl: str, Entries: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         queue = self._queue(QueueUrl, gate)
-        done: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        for entry in _served(gate, "DeleteMessageBatch", _distinct(Entries), failed):
-            try:
-                self._delete(queue, entry["ReceiptHandle"], gate.now())
-            except Refused as refused:
-                failed.append(_failure(entry["Id"], refused.code, sender=True))
-            else:
-                done.append({"Id": entry["Id"]})
-        return _batch(done, failed)
+
+        def delete(entry: Mapping[str, Any]) -> dict[str, Any]:
+            self._delete(queue, entry["ReceiptHandle"], gate.now())
+            return {}
+
+        return _batch(gate, "DeleteMessageBatch", _distinct(Entries), delete)
 
     def _delete(self, queue: Queue, handle: str, now: float) -> None:
         """An old receipt is accepted and deletes nothing."""
@@ -208,16 +196,12 @@ class Queues(QueueSettings):
         self, gate: Gate, *, QueueUrl: str, Entries: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         queue = self._queue(QueueUrl, gate)
-        done: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        for entry in _served(gate, "ChangeMessageVisibilityBatch", _distinct(Entries), failed):
-            try:
-                self._change(queue, entry["ReceiptHandle"], entry["VisibilityTimeout"], gate.now())
-            except Refused as refused:
-                failed.append(_failure(entry["Id"], refused.code, sender=True))
-            else:
-                done.append({"Id": entry["Id"]})
-        return _batch(done, failed)
+
+        def change(entry: Mapping[str, Any]) -> dict[str, Any]:
+            self._change(queue, entry["ReceiptHandle"], entry["VisibilityTimeout"], gate.now())
+            return {}
+
+        return _batch(gate, "ChangeMessageVisibilityBatch", _distinct(Entries), change)
 
     @staticmethod
     def _change(queue: Queue, handle: str, seconds: int, now: float) -> None:
@@ -257,26 +241,28 @@ def _distinct(entries: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any
     return entries
 
 
-def _served(
-    gate: Gate, operation_: str, entries: Sequence[Mapping[str, Any]], failed: list[dict[str, Any]]
-) -> Iterator[Mapping[str, Any]]:
-    """The entries that are processed; the others are put into `failed`."""
+def _batch(
+    gate: Gate,
+    operation_: str,
+    entries: Sequence[Mapping[str, Any]],
+    act: Callable[[Mapping[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """What becomes of each entry; some are refused by a busy server. Empty lists are left out."""
     skipped = frozenset(gate.fails("sqs", operation_, len(entries)))
+    parts: dict[str, list[dict[str, Any]]] = {"Successful": [], "Failed": []}
     for number, entry in enumerate(entries):
         if number in skipped:
-            failed.append(_failure(entry["Id"], _BUSY[number % len(_BUSY)], sender=False))
-        else:
-            yield entry
+            parts["Failed"].append(_failure(entry["Id"], _BUSY[number % len(_BUSY)], sender=False))
+            continue
+        try:
+            parts["Successful"].append({"Id": entry["Id"], **act(entry)})
+        except Refused as refused:
+            parts["Failed"].append(_failure(entry["Id"], refused.code, sender=True))
+    return {name: part for name, part in parts.items() if part}
 
 
 def _failure(id_: str, code: str, *, sender: bool) -> dict[str, Any]:
     return {"Id": id_, "Code": code, "SenderFault": sender, "Message": code}
-
-
-def _batch(done: list[dict[str, Any]], failed: list[dict[str, Any]]) -> dict[str, Any]:
-    # Empty lists are left out.
-    parts = {"Successful": done, "Failed": failed}
-    return {**{name: part for name, part in parts.items() if part}}
 
 
 def _held(queue: Queue, handle: str) -> tuple[Message | None, bool]:
