@@ -21,15 +21,28 @@ from fairdraw import scheduling
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS, Beat, Watched
+from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS, Beat, Watched, beats, next_number
 from regworkers_core.engine.deadline import Background, Steps
 from regworkers_core.engine.dependency import Dependency, apart
 from regworkers_core.engine.drain import Post
+from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import Settings
 
 log = structlog.get_logger(__name__)
 # Without an answer for so long it is blind, and with nothing but answers for so long it sees again.
 BLIND_SECONDS = 5.0
+
+
+def longest_call(settings: Settings) -> float:
+    """Seconds after which every call of a drain has ended, by its time-outs."""
+    aws, mongo, kafka = settings.aws, settings.mongo, settings.kafka
+    receive = max(settings.save.receive_wait_seconds, settings.analytics.receive_wait_seconds)
+    return max(
+        aws.connect_timeout_seconds + aws.read_timeout_seconds + receive,
+        mongo.server_selection_timeout_seconds + mongo.connect_timeout_seconds + mongo.socket_timeout_seconds,
+        kafka.timeout_seconds + kafka.delivery_seconds,
+    )
 
 
 class Sight:
@@ -286,3 +299,19 @@ class Residency(Post):
             self._is_wanted = self._wanted()
         except (Failure, UsageError) as error:
             log.warning("not known whether a campaign is open: the drain stays", error=str(error))
+
+
+def residency_of(
+    runtime: Runtime, drain: str, needs: Sequence[str], run_id: str, max_seconds: float, stop: StopSignal
+) -> Residency:
+    """The life of a resident of the drain, which cannot work without `needs`, for at most so long."""
+    probed = {name: (runtime.dependency(name), partial(runtime.probe, name)) for name in needs}
+    return Residency(
+        run_id,
+        lambda: beats(runtime.heartbeats, drain),
+        lambda: next_number(runtime.heartbeats, drain),
+        partial(residents_wanted, runtime),
+        Sight(probed, longest_call(runtime.settings)),
+        max_seconds=max_seconds,
+        stopping=lambda: stop.is_set,
+    )

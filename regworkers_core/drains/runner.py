@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import structlog
@@ -25,8 +21,6 @@ from regworkers_core.drains.heartbeat import (
     BEAT_SECONDS,
     RESIDENT_BEAT_SECONDS,
     Heartbeat,
-    beats,
-    next_number,
 )
 from regworkers_core.drains.recorder import (
     AcknowledgementWriter,
@@ -35,8 +29,8 @@ from regworkers_core.drains.recorder import (
     MinuteCounters,
     Recorder,
 )
-from regworkers_core.drains.residency import AFTER_CLOSING_SECONDS, Residency, Sight, residents_wanted
-from regworkers_core.engine.defects import fuse_message, hold_of, remove_hold, store_fuse
+from regworkers_core.drains.residency import AFTER_CLOSING_SECONDS, residency_of
+from regworkers_core.engine.defects import code_version, fuse_message, hold_of, remove_hold, store_fuse
 from regworkers_core.engine.drain import Drain, DrainLimits, Post, Source, Work
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.handling import Handler
@@ -199,7 +193,9 @@ def run_drain(
         usage=lambda: DependencyUsage(used.calls, used.waited_seconds, used.strain.throttles),
         late_seconds=runtime.settings.replication.lag_objective_seconds,
     )
-    residency = _residency(runtime, spec, run_id, limits, stop) if life.resident else None
+    residency = None
+    if life.resident:
+        residency = residency_of(runtime, spec.name, spec.needs, run_id, limits.max_seconds, stop)
 
     waiting = life.patient
     if residency is not None:
@@ -260,32 +256,6 @@ def run_drain(
         if report.blown is not None:
             _store_fuse(runtime, spec.name, report.blown, run_id)
     return report
-
-
-def _residency(
-    runtime: Runtime, spec: DrainSpec[D], run_id: str, limits: DrainLimits, stop: StopSignal
-) -> Residency:
-    needs = {name: (runtime.dependency(name), partial(runtime.probe, name)) for name in spec.needs}
-    return Residency(
-        run_id,
-        lambda: beats(runtime.heartbeats, spec.name),
-        lambda: next_number(runtime.heartbeats, spec.name),
-        partial(residents_wanted, runtime),
-        Sight(needs, longest_call(runtime.settings)),
-        max_seconds=limits.max_seconds,
-        stopping=lambda: stop.is_set,
-    )
-
-
-def longest_call(settings: Settings) -> float:
-    """Seconds after which every call of a drain has ended, by its time-outs."""
-    aws, mongo, kafka = settings.aws, settings.mongo, settings.kafka
-    receive = max(settings.save.receive_wait_seconds, settings.analytics.receive_wait_seconds)
-    return max(
-        aws.connect_timeout_seconds + aws.read_timeout_seconds + receive,
-        mongo.server_selection_timeout_seconds + mongo.connect_timeout_seconds + mongo.socket_timeout_seconds,
-        kafka.timeout_seconds + kafka.delivery_seconds,
-    )
 
 
 def batch_limit(settings: Settings) -> float:
@@ -417,21 +387,3 @@ def dead_letter_publisher(
         clock=runtime.clock,
         on_unsent=runtime.dependencies.note_unsent_dead_letters,
     )
-
-
-_PRODUCT = Path(__file__).parents[1]
-_DIGITS = 12
-
-
-@cache
-def code_version() -> str:
-    """The version of the running code: `<installed version>+<hash of the sources>`. Read once, in about 20 ms."""
-    digest = hashlib.sha256()
-    for path in sorted(_PRODUCT.rglob("*.py")):
-        digest.update(path.relative_to(_PRODUCT).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes())
-    try:
-        installed = version("regworkers")
-    except PackageNotFoundError:
-        installed = "0"
-    return f"{installed}+{digest.hexdigest()[:_DIGITS]}"

@@ -12,9 +12,12 @@ or write the row raise TransientFailure.
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
@@ -192,3 +195,20 @@ def remove_hold(table: LeaseTable, kind: type[H], drain: str) -> H | None:
 
 def _key(kind: type[BlownFuse] | type[PausedDrain], drain: str) -> LeaseKey:
     return LeaseKey(HOLDS + drain, _SORT_KEYS[kind])
+
+
+_DIGITS = 12
+
+
+@cache
+def code_version() -> str:
+    """The version of the running code: `<installed version>+<hash of the sources>`. Read once, in about 20 ms."""
+    digest = hashlib.sha256()
+    for path in sorted(_PRODUCT.rglob("*.py")):
+        digest.update(path.relative_to(_PRODUCT).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
+    try:
+        installed = version("regworkers")
+    except PackageNotFoundError:
+        installed = "0"
+    return f"{installed}+{digest.hexdigest()[:_DIGITS]}"

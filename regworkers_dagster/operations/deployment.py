@@ -12,7 +12,7 @@ import orjson
 from pydantic import Field
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.drains.runner import code_version
+from regworkers_core.engine.defects import code_version
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings, config_file, masked
 from regworkers_core.settings.documents import ENV_PREFIX

@@ -17,8 +17,8 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.residency import STANDBY, WORKING
-from regworkers_core.drains.runner import DrainSpec, Life, code_version, drain_limits, run_drain
-from regworkers_core.engine.defects import store_fuse
+from regworkers_core.drains.runner import DrainSpec, Life, drain_limits, run_drain
+from regworkers_core.engine.defects import code_version, store_fuse
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dead_letters.model import dead_queues

@@ -30,8 +30,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat, beats
-from regworkers_core.drains.runner import code_version
-from regworkers_core.engine.defects import store_fuse
+from regworkers_core.engine.defects import code_version, store_fuse
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.on_call import pause_drain, resume_drain

@@ -16,8 +16,7 @@ from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.drains.runner import code_version
-from regworkers_core.engine.defects import remove_hold, store_fuse
+from regworkers_core.engine.defects import code_version, remove_hold, store_fuse
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.flows import DRAIN

@@ -9,8 +9,7 @@ import pytest
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import BlownFuse
-from regworkers_core.drains.runner import code_version
-from regworkers_core.engine.defects import MOST_DEFECTS, hold_of
+from regworkers_core.engine.defects import MOST_DEFECTS, code_version, hold_of
 from regworkers_core.operations.runbooks.out_of_sync import saving
 from regworkers_core.replication.queue_keys import send_keys
 from regworkers_core.replication.saver import Saver
