@@ -187,7 +187,7 @@ def _in_words(incidents: list[Incident], mutes: list[Mute], unknown: dict[str, s
         parts.append(f"what to do: {', '.join(pages)}; `regworkers alerts ack KEY` takes one on")
     else:
         parts.append("no incident is open")
-    # As plain text: brackets in a reason are no markup.
+    # This is plain text: brackets in a reason are no markup.
     parts += [Text(f"{each.pattern} is muted by {each.by} until {each.until}: {each.why}") for each in mutes]
     parts += [Text(f"{name} could not be read: {why}") for name, why in unknown.items()]
     return Group(*parts)

@@ -150,7 +150,9 @@ class _Terminal:
     """The terminal as the face of a call."""
 
     operation: Operation[Any]
+    # What ends with the call.
     around: ExitStack
+    # Changes the progress bar.
     show: Callable[..., None] = lambda **_: None
     scheduler: Callable[[], SchedulerState] | None = None
 

@@ -164,7 +164,7 @@ class Bar:
         self(description=text)
 
     def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
-        """As `engine.stop.Progress`."""
+        """Show how far the command is: an `engine.stop.Progress`."""
         self(completed=done, total=total, **({"unit": unit} if unit else {}))
 
 

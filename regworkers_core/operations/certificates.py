@@ -55,19 +55,27 @@ class CertificateFinding:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What is known about a certificate; only findings if it cannot be read. `chain` are the subjects from the client's
-    up to the trusted CA; `trusted` is None if no CA was given, `days_left` negative once it has expired.
-    """
+    """What is known about a certificate; only findings if it cannot be read."""
 
+    # What is wrong with it.
     findings: tuple[CertificateFinding, ...]
+    # The name of the client.
     subject: str | None = None
+    # The name of the CA that signed it.
     issuer: str | None = None
+    # Its number, in hex.
     serial: str | None = None
+    # The begin of its validity.
     not_before: str | None = None
+    # The end of its validity.
     not_after: str | None = None
+    # Negative once it has expired.
     days_left: float | None = None
+    # Whether the private key is that of the certificate.
     key_matches: bool | None = None
+    # Whether the CA is the given one; None if none was given.
     trusted: bool | None = None
+    # Subjects from the client's up to the trusted CA.
     chain: tuple[str, ...] = field(default=())
 
     def has(self, *problems: CertificateProblem) -> bool:
@@ -242,12 +250,16 @@ class RenewalState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CertificateReport:
-    """The certificate of one environment. `error` says why it could not be read, `place` where it is stored."""
+    """The certificate of one environment."""
 
     environment: str
+    # What is to be done.
     state: RenewalState
+    # Where it is stored.
     place: str | None = None
+    # What is known about it.
     inspection: Inspection | None = None
+    # Why it could not be read.
     error: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -300,9 +312,11 @@ class RenewalPlan:
     """The request to Vault, before it is sent."""
 
     environment: Environment
+    # The address of Vault.
     vault: str
     path: str
     common_name: str
+    # How long it will be valid, as Vault writes it.
     ttl: str
 
 

@@ -46,24 +46,30 @@ class Outdated:
 
 @dataclass(frozen=True, slots=True)
 class Vulnerability:
-    """`fixed_in` are the versions that fix it, as far as known."""
+    """A known vulnerability of a locked package."""
 
     name: str
+    # The version.
     locked: str
+    # That of the advisory.
     id: str
+    # The versions that fix it, as far as known.
     fixed_in: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DependencyReport:
-    """`outdated` and `vulnerable` are None if their tool is unavailable. `not_audited` are packages that the advisory
-    service does not know.
-    """
+    """The state of the locked packages."""
 
+    # How many are locked.
     packages: int
+    # None if its tool is unavailable.
     outdated: tuple[Outdated, ...] | None
+    # None if its tool is unavailable.
     vulnerable: tuple[Vulnerability, ...] | None
+    # Packages that the advisory service does not know.
     not_audited: tuple[str, ...] = ()
+    # Why a tool is unavailable.
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -140,7 +146,7 @@ def parse_audit(answer: bytes) -> tuple[tuple[Vulnerability, ...], tuple[str, ..
 
 
 def _normalized(name: str) -> str:
-    """As package indexes compare names."""
+    """The form in which package indexes compare names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

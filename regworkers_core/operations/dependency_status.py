@@ -156,7 +156,7 @@ def ask(runtime: Runtime, names: Iterable[str]) -> dict[str, str]:
 
 
 def too_busy() -> Unread:
-    """Of what was late on a machine that is too busy to judge."""
+    """What is unknown because it was late on a machine that is too busy to judge."""
     return Unread(TOO_BUSY, MACHINE, late=True)
 
 
@@ -211,16 +211,19 @@ class ServiceName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """`error` says what is wrong with a service that is not up. `latency_ms` is one GET of /health on an open
-    connection. `record` is None if it does not exist, or if none was `asked` for.
-    """
+    """The state of a service."""
 
     service: ServiceName
     base_url: str
+    # Where its token is.
     token_from: str
+    # What is wrong with a service that is not up.
     error: str | None = None
+    # The time of one GET of /health on an open connection.
     latency_ms: float | None = None
+    # Whether a record was asked for.
     asked: bool = False
+    # None if it does not exist, or if none was asked for.
     record: Document | None = None
 
     @property

@@ -38,29 +38,36 @@ _STORED_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A finding of a condition. `since` is when its incident opened, None: no incident is open. `because` is the key of
-    the finding that causes it.
-    """
+    """A finding of a condition."""
 
+    # That of its alert.
     key: str
+    # Where it is shown.
     section: str
     name: str
+    # How bad it is.
     state: RowState
     summary: str
+    # When its incident opened; None: no incident is open.
     since: str | None
+    # The command that helps.
     help: str
     runbook: str
+    # The key of the finding that causes it.
     because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """`found` has causes before their consequences. `unjudged` says by condition why it could not be evaluated."""
+    """What the doctor found."""
 
+    # An ISO time.
     at: str
     environment: str
     rows: Sequence[Row]
+    # Causes before their consequences.
     found: Sequence[Found]
+    # Why a condition could not be evaluated, by its name.
     unjudged: Mapping[str, str]
 
     @property
@@ -148,7 +155,7 @@ def examine(
 
 
 def _since(incidents: Iterable[Incident]) -> dict[str, str]:
-    """By key, including the members of groups."""
+    """When each incident opened, by key, including the members of groups."""
     since = {}
     for incident in incidents:
         since[incident.alert.key] = incident.opened_at

@@ -60,14 +60,15 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """What to search for: lines with the correlation id, of the entry (campaign and entry id) or of one of the
-    messages, and the last line of each run. `since` is an ISO time.
-    """
+    """What to search for: lines with the correlation id, of the entry or of one of the messages, and the last line of
+    each run."""
 
+    # An ISO time.
     since: str
     correlation_id: str = ""
     message_ids: frozenset[str] = field(default_factory=frozenset)
     run_ids: frozenset[str] = field(default_factory=frozenset)
+    # Campaign and entry id.
     entry: tuple[str, str] | None = None
 
     @property

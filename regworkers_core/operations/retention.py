@@ -55,19 +55,24 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """The result for one kind of data. `older_than_days` None: it is kept for ever. `over` counts what has passed its
-    period, `deleted` what was deleted (0 in a dry run); `more`: a limit left some for the next run. `trouble` is the
-    error of a store that did not answer.
-    """
+    """The result for one kind of data."""
 
     name: str
+    # Its period; None: it is kept for ever.
     older_than_days: float | None
+    # What has passed its period.
     over: int = 0
+    # What was deleted; 0 in a dry run.
     deleted: int = 0
+    # Its size before the run.
     before: Size | None = None
+    # Its size after the run.
     after: Size | None = None
+    # A limit left some for the next run.
     more: bool = False
+    # What else to know of it.
     note: str = ""
+    # The error of a store that did not answer.
     trouble: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,14 +149,16 @@ def all_parts(runtime: Runtime) -> Iterator[RetentionPart]:
 
 @dataclass(frozen=True, slots=True)
 class _CampaignData:
-    """One kind of campaign data. `mark` marks or deletes it and yields numbers, a call at a time. `must_be_delivered`:
-    kept while messages wait. `needs_no_draw`: not needed once registration is over.
-    """
+    """One kind of campaign data."""
 
     name: str
+    # Its period; None: it is kept for ever.
     days: float | None
+    # Marks or deletes it, and yields numbers, a call at a time.
     mark: Callable[[str, float], Iterator[int]]
+    # It is kept while messages wait.
     must_be_delivered: bool = False
+    # It is not needed once registration is over.
     needs_no_draw: bool = False
 
 
@@ -280,7 +287,7 @@ def _document_parts(runtime: Runtime) -> Iterator[RetentionPart]:
     def closed(at: str) -> Document:
         return {"status": {"$ne": "open"}, "resolvedAt": {"$lt": at}}
 
-    # By then no message and no stream record is left that could bring an older state back.
+    # When these go, no message and no stream record is left that could bring an older state back.
     yield part(
         "tombstones",
         settings.tombstones_days,

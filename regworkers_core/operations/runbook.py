@@ -41,16 +41,19 @@ class RunbookFinding:
 
 @dataclass(frozen=True, slots=True)
 class RunbookReport:
-    """`facts` are single numbers, `tables` lists of rows with the same keys; keys are camelCase, and neither holds a
-    fan's data. `changed` says in one line what was changed, empty: nothing. `next_step` is the command to run next.
-    """
+    """What a runbook found and did. Keys are camelCase, and nothing is a fan's data."""
 
     name: str
     summary: str
+    # Single numbers.
     facts: Row = field(default_factory=dict)
+    # Lists of rows with the same keys.
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    # What is wrong.
     findings: tuple[RunbookFinding, ...] = ()
+    # What was changed, in one line; empty: nothing.
     changed: str = ""
+    # The command to run next.
     next_step: str = ""
 
     @property
@@ -70,11 +73,14 @@ class RunbookReport:
 
 @dataclass(frozen=True, slots=True)
 class Runbook:
-    """`command` is what to run first; `changes` is what it may change with `--apply`, empty: it only reads."""
+    """A row of the list of runbooks."""
 
     name: str
+    # What one sees.
     symptom: str
+    # What to run first.
     command: str
+    # What it may change with `--apply`; empty: it only reads.
     changes: str = ""
 
     @property

@@ -99,12 +99,16 @@ _ABSENT = {
 
 @dataclass(frozen=True, slots=True)
 class TableCheck:
-    """`counts` and `examples` by trait, those that were found; entries and documents that were read."""
+    """What was found in the demand table."""
 
+    # Entries that were read.
     entries: int
+    # Documents of the replica that were read.
     documents: int
     seconds: float
+    # Items by trait; only traits that were found.
     counts: Mapping[Trait, int]
+    # Ids by trait.
     examples: Mapping[Trait, Sequence[str]]
 
     @property

@@ -203,11 +203,14 @@ def _lag(stored: Stored | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One step on an entry's way: `state` in a few words, `at` an ISO time or None, `facts` without a fan's data."""
+    """One step on an entry's way."""
 
     name: str
+    # A few words.
     state: str
+    # An ISO time, or None.
     at: str | None = None
+    # Nothing in it is a fan's data.
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:

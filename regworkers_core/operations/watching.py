@@ -20,11 +20,13 @@ from regworkers_core.runtime import Runtime
 
 
 class AlarmState(NamedTuple):
-    """`state` is OK, ALARM or INSUFFICIENT_DATA, `since` an ISO time."""
+    """An alarm of CloudWatch."""
 
     name: str
     severity: str
+    # OK, ALARM or INSUFFICIENT_DATA.
     state: str
+    # An ISO time.
     since: str
 
 
@@ -53,11 +55,15 @@ def alarm_states(runtime: Runtime) -> list[AlarmState]:
 
 
 class Pattern(NamedTuple):
-    """Lines that say the same. `about` has the dependency, reason or error, with `#` for ids and numbers."""
+    """Lines that say the same."""
 
+    # That of the log.
     level: str
+    # Who wrote them.
     worker: str
+    # What they say.
     event: str
+    # The dependency, reason or error, with `#` for ids and numbers.
     about: str
 
 
@@ -140,25 +146,31 @@ _GB = 1e9
 
 @dataclass(frozen=True, slots=True)
 class WatchingCost:
-    """What CloudWatch has of this environment. `ingested_bytes` are those of `days`, None: not known."""
+    """What CloudWatch has of this environment."""
 
+    # The period of `ingested_bytes`.
     days: float
+    # How many there are.
     alarms: int
+    # How many there are.
     metrics: int
+    # What is stored.
     stored_bytes: int
+    # None: not known.
     ingested_bytes: float | None
     retention_days: int | None
+    # The setting.
     log_level: str
     entry_log_rate: float
 
     def standing_dollars(self, days: float) -> float:
-        """Of alarms, metrics, dashboard and stored lines in `days`, however many entries there are."""
+        """The cost of alarms, metrics, dashboard and stored lines in `days`, however many entries there are."""
         month = self.alarms * ALARM_MONTH + self.metrics * METRIC_MONTH + DASHBOARD_MONTH
         month += self.stored_bytes / _GB * STORED_GB_MONTH
         return month * days / _MONTH_DAYS
 
     def line_dollars(self, days: float) -> float:
-        """Of the lines that came in `days`."""
+        """The cost of the lines that came in `days`."""
         return (self.ingested_bytes or 0.0) / self.days * days / _GB * INGESTED_GB
 
     def facts(self) -> dict[str, object]:

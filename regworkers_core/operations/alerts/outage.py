@@ -30,13 +30,15 @@ _CLAIM_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """An outage of MongoDB, all times in epoch seconds: `since` the first evaluation that found it, `last` the latest,
-    `claimed_until` while a process is notifying. `notified` are the channels that accepted it.
-    """
+    """An outage of MongoDB. All times are epoch seconds."""
 
+    # The first evaluation that found it.
     since: float
+    # The latest evaluation that found it.
     last: float
+    # The channels that accepted it.
     notified: frozenset[str] = frozenset()
+    # While a process is notifying; 0: none is.
     claimed_until: float = 0.0
 
     def as_state(self) -> dict[str, str]:

@@ -31,12 +31,15 @@ _RESOLVED = "resolved"
 
 @dataclass(slots=True)
 class Working:
-    """The command at work. The block sets `result`, and `outcome` if it is not `done`."""
+    """The command at work."""
 
     action_id: str
+    # The operator.
     who: str
     lease: Lease
+    # Numbers, which the block sets.
     result: dict[str, Any] = field(default_factory=dict)
+    # The block sets it if it is not `done`.
     outcome: str = "done"
 
 

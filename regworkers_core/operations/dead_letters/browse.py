@@ -220,13 +220,14 @@ def matching(
 
 @dataclass(slots=True)
 class Seen:
-    """How much of the queues was read. `hidden` messages are in flight elsewhere; `partly` names the queues that were
-    not read to the end, and why.
-    """
+    """How much of the queues was read."""
 
     messages: int = 0
+    # How many messages fit the choice.
     fitting: int = 0
+    # Messages that are in flight elsewhere.
     hidden: int = 0
+    # The queues that were not read to the end, and why.
     partly: dict[str, str] = field(default_factory=dict)
 
     def add(self, queue: DeadQueue, browser: QueueBrowser) -> None:

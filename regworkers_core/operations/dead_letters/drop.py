@@ -92,20 +92,27 @@ class DropOptions:
 
 @dataclass(slots=True)
 class DropReport:
-    """`chosen` messages have one of the verdicts, `dropped` of them are deleted, `copies` is where their copies are.
-    `mixed` messages have such a verdict, but hold items that a campaign other than the chosen one may need.
-    """
+    """What was dropped, or would be."""
 
     queue: DeadQueue
     dry_run: bool
+    # Those that were asked for.
     verdicts: frozenset[DeadLetterVerdict]
+    # The causes of the messages.
     groups: Causes = field(default_factory=Causes)
+    # How much was read.
     seen: Seen = field(default_factory=Seen)
+    # Messages that have one of the verdicts.
     chosen: int = 0
+    # Messages with such a verdict that hold items which a campaign other than the chosen one may need.
     mixed: int = 0
+    # Chosen messages that are deleted.
     dropped: int = 0
+    # Chosen messages that are not deleted.
     left: int = 0
+    # Documents of the history that were closed.
     closed: int = 0
+    # Where the copies are.
     copies: str | None = None
 
     @property
@@ -223,11 +230,14 @@ def _chosen(assessed: Sequence[Assessed], options: DropOptions, report: DropRepo
 
 @dataclass(slots=True)
 class ExportReport:
-    """`written` messages are in `place`; None if there were none."""
+    """What was exported."""
 
     queue: DeadQueue
+    # How much was read.
     seen: Seen = field(default_factory=Seen)
+    # How many messages.
     written: int = 0
+    # Where they are; None if there were none.
     place: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -63,33 +63,36 @@ def dead_queue(names: Names, text: str) -> DeadQueue:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a message.
+    """One item of a message."""
 
-    `id` is what operators call it, empty where it has none. `fields` identify its document in `dead_letters`.
-    `subject` is what its verdict is read for. `problem` says why the item cannot be read.
-    """
-
+    # What operators call it; empty where it has none.
     id: str = ""
     campaign_id: str = ""
+    # They identify its document in `dead_letters`.
     fields: Mapping[str, str | int] = field(default_factory=dict)
+    # What its verdict is read for.
     subject: EntryKey | Chunk | str | Mapping[str, Any] | None = None
+    # Why the item cannot be read.
     problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeadMessage:
-    """One message. `first_failed` and `last_failed` are epoch seconds, None if unknown. `unreadable` says what is
-    wrong with its body.
-    """
+    """One message."""
 
     queue: DeadQueue
+    # The message as the queue gave it.
     received: Received
     reason: str
+    # What failed.
     error: str
     fingerprint: str
+    # Epoch seconds; None if unknown.
     first_failed: float | None
+    # Epoch seconds; None if unknown.
     last_failed: float | None
     items: Sequence[Item] = ()
+    # What is wrong with its body.
     unreadable: str | None = None
 
     @property

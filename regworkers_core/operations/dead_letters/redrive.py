@@ -41,14 +41,15 @@ _CHECK_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class RedriveOptions:
-    """None: use the setting. `rate` is in items a second. `at_once`: rounds are as large as they may be and are not
-    waited for; a cause stops only if failures return while it is sent.
-    """
+    """What to send again, and how fast. None: use the setting."""
 
+    # The messages that are meant.
     choice: Choice = Choice()
     dry_run: bool = True
+    # Rounds are as large as they may be and are not waited for; a cause stops only if failures return while it is sent.
     at_once: bool = False
     outcome_seconds: float | None = None
+    # Items a second.
     rate: float | None = None
 
 

@@ -55,26 +55,33 @@ def trend(before: int, recent: int) -> Trend:
 
 @dataclass(slots=True)
 class Cause:
-    """The messages of one cause in one queue. Times are epoch seconds. `verdicts` counts assessed messages,
-    `fail_again` those that would certainly fail again. `hours` are the failures of each of the last 24 as
-    the history has them, the latest last. `name` and `note` are the operators'.
-    """
+    """The messages of one cause in one queue. Times are epoch seconds."""
 
     queue: DeadQueue
     fingerprint: str
     reason: str
+    # What failed.
     error: str
     messages: int = 0
     items: int = 0
+    # When a message of it first failed.
     first_seen: float | None = None
+    # When a message of it last failed.
     last_seen: float | None = None
+    # Ids of some items.
     examples: list[str] = field(default_factory=list)
+    # Assessed messages by verdict.
     verdicts: Counter[DeadLetterVerdict] = field(default_factory=Counter)
+    # Messages that would certainly fail again.
     fail_again: int = 0
+    # Messages whose body cannot be read.
     unreadable: int = 0
     trend: Trend = Trend.UNKNOWN
+    # The failures of each of the last 24 as the history has them, the latest last.
     hours: list[int] = field(default_factory=list)
+    # The operators' name of it.
     name: str = ""
+    # The operators' note on it.
     note: str = ""
 
     def add(self, message: DeadMessage, assessed: Assessed | None = None) -> None:
@@ -263,22 +270,29 @@ class RedriveEnded(StrEnum):
 
 @dataclass(slots=True)
 class RedriveReport:
-    """`growth` and `sent` are by fingerprint. Of those sent, `doubled` could not be deleted and will be met again.
-    `refused` can never be sent, `unsent` could not be now. `closed` documents of the history were settled by their
-    verdict. `forged` messages match, and are sent only if they are named.
-    """
+    """What a redrive did."""
 
     queue: DeadQueue
     dry_run: bool
+    # The causes of the messages.
     groups: Causes = field(default_factory=Causes)
+    # How much was read.
     seen: Seen = field(default_factory=Seen)
+    # How each cause went, by fingerprint.
     growth: dict[str, Growth] = field(default_factory=dict)
+    # Messages that were sent, by fingerprint.
     sent: Counter[str] = field(default_factory=Counter)
+    # Messages that were sent and could not be deleted: they will be met again.
     doubled: int = 0
+    # Messages that can never be sent.
     refused: int = 0
+    # Messages that could not be sent now.
     unsent: int = 0
+    # Documents of the history that were settled by their verdict.
     closed: int = 0
+    # Messages that match, and are sent only if they are named.
     forged: int = 0
+    # Why it ended.
     ended: RedriveEnded = RedriveEnded.UNFINISHED
 
     def hold(self, forged: int) -> None:

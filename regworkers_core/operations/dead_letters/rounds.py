@@ -40,14 +40,17 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Growth:
-    """One cause. `sent` and `failed` count its messages so far; what the queue did not take counts as failed.
-    `exhausted`: the dead-letter queue has no further message of it.
-    """
+    """One cause."""
 
+    # The size of its next round: 1, 5, 20, 100, ...
     step: int = 0
+    # Its messages that were sent so far.
     sent: int = 0
+    # Those of them that failed; what the queue did not take counts as failed.
     failed: int = 0
+    # The dead-letter queue has no further message of it.
     exhausted: bool = False
+    # How it ended.
     outcome: Outcome = Outcome.NONE
 
     @property
@@ -83,19 +86,24 @@ class Failures(Protocol):
 
 @dataclass(slots=True)
 class Round:
-    """The messages that were sent, by cause; `open` are those without an outcome yet. `since` is an ISO time before
-    the redrive sent anything. `passing` are the causes of all that this redrive sent and that has not failed, by
-    origin.
-    """
+    """The messages that were sent, by cause."""
 
     queue: DeadQueue
+    # The queue to which they go.
     source: Queue
+    # Reads what has failed.
     failures: Failures
+    # Reads the verdicts.
     assess: Assess
+    # An ISO time before the redrive sent anything.
     since: str
+    # The causes of all that this redrive sent and that has not failed, by origin.
     passing: dict[str, list[str]] = field(default_factory=dict)
+    # How many were sent.
     sent: Counter[str] = field(default_factory=Counter)
+    # How many failed.
     failed: Counter[str] = field(default_factory=Counter)
+    # Messages without an outcome yet.
     open: dict[str, list[DeadMessage]] = field(default_factory=dict)
 
     def add(self, messages: Sequence[DeadMessage]) -> None:

@@ -50,7 +50,7 @@ WORDS: Mapping[DeadLetterVerdict, str] = {
 
 
 def verdicts_in_words(cause: Mapping[str, Any]) -> str:
-    """Of a cause as a document: `12 still needed; 3 would fail again`. Empty if none was read."""
+    """The verdicts of a cause as a document: `12 still needed; 3 would fail again`. Empty if none was read."""
     found = [
         f"{number} {WORDS[DeadLetterVerdict(name)]}"
         for name, number in cause.get("verdicts", {}).items()
@@ -126,7 +126,7 @@ class Assessor:
         return {key: entry_verdict(key, source.get(key), stored.get(key)) for key in distinct}
 
     def _read(self, kind: MessageType, items: Sequence[Item]) -> dict[int, ItemVerdict]:
-        """By the identity of each item: two messages may hold equal ones."""
+        """The verdicts by the identity of each item: two messages may hold equal ones."""
         match kind:
             case MessageType.REPLICATE:
                 keys = {id(item): item.subject for item in items if isinstance(item.subject, EntryKey)}

@@ -21,16 +21,19 @@ LISTED = 1000
 
 @dataclass(slots=True)
 class AgainReport:
-    """`found` entries contain erased data, of `recorded` erasures (0 for `pending`); `done` of them were erased again.
-    `entries` are the first LISTED ids, with the time of their erasure.
-    """
+    """What came back of erased fans."""
 
     dry_run: bool
+    # Erasures that were looked at; 0 for `pending`.
     recorded: int = 0
     looked_at: int = 0
+    # Entries that contain erased data.
     found: int = 0
+    # The first LISTED ids, with the time of their erasure.
     entries: list[tuple[str, str]] = field(default_factory=list)
+    # What was erased again.
     reports: list[ErasureReport] = field(default_factory=list)
+    # Why nothing was done.
     refused_because: str = ""
 
     @property

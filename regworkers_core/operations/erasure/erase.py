@@ -66,13 +66,19 @@ OnPhase = Callable[[str], None]
 class Removed:
     """What was removed (in a dry run: would be)."""
 
+    # Items of the demand table.
     source: int = 0
+    # Documents of the replica.
     replica: int = 0
     invites: int = 0
+    # Claims of duplicates.
     claims: int = 0
     messages: int = 0
+    # Versions that an acceptance replaced.
     superseded: int = 0
+    # Documents of dead letters.
     failures: int = 0
+    # Rows of files of a judgement.
     staged: int = 0
 
     def as_dict(self) -> dict[str, int]:
@@ -90,23 +96,30 @@ class Removed:
 
 @dataclass(slots=True)
 class ErasureReport:
-    """The result for one entry. `erased_at` is empty if nothing is known of it, and in a dry run before the first
-    erasure. `again`: the time is that of an earlier erasure, after which the fan may have registered again;
-    `registered_again` is when, if an operator should know. `left` lists what is not done; `codes` is for the issuer and
-    is never logged.
-    """
+    """The result for one entry."""
 
+    # The entry.
     key: EntryKey
     dry_run: bool
+    # Empty if nothing is known of it, and in a dry run before the first erasure.
     erased_at: str = ""
+    # Whether any store knows it.
     known: bool = True
+    # The time is that of an earlier erasure, after which the fan may have registered again.
     again: bool = False
+    # What was removed.
     removed: Removed = field(default_factory=Removed)
+    # What was removed of dead letters.
     dead_letters: RemovedDeadLetters = field(default_factory=RemovedDeadLetters)
+    # What is left for a reason.
     stays: list[Stay] = field(default_factory=list)
+    # They are for the issuer, and are never logged.
     codes: list[HeldCode] = field(default_factory=list)
+    # When, if an operator should know.
     registered_again: str = ""
+    # What is not done.
     left: list[str] = field(default_factory=list)
+    # What the operator should know.
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -35,17 +35,21 @@ _NAMES = ("email", *(identity.value for identity in Identity))
 
 @dataclass(frozen=True, slots=True)
 class EntryFacts:
-    """`source` is the item of the demand table and `replica` the document of MongoDB, or None. `former` are versions
-    that an acceptance replaced, `claims` those that name the entry, and `former_identities` (normalized) what their
-    invites show of identities that no version has any more.
-    """
+    """What the stores have of an entry."""
 
+    # The entry.
     key: EntryKey
+    # The item of the demand table; None: there is none.
     source: Mapping[str, Any] | None
+    # The document of MongoDB; None: there is none.
     replica: Stored | None
+    # Versions that an acceptance replaced.
     former: tuple[Mapping[str, Any], ...] = ()
+    # Claims that name the entry.
     claims: tuple[Claim, ...] = ()
+    # What their invites show of identities (normalized) that no version has any more.
     former_identities: frozenset[tuple[Identity, str]] = frozenset()
+    # All documents that are known.
     _versions: tuple[Mapping[str, Any], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -234,12 +238,17 @@ FOR_GOOD = "for good"
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """What is left in one place, under which pseudonym, until when and why. `number` None: it cannot be counted."""
+    """What is left in one place."""
 
+    # The place.
     where: str
+    # What it is, and under which pseudonym.
     what: str
+    # When it goes.
     until: str
+    # The reason.
     why: str
+    # None: it cannot be counted.
     number: int | None = None
 
 
@@ -247,9 +256,11 @@ class Stay:
 class HeldCode:
     """A code that the entry received. Its issuer must block it, since it is worth a ticket."""
 
+    # The code itself.
     code: str
     market_id: str
     position: int
+    # That of the code.
     status: str
 
 

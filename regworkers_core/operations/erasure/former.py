@@ -29,7 +29,7 @@ Named = tuple[Identity, str]
 
 
 class FormerIdentities:
-    """Of the entries `keys`. Every method raises TransientFailure when the table or the secret store cannot answer."""
+    """Former identities of the entries `keys`. Every method raises TransientFailure when the table or the secret store cannot answer."""
 
     def __init__(self, runtime: Runtime, secret: IdentitySecret, keys: Collection[EntryKey]) -> None:
         self._runtime, self._secret, self._keys = runtime, secret, keys

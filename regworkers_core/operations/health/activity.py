@@ -14,7 +14,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3600.0
-# By name, and by the date of a day.
+# Windows by the drain's name, and these by the date of a day.
 Drains = Mapping[str, DrainWindow]
 Days = Mapping[str, Drains]
 
@@ -40,7 +40,7 @@ class Window:
 
 
 def added_up(minutes: Iterable[DrainMinute], window_seconds: float = 0.0) -> dict[str, DrainWindow]:
-    """By drain; `minutes` are oldest first, those of a window of `window_seconds`."""
+    """The window of each drain; `minutes` are oldest first, those of a window of `window_seconds`."""
     found: dict[str, DrainWindow] = {}
     for minute in minutes:
         found.setdefault(minute.drain, DrainWindow(minute.drain, window_seconds)).add(minute)
@@ -74,7 +74,7 @@ class Activity:
         return self.over(Window(self._now - seconds, self._now))
 
     def by_day(self, window: Window) -> dict[str, dict[str, DrainWindow]]:
-        """By the date of each day (UTC), as far as it is in the window, and drain."""
+        """The windows by the date of each day (UTC), as far as it is in the window, and drain."""
         # A window that lasts until now has this minute, too, and what clocks ahead of ours wrote.
         until = window.until if window.until < self._now else self._now + HOUR_SECONDS
         found: dict[str, dict[str, DrainWindow]] = {}

@@ -62,13 +62,16 @@ class Row:
     """One thing of a section."""
 
     name: str
+    # Its state in words.
     text: str
     state: RowState = RowState.FINE
     # An ISO time, None: unknown.
     since: str | None = None
+    # The command that helps.
     help: str = ""
     # Numbers and ids for programs.
     facts: Mapping[str, Any] = field(default_factory=dict)
+    # The title of its section.
     section: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -296,7 +299,7 @@ class Section:
     helps: Callable[[str, Settings], str] = lambda name, settings: ""
 
 
-# In display order.
+# The sections, in the order in which they are shown.
 SECTIONS: Mapping[str, Section] = {
     "dependencies": Section(
         "Dependencies",

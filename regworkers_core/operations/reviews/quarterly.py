@@ -109,7 +109,7 @@ def _only_reads(action: str) -> bool:
 
 
 def _values(value: Any) -> list[Any]:
-    """Of a policy, where a list of one may be its value."""
+    """The values of a policy, where a list of one may be its value."""
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
@@ -117,9 +117,11 @@ def _values(value: Any) -> list[Any]:
 class ForeignGrant:
     """What a policy allows to a principal outside of our account."""
 
+    # What it allows access to.
     resource: str
     # `*` is everyone.
     principal: str
+    # What it allows.
     actions: tuple[str, ...]
     # The statement has a condition.
     limited: bool

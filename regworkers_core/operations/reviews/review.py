@@ -61,15 +61,17 @@ def make_review(
 
 
 class RenderedReview(NamedTuple):
-    """A rendered review. `markdown` refers to its plots as files beside it, `html` is self-contained.
+    """A rendered review."""
 
-    `overview` and `by_section` are Markdown with inline plots for a metadata view.
-    """
-
+    # It refers to its plots as files beside it.
     markdown: str
+    # It is self-contained.
     html: str
+    # Markdown with inline plots, for a metadata view.
     overview: str
+    # The same for each section.
     by_section: Mapping[str, str]
+    # PNGs by name.
     plots: Mapping[str, bytes]
 
 
@@ -118,11 +120,15 @@ def _section(section: ReviewSection, plots: Mapping[str, str]) -> str:
 
 
 class PublishedReview(NamedTuple):
-    """`where` is the address of the page, None if it could not be stored; `trouble` says why."""
+    """A review that was stored."""
 
+    # What it says.
     review: Review
+    # How it looks.
     shown: RenderedReview
+    # The address of the page; None if it could not be stored.
     where: str | None
+    # Why it could not be stored.
     trouble: str = ""
 
     @property

@@ -35,20 +35,22 @@ class ReviewKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReviewSection:
-    """A section of a review, summarised in the sentence `lead`.
+    """A section of a review."""
 
-    `plots` are PNG by name. `numbers` are for scripts and for the trends of later reviews. `unread` says which source
-    did not answer; empty if all did. `name`, used in file names, and `title` are set when the section is read as a
-    `SectionReader`.
-    """
-
+    # A sentence that sums it up.
     lead: str = ""
+    # Findings and hints.
     remarks: Sequence[Remark] = ()
     tables: Sequence[Table] = ()
+    # PNGs by name.
     plots: Mapping[str, bytes] = field(default_factory=dict)
+    # For scripts, and for the trends of later reviews.
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    # Which source did not answer; empty if all did.
     unread: str = ""
+    # It is used in file names, and is set when the section is read as a `SectionReader`.
     name: str = ""
+    # It is set with the name.
     title: str = ""
 
     def of_level(self, level: Level) -> list[Remark]:
@@ -67,12 +69,16 @@ class ReviewSection:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """`since` and `at` are the ISO times of its period."""
+    """A review of a period."""
 
+    # How long the period is.
     kind: ReviewKind
     environment: str
+    # The ISO time of its begin.
     since: str
+    # The ISO time of its end.
     at: str
+    # Their order is that of the page.
     sections: tuple[ReviewSection, ...]
 
     @property

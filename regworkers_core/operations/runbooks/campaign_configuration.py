@@ -32,12 +32,16 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CachedKey:
-    """`content` is the campaign's document, or the id that a slug leads to; `left_seconds` None: no TTL."""
+    """A key of the cache."""
 
+    # The key itself.
     key: str
     state: KeyState
+    # None: no TTL.
     left_seconds: float | None = None
+    # The campaign's document, or the id that a slug leads to.
     content: dict[str, Any] | str | None = None
+    # Why it cannot be read.
     error: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -46,12 +50,13 @@ class CachedKey:
 
 @dataclass(slots=True)
 class CachedCampaign:
-    """`keys` are those that exist, and the campaign's own two in any case. `ids` and `slugs` are all names that led
-    to them.
-    """
+    """All that the cache has of a campaign."""
 
+    # All ids that led to the keys.
     ids: list[str]
+    # All slugs that led to the keys.
     slugs: list[str]
+    # Those that exist, and the campaign's own two in any case.
     keys: list[CachedKey] = field(default_factory=list)
     campaign: Campaign | None = None
 

@@ -46,7 +46,7 @@ DRAIN_SECOND = DRAIN_VCPU * FARGATE_VCPU_SECOND + DRAIN_GB * FARGATE_GB_SECOND
 MILLION = 1_000_000
 # What a save can do with an entry, besides returning or dead-lettering it.
 _SAVED = ("applied", "removed", "unchanged", "stale", "gone")
-# Of these, those that clear a flag in the source.
+# Those of them that clear a flag in the source.
 _CLEARED = ("applied", "unchanged")
 # The entry itself, and its cleared flag: both in the partition of its campaign, both records of the stream.
 WRITES_PER_ENTRY = 2

@@ -24,17 +24,22 @@ _DAY_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class KafkaReading:
-    """`topics` are those that should exist; an event with less than `warn_seconds` left on the queue, or less than
-    `warn_share` of its topic's retention, is a finding.
-    """
+    """What the runbook reads."""
 
     cluster: Reading[Cluster]
+    # The client's.
     certificate: Reading[CertificateReport]
+    # The queue of events.
     queue: Reading[QueueState]
+    # The work of the publish drain.
     producer: Reading[DrainWindow | None]
+    # Those that should exist.
     topics: Sequence[str] = ()
+    # An event with less time left on the queue is a finding.
     warn_seconds: float = 10 * _DAY_SECONDS
+    # Events that are not archived.
     archive: Reading[tuple[UnarchivedEvents, ...]] = ()
+    # An event with less of its topic's retention left is a finding.
     warn_share: float = 0.25
 
 

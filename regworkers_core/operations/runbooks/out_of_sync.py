@@ -71,7 +71,7 @@ def saving(runtime: Runtime, spec: DrainSpec[Received] = SAVE) -> Iterator[None]
 
 
 def differences(result: ReconcileResult) -> dict[Kind, int]:
-    """By class, without entries that are only late."""
+    """The differences by class, without entries that are only late."""
     return {kind: number for kind, number in result.counts.items() if number and kind is not Kind.NOT_YET}
 
 

@@ -41,14 +41,16 @@ def _waits(work: DrainWindow) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class LagReading:
-    """`unread_seconds` is the age of the oldest record that no checkpoint covers; 0: everything is read, None: unknown.
-    `drains` is their work of the last `minutes`.
-    """
+    """What the runbook reads."""
 
+    # The age of the oldest record that no checkpoint covers; 0: everything is read; None: unknown.
     unread_seconds: float | None
     shards: Reading[ShardCounts]
+    # The queue of replication.
     queue: Reading[QueueState]
+    # Their work of the last `minutes`.
     drains: Reading[Mapping[str, DrainWindow]]
+    # The window.
     minutes: float
 
 
@@ -66,11 +68,14 @@ def run(runtime: Runtime, *, minutes: float = 15.0) -> RunbookReport:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`now` beside its `limit`, and the setting that moves the limit; empty: no setting does."""
+    """A number beside its limit."""
 
     name: str
+    # The number; None: unknown.
     now: float | None
+    # None: there is none.
     limit: float | None
+    # What moves the limit; empty: no setting does.
     setting: str = ""
 
     @property

@@ -45,11 +45,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class RebuildStep:
-    """`grows`: its time grows with the entries and is extrapolated."""
+    """A step of a rebuild."""
 
     name: str
+    # Does it.
     run: Callable[[], Done]
+    # Its time grows with the entries and is extrapolated.
     grows: bool = False
+    # It changes something.
     changes: bool = False
 
 
@@ -138,7 +141,7 @@ def _provision(runtime: Runtime, on_line: OnLine) -> Done:
 
 
 def _examine(runtime: Runtime) -> Done:
-    """As the doctor does. Only an unavailable dependency is a finding, and a step that needs it fails by itself: deep
+    """Examine as the doctor does. Only an unavailable dependency is a finding, and a step that needs it fails by itself: deep
     queues and a replica that differs are the reason for the rebuild.
     """
     quick = Runtime(with_short_timeouts(runtime.settings))

@@ -49,13 +49,14 @@ def blind(context: Context) -> Iterable[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What could not be assessed: a condition (`key` is its name) or one of its subjects (`key` is the alert's).
-    `severity` is the highest of its condition, `first` that of its first step, None: it has one.
-    """
+    """What could not be assessed: a condition or one of its subjects."""
 
+    # The condition's name, or the key of the subject's alert.
     key: str
+    # The highest of its condition.
     severity: Severity
     unread: Unread
+    # That of its first step; None: it has one step.
     first: Severity | None = None
 
     def severity_after(self, seconds: float) -> Severity:

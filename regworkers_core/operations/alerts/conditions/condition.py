@@ -18,7 +18,7 @@ from regworkers_core.flows import DRAIN
 from regworkers_core.settings import AlertSettings, AnalyticsSettings, CertificatesSettings, Settings
 from regworkers_core.settings.operations import AlertSeverities
 
-# As the docs have them.
+# The limits that the docs have.
 LIMITS = AlertSettings()
 # The group of findings that name no other.
 SEVERAL = "several"
@@ -34,19 +34,17 @@ _DRAW = ("dynamodb", "mongo", "s3", QUEUE_SERVICE)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Everything that a condition reads.
-
-    `sensor_seen_at` is when the alerts sensor last evaluated (epoch seconds), None if it never did or evaluates now.
-    `still_seconds` maps campaigns to the time for which the lease of their draw was not renewed, and (`unjudged_key`)
-    to that for which a phase was not checked, drains with work that is due (`drains.key_of`) to that for which they
-    acknowledged nothing; 0: since the last evaluation they did.
-    `blind` are the findings about sources that could not be read for too long.
-    """
+    """Everything that a condition reads."""
 
     snapshot: Snapshot
     settings: Settings
+    # When the alerts sensor last evaluated (epoch seconds); None if it never did or evaluates now.
     sensor_seen_at: float | None = None
+    # The time for which the lease of a draw was not renewed, by campaign; for which a phase was not checked, by
+    # `unjudged_key`; for which a drain with work that is due acknowledged nothing, by `drains.key_of`. 0: since the
+    # last evaluation they did.
     still_seconds: Mapping[str, float] = field(default_factory=dict)
+    # Findings about sources that could not be read for too long.
     blind: tuple[Finding, ...] = ()
 
     @property
@@ -69,11 +67,13 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem with one `subject`, which is part of the alert's key."""
+    """A problem."""
 
+    # What has it: a part of the alert's key.
     subject: str
     severity: Severity
     summary: str
+    # Numbers and ids for programs.
     details: Mapping[str, Any] = field(default_factory=dict)
     # Keys of findings that certainly cause this one: while one of them holds, it is reported as their consequence, for
     # `lasts_seconds` longer than the check's `recovery`.
@@ -82,11 +82,13 @@ class Finding:
     group: str = SEVERAL
     # Replaces the check's runbook.
     page: str = ""
+    # For so much longer than the check's `recovery` it counts as a consequence.
     lasts_seconds: float = 0.0
     # The command that helps, if it is not that of the section or the runbook.
     remedy: str = ""
     # Where the doctor shows it, if that is not the check's section and the subject's row.
     section: str = ""
+    # The row there.
     row: str | None = None
 
 
@@ -158,12 +160,13 @@ class Check:
     runbook: str
     # The end of the line that reports many findings together: "12 ...".
     several: str
-    # Of the doctor; empty: it is not shown there.
+    # A section of the doctor; empty: it is not shown there.
     section: str = ""
     # For docs/alerts.md: when it fires, if the docstring of its function does not say "Fires when ...".
     fires: str = ""
-    # For docs/alerts.md: of a check with two steps when the second is reached; else in full what is not in the name.
+    # For docs/alerts.md: when the second step of a check with two is reached.
     second: str = ""
+    # For docs/alerts.md: the severities, where the name of the check does not give them.
     severities: str = ""
     # The parts of the snapshot that it reads. Without one of them it is not assessed.
     reads: tuple[str, ...] = ()
@@ -177,6 +180,7 @@ class Check:
     recovery: Callable[[AlertSettings], float] = lambda limits: limits.recovery_seconds
     # What the budget of an objective adds (`objectives.or_burns`).
     burns: Callable[[Context, Judged], Judged] | None = None
+    # The function that finds it.
     assess: Callable[[Context], Judged] = _not_assessed
 
     def __call__(self, find: Find) -> Check:

@@ -173,7 +173,7 @@ def not_worked_off(context: Context, *_: object) -> Iterator[Finding | Unknown]:
 
 
 def stalled_enqueue(context: Context) -> Finding | None:
-    """As the finding of `stream-lag` that it is."""
+    """A stalled enqueue drain, which is a finding of `stream-lag`."""
     due = _due(context.snapshot, context.settings)
     return None if isinstance(due, Unread) else next(_stalls(context, {ENQUEUE: due[ENQUEUE]}), None)
 

@@ -161,7 +161,7 @@ def _over(context: Context, burn: Finding, state: ObjectiveState) -> Finding:
 
 
 def _peak(context: Context, threshold: Finding, state: ObjectiveState | None) -> Finding:
-    """As a warning, if there are enough events to judge by the budget."""
+    """The finding; a warning, if there are enough events to judge by the budget."""
     settings = context.settings.objectives
     if state is None or state.windows[settings.page_fast.long_seconds].events < settings.least_events:
         return threshold

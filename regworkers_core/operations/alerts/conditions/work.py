@@ -47,7 +47,7 @@ _ANALYTICS = AnalyticsSettings()
 # Without the environment's prefix.
 TOPICS = Names("").topics
 _ARCHIVE = "event-archive"
-# In place of the runbook on stream lag.
+# The pages that replace the runbook on stream lag.
 _PAGES = {**dict.fromkeys(TOPICS, "kafka.md"), **PAGES}
 # A class of reconcile that is no difference yet.
 _NOT_YET = "not_yet"
@@ -199,10 +199,10 @@ class _Kept:
     """What waits where it is not kept for ever."""
 
     name: str
-    # Of its oldest item, in seconds; None: unknown.
+    # The age of its oldest item, in seconds; None: unknown.
     age: Reading[float] | None
     retention_seconds: float = 0.0
-    # As of a finding.
+    # The same as those of a finding.
     section: str = ""
     row: str | None = None
 
