@@ -29,7 +29,9 @@ Named = tuple[Identity, str]
 
 
 class FormerIdentities:
-    """Former identities of the entries `keys`. Every method raises TransientFailure when the table or the secret store cannot answer."""
+    """Former identities of the entries `keys`. Every method raises TransientFailure when the table or the secret
+    store cannot answer.
+    """
 
     def __init__(self, runtime: Runtime, secret: IdentitySecret, keys: Collection[EntryKey]) -> None:
         self._runtime, self._secret, self._keys = runtime, secret, keys

@@ -141,8 +141,8 @@ def _provision(runtime: Runtime, on_line: OnLine) -> Done:
 
 
 def _examine(runtime: Runtime) -> Done:
-    """Examine as the doctor does. Only an unavailable dependency is a finding, and a step that needs it fails by itself: deep
-    queues and a replica that differs are the reason for the rebuild.
+    """Examine as the doctor does. Only an unavailable dependency is a finding, and a step that needs it fails by
+    itself: deep queues and a replica that differs are the reason for the rebuild.
     """
     quick = Runtime(with_short_timeouts(runtime.settings))
     snapshot = read_system(quick, _over_its_api(quick))
