@@ -14,7 +14,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine.dependency import CircuitBreaker, Dependency, RetryPolicy
 from tests.adapters.http.servers import Scripted, answer, dead_address
-from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
+from tests.fairdraw.proof.draws import RANDOMNESS, ROUND, SIGNATURE
 
 GOOD = json.dumps({"round": ROUND, "randomness": RANDOMNESS, "signature": SIGNATURE}).encode()
 LATER = QUICKNET.due(ROUND) + 1.0

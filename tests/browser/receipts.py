@@ -17,8 +17,16 @@ from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.maths.merkle import levels_of, path_up
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.timestamps import iso
-from tests.fairdraw.proof.draws import BEACON, CAMPAIGN, REVEAL, outcomes, publish_beside, refs, two_phases
-from tests.fairdraw.proof.rounds import ROUND
+from tests.fairdraw.proof.draws import (
+    BEACON,
+    CAMPAIGN,
+    REVEAL,
+    ROUND,
+    outcomes,
+    publish_beside,
+    refs,
+    two_phases,
+)
 
 LOG = SignerKey("log.tickets.example", hashlib.sha256(b"log").digest())
 WITNESSES = tuple(

@@ -27,7 +27,7 @@ from regworkers_core.selection.notify import work
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import DagsterProcess
 from tests.dagster.support import use
-from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
+from tests.fairdraw.proof.draws import ROUND, SIGNATURE
 from tests.operations.dead_letters.world import FAST, correct, depths, refuse
 from tests.selection.draw.beacons import committed_to_a_recorded_round
 from tests.selection.draw.world import CAMPAIGN, entry

@@ -27,12 +27,12 @@ from tests.fairdraw.proof.draws import (
     FIRST,
     MORE,
     REVEAL,
+    ROUND,
     Terms,
     entrants,
     make,
     publish_beside,
 )
-from tests.fairdraw.proof.rounds import ROUND
 
 ORIGIN = "example.com/log"
 LOG = SignerKey(ORIGIN, b"l" * 32)

@@ -40,13 +40,13 @@ from tests.fairdraw.proof.draws import (
     CAMPAIGN,
     FIRST,
     MORE,
+    ROUND,
     Terms,
     entrants,
     make,
     outcomes,
     publish_beside,
 )
-from tests.fairdraw.proof.rounds import ROUND
 
 LEAVES = entrants()
 ONCE = [Terms(FIRST, {})]

@@ -15,7 +15,7 @@ from fairdraw.proof import beacon
 from fairdraw.proof.beacon import verify_beacon
 from fairdraw.terms import CHAINS, QUICKNET, QUICKNET_HASH, signed_at
 from regworkers_core.domain.selection import round_after
-from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
+from tests.fairdraw.proof.draws import RANDOMNESS, ROUND, SIGNATURE
 
 P = int(
     "1a0111ea397fe69a4b1ba7b6434bacd764774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab", 16

@@ -20,8 +20,7 @@ from fairdraw.proof.check import ReceiptChecked, check_receipt
 from fairdraw.proof.logged import NO_COMMITTED, NO_LOG, NO_WITNESS, Trust
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.terms import QUICKNET, QUICKNET_HASH, iso
-from tests.fairdraw.proof.draws import publish_beside, refs
-from tests.fairdraw.proof.rounds import ROUND
+from tests.fairdraw.proof.draws import ROUND, publish_beside, refs
 from tests.fairdraw.verifier.draws import ALIAS, FORMER, LOG, OTHER_LOG, WITNESSES, log_of
 from tests.selection.public.test_verify_terminal import here
 

@@ -19,8 +19,7 @@ from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, SEED, SUMMARY, can
 from fairdraw.proof.verify import Verification, difference, verify
 from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.proof import draws
-from tests.fairdraw.proof.draws import BEACON, FIRST, MORE, Terms, entrants, make, publish_beside
-from tests.fairdraw.proof.rounds import ROUND
+from tests.fairdraw.proof.draws import BEACON, FIRST, MORE, ROUND, Terms, entrants, make, publish_beside
 
 
 def replay(folder: Path, scratch: Path, *published: str) -> Verification:

@@ -36,7 +36,7 @@ from fairdraw.maths.manifest import (
 from fairdraw.terms import QUICKNET, QUICKNET_HASH, iso
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
-from tests.fairdraw.proof.rounds import RANDOMNESS, ROUND, SIGNATURE
+from tests.fairdraw.proof.draws import RANDOMNESS, ROUND, SIGNATURE
 
 ROUND_AT = QUICKNET.due(ROUND)
 MARKETS = ("East", "east", "north_2", "w-1")

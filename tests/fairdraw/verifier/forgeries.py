@@ -12,7 +12,7 @@ from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.maths.manifest import SeedFile
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.terms import iso
-from tests.fairdraw.proof.rounds import SIGNATURE
+from tests.fairdraw.proof.draws import SIGNATURE
 from tests.fairdraw.verifier.draws import ROUND_AT
 
 Receipt = dict[str, Any]

@@ -15,7 +15,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
+from tests.fairdraw.proof.draws import ROUND, SIGNATURE
 from tests.selection.draw.world import close_campaign, done_to, draw
 from tests.support.runtimes import test_settings
 

@@ -16,7 +16,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.markets import explain
 from regworkers_core.selection.status import read_campaign_status
-from tests.fairdraw.proof.rounds import ROUND, SIGNATURE
+from tests.fairdraw.proof.draws import ROUND, SIGNATURE
 from tests.selection.draw.beacons import (
     START,
     Beacon,

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from fairdraw.log.leaves import Kind
 from fairdraw.log.note import COSIGNATURE, VerifierKey
 from fairdraw.log.place import at_place
-from regworkers_core.cli import draw_log
 from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -32,12 +31,7 @@ from tests.support.terminal import Answer, regworkers
 
 
 def here(*words: str) -> Answer:
-    """In this process; a usage error is what the terminal makes of it."""
-    done = CliRunner().invoke(draw_log.app, words)
-    if isinstance(done.exception, UsageError):
-        return Answer(2, done.stdout, str(done.exception))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return Answer(done.exit_code, done.stdout, done.stderr)
+    return regworkers(None, "draw", *words)
 
 
 @pytest.fixture

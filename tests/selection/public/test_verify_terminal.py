@@ -20,7 +20,7 @@ from fairdraw.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, canonical_bytes, file_hash
 from fairdraw.verifier import assemble
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
-from regworkers_core.cli import draw, draw_proof
+from regworkers_core.cli import draw
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import public_key
 from regworkers_core.runtime import Runtime
@@ -37,12 +37,7 @@ def alone(folder: Path, *words: str) -> Answer:
 
 
 def here(*words: str) -> Answer:
-    """In this process, which saves the start of one; usage errors become what the terminal makes of them."""
-    done = CliRunner().invoke(draw_proof.app, words)
-    if isinstance(done.exception, UsageError):
-        return Answer(2, done.stdout, str(done.exception))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return Answer(done.exit_code, done.stdout, done.stderr)
+    return regworkers(None, "draw", *words)
 
 
 def exported_to(folder: Path) -> dict[str, Any]:
