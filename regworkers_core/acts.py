@@ -47,14 +47,14 @@ PANELS: dict[str, dict[str, str | Group]] = {
             ("campaign_cache:app", "selection.campaigns.operations"),
         ),
         "eligibility": Group(
-            "Report who may take part in a campaign, and why not.", ("reports:eligibility_app",)
+            "Report who may take part in a campaign, and why not.", ("operations.campaign_reports",)
         ),
         "invites": Group("Upload, count, check and remove invites.", ("eligibility.invites.operations",)),
         "codes": Group("Import, count and void access codes.", ("selection.codes.operations",)),
         "notifications": Group(
             "Pause, resume, retry and count messages to fans.", ("selection.notify.operations",)
         ),
-        "report": Group("Report a campaign in numbers.", ("reports:funnel_app",)),
+        "report": Group("Report a campaign in numbers.", ("operations.campaign_reports",)),
     },
     "Draws": {
         "draw": Group(

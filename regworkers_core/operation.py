@@ -196,8 +196,8 @@ class Report:
     tables: Sequence[Table] = ()
     # Sentences: what happened, and what to do next.
     said: Sequence[str] = ()
-    # Draws PNGs by name, for a face that shows pictures.
-    figures: Callable[[], Mapping[str, bytes]] = dict
+    # Makes Markdown with plots, by name, for a face that shows pictures.
+    markdown: Callable[[], Mapping[str, str]] = dict
     # Files to hand out, by name. A path was written already, at the terminal where the person asked for it. They may
     # have fans' data: only who asked gets them.
     files: Mapping[str, Path | bytes] = field(default_factory=dict)

@@ -9,7 +9,7 @@ import dagster as dg
 
 from regworkers_core import flows
 from regworkers_core.acts import every_operation
-from regworkers_dagster.analytics import archive, funnel, publishing
+from regworkers_dagster.analytics import archive, publishing
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.launching import job
 from regworkers_dagster.operations import (
@@ -57,10 +57,13 @@ _SCHEDULES = [
 _STARTED = {target.job_name for sensor in _SENSORS for target in sensor.targets}
 _STARTED |= {each.job_name for each in _SCHEDULES}
 
-_ASSETS = {
-    spec.key.to_user_string(): spec
-    for spec in (assets.REPLICATION_QUEUE, *selection_specs.EXTERNAL, *selection_specs.STEPS)
-}
+_RECORDED = (
+    assets.REPLICATION_QUEUE,
+    publishing.CAMPAIGN_FUNNEL,
+    *selection_specs.EXTERNAL,
+    *selection_specs.STEPS,
+)
+_ASSETS = {spec.key.to_user_string(): spec for spec in _RECORDED}
 OPERATIONS = [job(each, _ASSETS, _STARTED) for each in every_operation() if each.job and not each.check]
 defs = dg.Definitions(
     assets=[
@@ -73,7 +76,7 @@ defs = dg.Definitions(
         publishing.ANALYTICS_QUEUE,
         publishing.ANALYTICS_DLQ,
         archive.archive_events,
-        funnel.campaign_funnel,
+        publishing.CAMPAIGN_FUNNEL,
         deployment.inspect_certificate,
         health.examine_system,
         *reviews.ASSETS,
@@ -96,7 +99,6 @@ defs = dg.Definitions(
         *selection.JOBS,
         archive.ARCHIVE_EVENTS,
         archive.CHECK_ARCHIVE,
-        funnel.CAMPAIGN_FUNNEL_JOB,
         deployment.find_resources,
         deployment.show_config,
         deployment.CHECK_CERTIFICATE,

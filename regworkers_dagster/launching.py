@@ -25,7 +25,6 @@ from regworkers_core.observability.logs import bind
 from regworkers_core.operation import Call, Effect, Operation, Report, is_at_terminal, is_file
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
-from regworkers_core.reporting.pages import markdown_image
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import SAME_VERSION
 from regworkers_dagster.factories import APPLY, CAMPAIGN_PARTITIONS, asset_job, fields_of, flat, one_op_job
@@ -34,6 +33,7 @@ from regworkers_dagster.pods import Declared, Who
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import (
     OPERATION_TAG,
+    PARTITION_TAG,
     RESUMED,
     launched_by_hand,
     long_run,
@@ -254,6 +254,9 @@ def _done(
     confirmed = config.pop("confirm") if operation.counted else None
     confirm = str(config.pop("confirm", "")).strip() if deletes else ""
     apply = bool(config.pop("apply", not deletes or confirm or confirmed is not None))
+    if config.get("campaign_id") == "":
+        # `dagster job execute --tags` takes no config.
+        config["campaign_id"] = context.run.tags.get(PARTITION_TAG, "")
     given = operation.input.of(config, str)
     apply = apply and not getattr(given, "dry_run", False)
 
@@ -280,8 +283,7 @@ def values_of(report: Report) -> dict[str, Any]:
     found = dict(report.values)
     for each in report.tables:
         found[each.title.replace(" ", "_")] = table(each.columns, each.rows)
-    for name, picture in report.figures().items():
-        found[name] = dg.MetadataValue.md(markdown_image(name, picture))
+    found |= {name: dg.MetadataValue.md(text) for name, text in report.markdown().items()}
     if report.said:
         found["said"] = " ".join(report.said)
     if report.word:

@@ -61,15 +61,11 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "selection": {
         REPORT: ("make_receipt",),
         LARGE: (
-            "eligibility_report",
             "export_draw",
             "publish_draw_page",
             "simulate_draw",
             "top_up",
         ),
-    },
-    "analytics": {
-        REPORT: ("campaign_funnel",),
     },
     "operations": {
         SMALL: (
@@ -83,8 +79,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
 }
 # Of these, those that a manager launches, and those that a schedule starts.
 _MANAGERS = {
-    "campaign_funnel",
-    "eligibility_report",
     "export_draw",
     "make_receipt",
     "publish_draw_page",

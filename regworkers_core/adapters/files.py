@@ -287,3 +287,15 @@ class RejectsFile:
 def _harmless(text: str) -> str:
     """Escape a text that a spreadsheet would take for a formula."""
     return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+
+
+def require_writable(page: Path | None, option: str = "--page") -> None:
+    """Raises UsageError, before minutes of work, if the file that `option` names cannot be written."""
+    if page is None:
+        return
+    if not page.parent.is_dir():
+        raise UsageError(f"{option} {page}: there is no folder {page.parent}")
+    if page.is_dir():
+        raise UsageError(f"{option} {page} is a folder: name a file in it")
+    if not os.access(page if page.exists() else page.parent, os.W_OK):
+        raise UsageError(f"{option} {page}: no permission to write there")

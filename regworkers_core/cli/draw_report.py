@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from regworkers_core.adapters.aws.objects import MissingObject
+from regworkers_core.adapters.files import require_writable
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.cli.options import (
     CampaignArgument,
     PageOption,
     numbers,
-    require_writable,
     seats_of_segments,
 )
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows

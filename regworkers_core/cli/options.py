@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
@@ -141,15 +140,3 @@ def write_file(path: Path, data: bytes) -> None:
         write_private(path, data)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-
-
-def require_writable(page: Path | None, option: str = "--page") -> None:
-    """Raises UsageError, before minutes of work, if the file that `option` names cannot be written."""
-    if page is None:
-        return
-    if not page.parent.is_dir():
-        raise UsageError(f"{option} {page}: there is no folder {page.parent}")
-    if page.is_dir():
-        raise UsageError(f"{option} {page} is a folder: name a file in it")
-    if not os.access(page if page.exists() else page.parent, os.W_OK):
-        raise UsageError(f"{option} {page}: no permission to write there")

@@ -21,7 +21,7 @@ from regworkers_dagster.drains.observing import (
 )
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.drains.sensing import Answer, depth_tick, ticking
-from regworkers_dagster.factories import KEPT_FRESH, Flow, sensor
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, KEPT_FRESH, Flow, sensor
 
 FLOW = Flow("analytics", owner="analytics")
 _OBSERVE_INTERVAL_SECONDS = 30
@@ -35,6 +35,15 @@ ANALYTICS_QUEUE = FLOW.asset(
     # The check that writes an entry (`demand_table`), replication, a draw's steps, its selections and messages.
     deps=["demand_table", "entries", "commitment", "draw", "selections", "notifications"],
     freshness_policy=KEPT_FRESH,
+)
+CAMPAIGN_FUNNEL = FLOW.asset(
+    "campaign_funnel",
+    "Registered, replicated, eligible, won, coded, notified: per market, segment and day, with plots, and "
+    "which numbers do not add up and why. Works at any time of a campaign; a stage that is not reached has no number. "
+    "The page is `reports/<campaignId>/funnel.html`; the job `campaign_funnel` and `regworkers report funnel` make it.",
+    {"s3", "html", "pandas"},
+    deps=["demand_table", "entries", "frozen_pool", "draw", "selections", "notifications"],
+    partitions_def=CAMPAIGN_PARTITIONS,
 )
 ANALYTICS_DLQ = FLOW.asset(
     "analytics_dlq",

@@ -35,15 +35,6 @@ DRAW = asset_job(
     "before, so it can be launched again at any time: nothing is drawn twice. Choose the campaign's partition; no "
     "config is needed. It ends with the report: `confirm_draw` publishes the result.",
 )
-ELIGIBILITY_REPORT = asset_job(
-    "eligibility_report",
-    dg.AssetSelection.assets(assets.eligibility_report),
-    tags=long_run(),
-    hooks={assets.mark_a_mis_click},
-    description="Judges every entry of one campaign as it is now, in any status, and shows the reasons per market and "
-    "day. Always a preview: it needs the campaign's partition and no config, and decides nothing; the job `draw` "
-    "judges for good.",
-)
 CHECK_SELECTION = asset_job(
     "check_selection",
     dg.AssetSelection.checks(checks.selections_kept),
@@ -57,7 +48,6 @@ CHECK_SELECTION = asset_job(
 
 JOBS = (
     DRAW,
-    ELIGIBILITY_REPORT,
     CHECK_SELECTION,
     *draw_jobs.JOBS,
 )

@@ -98,9 +98,7 @@ def test_no_job_takes_a_mail_a_name_or_a_code_as_config() -> None:
     assert not unknown, "may these hold a fan's data or a code? see this file"
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*managers_jobs(), "erase_entry"} - {"campaign_funnel", "draw", "eligibility_report"})
-)
+@pytest.mark.parametrize("name", sorted({*managers_jobs(), "erase_entry"} - {"draw"}))
 def test_every_field_of_a_managers_launchpad_says_what_belongs_there_and_has_a_default(
     name: str,
 ) -> None:

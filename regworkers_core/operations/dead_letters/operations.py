@@ -240,7 +240,7 @@ def groups(call: Call, given: ReviewMessages) -> Report:
             *(line for cause in causes for line in _what_helps(call, cause)),
             *_notes(document, "" if causes else "no dead letters"),
         ],
-        figures=partial(_trend, found),
+        markdown=partial(_trend, found),
         pending=bool(len(found) or seen.hidden or seen.partly),
     )
 
@@ -529,13 +529,14 @@ def _notes(document: Mapping[str, Any], first: str = "") -> Iterator[str]:
     yield from str(document.get("advice") or "").splitlines()
 
 
-def _trend(causes: Causes) -> dict[str, bytes]:
+def _trend(causes: Causes) -> dict[str, str]:
     """A plot of the failures of the last day by hour, of the largest causes."""
     shown = [cause for cause in causes if any(cause.hours)][:_PLOTTED]
     if not shown:
         return {}
     # Late: matplotlib takes a second.
     from regworkers_core.reporting.figures import stacked_columns
+    from regworkers_core.reporting.pages import markdown_image
 
     names = [f"-{hours} h" if hours else "now" for hours in reversed(range(HOURS))]
     series: dict[str, list[int]] = {}
@@ -543,4 +544,5 @@ def _trend(causes: Causes) -> dict[str, bytes]:
         named = cause.name or cause.fingerprint
         # Two queues may have the same cause, and two causes one name.
         series[named] = list(map(sum, zip(series.get(named, [0] * HOURS), cause.hours, strict=True)))
-    return {"trend": stacked_columns("Failures by hour and cause", "items", names, series)}
+    plot = stacked_columns("Failures by hour and cause", "items", names, series)
+    return {"trend": markdown_image("failures by hour and cause", plot)}

@@ -35,6 +35,8 @@ CAMPAIGN_TAG = "regworkers/campaign"
 REFUSED_TAG = "regworkers/refused"
 # Dagster's name for the job of each run that *Materialize* starts.
 MATERIALIZE = "__ASSET_JOB"
+# The asset of a draw that previews when it is materialised alone.
+PREVIEW = "eligibility_report"
 # The latest failures of each are read.
 LOOKED_AT = (*WATCHED_JOBS, MATERIALIZE)
 _RUN = "runId jobName status endTime tags { key value } assetSelection { path }"
@@ -71,11 +73,11 @@ def look_back_seconds(job: str = "") -> float:
 
 def work_of(job: str, assets: Iterable[str], jobs_of: Mapping[str, Sequence[str]]) -> str:
     """The job whose work a run did. Of *Materialize* that is the job that alone runs one of its `assets`; `jobs_of` has
-    the jobs of each asset. A report by itself is no draw, though a draw makes it, too.
+    the jobs of each asset. A preview by itself is no draw, though a draw fills its asset, too.
     """
     if job != MATERIALIZE:
         return job
-    of_assets = [set(jobs_of.get(asset, ())) - {MATERIALIZE} for asset in assets]
+    of_assets = [set(jobs_of.get(asset, ())) - {MATERIALIZE} for asset in assets if asset != PREVIEW]
     alone = set().union(*(jobs for jobs in of_assets if len(jobs) == 1))
     return next((each for each in RUN_JOBS if each in alone), job)
 

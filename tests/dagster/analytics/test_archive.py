@@ -1,4 +1,4 @@
-"""The archive and the funnel as Dagster runs them."""
+"""The archive as Dagster runs it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.archive import SCHEDULES
 from regworkers_dagster.resources import connections
 from tests.analytics.archive.world import event, manifest_of, produce
-from tests.dagster.selection.world import failure_of, judged, materialised, registered
+from tests.dagster.selection.world import failure_of, judged, materialised
 from tests.dagster.support import job, plain, use
-from tests.selection.draw.world import CAMPAIGN
 
 
 def run(name: str, instance: dg.DagsterInstance, **options: object) -> dg.ExecuteInProcessResult:
@@ -70,25 +69,3 @@ def test_a_run_is_scheduled_when_events_are_new_and_every_hour(
     assert dg.validate_run_config(job("archive_events"), dict(hourly.run_config))
     produce(runtime, event(1))
     assert len(requests(5)) == 1
-
-
-def test_a_funnel_shows_a_campaign_before_its_draw_without_a_fans_data(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
-    registered(runtime, 3)
-    with dg.DagsterInstance.ephemeral() as instance:
-        done = run("campaign_funnel", instance, tags={"dagster/partition": CAMPAIGN})
-        assert done.success
-        made = materialised(done)["campaign_funnel"]
-        metadata = plain(made.metadata)
-        assert made.partition == CAMPAIGN
-        assert (metadata["registered"], metadata["replicated"], metadata["adds_up"]) == (3, 3, True)
-        assert "eligible" not in metadata and "won" in metadata["pending"]
-        assert "data:image/png;base64," in metadata["plot_days"]
-        (day,) = made.metadata["days"].records  # type: ignore[union-attr]
-        assert (day.data["registered"], day.data["won"]) == (3, None)
-        assert not [word for word in ("@example.com", "Zoë", "Łukasz") if word in str(metadata)]
-        assert runtime.objects.exists(f"reports/{CAMPAIGN}/funnel.html")
-        nowhere = run("campaign_funnel", instance, tags={"dagster/partition": "nowhere"})
-        assert not nowhere.success and "there is no campaign 'nowhere'" in failure_of(nowhere)

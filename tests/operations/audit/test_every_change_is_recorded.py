@@ -44,11 +44,9 @@ READS = {
     "doctor",
     "draw verify",
     "draw verify-page",
-    "eligibility report",
     "migrate check",
     # It writes its own checkpoints and its report only.
     "migrate shadow",
-    "report funnel",
     "review monthly",
     # Its drill is written down by itself.
     "review quarterly",
@@ -85,12 +83,10 @@ ONLY_HERE = {
 RECORDERS = {"recorded": 0, "audited": 1, "launched_by_hand": 2, "launchable": 0}
 
 JOBS_THAT_READ = {
-    "campaign_funnel",
     "check_archive",
     "check_certificate",
     "check_selection",
     "doctor",
-    "eligibility_report",
     "export_draw",
     "find_resources",
     "show_config",
