@@ -49,11 +49,13 @@ class CampaignConfig(dg.Config):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A run of such a job, for its function. `result` are counts for the audit log."""
+    """A run of such a job, for its function."""
 
+    # The run.
     context: dg.OpExecutionContext
     runtime: Runtime
     stop: StopSignal
+    # Counts for the audit log.
     result: dict[str, Any]
 
     @property
@@ -70,7 +72,7 @@ class Launch:
         self.context.log.info(text)
 
     def progress(self) -> Callable[[str], None]:
-        """As `tell`, for progress."""
+        """Do as `tell`, for progress."""
         return throttled(self.tell)
 
     def uploaded(self, upload: str) -> AbstractContextManager[Path]:
@@ -82,7 +84,9 @@ class Launch:
         return dg.MetadataValue.url(downloads.put(self.runtime, name, file))
 
     def campaign(self, named: str) -> Campaign:
-        """By id, else by slug; the run is found by it from now on. Raises RequestError when there is none."""
+        """The campaign of this id, else of this slug; the run is found by it from now on. Raises RequestError when
+        there is none.
+        """
         found = self.runtime.campaigns.require(
             require("campaign_id", named), ", or the partitions of `campaigns`"
         )
@@ -93,7 +97,7 @@ class Launch:
         return self.campaign(named).campaign_id
 
     def entry_key(self, campaign: str, entry_id: str) -> EntryKey:
-        """Of an entry, also of a campaign that is not known. Raises RequestError for what names no entry."""
+        """The key of an entry, also of a campaign that is not known. Raises RequestError for what names no entry."""
         campaign_id = self.runtime.campaigns.id_of(require("campaign_id", campaign))
         key = EntryKey(campaign_id, require("entry_id", entry_id))
         if problem := key.problem:
@@ -103,15 +107,16 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class LaunchOutcome:
-    """The result of a launch. `facts` are numbers, words, tables and links, never a fan's data. They are also recorded
-    on `asset`, for the campaign's partition if it has partitions; as a materialisation if something `changed`.
-    `failure` says what is left for a person to do: the run fails with it, after all of this is recorded.
-    """
+    """The result of a launch."""
 
     campaign_id: str
+    # Numbers, words, tables and links, never a fan's data.
     facts: Mapping[str, Any]
+    # The facts are also recorded on it, for the campaign's partition if it has partitions.
     asset: dg.AssetSpec | None = None
+    # They are recorded as a materialisation.
     changed: bool = False
+    # What is left for a person to do: the run fails with it, after all of this is recorded.
     failure: str = ""
     # For a launch of several steps: the events of their assets.
     events: tuple[dg.AssetMaterialization | dg.AssetObservation, ...] = field(default=())

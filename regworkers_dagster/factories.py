@@ -19,7 +19,7 @@ from regworkers_dagster.resources import STORES, plain, plain_failures, runtime_
 warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
 Body = Callable[..., Any]
 CAMPAIGN_PARTITIONS = dg.DynamicPartitionsDefinition(name="campaigns")
-# Of what drains and sensors keep up to date: a sensor that finds it so records that every hour.
+# The policy of what drains and sensors keep up to date: a sensor that finds it so records that every hour.
 KEPT_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_window=timedelta(hours=2))
 APPLY = "Do it. Without, the job checks and counts only."
 
@@ -165,7 +165,7 @@ def asset_job(
 
 @cache
 def _settings() -> Settings:
-    """As they are when the definitions load."""
+    """The settings as they are when the definitions load."""
     return load_settings()
 
 

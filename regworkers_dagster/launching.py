@@ -207,10 +207,14 @@ def _field(field: FieldInfo) -> tuple[Any, Any]:
 class _Run:
     """A run as the face of a call."""
 
+    # The run.
     context: dg.OpExecutionContext
     runtime: Runtime
+    # What ends with the call.
     around: ExitStack
+    # The campaign that the call is about, once that is known.
     campaign_id: str = ""
+    # Logs progress at times; made at its first use.
     _show: Callable[..., None] | None = None
 
     @property

@@ -37,13 +37,15 @@ class Declared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PodSize:
-    """Requests of CPU and memory, the limit of memory, and the disk for temporary files (request and limit), as
-    Kubernetes writes them. The settings bound the memory of draws, reconciliations and the archive, which then spill.
-    """
+    """Resources of a pod, as Kubernetes writes them. The settings bound the memory of draws, reconciliations and the
+    archive, which then spill."""
 
+    # A request.
     cpu: str
+    # A request.
     memory: str
     memory_limit: str
+    # The space for temporary files: request and limit.
     disk: str
 
 
@@ -77,7 +79,7 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
         REPORT: ("housekeeping", "weekly_review", "monthly_review", "quarterly_review"),
     },
 }
-# Of these, those that a manager launches, and those that a schedule starts.
+# Those of them that a manager launches, and those that a schedule starts.
 _MANAGERS = {
     "export_draw",
     "make_receipt",

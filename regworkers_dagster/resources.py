@@ -28,7 +28,7 @@ from regworkers_dagster.runs import is_by_hand
 
 # The resources that almost every asset, job and sensor needs.
 STORES = frozenset({"aws", "mongo"})
-# Of what changes a campaign, which is then removed from the cache.
+# The services of what changes a campaign, which is then removed from the cache.
 CHANGES_CAMPAIGNS = STORES | {"redis"}
 # How long a sensor's tick, or an operator, waits for one answer.
 TICK_CALL_SECONDS = 2.0
@@ -180,7 +180,7 @@ def runtime_of(context: Any, *, call_seconds: float | None = None) -> Runtime:
 def shared_runtime(
     call_seconds: float | None = None, changes: dict[str, dict[str, Any]] | None = None
 ) -> Runtime:
-    """As `runtime_of`, for changes by section of the settings."""
+    """Do as `runtime_of`, for changes by section of the settings."""
     return _RUNTIMES.get(_changed(load_settings(), changes or {}), call_seconds)
 
 

@@ -26,7 +26,7 @@ NOT_YET: dict[str, set[str]] = {
     "regworkers_core/operations": {"tuples"},
     "regworkers_core/replication": {"parameters"},
     "regworkers_core/selection": {"parameters", "tuples"},
-    "regworkers_dagster": {"fields", "subjects", "parameters", "tuples", "imports"},
+    "regworkers_dagster": {"parameters", "tuples"},
 }
 
 MOST_PARAMETERS = 8
@@ -69,7 +69,7 @@ _LATE = "# late: "
 # module of ours that does.
 DRIVERS = (
     "boto3 botocore aws_msk_iam_sasl_signer confluent_kafka hvac httpx2 opentelemetry pagerduty pymongo redis requests "
-    "slack_sdk sqlite3 psutil"
+    "slack_sdk sqlalchemy sqlite3 psutil"
 )
 FOR_DRAWS_AND_PAGES = "duckdb jinja2 jsonschema_rs matplotlib numpy pandas pyarrow scipy plotly"
 FOR_NAMES_AND_KEYS = "cryptography email_validator idna py_ecc"

@@ -17,7 +17,7 @@ import orjson
 from regworkers_core.drains.heartbeat import Beat, Watched
 from regworkers_core.drains.residency import BLIND
 
-# Of a start that was not measured yet: from its request until it works, a run on Kubernetes may take a minute.
+# The time of a start that was not measured yet: from its request until it works, a run on Kubernetes may take a minute.
 UNKNOWN_START_SECONDS = 60.0
 # The next tick of a sensor whose residents live comes so late.
 NEXT_TICK_SECONDS = 30.0
@@ -34,16 +34,20 @@ _LONGEST_PAUSE_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ActiveDrain:
-    """A run that was requested and has not ended: its age (None before its start) and its limits. `outside`: it is no
-    run of Dagster. `silent`: its heartbeat has not moved since the last look. `blind`: a resident that cannot work.
-    """
+    """A run that was requested and has not ended, with its limits."""
 
+    # None before its start.
     seconds_running: float | None
     idle_seconds: float
+    # It ends after these at the latest.
     max_seconds: float
+    # It stays until another one works.
     resident: bool = False
+    # It is no run of Dagster.
     outside: bool = False
+    # Its heartbeat has not moved since the last look.
     silent: bool = False
+    # It is a resident that cannot work.
     blind: bool = False
 
     def leaves(self, lead_seconds: float) -> bool:
@@ -58,14 +62,17 @@ class ActiveDrain:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many to start, and how many of these as residents; `reason` says why, or why none. `late`: residents live, so
-    the next look may be late. `tries`: only a try, of which there is one in `TRY_SECONDS`.
-    """
+    """What a sensor does."""
 
+    # How many drains to start.
     start: int
+    # Why, or why none.
     reason: str
+    # How many of these are residents.
     residents: int = 0
+    # Residents live, so the next look may be late.
     late: bool = False
+    # It is only a try, of which there is one in `TRY_SECONDS`.
     tries: bool = False
 
 
@@ -187,16 +194,19 @@ MAX_SECONDS_PER_TICK = 35.0
 
 @dataclass(frozen=True, slots=True)
 class DrainRun:
-    """A run of Dagster. A run that is being cancelled counts as `ended`; `seconds_running` is None before its start;
-    `seconds_known` is since its request.
-    """
+    """A run of Dagster."""
 
     run_id: str
+    # A run that is being cancelled counts as ended.
     ended: bool
+    # None before its start.
     seconds_running: float | None
     idle_seconds: float
+    # It ends after these at the latest.
     max_seconds: float
+    # It stays until another one works.
     resident: bool = False
+    # They count from its request.
     seconds_known: float = 0.0
 
 

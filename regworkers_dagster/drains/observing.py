@@ -31,7 +31,7 @@ SILENT_PROBES = 3
 # The names of assets that are dead-letter queues end with this.
 _DLQ = "_dlq"
 _EVALUATED_AT = "evaluated_at"
-# Of a finding: the ages in it change with every look.
+# The ages in a finding, which change with every look.
 _NUMBER = re.compile(r"[\d.,:]+")
 _REPEAT_SECONDS = 300.0
 # A drain has written a minute so long after its end; what is older than the second is not observed any more.
@@ -93,16 +93,17 @@ def in_words(readings: Sequence[Reading]) -> str:
 
 @dataclass(slots=True)
 class RecordedState:
-    """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat.
+    """What was last written to the event log, kept in the sensor's cursor; a lost cursor costs a repeat."""
 
-    `silent` counts, for each dependency that does not answer, the probes in a row that failed; `lost` are those in the
-    last result of the check, None before the first one. Minutes of the drain log before `minute` were observed.
-    """
-
+    # When (epoch seconds), by what was written.
     at: dict[str, float]
+    # The numbers that were written.
     numbers: dict[str, Numbers]
+    # For each dependency that does not answer, the probes in a row that failed.
     silent: dict[str, int] = field(default_factory=dict)
+    # Those in the last result of the check; None before the first one.
     lost: frozenset[str] | None = None
+    # Minutes of the drain log before it were observed.
     minute: str = ""
 
     @classmethod

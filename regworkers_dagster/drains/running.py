@@ -159,11 +159,15 @@ def drained(
 
 @dataclass(frozen=True, slots=True)
 class Automation:
-    """A drain in Dagster: the asset that it fills, the job that runs it, the sensor that starts it."""
+    """A drain in Dagster."""
 
+    # The drain.
     spec: DrainSpec[Any]
+    # What it fills.
     asset: dg.AssetsDefinition
+    # What runs it.
     job: Any
+    # What starts it.
     sensor: dg.SensorDefinition
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import structlog
+from dagster._core.scheduler.instigation import InstigatorType
 
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
@@ -159,7 +160,7 @@ class Startable:
         try:
             wanted = wanted and residents_wanted(runtime)
         except (Failure, UsageError):
-            # As it was: a drain that needs no MongoDB goes on without it.
+            # It stays as it was: a drain that needs no MongoDB goes on without it.
             wanted = any(drain.resident for drain in active)
         return Staff(active, memory.lead_seconds, wanted)
 
@@ -294,14 +295,12 @@ def rest(context: dg.SensorEvaluationContext) -> None:
     """Let the next tick of this sensor come in `NEXT_TICK_SECONDS`. Its interval is fixed, but the daemon counts it
     from the latest start that the sensor's state names.
     """
-    from dagster._core.scheduler.instigation import InstigatorType
-
     if context.instance.schedule_storage is None:
         return
     for state in context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         data: Any = state.instigator_data
         if state.instigator_name == context.sensor_name and data is not None:
-            # As for the interval itself: the daemon checks every 5 s.
+            # The same holds for the interval itself: the daemon checks every 5 s.
             at = time.time() + NEXT_TICK_SECONDS - 2 * DRAIN_INTERVAL_SECONDS
             context.instance.update_instigator_state(
                 state.with_data(data._replace(last_tick_start_timestamp=at))

@@ -30,13 +30,16 @@ _LONGEST = 500
 
 
 class RunOutcome(NamedTuple):
-    """A run that ended at `at` (epoch seconds) as succeeded, failed, canceled or, with a wrong config, refused."""
+    """A run that ended."""
 
     run_id: str
     job: str
+    # succeeded, failed, canceled or, with a wrong config, refused.
     outcome: str
+    # When it ended, in epoch seconds.
     at: float
     seconds: float
+    # Empty for one that succeeded.
     error: str = ""
 
 

@@ -155,6 +155,7 @@ def prune_events(instance: dg.DagsterInstance, *, before: datetime, dry_run: boo
     The latest event of each kind and asset stays, and so does the latest result of each check, so that the pages of a
     quiet system keep their last numbers; all that belongs to a partition stays, because it says which exist.
     """
+    # late: it brings sqlalchemy.
     from dagster._core.storage.event_log.schema import (
         AssetCheckExecutionsTable,
         AssetEventTagsTable,

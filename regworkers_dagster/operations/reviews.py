@@ -27,7 +27,7 @@ _ABOUT = {
     "quarterly": "Least privilege, outdated and vulnerable dependencies, and a recovery drill: the replica is rebuilt "
     "beside the real one, compared and dropped again.",
 }
-# In working hours of Europe: on Mondays, on the first of a month, on the second day of a quarter.
+# They are in working hours of Europe: on Mondays, on the first of a month, on the second day of a quarter.
 _CRON = {"weekly": "0 6 * * 1", "monthly": "30 6 1 * *", "quarterly": "0 7 2 1,4,7,10 *"}
 
 

@@ -83,7 +83,7 @@ def answering(runtime: Runtime) -> Answering:
     required_resource_keys=set(STORES),
 )
 def lag_within_objective(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """By what all drains have recorded, in whichever way they run."""
+    """The lag is what all drains have recorded, in whichever way they run."""
     with plain_failures():
         found = lag_evaluation(runtime_of(context))
     return dg.AssetCheckResult(passed=found.passed, severity=found.severity, metadata=found.metadata)

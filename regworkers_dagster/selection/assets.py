@@ -171,7 +171,7 @@ def awaiting(record: DrawRecord) -> str | None:
 
 def to_confirm(word: str) -> str:
     """How to confirm a publication in the UI."""
-    # In quotes: YAML may read text after a colon as another type.
+    # It is in quotes: YAML may read text after a colon as another type.
     return (
         "nothing is published yet: read the report (`open` in the metadata of `draw_report` shows its page), then "
         f'launch `confirm_draw` with confirm: "{word}"'
@@ -205,8 +205,8 @@ def table_of(step: str, facts: Mapping[str, Any]) -> Metadata:
     name="eligibility", specs=[specs.ELIGIBILITY_REPORT], required_resource_keys=set(CHANGES_CAMPAIGNS)
 )
 def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
-    """In a run that freezes the pool next: close the campaign if that is due, then judge its entries for good. In any
-    other run preview the judgement and decide nothing.
+    """Close the campaign if that is due, then judge its entries for good, in a run that freezes the pool next. Preview
+    the judgement and decide nothing in any other run.
     """
     from regworkers_core.selection.campaigns.lifecycle import close_if_due
 

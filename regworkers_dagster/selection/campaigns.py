@@ -42,13 +42,14 @@ MAX_FAILURES, SLOW_SECONDS = 5, 900.0
 
 @dataclass(frozen=True, slots=True)
 class DrawRuns:
-    """The runs of one campaign's draw: whether one is active, how many failed in a row and how long ago the last
-    failed, and whether an operator terminated the last one.
-    """
+    """The runs of one campaign's draw."""
 
+    # Whether one is active.
     active: bool = False
+    # How many failed in a row.
     failed: int = 0
     seconds_since_failure: float = 0.0
+    # Whether an operator terminated the last one.
     terminated: bool = False
 
 

@@ -42,7 +42,9 @@ def _checked(context: dg.AssetCheckExecutionContext, check: Check) -> dg.AssetCh
     description="A replay from the published artefacts alone reproduces the committed hash of every phase.",
 )
 def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """By the gate, whose result the publication of this run uses; for all draws as `regworkers draw verify` does."""
+    """The gate checks it, whose result the publication of this run uses; all draws are checked as by `regworkers draw
+    verify`.
+    """
     from regworkers_core.selection import promises as drawn
 
     if PARTITION_TAG not in context.run.tags:
@@ -58,7 +60,7 @@ def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     description="No market has more winners than seats.",
 )
 def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """In the latest phase, over all phases."""
+    """The latest phase is checked, over all phases."""
     from regworkers_core.selection import promises as drawn
 
     return _checked(context, drawn.capacity_respected)

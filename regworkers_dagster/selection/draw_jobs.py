@@ -10,10 +10,14 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from fairdraw.maths.files import canonical_bytes
+from fairdraw.proof.check import FAILS, check_receipt
+from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import confirmation_word, require_word
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 from regworkers_dagster.by_hand import (
     REASON,
     CampaignConfig,
@@ -159,7 +163,6 @@ def simulate_draw(launch: Launch, config: SimulateConfig) -> LaunchOutcome:
 )
 def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
     """A repeat with the same terms resumes where the run before it stopped."""
-    from regworkers_core.selection.draw.terms import TopUp
     from regworkers_core.selection.draw.top_up import next_phase, open_phase
 
     runtime, campaign_id = launch.runtime, launch.campaign_id(config.campaign_id)
@@ -205,9 +208,6 @@ def top_up(launch: Launch, config: TopUpConfig) -> LaunchOutcome:
 )
 def make_receipt(launch: Launch, config: ReceiptConfig) -> LaunchOutcome:
     """Neither log nor metadata name the entrant or the outcome."""
-    from fairdraw.maths.files import canonical_bytes
-    from fairdraw.proof.check import FAILS, check_receipt
-    from fairdraw.verifier.assemble import verifier_page
     from regworkers_core.selection.public.source import cache_folder, campaign_source
 
     campaign_id, entry = launch.campaign_id(config.campaign_id), require("entry", config.entry)
@@ -289,8 +289,6 @@ def publish_draw_page(launch: Launch, config: PageConfig) -> LaunchOutcome:
 
 
 def _strikes(launch: Launch, upload: str) -> tuple[tuple[str, str], ...]:
-    from regworkers_core.selection.draw.terms import parse_strikes
-
     with launch.uploaded(upload) as path:
         try:
             return parse_strikes(path.read_text("utf-8-sig"))

@@ -118,7 +118,7 @@ PUBLICATION = _step(
     "a confirmation by a person: launch `confirm_draw` (or `selection.autoPublish`).",
 )
 STEPS = (ELIGIBILITY_REPORT, FROZEN_POOL, COMMITMENT, SEED, RANKING, DRAW, DRAW_REPORT, PUBLICATION)
-# By the name of the step in the core.
+# The assets by the name of the step in the core.
 ASSET_OF = dict(
     zip(("judge", "freeze", "commit", "seed", "rank", "allocate", "report", "publish"), STEPS, strict=True)
 )

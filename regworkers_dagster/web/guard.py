@@ -171,7 +171,7 @@ def refuse_aliases(schema: Schema) -> None:
 
         return parsed
 
-    # Of variables, and of values in the text of the query.
+    # The first reads variables, the second values in the text of the query.
     kind.parse_value, kind.parse_literal = plain(kind.parse_value), plain(kind.parse_literal)
 
 

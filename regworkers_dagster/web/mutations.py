@@ -338,7 +338,7 @@ def _leaves(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             for each in value:
                 yield from _leaves(each)
         elif key == "path" and isinstance(value, list):
-            # Of an asset.
+            # The key of an asset.
             yield key, "/".join(map(str, value))
         elif key in _NAMES or key in _NUMBERS:
             yield key, value

@@ -93,7 +93,7 @@ def keys_without_job(params: Mapping[str, Any]) -> list[AssetKey] | None:
 
 
 def job_of(selector: Mapping[str, Any]) -> str:
-    """As Dagster reads it, where both are given."""
+    """The job as Dagster reads it, where both are given."""
     return selector.get("pipelineName") or selector.get("jobName") or ""
 
 

@@ -42,7 +42,7 @@ class Outcome(StrEnum):
 class Growth:
     """One cause."""
 
-    # The size of its next round: 1, 5, 20, 100, ...
+    # The place of its next round among the sizes 1, 5, 20, 100, ...
     step: int = 0
     # Its messages that were sent so far.
     sent: int = 0
