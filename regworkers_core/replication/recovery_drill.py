@@ -36,11 +36,11 @@ from regworkers_core.engine.queue import (
 )
 from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.replication.backfill import estimate_items
+from regworkers_core.replication.queue_keys import KeyRequest
 from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_replica, of_source
 from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, PairProgress
 from regworkers_core.replication.saver import Saver
 from regworkers_core.replication.scratch_database import Scratch
-from regworkers_core.replication.states_to_save import KeyRequest
 from regworkers_core.runtime import Runtime
 
 _MESSAGE_ID = "recovery-drill"

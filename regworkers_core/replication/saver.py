@@ -27,9 +27,8 @@ from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.queue import QUEUE_SERVICE, Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.queue_keys import KeyRequest, StatesToSave, send_keys, states_to_save
 from regworkers_core.replication.second_look import SecondLook
-from regworkers_core.replication.states_to_save import KeyRequest, StatesToSave, states_to_save
 
 log = structlog.get_logger(__name__)
 # A failed entry is corrected minutes later, and mostly saved in another run.

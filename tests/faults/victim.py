@@ -21,8 +21,8 @@ from regworkers_core.engine.handling import Handled
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import DRAINS
+from regworkers_core.replication.queue_keys import KeyRequest
 from regworkers_core.replication.saver import Saver
-from regworkers_core.replication.states_to_save import KeyRequest
 from regworkers_core.runtime import Runtime
 from tests.faults.crash import SECTIONS, Fault
 from tests.support.runtimes import test_settings
