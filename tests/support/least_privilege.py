@@ -49,7 +49,7 @@ FLOWS = {
     "regworkers_core/operations/logs/": "logs",
     "regworkers_core/operations/dead_letters/": "dead-letters",
     "regworkers_core/analytics/archive/": "archive",
-    "regworkers_core/analytics/funnel/": "funnel",
+    "regworkers_core/analytics/funnel": "funnel",
     "regworkers_core/eligibility/invites/": "invites",
     "regworkers_core/replication/backfill": "reconcile",
     "regworkers_core/operations/erasure/": "erasure",
