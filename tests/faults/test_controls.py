@@ -100,7 +100,7 @@ def a_slow_saver_is_overtaken(runtime: Runtime) -> str:
         replicate_all(runtime)
 
     slow = saver(runtime, "slow")
-    slow._table = SlowReads(runtime, overtake)
+    slow.table = SlowReads(runtime, overtake)
     slow.save({key("e1"): KeyRequest("m", "c")})
     return str((document(runtime, key("e1")) or {})["firstName"])
 

@@ -72,8 +72,8 @@ def flag_cleared_without_condition(patch: pytest.MonkeyPatch) -> None:
     def clear(self: Saver, entries: Mapping[Any, Any], *more: Any) -> None:
         for entry in entries.values():
             with suppress(ClientError):
-                self._table._client.update_item(  # type: ignore[attr-defined]
-                    TableName=self._table.table,  # type: ignore[attr-defined]
+                self.table._client.update_item(  # type: ignore[attr-defined]
+                    TableName=self.table.table,  # type: ignore[attr-defined]
                     Key={"PK": {"S": entry.key.pk}, "SK": {"S": entry.key.sk}},
                     UpdateExpression="REMOVE needsReplication",
                     ConditionExpression="attribute_exists(PK)",
