@@ -116,7 +116,7 @@ def test_an_environment_without_a_log_group_says_so() -> None:
 def terminal(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Commands of this module, in this process, on the runtime."""
     monkeypatch.setattr(Runtime, "load", lambda: runtime)
-    app = build("no command")
+    app = build()
     return lambda *words: CliRunner().invoke(app, words, env={"COLUMNS": "200"})
 
 
