@@ -127,17 +127,6 @@ def test_a_drain_that_met_a_dead_letter_exits_with_1(runtime: Runtime) -> None:
     assert regworkers(runtime, "doctor", "--format", "json").code == 1
 
 
-def test_reconcile_finds_repairs_and_says_clean(runtime: Runtime) -> None:
-    put(runtime, key("e1"), updatedAt="2026-01-01T00:00:00.000Z")
-    found = regworkers(runtime, "reconcile", "--campaign", "summer", "--format", "json")
-    assert found.code == 1 and found.document["counts"]["missing"] == 1
-    assert found.document["samples"]["missing"] == ["summer:e1"]
-    replicate_all(runtime)
-    clean = regworkers(runtime, "reconcile", "--format", "json")
-    assert clean.code == 0 and clean.document["clean"] is True and clean.document["totals"]["matched"] == 1
-    assert "example.com" not in found.stdout + found.stderr + clean.stdout + clean.stderr
-
-
 def test_an_unknown_campaign_is_a_usage_error_and_one_with_entries_only_is_not(
     runtime: Runtime,
 ) -> None:

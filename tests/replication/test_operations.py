@@ -38,6 +38,8 @@ def test_a_comparison_names_what_differs_and_a_repair_heals_it(runtime: Runtime,
     assert agreed.fine and "2 entries agree, verified as of 2" in agreed.text
     (action,) = runtime.operator_actions.history()
     assert (action.what, action.target, action.result["healed"]) == ("reconcile", "summer", 1)
+    for answer in (found, healed, agreed):
+        assert "example.com" not in answer.text
 
 
 def test_a_repair_from_an_empty_source_removes_nothing_until_its_number_is_given(

@@ -10,7 +10,7 @@ from typing import Any
 
 from regworkers_core.domain.entry import is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.engine.stop import OnStep, Progress, no_progress, no_step
+from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.erasure.erase import Eraser, ErasureReport, OnPhase
 from regworkers_core.operations.erasure.facts import ErasureLedger
 from regworkers_core.replication.queue_keys import require_campaign
@@ -71,21 +71,13 @@ class AgainReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class ErasureHooks:
-    """`on_progress` gets the number of entries that were read so far."""
-
-    on_progress: Progress = no_progress
-    on_phase: OnPhase = lambda _text: None
-    on_step: OnStep = no_step
-
-
 def pending(
     runtime: Runtime,
     campaign_id: str | None = None,
     *,
     confirmed: int | None = None,
-    hooks: ErasureHooks | None = None,
+    on_progress: Progress = no_progress,
+    on_phase: OnPhase = lambda _text: None,
 ) -> AgainReport:
     """Count entries of the demand table behind the tombstone of an erased fan; erase them again if `confirmed` is their
     number.
@@ -93,10 +85,9 @@ def pending(
     Raises TransientFailure when a store cannot answer, a repeat continues; UsageError for an unknown campaign.
     """
     require_campaign(runtime, campaign_id)
-    hooks = hooks or ErasureHooks()
     report = AgainReport(confirmed is None)
     found: dict[EntryKey, str] = {}
-    hooks.on_phase("reading erased entries")
+    on_phase("reading erased entries")
     for page in runtime.replica.erasures(campaign_id):
         items = runtime.demand_table.get(list(page))
         found |= {
@@ -105,8 +96,8 @@ def pending(
             if is_erased(lenient_order(item).created_at, page[key])
         }
         report.looked_at += len(page)
-        hooks.on_progress(report.looked_at)
-    return _erase_again(runtime, found, report, confirmed, hooks)
+        on_progress(report.looked_at)
+    return _erase_again(runtime, found, report, confirmed, on_progress, on_phase)
 
 
 def replay(
@@ -114,7 +105,8 @@ def replay(
     campaign_id: str | None = None,
     *,
     confirmed: int | None = None,
-    hooks: ErasureHooks | None = None,
+    on_progress: Progress = no_progress,
+    on_phase: OnPhase = lambda _text: None,
 ) -> AgainReport:
     """After a restore: count entries (of a campaign) in either store that the ledger lists as erased, or whose
     tombstone is lost; erase them again if `confirmed` is their number. Reads both stores once.
@@ -122,23 +114,22 @@ def replay(
     Raises as `pending` does, and UsageError if the ledger's key is lost.
     """
     require_campaign(runtime, campaign_id)
-    hooks = hooks or ErasureHooks()
     report = AgainReport(confirmed is None)
-    hooks.on_phase("reading the ledger")
+    on_phase("reading the ledger")
     ledger = ErasureLedger(runtime.objects, runtime.secrets)
     known = ledger.all()
     report.recorded = len(known)
     found: dict[EntryKey, str] = {}
     if known:
-        hooks.on_phase("searching both stores for erased entries")
+        on_phase("searching both stores for erased entries")
         for key, is_back in _all(runtime, campaign_id):
             report.looked_at += 1
             at = known.get(ledger.mark(key))
             if at is not None and is_back(at):
                 found[key] = at
             if report.looked_at % LISTED == 0:
-                hooks.on_progress(report.looked_at)
-    return _erase_again(runtime, found, report, confirmed, hooks)
+                on_progress(report.looked_at)
+    return _erase_again(runtime, found, report, confirmed, on_progress, on_phase)
 
 
 def _all(runtime: Runtime, campaign_id: str | None) -> Iterator[tuple[EntryKey, Callable[[str], bool]]]:
@@ -160,7 +151,8 @@ def _erase_again(
     found: dict[EntryKey, str],
     report: AgainReport,
     confirmed: int | None,
-    hooks: ErasureHooks,
+    on_progress: Progress,
+    on_phase: OnPhase,
 ) -> AgainReport:
     report.found = len(found)
     report.entries = [(key.shown, at) for key, at in list(found.items())[:LISTED]]
@@ -169,11 +161,11 @@ def _erase_again(
     if confirmed != report.found:
         report.refused_because = f"{report.found} entries are back, but {confirmed} were confirmed"
         return report
-    eraser = Eraser(runtime, list(found), on_phase=hooks.on_phase, on_step=hooks.on_step)
-    hooks.on_phase(f"erasing {report.found} entries again")
+    eraser = Eraser(runtime, list(found), on_phase=on_phase)
+    on_phase(f"erasing {report.found} entries again")
     for number, (key, at) in enumerate(found.items(), 1):
         report.reports.append(eraser.run(key, at))
-        hooks.on_progress(number)
-    hooks.on_phase("searching dead letters")
+        on_progress(number)
+    on_phase("searching dead letters")
     eraser.end(report.reports)
     return report

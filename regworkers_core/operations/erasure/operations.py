@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fairdraw.documents import as_document
 from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
-from regworkers_core.operations.erasure.again import AgainReport, ErasureHooks, pending, replay
+from regworkers_core.operations.erasure.again import pending, replay
 from regworkers_core.operations.erasure.erase import erase as erase_one
 from regworkers_core.operations.on_call import OneEntry
 
@@ -79,10 +79,15 @@ def repeat(call: Call, given: Again) -> Report:
 
     Fails while something is left; repeat it to continue.
     """
-    hooks = ErasureHooks(on_progress=partial(call.face.progress, unit="entries"), on_phase=call.face.tell)
     campaign_id = call.campaign_id(given.campaign_id) if given.campaign_id else None
     work = replay if given.after_restore else pending
-    report: AgainReport = work(call.runtime, campaign_id, confirmed=call.confirmed, hooks=hooks)
+    report = work(
+        call.runtime,
+        campaign_id,
+        confirmed=call.confirmed,
+        on_progress=partial(call.face.progress, unit="entries"),
+        on_phase=call.face.tell,
+    )
     return Report(
         document=report.as_dict(),
         facts=report.numbers,
