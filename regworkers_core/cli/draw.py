@@ -24,6 +24,7 @@ from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.terms import TopUp, parse_strikes
 
 if TYPE_CHECKING:
     from regworkers_core.selection.draw.gate import AcceptedFindings
@@ -61,7 +62,6 @@ def run_command(
     Prompts for `<campaignId>:<phase>` before it publishes; --yes skips the prompt. Exits 1 if it cannot prompt.
     """
     from regworkers_core.selection.draw.gate import AcceptedFindings
-    from regworkers_core.selection.draw.terms import parse_strikes
 
     runtime = Runtime.load()
     struck = () if strikes is None else parse_strikes(_text(strikes))
@@ -98,7 +98,6 @@ def top_up_command(
     No winner moves to a market that they would have preferred: stating true preferences is optimal within a phase, not
     over several. The reason is published, so that everyone can see why seats were added.
     """
-    from regworkers_core.selection.draw.terms import TopUp, parse_strikes
     from regworkers_core.selection.draw.top_up import open_phase
 
     runtime = Runtime.load()

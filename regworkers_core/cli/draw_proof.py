@@ -14,6 +14,10 @@ from rich.text import Text
 from fairdraw import commands
 from fairdraw.answers import Answer, visible
 from fairdraw.commands import TRUST, file_bytes
+from fairdraw.maths.files import canonical_bytes
+from fairdraw.proof.check import FAILS, check_receipt
+from fairdraw.proof.receipt_view import receipt_text
+from fairdraw.verifier.assemble import has_signatures, page_hash, verifier_hash, verifier_page
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import flatten_options, mounted, write_file
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress
@@ -79,10 +83,6 @@ def receipt_command(
     It may name other members of the household: give it to the entrant only. Exits 1 if it is not valid.
     """
     from fairdraw.large.receipts import folder_source
-    from fairdraw.maths.files import canonical_bytes
-    from fairdraw.proof.check import FAILS, check_receipt
-    from fairdraw.proof.receipt_view import receipt_text
-    from fairdraw.verifier.assemble import verifier_page
     from regworkers_core.selection.public.source import cache_folder, campaign_source
 
     trusted = commands.trusted_keys(trust)
@@ -125,8 +125,6 @@ def verify_page_command(
 
     The receipt in it does not count. Exits 1 if the page differs, 2 if the file is no such page.
     """
-    from fairdraw.verifier.assemble import has_signatures, page_hash, verifier_hash
-
     found, expected = page_hash(file_bytes(file)), verifier_hash()
     same, ours = found == expected, f"regworkers {version('regworkers')}"
     if not has_signatures():

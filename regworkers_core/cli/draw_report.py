@@ -6,7 +6,7 @@ import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -25,12 +25,10 @@ from regworkers_core.cli.options import (
 )
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.selection import market_in_words
+from regworkers_core.domain.selection import market_in_words, report_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-
-if TYPE_CHECKING:
-    from regworkers_core.selection.codes.stock import MarketStock
+from regworkers_core.selection.codes.stock import MarketStock, read_stock
 
 Facts = Mapping[str, Any]
 
@@ -100,7 +98,6 @@ def report_command(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Show the report of a draw; with --page write it with its plots."""
-    from regworkers_core.domain.selection import report_key
     from regworkers_core.selection.report.inputs import NUMBERS, PAGE
 
     require_writable(page)
@@ -115,7 +112,6 @@ def report_command(
 
 def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableType:
     """The outline of a phase's report, or a line with the error: no decision depends on the report."""
-    from regworkers_core.domain.selection import report_key
     from regworkers_core.selection.report.inputs import NUMBERS
 
     key = report_key(campaign_id, phase, NUMBERS)
@@ -127,8 +123,6 @@ def read_outline(runtime: Runtime, campaign_id: str, phase: int) -> RenderableTy
 
 def _stocks(runtime: Runtime, campaign_id: str) -> Mapping[str, MarketStock]:
     """The codes of every market, as `codes status` counts them."""
-    from regworkers_core.selection.codes.stock import read_stock
-
     stocks = read_stock(runtime, runtime.campaigns.require(campaign_id), runtime.draws.get(campaign_id))
     return {stock.market_id: stock for stock in stocks}
 
@@ -146,9 +140,11 @@ def outline(numbers: Numbers, stocks: Mapping[str, MarketStock]) -> RenderableTy
             f"{each['seats']:,}",
             f"{each['winners']:,}",
             f"{each['new']:,}",
-            *_codes(stocks.get(each["marketId"])),
+            f"{stock.available:,}",
+            f"{stock.missing:,}",
         )
         for each in numbers["markets"]
+        for stock in [stocks.get(each["marketId"]) or MarketStock(each["marketId"], None)]
     ]
     title = f"{numbers['campaignId']}, phase {numbers['phase']}"
     return Group(
@@ -156,10 +152,6 @@ def outline(numbers: Numbers, stocks: Mapping[str, MarketStock]) -> RenderableTy
         rows(("market", "seats", "winners", "new", "codes free", "missing"), markets),
         *(Text(f"{note['level']}: {note['text']}") for note in numbers["notes"]),
     )
-
-
-def _codes(stock: MarketStock | None) -> tuple[str, str]:
-    return ("0", "0") if stock is None else (f"{stock.available:,}", f"{stock.missing:,}")
 
 
 def _reported_phase(campaign_id: str, record: DrawRecord | None, wanted: int | None) -> int:

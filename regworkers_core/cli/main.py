@@ -38,14 +38,6 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, with_ids_apart(self, args))
 
 
-def _named(group: Any, args: Sequence[str]) -> tuple[Any, int]:
-    """The command that the first words name, and how many words that takes."""
-    command, depth = group, 0
-    while depth < len(args) and (inner := getattr(command, "commands", {}).get(args[depth])):
-        command, depth = inner, depth + 1
-    return command, depth
-
-
 def _options(command: Any) -> dict[str, Any]:
     found = {name: each for each in command.params for name in each.opts if name.startswith("-")}
     return found | {name: each for each in command.params for name in each.secondary_opts}
@@ -59,7 +51,10 @@ def with_ids_apart(group: Any, args: Sequence[str]) -> list[str]:
     with two dashes is an id if an argument is missing without it and no option has a similar name: a mistyped option
     stays an error.
     """
-    command, depth = _named(group, args)
+    # The command that the first words name.
+    command, depth = group, 0
+    while depth < len(args) and (inner := getattr(command, "commands", {}).get(args[depth])):
+        command, depth = inner, depth + 1
     words = list(args[depth:])
     if command is group or getattr(command, "commands", None) or "--" in words:
         return list(args)
@@ -228,7 +223,7 @@ def _way_out(failure: Failure) -> str:
     """What to do if a dependency does not answer."""
     # late: settings take longer to import than the list of commands.
     from regworkers_core.adapters.local_instance import server_of
-    from regworkers_core.settings import load_settings
+    from regworkers_core.settings import load_settings  # late: for the same reason.
 
     dependency = failure.dependency if isinstance(failure, TransientFailure) else ""
     if dependency == "witnesses":

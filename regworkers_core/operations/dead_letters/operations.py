@@ -41,6 +41,7 @@ from regworkers_core.operations.dead_letters.verdict import (
     DeadLetterVerdict,
     verdicts_in_words,
 )
+from regworkers_core.reporting.pages import markdown_image
 from regworkers_core.runtime import Runtime
 
 # As many as there are colours.
@@ -536,7 +537,6 @@ def _trend(causes: Causes) -> dict[str, str]:
         return {}
     # Late: matplotlib takes a second.
     from regworkers_core.reporting.figures import stacked_columns
-    from regworkers_core.reporting.pages import markdown_image
 
     names = [f"-{hours} h" if hours else "now" for hours in reversed(range(HOURS))]
     series: dict[str, list[int]] = {}
