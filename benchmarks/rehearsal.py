@@ -129,7 +129,7 @@ class Rehearsal:
         now = time.time()
         done = Activity(self._runtime).over(Window(began, now))
         work = {name: each for name, each in done.items() if name in drains}
-        return float(str(cost.assess(work, (now - began) / 86_400).facts["dollars"]))
+        return float(str(cost.assess(work, (now - began) / 86_400).values["dollars"]))
 
     @contextmanager
     def _memory(self, stage: Stage) -> Iterator[None]:

@@ -28,7 +28,7 @@ class Group(NamedTuple):
 PANELS: dict[str, dict[str, str | Group]] = {
     "Everyday": {
         "doctor": "doctor:doctor_command",
-        "alerts": Group("List, acknowledge and mute incidents.", ("alerts:app",)),
+        "alerts": Group("List, acknowledge and mute incidents.", ("alerts:app", "operations.on_call")),
         "runbook": Group(
             "Diagnose a failure, and repair it with --apply.",
             ("runbook:app", "operations.runbooks.operations"),
@@ -38,8 +38,8 @@ PANELS: dict[str, dict[str, str | Group]] = {
         "audit": "operations.on_call",
         "erase": "operations.erasure.operations",
         "erasures": Group("Erase again what came back of erased fans.", ("operations.erasure.operations",)),
-        "housekeeping": "maintenance:housekeeping_command",
-        "review": Group("Write the weekly, monthly and quarterly reviews.", ("maintenance:review_app",)),
+        "housekeeping": "operations.upkeep",
+        "review": Group("Write the weekly, monthly and quarterly reviews.", ("operations.upkeep",)),
     },
     "Campaigns": {
         "campaign": Group(
@@ -77,9 +77,11 @@ PANELS: dict[str, dict[str, str | Group]] = {
     },
     "Infrastructure": {
         "provision": "infrastructure:provision_command",
-        "config": Group("Show settings and where they come from.", ("infrastructure:config_app",)),
-        "aws": Group("Compare resources, print policies.", ("infrastructure:app",)),
-        "certs": Group("Check and renew Kafka's client certificates.", ("certs:app",)),
+        "config": Group("Show settings and where they come from.", ("operations.upkeep",)),
+        "aws": Group(
+            "Compare resources, print policies.", ("infrastructure:app", "infrastructure.discovery.compare")
+        ),
+        "certs": Group("Check and renew Kafka's client certificates.", ("certs:app", "operations.upkeep")),
         "producer-key": "infrastructure:producer_key_command",
         "service": Group("Check a service that is called over HTTP.", ("doctor:service_app",)),
         "archive": Group("Archive Kafka's events as Parquet on S3, and read them.", ("archive:app",)),

@@ -162,6 +162,9 @@ TERMINAL_NAMES = {
     "read_verdicts": "verdicts",
     "verdicts": "verdict",
     "backfill_id": "id",
+    "environments": "env",
+    "terraform_file": "terraform",
+    "alert": "key",
 }
 
 
@@ -171,7 +174,7 @@ _SHOWN = 100
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of an answer."""
+    """Rows of an answer: plain values, of which None is shown as a dash."""
 
     title: str
     columns: Sequence[str]
@@ -183,6 +186,30 @@ class Table:
         shown = rows[:_SHOWN]
         more = [(f"and {found - len(shown)} more", *[""] * (len(columns) - 1))]
         return cls(title, columns, [*shown, *more] if found > len(shown) else shown)
+
+    @property
+    def words(self) -> frozenset[int]:
+        """Positions of the columns without any number, which pages align to the left."""
+        return frozenset(
+            at
+            for at in range(len(self.columns))
+            if not any(isinstance(row[at], int | float) for row in self.rows)
+        )
+
+
+Level = Literal["finding", "warning", "note"]
+
+
+class Remark(NamedTuple):
+    """A sentence of an answer: a finding needs a repair, a warning needs attention or a decision, a note explains."""
+
+    level: Level
+    text: str
+    # The command or the setting that helps.
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return {"level": self.level, "text": self.text} | ({"advice": self.advice} if self.advice else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,11 +225,15 @@ class Report:
     said: Sequence[str] = ()
     # Makes Markdown with plots, by name, for a face that shows pictures.
     markdown: Callable[[], Mapping[str, str]] = dict
+    # What is wrong, or may be.
+    remarks: Sequence[Remark] = ()
     # Files to hand out, by name. A path was written already, at the terminal where the person asked for it. They may
     # have fans' data: only who asked gets them.
     files: Mapping[str, Path | bytes] = field(default_factory=dict)
     # What is left for a person to do: exit code 1, or a failed run, after all of this is recorded.
     left: str = ""
+    # What is left is only that something could not be read: exit code 2 instead of 1.
+    unread: bool = False
     # A preview found something to do: exit code 1 at the terminal, but no failed run.
     pending: bool = False
     # Numbers for the audit log.
@@ -302,6 +333,8 @@ class operation:
     asset: str = ""
     # Its result is that of an asset check, which fails where something is left.
     check: bool = False
+    # A check of that asset, which the job materialises: what is left makes it warn, and the run succeeds. Empty: none.
+    warns: str = ""
     # The field that the audit log names as the target, behind the campaign and a colon if there is one; or what reads
     # the target from the input.
     target: str | Callable[[Face, Any], str] = ""

@@ -13,14 +13,11 @@ from regworkers_dagster.analytics import archive, publishing
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.launching import job
 from regworkers_dagster.operations import (
-    deployment,
     first_checks,
     health,
-    on_call,
     outcomes,
     pruning,
-    retention,
-    reviews,
+    upkeep,
 )
 from regworkers_dagster.pods import DUTY_TAG, FOR_TAG, POD_TAG, size_of
 from regworkers_dagster.replication import assets, checks
@@ -49,10 +46,8 @@ _SENSORS = [
 _SCHEDULES = [
     *replication.SCHEDULES,
     *archive.SCHEDULES,
-    *deployment.SCHEDULES,
     *pruning.SCHEDULES,
-    *retention.SCHEDULES,
-    *reviews.SCHEDULES,
+    *upkeep.SCHEDULES,
 ]
 _STARTED = {target.job_name for sensor in _SENSORS for target in sensor.targets}
 _STARTED |= {each.job_name for each in _SCHEDULES}
@@ -77,9 +72,8 @@ defs = dg.Definitions(
         publishing.ANALYTICS_DLQ,
         archive.archive_events,
         publishing.CAMPAIGN_FUNNEL,
-        deployment.inspect_certificate,
         health.examine_system,
-        *reviews.ASSETS,
+        *upkeep.ASSETS.values(),
     ],
     asset_checks=[
         checks.replication_dlq_empty,
@@ -99,15 +93,9 @@ defs = dg.Definitions(
         *selection.JOBS,
         archive.ARCHIVE_EVENTS,
         archive.CHECK_ARCHIVE,
-        deployment.find_resources,
-        deployment.show_config,
-        deployment.CHECK_CERTIFICATE,
         health.DOCTOR,
         first_checks.FIRST_CHECKS,
-        *on_call.JOBS,
         pruning.prune_runs,
-        retention.housekeeping,
-        *reviews.REVIEW_JOBS.values(),
         *OPERATIONS,
     ],
     sensors=_SENSORS,

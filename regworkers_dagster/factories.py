@@ -179,12 +179,15 @@ def schedule(
     due: Callable[[dg.ScheduleEvaluationContext], bool] | None = None,
     uses: Set[str] = frozenset(),
 ) -> dg.ScheduleDefinition:
-    """A schedule in UTC. `due` asks, with the resources `uses`, whether to start a run; None: always."""
+    """A schedule in UTC of a job, or of an operation's by its name. `due` asks, with the resources `uses`, whether to
+    start a run; None: always.
+    """
     return dg.ScheduleDefinition(
         name=name,
         should_execute=due,
         required_resource_keys=set(uses),
-        job=job,
+        job=None if isinstance(job, str) else job,
+        job_name=job if isinstance(job, str) else None,
         cron_schedule=cron,
         execution_timezone="UTC",
         run_config=run_config,

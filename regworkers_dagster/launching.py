@@ -59,9 +59,7 @@ class _Answer(NamedTuple):
     campaign_id: str  # empty: of no campaign, or of several
 
 
-def job(
-    operation: Operation[Any], assets: Mapping[str, dg.AssetSpec], started: Collection[str] = ()
-) -> dg.JobDefinition:
+def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec], started: Collection[str] = ()) -> Any:
     """The job that launches the operation and records its result on its asset in `assets`. `started` are the names of
     jobs that sensors and schedules start.
     """
@@ -81,6 +79,17 @@ def job(
     who: Who = "system" if operation.job in started else "on-call"
     if operation.role == "manager":
         who = "manager"
+    declared = Declared(operation.duty, operation.size, who)
+    if operation.warns:
+        selection = dg.AssetSelection.assets(operation.asset)
+        return asset_job(
+            operation.job,
+            selection,
+            description=operation.description,
+            tags=_tags(operation),
+            config=flat(_step(operation), config_of(operation)),
+            declared=declared,
+        )
     return one_op_job(
         operation.job,
         step=_step(operation),
@@ -89,7 +98,7 @@ def job(
         is_flat=True,
         uses=operation.uses,
         call_seconds=TICK_CALL_SECONDS if operation.quick else None,
-        declared=Declared(operation.duty, operation.size, who),
+        declared=declared,
     )(body)
 
 
@@ -129,6 +138,39 @@ def job_of_check(operation: Operation[Any], checked: dg.AssetChecksDefinition) -
         # The sensor of first checks starts it.
         declared=Declared(operation.duty, operation.size, "system"),
     )
+
+
+def asset(operation: Operation[Any], spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    """The asset of an operation that warns, which its job and the graph materialise."""
+    config = config_of(operation)
+
+    @dg.multi_asset(
+        name=_step(operation),
+        specs=[spec],
+        check_specs=[dg.AssetCheckSpec(operation.warns, asset=spec.key, description=operation.description)],
+        config_schema=fields_of(config),
+        can_subset=False,
+        # Of a schedule: what did not answer is asked again within the hour, not at its next time.
+        retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL),
+        required_resource_keys=set(operation.uses),
+    )
+    def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+        op = context.op_execution_context
+        with plain_failures():
+            runtime = runtime_of(context)
+        report, metadata, _ = _answered(operation, op, config(**op.op_config), runtime)
+        if report.left:
+            context.log.warning(report.left)
+        check = dg.AssetCheckResult(
+            check_name=operation.warns,
+            passed=not report.left,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=report.left or None,
+            metadata=facts_as_metadata(report.values),
+        )
+        yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata, check_results=[check])
+
+    return made
 
 
 def materialised(report: Report, spec: dg.AssetCheckSpec) -> Iterator[dg.AssetMaterialization]:
@@ -288,6 +330,8 @@ def values_of(report: Report) -> dict[str, Any]:
     for each in report.tables:
         found[each.title.replace(" ", "_")] = table(each.columns, each.rows)
     found |= {name: dg.MetadataValue.md(text) for name, text in report.markdown().items()}
+    columns = ("", "finding", "what helps")
+    found |= {"findings": table(columns, report.remarks)} if report.remarks else {}
     if report.said:
         found["said"] = " ".join(report.said)
     if report.word:

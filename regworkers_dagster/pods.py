@@ -58,7 +58,7 @@ LARGE = PodSize("2", "2Gi", "3Gi", "20Gi")
 # The smallest first.
 _SIZE_OF: dict[Size, PodSize] = {"small": SMALL, "drain": DRAIN, "report": REPORT, "large": LARGE}
 
-# Jobs that become operations.
+# Jobs of managers that become operations.
 JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
     "selection": {
         REPORT: ("make_receipt",),
@@ -69,30 +69,6 @@ JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
             "top_up",
         ),
     },
-    "operations": {
-        SMALL: (
-            "acknowledge_alert",
-            "check_certificate",
-            "find_resources",
-            "show_config",
-        ),
-        REPORT: ("housekeeping", "weekly_review", "monthly_review", "quarterly_review"),
-    },
-}
-# Those of them that a manager launches, and those that a schedule starts.
-_MANAGERS = {
-    "export_draw",
-    "make_receipt",
-    "publish_draw_page",
-    "simulate_draw",
-    "top_up",
-}
-_STARTED = {
-    "check_certificate",
-    "housekeeping",
-    "monthly_review",
-    "quarterly_review",
-    "weekly_review",
 }
 
 
@@ -102,8 +78,7 @@ def of_table(name: str) -> Declared:
     for duty, sizes in JOBS.items():
         for size, jobs in sizes.items():
             if name in jobs:
-                who = "manager" if name in _MANAGERS else "system" if name in _STARTED else "on-call"
-                return Declared(duty, names[size], who)  # type: ignore[arg-type]
+                return Declared(duty, names[size], "manager")  # type: ignore[arg-type]
     raise LookupError(name)
 
 

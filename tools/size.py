@@ -30,7 +30,7 @@ LIMITS = {
     "regworkers_core": Size(7, 700),
     "regworkers_core/adapters": Size(46, 6_700),
     "regworkers_core/analytics": Size(12, 1_800),
-    "regworkers_core/cli": Size(21, 2_600),
+    "regworkers_core/cli": Size(20, 2_300),
     "regworkers_core/domain": Size(15, 1_700),
     "regworkers_core/drains": Size(5, 900),
     "regworkers_core/eligibility": Size(18, 2_600),
@@ -39,10 +39,10 @@ LIMITS = {
     "regworkers_core/observability": Size(4, 400),
     "regworkers_core/operations": Size(66, 9_600),
     "regworkers_core/replication": Size(31, 4_700),
-    "regworkers_core/reporting": Size(3, 300),
+    "regworkers_core/reporting": Size(3, 200),
     "regworkers_core/selection": Size(56, 7_400),
     "regworkers_core/settings": Size(5, 900),
-    "regworkers_dagster": Size(45, 5_100),
+    "regworkers_dagster": Size(42, 4_800),
     "regworkers_local": Size(17, 1_800),
 }
 # What the packages are to have together, whatever their folders may.

@@ -12,7 +12,7 @@ arguments=(--format json)
 config='{}'
 if [ -f state.json ]; then
   arguments+=(--terraform state.json)
-  config='{"ops": {"find": {"config": {"terraform_file": "state.json"}}}}'
+  config='{"terraform_file": "state.json"}'
 fi
 
 # In an instance of its own: a pipeline does not reach the database of Dagster.

@@ -25,6 +25,7 @@ from regworkers_core.analytics.funnel_counting import (
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.operation import Level, Remark
 from regworkers_core.reporting.figures import (
     BAND,
     BLUE,
@@ -41,7 +42,7 @@ from regworkers_core.reporting.figures import (
     titled,
     whole_numbers,
 )
-from regworkers_core.reporting.pages import Level, Remark, markdown_image, markdown_table, page, percent
+from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
 from regworkers_core.runtime import Runtime
 
 

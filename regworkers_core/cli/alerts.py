@@ -11,7 +11,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fairdraw import scheduling
-from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.alert_channels import TITLES
 from regworkers_core.adapters.mongo.incidents import Incident, Mute
 from regworkers_core.adapters.mongo.operator_actions import operator
@@ -22,7 +21,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.domain.timestamps import iso, span_seconds, to_second
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
-from regworkers_core.operations.alerts.notifier import acknowledge, notifier_of
+from regworkers_core.operations.alerts.notifier import incident_document, mute_document, notifier_of
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
@@ -63,12 +62,13 @@ app = typer.Typer(invoke_without_command=True)
 @app.callback()
 def alerts(context: typer.Context, form: FormatOption = Format.TEXT) -> None:
     """List, acknowledge and mute incidents. Without a command: list what is open."""
+    # Around every command of the group.
+    context.with_resource(_kept())
     if context.invoked_subcommand is None:
         list_command(form)
 
 
 @app.command("list")
-@_kept()
 def list_command(form: FormatOption = Format.TEXT) -> None:
     """List open incidents and mutes. Exits 1 if an incident is open."""
     runtime = quick_runtime()
@@ -76,29 +76,16 @@ def list_command(form: FormatOption = Format.TEXT) -> None:
 
 
 @app.command("show")
-@_kept()
 def show(key: Key, form: FormatOption = Format.TEXT) -> None:
     """Show one incident: its numbers, runbook and notifications. Exits 1 while it is open."""
     runtime = quick_runtime()
     incident = runtime.incidents.find(key)
     if incident is None:
         raise UsageError(f"no incident {key}: `regworkers alerts` lists what is open")
-    answer(_document(incident, runtime.mutes.in_force(runtime.clock())), form, finding=incident.open)
-
-
-@app.command("ack")
-@_kept()
-def ack(key: Key, by: By, reason: Reason = "", form: FormatOption = Format.TEXT) -> None:
-    """Acknowledge an incident: PagerDuty stops paging, and Slack names you."""
-    runtime = quick_runtime()
-    with audited(runtime, "alerts ack", key, {"reason": reason}, who=by) as result:
-        now = acknowledge(runtime, key, by=by, reason=reason)
-        result["serial"] = now.serial
-    answer(_document(now, runtime.mutes.in_force(runtime.clock())), form)
+    answer(incident_document(incident, runtime.mutes.in_force(runtime.clock())), form, finding=incident.open)
 
 
 @app.command("mute")
-@_kept()
 def mute(
     pattern: Pattern, duration: Duration, reason: Reason, by: By, form: FormatOption = Format.TEXT
 ) -> None:
@@ -109,11 +96,10 @@ def mute(
         runtime.mutes.put(made)
         result["until"] = made.until
     covered = [each.alert.key for each in runtime.incidents.all_open() if made.covers(each.alert.key)]
-    answer({**_mute(made), "openNow": covered}, form)
+    answer({**mute_document(made), "openNow": covered}, form)
 
 
 @app.command("unmute")
-@_kept()
 def unmute(pattern: Pattern, by: By, form: FormatOption = Format.TEXT) -> None:
     """End a mute and send the notifications that it suppressed."""
     runtime = quick_runtime()
@@ -147,8 +133,7 @@ def evaluate_command(form: FormatOption = Format.TEXT) -> None:
         raise _mongo_unavailable(
             next(iter(found.unknown.values())), f"No incident is opened or closed; {received}"
         )
-    with _kept():
-        _answer(runtime, list(found.open), form, dict(found.unknown))
+    _answer(runtime, list(found.open), form, dict(found.unknown))
 
 
 def _look(runtime: Runtime) -> Snapshot:
@@ -160,8 +145,8 @@ def _answer(
 ) -> None:
     mutes = runtime.mutes.in_force(runtime.clock())
     document: dict[str, Any] = {
-        "open": [_document(each, mutes) for each in incidents],
-        "mutes": [_mute(each) for each in mutes],
+        "open": [incident_document(each, mutes) for each in incidents],
+        "mutes": [mute_document(each) for each in mutes],
     }
     if unknown is not None:
         document["unknown"] = unknown
@@ -198,27 +183,6 @@ def _state(incident: Incident, mutes: list[Mute]) -> str:
     if muted:
         return f"muted until {to_second(muted.until)}"
     return f"taken on by {incident.acknowledged.by}" if incident.acknowledged else "open"
-
-
-def _document(incident: Incident, mutes: list[Mute]) -> dict[str, Any]:
-    alert = incident.alert
-    return {
-        "key": alert.key,
-        "open": incident.open,
-        "severity": alert.severity.value,
-        "summary": alert.summary,
-        "runbook": f"docs/{alert.runbook}",
-        **as_document(incident, "opened_at", "last_seen_at", "resolved_at"),
-        "times": incident.serial,
-        "acknowledged": as_json(incident.acknowledged),
-        "muted": next((_mute(each) for each in mutes if each.covers(alert.key)), None),
-        "told": as_json(incident.notified),
-        "details": alert.details,
-    }
-
-
-def _mute(made: Mute) -> dict[str, Any]:
-    return as_document(made, "pattern", "by", "at", "until", "why")
 
 
 def _seconds(duration: str) -> float:

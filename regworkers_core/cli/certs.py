@@ -1,4 +1,4 @@
-"""`regworkers certs ...`: check and renew Kafka's client certificates."""
+"""`regworkers certs generate`: renew Kafka's client certificates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
 from rich.text import Text
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.cli.changes import ask, audited
-from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, rows
+from regworkers_core.cli.output import Format, FormatOption, answer
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, settings_of
@@ -32,48 +31,10 @@ class Target(StrEnum):
     CI = "ci"
 
 
-_ENVIRONMENTS = "local-dev, qa, preprod or prod"
 _CHOICES = "qa/dev, preprod or prod"
 
 
 app = typer.Typer(no_args_is_help=True)
-
-
-@app.command("check")
-def check_command(
-    environments: Annotated[
-        list[str] | None,
-        typer.Option("--env", help=f"{_ENVIRONMENTS}; may be repeated [default: all]", show_default=False),
-    ] = None,
-    days: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="fewer days are a finding [default: certificates.warnDays]", show_default=False
-        ),
-    ] = None,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Show days left, chain, key and subject of each certificate.
-
-    Exits 1 with a finding. Otherwise exits 2 if an environment that was named, or that of CONFIG_ENV, could not be
-    read, or if none could be read.
-    """
-    # Imported here: the library of certificates is for these two commands only.
-    from regworkers_core.operations.certificates import ENVIRONMENTS, RenewalState, check_environments
-
-    named = [_environment(each) for each in environments or ()]
-    reports = check_environments(named or ENVIRONMENTS, warn_days=days)
-    answer(
-        [each.as_dict() for each in reports],
-        form,
-        _table(reports),
-        finding=any(each.state is RenewalState.FINDING for each in reports),
-    )
-    required = {*named, os.environ.get("CONFIG_ENV") or "local-dev"}
-    unread = [each for each in reports if each.state is RenewalState.UNREADABLE]
-    checked = [each for each in reports if each.state is RenewalState.FINE]
-    if any(each.environment in required for each in unread) or (unread and not checked):
-        raise typer.Exit(TROUBLE)
 
 
 @app.command("generate")
@@ -147,15 +108,6 @@ def generate_command(
     answer({**plan_document, **as_document(inspection), "advice": _advice(chosen, target)}, form)
 
 
-def _environment(name: str) -> Environment:
-    from regworkers_core.operations.certificates import ENVIRONMENTS
-
-    for each in ENVIRONMENTS:
-        if each == name:
-            return each
-    raise UsageError(f"--env must be one of {_ENVIRONMENTS} (got {name})")
-
-
 def _choice(environment: str | None) -> str:
     found = environment or ask(f"environment ({_CHOICES})", "REGWORKERS_CERTS_ENV")
     return "qa/dev" if found in ("qa", "dev") else found
@@ -224,26 +176,3 @@ def _advice(environment: Environment, target: Target) -> str:
     if target is Target.CI:
         return f"store the file as {certificates.CI_VARIABLES[environment]} in CI, then delete it"
     return "workers load it within kafka.tls.checkSeconds; the former one is kept as the previous version"
-
-
-def _table(reports: list[Any]) -> Group:
-    """A row for each environment, and below the findings."""
-    lines, said = [], []
-    for each in reports:
-        found = each.inspection
-        lines.append(
-            (
-                each.environment,
-                each.state.value,
-                found.days_left if found else None,
-                found.subject if found else None,
-                " < ".join(found.chain[1:]) or None if found else None,
-                {True: "matches", False: "does not match", None: None}[found.key_matches if found else None],
-            )
-        )
-        wrong = [finding.text for finding in found.findings] if found else []
-        said += [
-            Text(f"{each.environment}: {text}") for text in (*wrong, *([each.error] if each.error else ()))
-        ]
-    columns = ("environment", "state", "days left", "subject", "issued by", "key")
-    return Group(rows(columns, lines, title="Kafka client certificates"), *said)

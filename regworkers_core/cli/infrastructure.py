@@ -1,11 +1,9 @@
-"""`regworkers config|provision|aws`: settings, resources and policies."""
+"""`regworkers provision|producer-key|aws iam-policy`: resources, keys and policies."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,28 +12,16 @@ from rich.text import Text
 
 from fairdraw.documents import as_document
 from regworkers_core.cli.changes import Adoption, Change, audited
-from regworkers_core.cli.options import flatten_options, quick_runtime
-from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.cli.options import flatten_options
+from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.producers import ProducerRole, role_named
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.snapshot import Unread
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.infrastructure.discovery.compare import Discovery, ResourceLine, discover
-from regworkers_core.infrastructure.discovery.terraform import read_state
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, role_policy
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision_aws import Provisioned, ProvisionOutcome
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import config_file, load_settings, masked
-
-config_app = typer.Typer()
-
-
-@config_app.command("show")
-def show_config(form: FormatOption = Format.TEXT) -> None:
-    """Print every setting in force, with secrets masked."""
-    settings = load_settings()
-    answer(masked(settings), form, facts(masked(settings), title=str(config_file())))
+from regworkers_core.settings import load_settings
 
 
 @flatten_options
@@ -131,95 +117,7 @@ def producer_key_command(
 
 
 _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"
-# Names to list of resources that could not be read for the same reason.
-_NAMED = 3
-
-
 app = typer.Typer(no_args_is_help=True)
-
-
-@app.command("find-resources")
-def find_resources_command(
-    terraform: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="output of `terraform show -json`", show_default=False),
-    ] = None,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Compare AWS resources with the settings and with Terraform.
-
-    Covers tables, queues, the bucket, log groups, dashboards, alarms, policies and roles of the environment in
-    CONFIG_ENV. Exits 1 with a difference. Otherwise exits 2 if something could not be read.
-    """
-    state = None if terraform is None else read_state(terraform)
-    found = discover(quick_runtime(), state)
-    answer(found.as_dict(), form, _comparison(found), finding=found.differing)
-    if found.blind:
-        raise typer.Exit(TROUBLE)
-
-
-def _comparison(found: Discovery) -> Group:
-    columns = [
-        "",
-        "resource",
-        "declared",
-        "found",
-        *(["terraform"] if found.with_terraform else []),
-        "differences",
-    ]
-    lines = [
-        [
-            line.kind,
-            line.name,
-            _declared(line),
-            _found(line),
-            *([_known(line)] if found.with_terraform else []),
-            len(line.differences) or "",
-        ]
-        for line in found.lines
-        # Optional and absent everywhere.
-        if not (line.optional and line.found is None and line.terraform is None)
-    ]
-    # Sentences are below the table: on a narrow terminal a column would break them up.
-    below = [f"{line.kind} {line.name}: {text}" for line in found.lines for text in line.differences]
-    below += [f"{line.kind} {line.name} is not declared" for line in found.strays]
-    below += _unread(found)
-    if found.empty:
-        below.append(
-            f"no resource of {found.environment} exists: run `regworkers provision`, or deploy/terraform"
-        )
-    return Group(rows(columns, lines), *(Text(line) for line in below))
-
-
-def _unread(found: Discovery) -> Iterator[str]:
-    """A line for each reason, because many resources share one."""
-    by_reason: dict[str, list[str]] = {}
-    for what, why in found.unread.items():
-        by_reason.setdefault(why, []).append(what)
-    for line in found.lines:
-        for why in line.unread:
-            by_reason.setdefault(why, []).append(f"{line.kind} {line.name}")
-    for why, names in by_reason.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        yield f"could not read {', '.join(names[:_NAMED])}{more}: {why}"
-
-
-def _declared(line: ResourceLine) -> str:
-    if line.declared is None:
-        return "no"
-    return "external" if line.external else "if wanted" if line.optional else "yes"
-
-
-def _found(line: ResourceLine) -> str:
-    if line.found is None:
-        return "–" if line.declared is None else "absent"
-    if isinstance(line.found, Unread):
-        return "could not read"
-    return "partly read" if line.unread else "yes"
-
-
-def _known(line: ResourceLine) -> str:
-    return "absent" if line.terraform is None else "yes"
 
 
 @app.command("iam-policy")

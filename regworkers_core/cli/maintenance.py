@@ -1,172 +1,25 @@
-"""`regworkers housekeeping|review|dependencies|template`: periodic maintenance."""
+"""`regworkers dependencies|template`: periodic maintenance."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import chdir
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from regworkers_core.cli.changes import Change, Deletion, audited
+from regworkers_core.cli.changes import Change
 from regworkers_core.cli.options import flatten_options
-from regworkers_core.cli.output import Bar, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.output import Format, FormatOption, answer, rows
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
-from regworkers_core.operations.retention import RetentionReport, Size, all_parts, apply_retention
-from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
-
-if TYPE_CHECKING:
-    from regworkers_core.domain.drill import DrillResult
-    from regworkers_core.operations.reviews.review import PublishedReview
-
-
-@flatten_options
-def housekeeping_command(change: Deletion, form: FormatOption = Format.TEXT) -> None:
-    """Apply retention: delete what is past its period.
-
-    The settings under `housekeeping` hold the periods of claims, pipeline files, messages, selections and codes of
-    campaigns whose draw is over, closed alerts and dead letters, actions, drain statistics, reviews, days of the
-    archive and databases of drills that died. Dagster's job prune_runs deletes old runs. Exits 1 if a part could not be
-    read or deleted.
-    """
-    runtime = Runtime.load()
-    environment = runtime.settings.environment
-    if change.apply:
-        change.confirm(f"what is past its retention period in {environment} will be deleted", environment)
-    parts = list(all_parts(runtime))
-    with (
-        progress("", "housekeeping", len(parts)) as show,
-        StopSignal().on_signals() as stop,
-        audited(runtime, "housekeeping", environment, dry_run=change.dry_run) as result,
-    ):
-        done = apply_retention(
-            parts,
-            dry_run=change.dry_run,
-            stop=stop,
-            on_part=lambda name: show(description=name, advance=1),
-        )
-        result |= {part.name: part.deleted for part in done.parts if part.deleted}
-    answer(done.as_dict(), form, _retention_table(done), finding=not done.fine)
-
-
-def _retention_table(done: RetentionReport) -> Group:
-    lines = [
-        (
-            part.name,
-            part.older_than_days,
-            None if part.older_than_days is None or part.trouble else part.over,
-            part.deleted,
-            _size_text(part.before),
-            _size_text(part.after),
-            part.trouble or part.note or ("more is left for the next time" if part.more else ""),
-        )
-        for part in done.parts
-    ]
-    columns = ("what", "kept, days", "older", "deleted", "before", "after", "")
-    advice = [Text("nothing was deleted: add --apply to delete what is older")] if done.dry_run else []
-    return Group(rows(columns, lines, title="housekeeping"), *advice)
-
-
-def _size_text(size: Size | None) -> str | None:
-    if size is None:
-        return None
-    return f"{size.number:,}" if size.bytes is None else f"{size.number:,} ({size.bytes / 1024:,.0f} KiB)"
-
-
-FolderOption = Annotated[
-    Path | None, typer.Option("--folder", help="write the report there instead of keeping it on S3")
-]
-
-
-review_app = typer.Typer(no_args_is_help=True)
-
-
-@review_app.command("weekly")
-def weekly_command(folder: FolderOption = None, form: FormatOption = Format.TEXT) -> None:
-    """Compare dead letters, alerts, batch times and errors with the week before.
-
-    Exits 1 if something has to be repaired, or could not be read.
-    """
-    _review("weekly", folder, form)
-
-
-@review_app.command("monthly")
-def monthly_command(folder: FolderOption = None, form: FormatOption = Format.TEXT) -> None:
-    """Check limits of memory and batches, retention, certificates and cost.
-
-    Exits 1 if something has to be repaired, or could not be read.
-    """
-    _review("monthly", folder, form)
-
-
-@review_app.command("quarterly")
-def quarterly_command(
-    folder: FolderOption = None,
-    max_entries: Annotated[
-        int | None,
-        typer.Option("--max-entries", min=1, help="entries of the drill [default: reviews.drillMaxEntries]"),
-    ] = None,
-    no_drill: Annotated[bool, typer.Option("--no-drill", help="leave out the recovery drill")] = False,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Check least privilege and dependencies, and rehearse recovery.
-
-    Exits 1 if something has to be repaired, or could not be read.
-    """
-    _review("quarterly", folder, form, drill=not no_drill, most=max_entries)
-
-
-def _review(
-    kind: str, folder: Path | None, form: Format, *, drill: bool = False, most: int | None = None
-) -> None:
-    # Late, for they bring matplotlib.
-    from regworkers_core.operations.reviews.review import make_review, publish
-    from regworkers_core.operations.reviews.sections import ReviewKind
-
-    runtime = Runtime.load()
-    with progress("", f"{kind} review") as show, StopSignal().on_signals() as stop:
-        rehearse = _drill(runtime, stop, most, show) if drill else None
-        review = make_review(runtime, ReviewKind(kind), drill=rehearse, tell=show.tell)
-        published = publish(runtime, review, folder)
-    document = {**review.as_dict(), "where": published.where, "trouble": published.trouble or None}
-    answer(document, form, _review_text(published), finding=not published.fine)
-
-
-def _drill(runtime: Runtime, stop: StopSignal, most: int | None, show: Bar) -> Callable[[], DrillResult]:
-    from regworkers_core.replication.recovery_drill import recovery_drill
-
-    limit = most or runtime.settings.reviews.drill_max_entries
-    return lambda: recovery_drill(
-        runtime,
-        most=limit,
-        stop=stop,
-        on_phase=show.tell,
-        on_progress=partial(show.progress, unit="entries"),
-    )
-
-
-def _review_text(published: PublishedReview) -> Group:
-    review = published.review
-    lines = [
-        (each.title, f"unavailable: {each.unread}" if each.unread else each.lead) for each in review.sections
-    ]
-    said = [
-        Text(f"{level}: {title}: {text}")
-        for level in ("finding", "warning", "note")
-        for title, text in review.remarks(level)
-    ]
-    where = Text(f"report: {published.where}" if published.where else published.trouble)
-    return Group(rows(("section", ""), lines, title=review.title), *said, where)
 
 
 def dependencies_command(

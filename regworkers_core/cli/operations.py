@@ -23,7 +23,7 @@ from regworkers_core.adapters.files import write_private
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import Change, Deletion, ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.options import flatten_options, numbers, pairs, quick_runtime, seats_of_segments
-from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import DrawBusy, require_word
 from regworkers_core.domain.snapshot import SchedulerState
@@ -102,7 +102,7 @@ def command(operation: Operation[Any]) -> Callable[..., None]:
                 change.confirm(seen.question or operation.command, seen.word)
                 if operation.counted:
                     once = partial(once, confirmed=int(seen.word))
-            dry_run = change.dry_run if change else bool(given.get("dry_run"))
+            dry_run = change.dry_run if change else getattr(wanted, "dry_run", False)
             _answer(operation, once(apply=not dry_run), form, save, change)
 
     parameters = [_parameter(name, field, operation.input) for name, field in fields.items()]
@@ -215,7 +215,8 @@ def _once(
 def _answer(
     operation: Operation[Any], report: Report, form: Format, save: Path | None, change: Change | None
 ) -> None:
-    said = [*report.said]
+    said = [f"{each.level}: {each.text}{each.advice and f'; {each.advice}'}" for each in report.remarks]
+    said += report.said
     if change is not None and change.dry_run and (report.pending or report.word):
         said.append("nothing was changed: add --apply to act")
     if save is not None:
@@ -227,7 +228,10 @@ def _answer(
         said.append(report.left)
     text: list[RenderableType] = [facts(report.values)] if report.values else []
     text += [rows(each.columns, each.rows, title=each.title or None) for each in report.tables if each.rows]
-    answer(report.document, form, Group(*text, *map(Text, said)), finding=report.left or report.pending)
+    finding = report.pending or (report.left and not report.unread)
+    answer(report.document, form, Group(*text, *map(Text, said)), finding=finding)
+    if report.unread:
+        raise typer.Exit(TROUBLE)
 
 
 def _written(path: Path, content: Path | bytes) -> Path:

@@ -275,12 +275,21 @@ def check_environments(
     def check(environment: Environment) -> CertificateReport:
         try:
             runtime = Runtime(with_short_timeouts(settings_of(environment)))
-            return check_certificate(runtime, environment, warn_days=warn_days)
+            return check_own(runtime, warn_days=warn_days)
         except (UsageError, TransientFailure) as error:
             return CertificateReport(environment, RenewalState.UNREADABLE, error=str(error))
 
     with ThreadPoolExecutor(len(environments), thread_name_prefix="certificates") as pool:
         return list(pool.map(check, environments))
+
+
+def check_own(runtime: Runtime, *, warn_days: float | None = None) -> CertificateReport:
+    """The report on the runtime's environment. Raises TransientFailure: who asks may ask again."""
+    environment = runtime.settings.environment
+    try:
+        return check_certificate(runtime, environment, warn_days=warn_days)
+    except UsageError as error:
+        return CertificateReport(environment, RenewalState.UNREADABLE, error=str(error))
 
 
 def check_certificate(

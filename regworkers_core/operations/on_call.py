@@ -22,6 +22,7 @@ from regworkers_core.domain.timestamps import iso, parse_since, span_seconds, to
 from regworkers_core.engine.defects import remove_hold, store_pause
 from regworkers_core.flows import DRAIN
 from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
+from regworkers_core.operations.alerts.notifier import acknowledge, incident_document
 from regworkers_core.operations.logs import LogLine, Sought, look_up
 from regworkers_core.operations.trace import GONE, IN_SYNC, trace_hops
 from regworkers_core.replication.reconcile.repair import replicate as queue_again
@@ -69,6 +70,20 @@ class Pause(Input):
     drain: str = Field(description=_DRAIN)
     reason: str = Field(description="Why, in words: no fan's data. Shown wherever the drain is.")
     lasts: str = Field(PAUSE, description="For how long: 30m or 2h, 1d at most; then an alert asks for it.")
+
+
+class Acknowledgement(Input):
+    words: ClassVar = ("alert",)
+    alert: str = Field(
+        "",
+        description="Its key: `dead-letters:replication-queue`. Empty: list open incidents, with their keys.",
+    )
+    reason: str = Field("", description="Why, in words: no fan's data. Shown with the incident.")
+
+    @property
+    def dry_run(self) -> bool:
+        """Listing is no change."""
+        return not self.alert
 
 
 class Resume(Input):
@@ -119,6 +134,39 @@ class Audit(Input):
         description="A day (2026-11-25), a time (2026-11-25T18:00:00Z) or how long ago (90m, 12h, 7d). Empty: ever.",
     )
     limit: int = Field(50, ge=1, le=10_000, description="Show at most this many.")
+
+
+@operation("alerts ack", "acknowledge_alert", Effect.ADD, target="alert", quick=True)
+def acknowledge_alert(call: Call, given: Acknowledgement) -> Report:
+    """Acknowledge an incident: PagerDuty stops paging, and Slack names you. Without its key: list what is open.
+
+    The incident stays open until its condition is over.
+    """
+    runtime = call.runtime
+    done = acknowledge(runtime, given.alert, by=call.who, reason=given.reason) if given.alert else None
+    open_ = runtime.incidents.all_open()
+    mutes = runtime.mutes.in_force(runtime.clock())
+    columns = ("since", "severity", "alert", "summary", "runbook", "acknowledged by")
+    lines = [
+        (
+            each.opened_at,
+            each.alert.severity.value,
+            each.alert.key,
+            each.alert.summary,
+            f"docs/{each.alert.runbook}",
+            each.acknowledged.by if each.acknowledged else "",
+        )
+        for each in open_
+    ]
+    return Report(
+        document=incident_document(done, mutes)
+        if done
+        else [incident_document(each, mutes) for each in open_],
+        facts={"open": len(lines)},
+        tables=[Table("incidents", columns, lines)],
+        counts={"serial": done.serial} if done else {},
+        changed=done is not None,
+    )
 
 
 @operation("drain pause", "pause_drain", Effect.ADD, target="drain")

@@ -5,12 +5,13 @@ first; and what all of them report.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from fairdraw.documents import as_document
+from fairdraw.documents import as_document, as_json
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import Reading, Unread
+from regworkers_core.operation import Remark, Report, Table
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -31,44 +32,44 @@ def read_or_unread(read: Callable[P, T], *args: P.args, **more: P.kwargs) -> Rea
         return Unread(str(error))
 
 
-@dataclass(frozen=True, slots=True)
-class RunbookFinding:
-    """A problem with its numbers; `advice` is the command or the setting that helps."""
-
-    text: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RunbookReport:
-    """What a runbook found and did. Keys are camelCase, and nothing is a fan's data."""
-
-    name: str
-    summary: str
-    # Single numbers.
-    facts: Row = field(default_factory=dict)
-    # Lists of rows with the same keys.
-    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-    # What is wrong.
-    findings: tuple[RunbookFinding, ...] = ()
-    # What was changed, in one line; empty: nothing.
-    changed: str = ""
-    # The command to run next.
-    next_step: str = ""
-
-    @property
-    def fine(self) -> bool:
-        return not self.findings
-
-    @property
-    def page(self) -> str:
-        """The page with the details, below docs/."""
-        return f"runbooks/{self.name}.md"
-
-    def as_dict(self) -> dict[str, Any]:
-        document = as_document(self, "fine", "summary", "facts", "tables", "changed", "next_step", "page")
-        findings = [{"finding": each.text, "advice": each.advice} for each in self.findings]
-        return {"runbook": self.name, **document, "findings": findings}
+def runbook_report(
+    name: str,
+    summary: str,
+    facts: Row,
+    tables: Mapping[str, Sequence[Row]],
+    findings: Sequence[Remark],
+    changed: str = "",
+    next_step: str = "",
+) -> Report:
+    """What a runbook answers. The rows of a table have the same keys; keys are camelCase. `changed` says in one line
+    what was changed, empty: nothing. `next_step` is the command to run next.
+    """
+    page = f"runbooks/{name}.md"
+    document = {
+        "runbook": name,
+        "fine": not findings,
+        "summary": summary,
+        "facts": as_json(facts),
+        "tables": as_json(tables),
+        "changed": changed,
+        "nextStep": next_step,
+        "page": page,
+        "findings": [{"finding": each.text, "advice": each.advice} for each in findings],
+    }
+    return Report(
+        document=document,
+        facts=facts,
+        tables=[
+            Table(title, list(lines[0]), [list(line.values()) for line in lines])
+            for title, lines in tables.items()
+            if lines
+        ],
+        said=[text for text in (summary, changed, next_step, f"details: docs/{page}") if text],
+        remarks=findings,
+        left="; ".join(each.text for each in findings),
+        counts={"done": changed},
+        changed=bool(changed),
+    )
 
 
 @dataclass(frozen=True, slots=True)

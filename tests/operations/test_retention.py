@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.cli import maintenance
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.operations import upkeep
 from regworkers_core.operations.retention import (
     Documents,
     PartResult,
@@ -22,7 +22,7 @@ from regworkers_core.operations.retention import (
 )
 from regworkers_core.replication.scratch_database import Scratch
 from regworkers_core.runtime import Runtime
-from tests.support.terminal import regworkers
+from tests.support.faces import Face
 
 NOW = time.time()
 DAYS = {"alerts_days": 10, "dead_letters_days": 10, "operator_actions_days": 20, "reviews_days": 30}
@@ -215,24 +215,22 @@ def test_an_unavailable_store_does_not_stop_the_other_parts() -> None:
     assert apply_retention([RetentionPart("other", 1, apply)], dry_run=False, stop=stop).deleted == 0
 
 
-def test_the_terminal_deletes_only_with_yes_and_writes_down_who_did(runtime: Runtime) -> None:
+def test_housekeeping_deletes_only_when_it_is_confirmed_and_records_who_did(
+    runtime: Runtime, face: Face
+) -> None:
     plant(runtime)
     before = state(runtime)
-    assert regworkers(runtime, "housekeeping").code == 0
-    assert state(runtime) == before
-    answer = regworkers(runtime, "housekeeping", "--apply", "--yes", "--format", "json")
-    assert answer.code == 0, answer.stderr
-    assert answer.document["deleted"] == sum(EXPECTED.values())
+    assert face.does("housekeeping").fine and state(runtime) == before
+    done = face.does("housekeeping", apply=True)
+    assert done.fine and str(sum(EXPECTED.values())) in done.text, done.text
     (action,) = runtime.operator_actions.history(what="housekeeping")
     assert action.outcome == "done" and action.result["dead_letters"] == 2
 
 
-def test_the_terminal_exits_with_1_when_a_part_had_trouble(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_housekeeping_fails_when_a_part_had_trouble(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     def down(_dry_run: bool) -> PartResult:
         raise TransientFailure("s3", "EndpointConnectionError")
 
-    monkeypatch.setattr(maintenance, "all_parts", lambda _runtime: [RetentionPart("reviews", 1, down)])
-    answer = regworkers(runtime, "housekeeping", "--format", "json")
-    assert answer.code == 1 and answer.document["fine"] is False
+    monkeypatch.setattr(upkeep, "all_parts", lambda _runtime: [RetentionPart("reviews", 1, down)])
+    done = face.does("housekeeping")
+    assert not done.fine and "not everything was deleted: reviews: s3" in done.text

@@ -114,15 +114,19 @@ class Launchpad:
             instance=self.instance, run_config=dict(config), raise_on_error=False
         )
         shown: dict[str, Any] = {}
-        for each in result.get_asset_check_evaluations():
+        checks = result.get_asset_check_evaluations()
+        for each in checks:
             shown |= {**plain(each.metadata), "description": each.description}
+        for made in result.get_asset_materialization_events() if checks else ():
+            shown |= plain(made.materialization.metadata)
         for event in result.all_events:
             if event.is_successful_output:
                 shown |= plain(event.step_output_data.metadata or {})
             elif event.is_step_failure:
                 failure = event.step_failure_data.user_failure_data
                 shown |= {**plain(failure.metadata), "failure": failure.description}
-        return result.success, shown
+        # What is left of some acts makes a check warn, and the run succeeds.
+        return result.success and all(each.passed for each in checks), shown
 
     def _opened(self, path: str) -> bytes:
         page = downloads.open_page(self.runtime, path)

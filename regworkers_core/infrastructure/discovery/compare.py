@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from fairdraw.documents import as_document, as_json
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.desired import Facts
 from regworkers_core.infrastructure.discovery.declared import Declared, ResourceKind, declared
 from regworkers_core.infrastructure.discovery.found import Finding, FoundResources, find
-from regworkers_core.infrastructure.discovery.terraform import State
+from regworkers_core.infrastructure.discovery.terraform import State, read_state
+from regworkers_core.operation import Call, Input, Report, Table, operation
 from regworkers_core.runtime import Runtime
 
 # Characters of a long value that a difference shows.
@@ -189,3 +193,100 @@ def _document(found: Finding) -> Any:
 def _shown(value: Any) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+# Names to list of resources that could not be read for the same reason, and of those that differ.
+_NAMED = 3
+
+
+class Resources(Input):
+    words: ClassVar = ()
+    terraform_file: str = Field(
+        "",
+        description="Output of `terraform show -json`, a file where this runs. Empty: Terraform is left out.",
+    )
+
+
+@operation(
+    "aws find-resources", "find_resources", uses=frozenset({"aws"}), quick=True, alone="find-resources"
+)
+def resources(call: Call, given: Resources) -> Report:
+    """Compare AWS resources with the settings and with Terraform, for example after each deployment.
+
+    Covers tables, queues, the bucket, log groups, dashboards, alarms, policies and roles of the environment in
+    CONFIG_ENV. Fails with a difference, and if something could not be read.
+    """
+    found = discover(call.runtime, read_state(Path(given.terraform_file)) if given.terraform_file else None)
+    columns = ["", "resource", "declared", "found"]
+    columns += ["terraform"] if found.with_terraform else []
+    lines = [
+        [
+            line.kind.value,
+            line.name,
+            _declared(line),
+            _found(line),
+            *([_known(line)] if found.with_terraform else []),
+            len(line.differences) or "",
+        ]
+        for line in found.lines
+        # Optional and absent everywhere.
+        if not (line.optional and line.found is None and line.terraform is None)
+    ]
+    return Report(
+        document=found.as_dict(),
+        facts={
+            "resources": len(found.lines),
+            "differing": len(found.differing),
+            "strays": len(found.strays),
+            "could_not_read": found.blind,
+        },
+        tables=[Table("report", [*columns, "differences"], lines)],
+        # Sentences are below the table: on a narrow terminal a column would break them up.
+        said=[
+            *(f"{line.kind} {line.name}: {text}" for line in found.lines for text in line.differences),
+            *(f"{line.kind} {line.name} is not declared" for line in found.strays),
+            *_not_read(found),
+        ],
+        left=_left(found),
+        unread=found.blind and not found.differing,
+    )
+
+
+def _left(found: Discovery) -> str:
+    if found.empty:
+        return f"no resource of {found.environment} exists: run `regworkers provision`, or deploy/terraform"
+    if found.differing:
+        names = ", ".join(line.name for line in found.differing[:_NAMED])
+        return f"{len(found.differing)} resources differ from what is declared: {names}"
+    return "not everything could be read; the rest is as declared" if found.blind else ""
+
+
+def _not_read(found: Discovery) -> Iterator[str]:
+    """A line for each reason, because many resources share one."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in found.unread.items():
+        by_reason.setdefault(why, []).append(what)
+    for line in found.lines:
+        for why in line.unread:
+            by_reason.setdefault(why, []).append(f"{line.kind} {line.name}")
+    for why, names in by_reason.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield f"could not read {', '.join(names[:_NAMED])}{more}: {why}"
+
+
+def _declared(line: ResourceLine) -> str:
+    if line.declared is None:
+        return "no"
+    return "external" if line.external else "if wanted" if line.optional else "yes"
+
+
+def _found(line: ResourceLine) -> str:
+    if line.found is None:
+        return "–" if line.declared is None else "absent"
+    if isinstance(line.found, Unread):
+        return "could not read"
+    return "partly read" if line.unread else "yes"
+
+
+def _known(line: ResourceLine) -> str:
+    return "absent" if line.terraform is None else "yes"

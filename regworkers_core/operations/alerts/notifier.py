@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import structlog
 
 from fairdraw import scheduling
+from fairdraw.documents import as_document, as_json
 from regworkers_core.adapters.alert_channels import Channel, channels_of
-from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mutes
+from regworkers_core.adapters.mongo.incidents import Incident, Incidents, Mute, Mutes
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.domain.timestamps import iso, seconds
@@ -198,3 +200,26 @@ def acknowledge(runtime: Runtime, key: str, *, by: str, reason: str) -> Incident
     now = runtime.incidents.find(key) or incident
     notifier_of(runtime).notify([now])
     return now
+
+
+def incident_document(incident: Incident, mutes: Sequence[Mute]) -> dict[str, Any]:
+    """The incident as a JSON document, `muted` by the first of the mutes in force that covers it."""
+    alert = incident.alert
+    return {
+        "key": alert.key,
+        "open": incident.open,
+        "severity": alert.severity.value,
+        "summary": alert.summary,
+        "runbook": f"docs/{alert.runbook}",
+        **as_document(incident, "opened_at", "last_seen_at", "resolved_at"),
+        "times": incident.serial,
+        "acknowledged": as_json(incident.acknowledged),
+        "muted": next((mute_document(each) for each in mutes if each.covers(alert.key)), None),
+        "told": as_json(incident.notified),
+        "details": alert.details,
+    }
+
+
+def mute_document(made: Mute) -> dict[str, Any]:
+    """The mute as a JSON document."""
+    return as_document(made, "pattern", "by", "at", "until", "why")

@@ -16,6 +16,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.flows import DRAIN
 from regworkers_core.infrastructure.desired import desired
+from regworkers_core.operation import Level, Remark, Report, Table
 from regworkers_core.operations.alerts.conditions.availability import certificates as kafka_certificate
 from regworkers_core.operations.alerts.conditions.drains import batch_time
 from regworkers_core.operations.certificates import RenewalState, certificate_state, check_certificate
@@ -24,18 +25,17 @@ from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.reviews.sections import (
     REPORT,
     ReviewKind,
-    ReviewSection,
     SectionReader,
     lines_of,
     no_drains,
     report_key,
     reports,
     rounded,
+    section_report,
 )
 from regworkers_core.operations.runbooks import cost as costs
 from regworkers_core.operations.watching import WatchingCost, log_group
 from regworkers_core.reporting.figures import bars, lines
-from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -56,7 +56,7 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     def days() -> Days:
         return Activity(runtime).by_day(Window(since, now))
 
-    def costs_() -> ReviewSection:
+    def costs_() -> Report:
         watching, unread = costs.readable_watching(runtime, DAYS)
         earlier = earlier_costs(runtime, iso(now)[:10])
         return cost(days(), earlier, since=since, days_of_period=DAYS, watching=watching, unread=unread)
@@ -67,7 +67,7 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     yield SectionReader("certificates", "Certificates", lambda: certificates(runtime))
 
 
-def sizes(days: Days, settings: Settings, *, since: float) -> ReviewSection:
+def sizes(days: Days, settings: Settings, *, since: float) -> Report:
     """Memory of processes and sizes of batches against their limits."""
     if not days:
         return no_drains(since)
@@ -98,7 +98,7 @@ def sizes(days: Days, settings: Settings, *, since: float) -> ReviewSection:
     red = frozenset(name for name, share in shares.items() if share >= 100 * _NEAR_LIMIT)
     texts = [f"{share:.0f} %" for share in shares.values()]
     batch = ("items per batch", "limit", "of limit", "longest batch, s", "limit", "of limit")
-    return ReviewSection(
+    return section_report(
         f"{sum(each.batches for each in drains.values()):,} batches; a process may take {memory_limit:,} MiB "
         "(reviews.memoryLimitMib).",
         remarks,
@@ -108,7 +108,7 @@ def sizes(days: Days, settings: Settings, *, since: float) -> ReviewSection:
     )
 
 
-def retention(runtime: Runtime) -> ReviewSection:
+def retention(runtime: Runtime) -> Report:
     """Compare the actual retention of queues, logs and streams with the settings. A missing resource is a row."""
     wanted = desired(runtime.settings)
     rows: list[tuple[str, str, str, str]] = []
@@ -137,7 +137,7 @@ def retention(runtime: Runtime) -> ReviewSection:
             f"the drain log starts at {oldest[:10]}: `regworkers housekeeping --apply` deletes older entries"
         )
         remarks.append(Remark("warning", text))
-    return ReviewSection(
+    return section_report(
         f"{len(rows)} stores checked, {len(remarks)} remarks.",
         remarks,
         [Table("Actual and expected retention", ("kind", "name", "actual", "expected"), rows)],
@@ -178,18 +178,18 @@ def _share(value: float | None, limit: float | None) -> str | None:
     return None if value is None or not limit else f"{100 * value / limit:.0f} %"
 
 
-def certificates(runtime: Runtime) -> ReviewSection:
+def certificates(runtime: Runtime) -> Report:
     """The client certificate of this environment; those of other environments cannot be read from here."""
     environment = runtime.settings.environment
     report = check_certificate(runtime, environment)
     found = report.inspection
     others = "`regworkers certs check` checks all environments from a terminal that can read them."
     if report.state is RenewalState.NONE or found is None:
-        return ReviewSection(f"The connection to Kafka uses no certificate in {environment}. {others}")
+        return section_report(f"The connection to Kafka uses no certificate in {environment}. {others}")
     state, days_left = certificate_state(environment, report), rounded(found.days_left, 1)
     row = (environment, report.state.value, days_left, found.subject, found.not_after)
     names = ("environment", "state", "days left", "subject", "expires")
-    return ReviewSection(
+    return section_report(
         others,
         lines_of(kafka_certificate, runtime.settings, runtime.clock(), certificates=(state,)),
         [Table("Kafka's client certificate", names, [row])],
@@ -205,17 +205,17 @@ def cost(
     days_of_period: float,
     watching: WatchingCost | None = None,
     unread: str = "",
-) -> ReviewSection:
+) -> Report:
     """Dollars for a million entries at list prices: of the month, its weeks, and `earlier` reviews by date."""
     if not days:
         return no_drains(since, "there is nothing to bill")
     report = costs.assess(together(days.values()), days_of_period, watching, unread)
-    month = _number(report.facts["dollarsPerMillionEntries"])
+    month = _number(report.values["dollarsPerMillionEntries"])
     weeks = {
-        date: _number(costs.assess(together(of), 7, watching).facts["dollarsPerMillionEntries"])
+        date: _number(costs.assess(together(of), 7, watching).values["dollarsPerMillionEntries"])
         for date, of in by_week(days, since).items()
     }
-    remarks = [Remark("note", f"{each.text}: {each.advice}") for each in report.findings]
+    remarks = [Remark("note", f"{each.text}: {each.advice}") for each in report.remarks]
     before = next((earlier[date] for date in sorted(earlier, reverse=True)), None)
     if month is not None and before and month >= _GROWN * before:
         text = (
@@ -224,7 +224,7 @@ def cost(
         remarks.append(Remark("warning", f"{text} previous review ({before:.2f})"))
     services = [
         (each["service"], each["calls"], each["callsPerMillion"], each["dollars"], each["dollarsPerMillion"])
-        for each in report.tables["services"]
+        for each in report.document["tables"]["services"]
     ]
     trend: list[tuple[str, str, float | None]] = [
         ("review", date, value) for date, value in sorted(earlier.items())
@@ -236,13 +236,13 @@ def cost(
         series = {"list price": [value for *_, value in trend]}
         plots["trend"] = lines(title, "dollars", [date for _, date, _ in trend], series)
     names = ("service", "calls", "calls per million", "dollars", "dollars per million")
-    return ReviewSection(
-        f"{report.summary}. Prices of {report.facts['pricesOf']}; not included: {report.facts['notIn']}.",
+    return section_report(
+        f"{report.document['summary']}. Prices of {report.values['pricesOf']}; not included: {report.values['notIn']}.",
         remarks,
         [Table("By service", names, services), Table(title, ("of", "since", "dollars"), trend)]
         + ([Table("CloudWatch", ("what", "value"), [*kept.items()])] if kept else []),
         plots,
-        {"dollarsPerMillionEntries": month, "weeks": weeks, "entries": report.facts["entries"]},
+        {"dollarsPerMillionEntries": month, "weeks": weeks, "entries": report.values["entries"]},
     )
 
 

@@ -17,10 +17,10 @@ from regworkers_core.domain.drill import DrillResult
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.infrastructure.policies.platform import ROLES, role_policy
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
+from regworkers_core.operation import Remark, Report, Table
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.reviews.sections import ReviewSection, SectionReader
+from regworkers_core.operations.reviews.sections import SectionReader, section_report
 from regworkers_core.reporting.figures import bars
-from regworkers_core.reporting.pages import Remark, Table
 from regworkers_core.runtime import Runtime
 
 DAYS = 91
@@ -51,7 +51,7 @@ def declared_policies() -> dict[str, Mapping[str, Any]]:
     return {role: role_policy(role, PLACEHOLDERS) for role in ROLES}
 
 
-def privileges(policies: Mapping[str, Mapping[str, Any]]) -> ReviewSection:
+def privileges(policies: Mapping[str, Mapping[str, Any]]) -> Report:
     """The actions and resources that each policy allows."""
     remarks: list[Remark] = []
     rows: list[tuple[Any, ...]] = []
@@ -69,7 +69,7 @@ def privileges(policies: Mapping[str, Mapping[str, Any]]) -> ReviewSection:
         remarks += _of_policy(name, actions, everywhere)
         if others := _other_accounts(statements):
             remarks.append(Remark("finding", f"{name} reaches other accounts: {', '.join(others)}"))
-    return ReviewSection(
+    return section_report(
         f"{len(rows)} policies.",
         remarks,
         (
@@ -183,7 +183,7 @@ def _policies(runtime: Runtime) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             yield f"role {role['RoleName']}", role["Arn"], role["AssumeRolePolicyDocument"]
 
 
-def foreign_access(grants: Sequence[ForeignGrant]) -> ReviewSection:
+def foreign_access(grants: Sequence[ForeignGrant]) -> Report:
     """Everyone without a condition is a finding; another account is for a person to judge."""
     remarks = []
     for each in grants:
@@ -197,7 +197,7 @@ def foreign_access(grants: Sequence[ForeignGrant]) -> ReviewSection:
         if grants
         else "No other account may use queues, bucket, key or roles."
     )
-    return ReviewSection(lead, remarks, numbers={"grants": len(grants)})
+    return section_report(lead, remarks, numbers={"grants": len(grants)})
 
 
 def newest_provider() -> str | None:
@@ -209,7 +209,7 @@ def newest_provider() -> str | None:
         return None
 
 
-def terraform(pins: str, newest: str | None) -> ReviewSection:
+def terraform(pins: str, newest: str | None) -> Report:
     """Compare the pin of the provider with the newest version. `pins` is the text of versions.tf."""
     (pinned,) = re.findall(r'source\s*=\s*"hashicorp/aws"\s*version\s*=\s*"~> (\d+)\.\d+"', pins)
     remarks = []
@@ -225,10 +225,10 @@ def terraform(pins: str, newest: str | None) -> ReviewSection:
     lead = (
         f"The module accepts version {pinned} of the provider for AWS; the newest is {newest or 'unknown'}."
     )
-    return ReviewSection(lead, remarks, numbers={"pinned": pinned, "newest": newest})
+    return section_report(lead, remarks, numbers={"pinned": pinned, "newest": newest})
 
 
-def dependencies(report: DependencyReport) -> ReviewSection:
+def dependencies(report: DependencyReport) -> Report:
     """Compare the lock with the package index and advisories. `unknown` means that they could not be read."""
     remarks = []
     for each in report.vulnerable or ():
@@ -249,7 +249,7 @@ def dependencies(report: DependencyReport) -> ReviewSection:
     counts = ", ".join(
         f"{'unknown how many' if number is None else number} {name}" for name, number in known.items()
     )
-    return ReviewSection(
+    return section_report(
         f"{report.packages} packages are locked: {counts}.",
         remarks,
         (Table("Outdated", ("package", "locked", "latest", "major"), rows),) if rows else (),
@@ -258,11 +258,11 @@ def dependencies(report: DependencyReport) -> ReviewSection:
     )
 
 
-def recovery(result: DrillResult | None) -> ReviewSection:
+def recovery(result: DrillResult | None) -> Report:
     """The result of the recovery drill; domain/drill.py defines its findings."""
     if result is None:
         text = "this review included no drill: run `regworkers drill recovery`"
-        return ReviewSection("Skipped.", (Remark("warning", text),))
+        return section_report("Skipped.", (Remark("warning", text),))
     remarks = [Remark("finding", text) for text in result.findings]
     if result.refused:
         text = f"{result.refused:,} entries of the source are invalid: they can never be replicated"
@@ -295,7 +295,7 @@ def recovery(result: DrillResult | None) -> ReviewSection:
     lead = "Passed." if result.passed else "Not passed."
     if result.ended == "most_entries":
         lead += " Only some entries were rebuilt; the time for all is an estimate."
-    return ReviewSection(
+    return section_report(
         lead,
         remarks,
         (Table("The drill", ("", "value"), rows),),

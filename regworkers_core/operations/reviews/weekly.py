@@ -10,18 +10,19 @@ from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, Recorde
 from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.snapshot import QueueState, Severity
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.operation import Level, Remark, Report, Table
 from regworkers_core.operations.alerts.conditions.drains import batch_time, error_rate
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Window, together
 from regworkers_core.operations.health.objectives import Budget, read_budgets
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.reviews.sections import (
-    ReviewSection,
     SectionReader,
     counted,
     lines_of,
     no_drains,
     rounded,
+    section_report,
 )
 from regworkers_core.operations.watching import (
     MOST_LINES,
@@ -31,7 +32,6 @@ from regworkers_core.operations.watching import (
     error_lines,
 )
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
-from regworkers_core.reporting.pages import Level, Remark, Table
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -66,15 +66,15 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
         activity = Activity(runtime)
         return activity.by_day(Window(before, since)), activity.by_day(Window(since, now))
 
-    def of_dead_letters() -> ReviewSection:
+    def of_dead_letters() -> Report:
         names = map(runtime.names.dead_letter_queue, runtime.names.queues)
         queues = [read_queue(runtime, name) for name in names]
         return dead_letters(queues, failures(), since=since, now=now)
 
-    def of_objectives() -> ReviewSection:
+    def of_objectives() -> Report:
         return objectives(read_budgets(runtime, read_campaigns(runtime)), settings.objectives.budget_days)
 
-    def of_logs() -> ReviewSection:
+    def of_logs() -> Report:
         return logs(error_lines(runtime, before, since), error_lines(runtime, since, now))
 
     yield SectionReader("dead_letters", "Dead letters", of_dead_letters)
@@ -90,7 +90,7 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
 
 def dead_letters(
     queues: Sequence[QueueState], recorded: RecordedFailures, *, since: float, now: float
-) -> ReviewSection:
+) -> Report:
     """Compare each dead-letter queue with the open documents about its queue."""
     start = iso(since)
     of_queue = defaultdict[str, list[RecordedFailure]](list)
@@ -122,7 +122,7 @@ def dead_letters(
         for reason in sorted({e.reason for e in recorded.failures if e.first_failed_at >= start})
     }
     names = ("queue", "messages", "open", "new this week", "oldest, days", "days until it expires")
-    return ReviewSection(
+    return section_report(
         f"{total:,} open; within the week {len(closed):,} closed{how}.",
         remarks,
         [Table("By queue", names, rows)],
@@ -151,7 +151,7 @@ def _of_queue(queue: QueueState, open_: int, left: float | None) -> Iterator[Rem
         yield Remark("warning", text)
 
 
-def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> ReviewSection:
+def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Report:
     """The incidents that are open or changed. The collection has one document per alert: its latest incident."""
     start = iso(since)
     open_ = [each for each in incidents if each.open]
@@ -186,7 +186,7 @@ def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Review
     texts = [f"{each:.1f} h" for each in hours.values()]
     red = frozenset(each.alert.key for each in open_)
     title = "Duration of incidents (red: still open)"
-    return ReviewSection(
+    return section_report(
         f"{len(open_)} open, {len(opened)} opened and {len(closed)} closed within the week{took}.",
         remarks,
         [Table("Open, or changed within the week", names, rows)] if rows else [],
@@ -200,7 +200,7 @@ def _open_seconds(incident: Incident, now: float) -> float:
     return max(0.0, end - (seconds(incident.opened_at) or end))
 
 
-def objectives(budgets: Sequence[Budget], days: int) -> ReviewSection:
+def objectives(budgets: Sequence[Budget], days: int) -> Report:
     """What is left of the budgets of the last days."""
     remarks, rows = list[Remark](), []
     for each in budgets:
@@ -215,7 +215,7 @@ def objectives(budgets: Sequence[Budget], days: int) -> ReviewSection:
     least = min(budgets, key=lambda each: each.left)
     names = ("objective", "target", "good", "events", "bad", "budget left")
     shown = {each.objective: 100 * each.left for each in budgets}
-    return ReviewSection(
+    return section_report(
         f"The least is left of {least.objective}: {100 * least.left:.1f} % of its budget of {days} days.",
         remarks,
         [Table(f"Of the last {days} days", names, rows)],
@@ -232,7 +232,7 @@ def objectives(budgets: Sequence[Budget], days: int) -> ReviewSection:
     )
 
 
-def durations(before: Days, now: Days, settings: Settings, *, since: float) -> ReviewSection:
+def durations(before: Days, now: Days, settings: Settings, *, since: float) -> Report:
     """The median of the minutes' p95 of batch durations, this week and the week before."""
     if not now:
         return no_drains(since)
@@ -260,7 +260,7 @@ def durations(before: Days, now: Days, settings: Settings, *, since: float) -> R
     series = {name: [day[name].typical_seconds if name in day else None for day in days] for name in drains}
     received = sum(each.received for each in drains.values())
     names = ("drain", "batches", "week before", "this week", "change", "longest", "limit", "max. lag p95")
-    return ReviewSection(
+    return section_report(
         f"{received:,} items in {sum(each.batches for each in drains.values()):,} batches.",
         remarks,
         [Table("p95 of batches in seconds, median over minutes", names, rows)],
@@ -271,7 +271,7 @@ def durations(before: Days, now: Days, settings: Settings, *, since: float) -> R
 
 def errors(
     recorded: RecordedFailures, before: Days, now: Days, settings: Settings, *, since: float
-) -> ReviewSection:
+) -> Report:
     """Causes by fingerprint, and failed items as a share of those received, this week and the week before."""
     start = iso(since)
     causes = defaultdict[str, list[RecordedFailure]](list)
@@ -317,7 +317,7 @@ def errors(
     drawn = {f"{reason}: {error}": float(is_) for reason, error, _, _, is_, *_ in rows[:_MOST_CAUSES]}
     texts = [f"{value:,.0f}" for value in drawn.values()]
     title = "The most frequent causes of the week"
-    return ReviewSection(
+    return section_report(
         f"{counted(total, 'dead letter')} of {counted(len(ranked), 'cause')} within the week."
         if ranked
         else "Nothing became a dead letter within the week.",
@@ -328,11 +328,11 @@ def errors(
     )
 
 
-def alarms(states: Sequence[AlarmState], *, now: float) -> ReviewSection:
+def alarms(states: Sequence[AlarmState], *, now: float) -> Report:
     """The alarms that are not OK, and since when."""
     if not states:
         text = "no alarm exists: Terraform publishes them"
-        return ReviewSection("No alarm exists.", [Remark("note", text)])
+        return section_report("No alarm exists.", [Remark("note", text)])
     numbers = Counter(each.state for each in states)
     remarks, rows = list[Remark](), []
     for each in sorted(states):
@@ -351,7 +351,7 @@ def alarms(states: Sequence[AlarmState], *, now: float) -> ReviewSection:
             )
     names = ("alarm", "severity", "state", "since", "hours")
     states_ = ", ".join(f"{number} {state}" for state, number in sorted(numbers.items()))
-    return ReviewSection(
+    return section_report(
         f"{counted(len(states), 'alarm')}: {states_}.",
         remarks,
         [Table("Alarms that are not OK", names, rows)] if rows else [],
@@ -359,7 +359,7 @@ def alarms(states: Sequence[AlarmState], *, now: float) -> ReviewSection:
     )
 
 
-def logs(before: ErrorLines, now: ErrorLines) -> ReviewSection:
+def logs(before: ErrorLines, now: ErrorLines) -> Report:
     """Error and warning lines by pattern, this week and the week before."""
     remarks, rows = list[Remark](), []
     for pattern, is_ in now.patterns.most_common():
@@ -376,7 +376,7 @@ def logs(before: ErrorLines, now: ErrorLines) -> ReviewSection:
         text = f"of {now.lines:,} lines ({before.lines:,} the week before) the newest {MOST_LINES:,} were grouped"
         remarks.append(Remark("note", text))
     names = ("level", "worker", "event", "about", "week before", "this week")
-    return ReviewSection(
+    return section_report(
         f"{counted(now.lines, 'line')} of {counted(len(now.patterns), 'pattern')} within the week, "
         f"{before.lines:,} the week before.",
         remarks[:_MOST_ROWS],

@@ -12,8 +12,9 @@ from regworkers_core.adapters.campaign_store import CampaignStore, StoredKey, as
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
+from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.dependency_status import command_in
-from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport
+from regworkers_core.operations.runbook import Row, runbook_report
 from regworkers_core.runtime import Runtime
 
 EXISTS = "exists"
@@ -319,7 +320,7 @@ def _fields(campaign: Campaign) -> dict[str, Any]:
 NAME = "campaign-configuration"
 
 
-def run(runtime: Runtime, campaign: str | None = None, *, apply: bool = False) -> RunbookReport:
+def run(runtime: Runtime, campaign: str | None = None, *, apply: bool = False) -> Report:
     """Compare one campaign (id or slug), or all that are not completed; with `apply` delete from Redis those that
     differ from their source, and compare again.
 
@@ -337,7 +338,7 @@ def run(runtime: Runtime, campaign: str | None = None, *, apply: bool = False) -
     return assess(compared, changed)
 
 
-def assess(compared: Sequence[CopyComparison], changed: str = "") -> RunbookReport:
+def assess(compared: Sequence[CopyComparison], changed: str = "") -> Report:
     rows: list[Row] = [
         {
             "campaign": each.asked,
@@ -347,7 +348,7 @@ def assess(compared: Sequence[CopyComparison], changed: str = "") -> RunbookRepo
         for each in compared
     ]
     wrong = sum(not each.fine for each in compared)
-    return RunbookReport(
+    return runbook_report(
         NAME,
         f"{len(compared)} campaigns compared, {wrong} of them differ or could not be read everywhere",
         {"campaigns": len(compared), "wrong": wrong},
@@ -363,18 +364,20 @@ def _current(runtime: Runtime) -> list[str]:
     return [each.campaign_id for each in campaigns if each.status is not CampaignStatus.COMPLETED]
 
 
-def _findings(compared: CopyComparison) -> list[RunbookFinding]:
+def _findings(compared: CopyComparison) -> list[Remark]:
     # What is wrong with Redis is covered by the advice to clear it.
     found = [
-        RunbookFinding(f"{compared.asked}: {name} {side.state.value}: {side.error}", command_in(side.error))
+        Remark(
+            "finding", f"{compared.asked}: {name} {side.state.value}: {side.error}", command_in(side.error)
+        )
         for name, side in compared.sides.items()
         if side.error is not None and not (name == REDIS and compared.advice)
     ]
     if compared.advice:
         found.append(
-            RunbookFinding(f"{compared.asked}: Redis differs from {compared.source}", compared.advice)
+            Remark("finding", f"{compared.asked}: Redis differs from {compared.source}", compared.advice)
         )
     elif differing := [name for name, _, differs in compared.lines if differs]:
         text = f"{compared.asked}: {', '.join(differing)} differ between {' and '.join(compared.sides)}"
-        found.append(RunbookFinding(text, "correct the one that is wrong, then clear the cache"))
+        found.append(Remark("finding", text, "correct the one that is wrong, then clear the cache"))
     return found

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity
-from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport
+from regworkers_core.operations.runbook import Row, runbook_report
 from regworkers_core.operations.watching import WatchingCost, watching_cost
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
@@ -62,7 +63,7 @@ _IDLE_MINUTES = 60
 _MANY_BYTES_A_DAY = 10e9
 
 
-def run(runtime: Runtime, *, days: float = 7.0) -> RunbookReport:
+def run(runtime: Runtime, *, days: float = 7.0) -> Report:
     """The cost of the last `days`. Raises TransientFailure."""
     watching, unread = readable_watching(runtime, days)
     return assess(Activity(runtime).last(days * DAY_SECONDS), days, watching, unread)
@@ -80,7 +81,7 @@ def readable_watching(runtime: Runtime, days: float) -> tuple[WatchingCost | Non
 
 def assess(
     by_drain: Mapping[str, DrainWindow], days: float, watching: WatchingCost | None = None, unread: str = ""
-) -> RunbookReport:
+) -> Report:
     """`watching` is what CloudWatch costs; None: left out, because of `unread`."""
     entries = _counted(by_drain, _SAVED)
     calls: Counter[str] = Counter()
@@ -129,7 +130,7 @@ def assess(
     else:
         price = facts["dollarsPerMillionEntries"]
         summary = f"{price} dollars for a million entries, from {entries} within {days:g} days"
-    return RunbookReport("cost", summary, facts, tables, (*_findings(by_drain), *_of_logs(watching)))
+    return runbook_report("cost", summary, facts, tables, (*_findings(by_drain), *_of_logs(watching)))
 
 
 def _counted(by_drain: Mapping[str, DrainWindow], outcomes: Sequence[str]) -> int:
@@ -167,9 +168,10 @@ def _per_million(number: float, entries: int, digits: int = 3) -> float | None:
     return round(number * MILLION / entries, digits) if entries else None
 
 
-def _findings(by_drain: Mapping[str, DrainWindow]) -> list[RunbookFinding]:
+def _findings(by_drain: Mapping[str, DrainWindow]) -> list[Remark]:
     return [
-        RunbookFinding(
+        Remark(
+            "finding",
             f"{name} ran for {each.running_seconds / 3600:.1f} hours and took fewer than one item a minute",
             "lower drain.residentIdleSeconds: its sensor starts it when there is work",
         )
@@ -178,21 +180,24 @@ def _findings(by_drain: Mapping[str, DrainWindow]) -> list[RunbookFinding]:
     ]
 
 
-def _of_logs(watching: WatchingCost | None) -> Iterator[RunbookFinding]:
+def _of_logs(watching: WatchingCost | None) -> Iterator[Remark]:
     if watching is None:
         return
     if watching.log_level == "DEBUG":
-        yield RunbookFinding(
+        yield Remark(
+            "finding",
             "every process logs at level DEBUG",
             "set observability.logLevel to INFO once it is no longer needed",
         )
     if watching.retention_days is None and watching.stored_bytes:
-        yield RunbookFinding(
+        yield Remark(
+            "finding",
             "CloudWatch keeps log lines for ever",
             "`regworkers provision --apply` sets observability.logRetentionDays",
         )
     if watching.ingested_bytes and watching.ingested_bytes / watching.days > _MANY_BYTES_A_DAY:
-        yield RunbookFinding(
+        yield Remark(
+            "finding",
             f"CloudWatch takes in {watching.ingested_bytes / watching.days / 1e9:.1f} GB of log lines a day",
             "lower observability.entryLogRate: it takes whole entries",
         )

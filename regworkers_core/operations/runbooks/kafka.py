@@ -11,11 +11,12 @@ from regworkers_core.adapters.kafka.admin import Cluster
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, UnarchivedEvents, Unread
+from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.certificates import CertificateReport, RenewalState, check_certificate
 from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.sources import read_analytics_queue, read_unarchived
-from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport, read_or_unread
+from regworkers_core.operations.runbook import Row, read_or_unread, runbook_report
 from regworkers_core.runtime import Runtime
 
 NAME = "kafka"
@@ -43,7 +44,7 @@ class KafkaReading:
     warn_share: float = 0.25
 
 
-def run(runtime: Runtime, *, minutes: float = 60.0) -> RunbookReport:
+def run(runtime: Runtime, *, minutes: float = 60.0) -> Report:
     """Changes nothing. Whatever does not answer is a finding."""
     reading = KafkaReading(
         read_or_unread(lambda: runtime.kafka_admin.cluster()),
@@ -58,7 +59,7 @@ def run(runtime: Runtime, *, minutes: float = 60.0) -> RunbookReport:
     return assess(reading)
 
 
-def assess(reading: KafkaReading) -> RunbookReport:
+def assess(reading: KafkaReading) -> Report:
     """Findings in the order of cause and effect."""
     findings = [
         *_broker_findings(reading),
@@ -72,57 +73,57 @@ def assess(reading: KafkaReading) -> RunbookReport:
         summary = findings[0].text
     else:
         summary = f"{facts.get('brokers')} brokers answer, {facts.get('waiting')} messages wait"
-    return RunbookReport(NAME, summary, facts, {"topics": topics} if topics else {}, tuple(findings))
+    return runbook_report(NAME, summary, facts, {"topics": topics} if topics else {}, tuple(findings))
 
 
-def _broker_findings(reading: KafkaReading) -> Iterator[RunbookFinding]:
+def _broker_findings(reading: KafkaReading) -> Iterator[Remark]:
     cluster = reading.cluster
     if isinstance(cluster, Unread):
         advice = "nothing is lost yet: check how much time is left, then the brokers"
-        yield RunbookFinding(f"Kafka: {cluster.why}", advice)
+        yield Remark("finding", f"Kafka: {cluster.why}", advice)
         return
     for name in reading.topics:
         topic = cluster.topics.get(name)
         if topic is None:
-            yield RunbookFinding(f"topic {name} is missing", "regworkers provision")
+            yield Remark("finding", f"topic {name} is missing", "regworkers provision")
             continue
         if topic.without_leader:
             text = f"{topic.without_leader} partitions of {name} have no leader"
-            yield RunbookFinding(text, "check the brokers")
+            yield Remark("finding", text, "check the brokers")
         if topic.short_of_replicas:
             text = f"{topic.short_of_replicas} partitions of {name} have replicas that are not in sync"
-            yield RunbookFinding(text, "check the brokers: writes wait for all in-sync replicas")
+            yield Remark("finding", text, "check the brokers: writes wait for all in-sync replicas")
 
 
-def _certificate_findings(certificate: Reading[CertificateReport]) -> list[RunbookFinding]:
+def _certificate_findings(certificate: Reading[CertificateReport]) -> list[Remark]:
     if isinstance(certificate, Unread):
-        return [RunbookFinding(f"certificate: {certificate.why}", "regworkers certs check")]
+        return [Remark("finding", f"certificate: {certificate.why}", "regworkers certs check")]
     if certificate.inspection is None:
         return []
     return [
-        RunbookFinding(f"certificate: {each.text}", "regworkers certs generate")
+        Remark("finding", f"certificate: {each.text}", "regworkers certs generate")
         for each in certificate.inspection.findings
     ]
 
 
-def _producer_findings(producer: Reading[DrainWindow | None]) -> Iterator[RunbookFinding]:
+def _producer_findings(producer: Reading[DrainWindow | None]) -> Iterator[Remark]:
     if isinstance(producer, Unread):
         text = f"the work of the publish drains could not be read: {producer.why}"
-        yield RunbookFinding(text, command_in(producer.why))
+        yield Remark("finding", text, command_in(producer.why))
         return
     if producer is None:
         return
     if down := producer.ends["dependency_down"]:
         text = f"{down} publish drains ended because Kafka did not accept their events"
-        yield RunbookFinding(text, "nothing once it answers: the sensor starts the next drain")
+        yield Remark("finding", text, "nothing once it answers: the sensor starts the next drain")
     if dead := producer.counts["dead_lettered"]:
-        yield RunbookFinding(f"{dead} events became dead letters", "see docs/runbooks/dead-letters.md")
+        yield Remark("finding", f"{dead} events became dead letters", "see docs/runbooks/dead-letters.md")
 
 
-def _queue_findings(reading: KafkaReading) -> list[RunbookFinding]:
+def _queue_findings(reading: KafkaReading) -> list[Remark]:
     queue = reading.queue
     if isinstance(queue, Unread):
-        return [RunbookFinding(f"the analytics queue: {queue.why}", command_in(queue.why))]
+        return [Remark("finding", f"the analytics queue: {queue.why}", command_in(queue.why))]
     if queue.seconds_left is None or queue.seconds_left > reading.warn_seconds:
         return []
     days = queue.seconds_left / _DAY_SECONDS
@@ -130,15 +131,15 @@ def _queue_findings(reading: KafkaReading) -> list[RunbookFinding]:
         advice = "restore Kafka before that, or save the messages of the queue elsewhere"
     else:
         advice = "regworkers drain publish"
-    return [RunbookFinding(f"the oldest event is lost in {days:.1f} days", advice)]
+    return [Remark("finding", f"the oldest event is lost in {days:.1f} days", advice)]
 
 
-def _archive_findings(reading: KafkaReading) -> Iterator[RunbookFinding]:
+def _archive_findings(reading: KafkaReading) -> Iterator[Remark]:
     if isinstance(reading.cluster, Unread):
         return
     if isinstance(reading.archive, Unread):
         text = f"how far the archive is could not be read: {reading.archive.why}"
-        yield RunbookFinding(text, command_in(reading.archive.why))
+        yield Remark("finding", text, command_in(reading.archive.why))
         return
     for topic in reading.archive:
         age, kept = topic.oldest_seconds, topic.retention_seconds
@@ -146,7 +147,7 @@ def _archive_findings(reading: KafkaReading) -> Iterator[RunbookFinding]:
             continue
         days = max(0.0, kept - age) / _DAY_SECONDS
         text = f"{topic.topic}: the oldest event that is not archived is lost in {days:.1f} days"
-        yield RunbookFinding(text, "regworkers archive run")
+        yield Remark("finding", text, "regworkers archive run")
 
 
 def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:

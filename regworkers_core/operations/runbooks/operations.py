@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.operation import EVERYTHING, STORES, Call, Effect, Input, Report, Table, operation
-from regworkers_core.operations.runbook import RunbookReport
+from regworkers_core.operation import EVERYTHING, STORES, Call, Effect, Input, Report, operation
 from regworkers_core.settings import load_settings
 
 
@@ -68,7 +68,7 @@ def lag(call: Call, given: LagPeriod) -> Report:
     """
     from regworkers_core.operations.runbooks import stream_lag
 
-    return _reported(stream_lag.run(call.runtime, minutes=given.minutes))
+    return stream_lag.run(call.runtime, minutes=given.minutes)
 
 
 @operation(
@@ -99,7 +99,7 @@ def recovery(call: Call, given: Recovery) -> Report:
         stop=call.stop,
         scheduler=call.face.scheduler,
     )
-    return _reported(report, seconds=report.facts["seconds"], entries=report.facts["entries"])
+    return _counting(report, seconds="seconds", entries="entries")
 
 
 @operation(
@@ -127,7 +127,7 @@ def sync(call: Call, given: Sync) -> Report:
         yes_remove=given.yes_remove,
         on_line=call.face.tell,
     )
-    return _reported(report, left=report.facts["differences"])
+    return _counting(report, left="differences")
 
 
 @operation(
@@ -144,14 +144,12 @@ def failures(call: Call, given: Selection) -> Report:
     """
     from regworkers_core.operations.runbooks import selection_failures
 
-    return _reported(
-        selection_failures.run(
-            call.runtime,
-            given.campaign_id or None,
-            given.market_id or None,
-            apply=call.apply,
-            run_id=call.run_id,
-        )
+    return selection_failures.run(
+        call.runtime,
+        given.campaign_id or None,
+        given.market_id or None,
+        apply=call.apply,
+        run_id=call.run_id,
     )
 
 
@@ -171,7 +169,7 @@ def configuration(call: Call, given: Configuration) -> Report:
     from regworkers_core.operations.runbooks import campaign_configuration
 
     named = call.campaign_id(given.campaign_id) if given.campaign_id else None
-    return _reported(campaign_configuration.run(call.runtime, named, apply=call.apply))
+    return campaign_configuration.run(call.runtime, named, apply=call.apply)
 
 
 @operation("runbook kafka", "runbook_kafka", uses=STORES | {"kafka"}, quick=True, alone="runbook-kafka")
@@ -182,7 +180,7 @@ def brokers(call: Call, given: KafkaPeriod) -> Report:
     """
     from regworkers_core.operations.runbooks import kafka
 
-    return _reported(kafka.run(call.runtime, minutes=given.minutes))
+    return kafka.run(call.runtime, minutes=given.minutes)
 
 
 @operation("runbook time-outs", "runbook_time_outs", uses=EVERYTHING, quick=True, alone="runbook-time-outs")
@@ -193,7 +191,7 @@ def waits(call: Call, given: TimeOutsPeriod) -> Report:
     """
     from regworkers_core.operations.runbooks import time_outs
 
-    return _reported(time_outs.run(call.runtime, minutes=given.minutes, settings=load_settings()))
+    return time_outs.run(call.runtime, minutes=given.minutes, settings=load_settings())
 
 
 @operation("runbook cost", "runbook_cost", quick=True, alone="runbook-cost")
@@ -204,23 +202,10 @@ def price(call: Call, given: Days) -> Report:
     """
     from regworkers_core.operations.runbooks import cost
 
-    return _reported(cost.run(call.runtime, days=given.days))
+    return cost.run(call.runtime, days=given.days)
 
 
-def _reported(report: RunbookReport, **counts: object) -> Report:
-    tables = [
-        Table(title, list(lines[0]), [list(line.values()) for line in lines])
-        for title, lines in report.tables.items()
-        if lines
-    ]
-    found = [(each.text, each.advice) for each in report.findings]
-    said = [report.summary, report.changed, report.next_step, f"details: docs/{report.page}"]
-    return Report(
-        document=report.as_dict(),
-        facts=report.facts,
-        tables=[*tables, Table("findings", ("finding", "what helps"), found)],
-        said=list(filter(None, said)),
-        left="; ".join(each.text for each in report.findings),
-        counts={**counts, "done": report.changed},
-        changed=bool(report.changed),
-    )
+def _counting(report: Report, **facts: str) -> Report:
+    """The report with facts for the audit log, by the names that they have there."""
+    counts = {name: report.values[fact] for name, fact in facts.items()}
+    return replace(report, counts={**report.counts, **counts})

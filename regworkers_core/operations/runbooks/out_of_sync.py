@@ -10,7 +10,8 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.drains.runner import DrainSpec, drain_limits, run_drain
 from regworkers_core.engine.queue import Received
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.operations.runbook import OnLine, RunbookFinding, RunbookReport, no_line
+from regworkers_core.operation import Remark, Report
+from regworkers_core.operations.runbook import OnLine, no_line, runbook_report
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
@@ -26,7 +27,7 @@ def run(
     apply: bool = False,
     yes_remove: int | None = None,
     on_line: OnLine = no_line,
-) -> RunbookReport:
+) -> Report:
     """Compare; with `apply` also repair what differs, while a save drain of this process works beside those that run,
     and compare again. Raises TransientFailure when a side does not answer, UsageError for an unknown campaign.
     """
@@ -81,7 +82,7 @@ def assess(
     repaired: str = "",
     after: ReconcileResult | None = None,
     advice: str = "",
-) -> RunbookReport:
+) -> Report:
     """`repaired` says in one line what the repair did, `advice` what is left to do, `after` is the next comparison."""
     last = after or before
     found, left = differences(before), differences(last)
@@ -90,7 +91,7 @@ def assess(
     # No repair heals these by itself: an operator decides that the source is right.
     cures = {Kind.AHEAD: f"regworkers reconcile{of} --repair"}
     findings = tuple(
-        RunbookFinding(f"{number} entries are {kind}", cures.get(kind) or advice or repair)
+        Remark("finding", f"{number} entries are {kind}", cures.get(kind) or advice or repair)
         for kind, number in left.items()
     )
     if last.clean:
@@ -100,7 +101,7 @@ def assess(
         summary = ", ".join(f"{number} {kind}" for kind, number in left.items())
         summary += " left after the repair" if after else ""
     steps = [cures.get(kind, repair) for kind in left]
-    return RunbookReport(
+    return runbook_report(
         NAME,
         summary,
         {

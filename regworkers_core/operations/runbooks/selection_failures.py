@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport
+from regworkers_core.operation import Remark, Report
+from regworkers_core.operations.runbook import Row, runbook_report
 from regworkers_core.runtime import Runtime
 
 NAME = "selection-failures"
@@ -18,7 +19,7 @@ def run(
     *,
     apply: bool = False,
     run_id: str = "",
-) -> RunbookReport:
+) -> Report:
     """Explain one campaign (id or slug), or all that are drawn; with `apply` resume the markets that a retry helps,
     only `market_id` if given. Raises UsageError for an unknown campaign, TransientFailure.
     """
@@ -42,7 +43,7 @@ def run(
                     resumed[str(market)] = str(facts["status"])
     draws = [explain(runtime, each) for each in campaigns]
     hints = [
-        RunbookFinding(f"{each.campaign_id}: {finding.text}", finding.command)
+        Remark("finding", f"{each.campaign_id}: {finding.text}", finding.command)
         for each in campaigns
         for finding in read_campaign_status(runtime, each).findings
     ]
@@ -53,24 +54,26 @@ def run(
 def assess(
     draws: Sequence[Row],
     markets: Sequence[Row],
-    hints: Sequence[RunbookFinding],
+    hints: Sequence[Remark],
     *,
     resumed: Mapping[str, str] | None = None,
-) -> RunbookReport:
+) -> Report:
     """`draws` and `markets` as the selection flow explains them, `hints` are about a campaign as a whole; `resumed`
     maps the markets that were resumed to their status since.
     """
     stuck = [row for row in markets if row["why"]]
     findings = [
-        RunbookFinding(
-            f"{row['campaign']}, phase {row['phase']}, market {row['market']}: {row['why']}", _advice(row)
+        Remark(
+            "finding",
+            f"{row['campaign']}, phase {row['phase']}, market {row['market']}: {row['why']}",
+            _advice(row),
         )
         for row in stuck
     ]
     # A market that is explained above is not reported a second time.
     findings += [hint for hint in hints if not any(f"market {row['market']}" in hint.text for row in stuck)]
     changed = ", ".join(f"{market} is {status}" for market, status in (resumed or {}).items())
-    return RunbookReport(
+    return runbook_report(
         NAME,
         f"draws: {len(draws)}, markets: {len(markets)}, findings: {len(findings)}",
         {"draws": len(draws), "markets": len(markets), "findings": len(findings)},

@@ -9,10 +9,11 @@ from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import QueueState, Reading, Unread
 from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
+from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.dependency_status import command_in
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.operations.health.sources import read_queue
-from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport, read_or_unread
+from regworkers_core.operations.runbook import Row, read_or_unread, runbook_report
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import ShardCounts, shard_counts
 from regworkers_core.replication.enqueue.stream_probe import stream_lag as oldest_unread
@@ -54,7 +55,7 @@ class LagReading:
     minutes: float
 
 
-def run(runtime: Runtime, *, minutes: float = 15.0) -> RunbookReport:
+def run(runtime: Runtime, *, minutes: float = 15.0) -> Report:
     """What limits replication now. Changes nothing."""
     reading = LagReading(
         oldest_unread(runtime.streams, runtime.leases, now=runtime.clock()),
@@ -87,7 +88,7 @@ class Bound:
         return {"bound": self.name, "now": now, "limit": self.limit, "setting": self.setting}
 
 
-def assess(reading: LagReading, settings: Settings) -> RunbookReport:
+def assess(reading: LagReading, settings: Settings) -> Report:
     """Names the bottleneck and the setting to change. Fine while the age is within the lag objective."""
     objective = settings.replication.lag_objective_seconds
     drains = {} if isinstance(reading.drains, Unread) else reading.drains
@@ -95,13 +96,13 @@ def assess(reading: LagReading, settings: Settings) -> RunbookReport:
     shards = None if isinstance(reading.shards, Unread) else reading.shards
     queue = None if isinstance(reading.queue, Unread) else reading.queue
     bounds = _bounds(shards, queue, enqueue, save, settings)
-    findings: list[RunbookFinding] = []
+    findings: list[Remark] = []
     for read in (reading.shards, reading.queue, reading.drains):
         if isinstance(read, Unread):
-            findings.append(RunbookFinding(read.why, command_in(read.why)))
+            findings.append(Remark("finding", read.why, command_in(read.why)))
     if reading.unread_seconds is None:
         text = "the age of the oldest unread record is unknown: the stream does not answer, or has dropped records"
-        findings.append(RunbookFinding(text, "regworkers runbook out-of-sync"))
+        findings.append(Remark("finding", text, "regworkers runbook out-of-sync"))
     elif reading.unread_seconds > objective:
         findings += _enqueue_findings(bounds, enqueue, shards)
     if queue is not None and queue.waiting >= settings.drain.messages_per_drain:
@@ -133,10 +134,10 @@ def assess(reading: LagReading, settings: Settings) -> RunbookReport:
         "bounds": [bound.as_row() for bound in bounds.values()],
         "waits": waits,
     }
-    return RunbookReport(NAME, _summary(reading, objective, findings), facts, tables, tuple(findings))
+    return runbook_report(NAME, _summary(reading, objective, findings), facts, tables, tuple(findings))
 
 
-def _summary(reading: LagReading, objective: float, findings: list[RunbookFinding]) -> str:
+def _summary(reading: LagReading, objective: float, findings: list[Remark]) -> str:
     if reading.unread_seconds is None:
         age = "the age of the oldest unread record is unknown"
     elif reading.unread_seconds == 0:
@@ -194,72 +195,74 @@ def _bounds(
 
 def _enqueue_findings(
     bounds: Mapping[str, Bound], enqueue: DrainWindow, shards: ShardCounts | None
-) -> list[RunbookFinding]:
+) -> list[Remark]:
     if not enqueue.active_runs and not (shards and shards.held):
         advice = "regworkers drain enqueue; then docs/runbooks/scheduler.md"
-        return [RunbookFinding("no drain reads the stream", advice)]
+        return [Remark("finding", "no drain reads the stream", advice)]
     found = []
     if down := enqueue.ends["dependency_down"]:
         text = f"{down} enqueue drains ended because a dependency was down"
-        found.append(RunbookFinding(text, "regworkers runbook time-outs"))
+        found.append(Remark("finding", text, "regworkers runbook time-outs"))
     return [*found, _enqueue_bottleneck(bounds, enqueue, shards)]
 
 
 def _enqueue_bottleneck(
     bounds: Mapping[str, Bound], enqueue: DrainWindow, shards: ShardCounts | None
-) -> RunbookFinding:
+) -> Remark:
     """The first limit that is reached is the bottleneck: it limits what comes after."""
     reads = bounds["reads a second and shard"].now
     if reads is not None and reads >= _THROTTLED * _READS_PER_SHARD:
         text = f"{reads:.1f} reads a second and shard: AWS throttles at five"
-        return RunbookFinding(text, "stop other readers of the stream; lower stream.readsPerSecond")
+        return Remark("finding", text, "stop other readers of the stream; lower stream.readsPerSecond")
     if throttled := _throttled(enqueue):
-        return RunbookFinding(f"enqueue: {throttled}", _THROTTLED_ADVICE)
+        return Remark("finding", f"enqueue: {throttled}", _THROTTLED_ADVICE)
     if slow := _slowest(enqueue):
         advice = "regworkers runbook time-outs"
         if (enqueue.items_of_a_batch or 0.0) > _SMALL_BATCH:
             advice += f"; while it lasts, lower enqueue.batchRecords to {_SMALL_BATCH}"
-        return RunbookFinding(f"enqueue waits for {slow}", advice)
+        return Remark("finding", f"enqueue waits for {slow}", advice)
     at_limit = bounds["enqueue drains"].full
     if shards and shards.held < shards.workable:
         text = f"{shards.workable - shards.held} of {shards.workable} shards are read by no drain"
-        return RunbookFinding(
-            text, "raise drain.maxEnqueueDrains" if at_limit else "regworkers drain enqueue"
+        return Remark(
+            "finding", text, "raise drain.maxEnqueueDrains" if at_limit else "regworkers drain enqueue"
         )
     if bounds["enqueue batches at once"].full:
-        return RunbookFinding("all threads of the enqueue drain wait", "raise enqueue.concurrency")
+        return Remark("finding", "all threads of the enqueue drain wait", "raise enqueue.concurrency")
     if bounds["records of a batch"].full:
-        return RunbookFinding("batches are full", "raise enqueue.batchRecords (up to 10000)")
+        return Remark("finding", "batches are full", "raise enqueue.batchRecords (up to 10000)")
     if shards and shards.workable > 1 and at_limit:
         text = f"{shards.workable} shards share {enqueue.active_runs} drains, and none of their limits is reached"
-        return RunbookFinding(text, "raise drain.maxEnqueueDrains")
+        return Remark("finding", text, "raise drain.maxEnqueueDrains")
     text = f"no limit is reached: it reads {enqueue.rate:.0f} records a second in order, and catches up"
-    return RunbookFinding(text, "check again in a few minutes: regworkers runbook stream-lag")
+    return Remark("finding", text, "check again in a few minutes: regworkers runbook stream-lag")
 
 
 def _save_finding(
     bounds: Mapping[str, Bound], save: DrainWindow, queue: QueueState, settings: Settings
-) -> RunbookFinding:
+) -> Remark:
     text, limit = f"save is behind: {queue.waiting} messages wait", settings.drain.max_save_drains
     if not save.active_runs:
-        return RunbookFinding(
-            f"{text} and no drain takes them", "regworkers drain save; then docs/runbooks/scheduler.md"
+        return Remark(
+            "finding",
+            f"{text} and no drain takes them",
+            "regworkers drain save; then docs/runbooks/scheduler.md",
         )
     if save.ends["dependency_down"]:
-        return RunbookFinding(
-            f"{text}, drains end because a dependency is down", "regworkers runbook time-outs"
+        return Remark(
+            "finding", f"{text}, drains end because a dependency is down", "regworkers runbook time-outs"
         )
     if throttled := _throttled(save):
-        return RunbookFinding(f"{text}; {throttled}", _THROTTLED_ADVICE)
+        return Remark("finding", f"{text}; {throttled}", _THROTTLED_ADVICE)
     if slow := _slowest(save):
-        return RunbookFinding(f"{text}, and save waits for {slow}", "regworkers runbook time-outs")
+        return Remark("finding", f"{text}, and save waits for {slow}", "regworkers runbook time-outs")
     if save.active_runs < limit:
         advice = "its sensor starts more: if it does not, docs/runbooks/scheduler.md"
-        return RunbookFinding(f"{text} for {save.active_runs} of {limit} drains", advice)
+        return Remark("finding", f"{text} for {save.active_runs} of {limit} drains", advice)
     if bounds["save batches at once"].full:
-        return RunbookFinding(f"{text}, and all threads of all drains wait", "raise save.concurrency")
-    return RunbookFinding(
-        f"{text} for {save.active_runs} drains, which is the limit", "raise drain.maxSaveDrains"
+        return Remark("finding", f"{text}, and all threads of all drains wait", "raise save.concurrency")
+    return Remark(
+        "finding", f"{text} for {save.active_runs} drains, which is the limit", "raise drain.maxSaveDrains"
     )
 
 

@@ -11,9 +11,10 @@ from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.flows import DRAIN
+from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.dependency_status import DEPENDENCIES, SERVICES, way_out
 from regworkers_core.operations.health.activity import Activity
-from regworkers_core.operations.runbook import Row, RunbookFinding, RunbookReport
+from regworkers_core.operations.runbook import Row, runbook_report
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
@@ -51,7 +52,7 @@ def run(
     *,
     minutes: float = 30.0,
     settings: Settings | None = None,
-) -> RunbookReport:
+) -> Report:
     """Changes nothing. `settings` are those in force if `runtime` has short time-outs. A dependency that does not
     answer is a finding. Raises UsageError when no address is configured.
     """
@@ -60,8 +61,10 @@ def run(
     try:
         by_drain = Activity(runtime).last(60 * minutes)
     except Failure as failure:
-        unread: RunbookFinding | None = RunbookFinding(
-            f"the work of the drains could not be read: {failure}", _restore("mongo", str(failure), limits)
+        unread: Remark | None = Remark(
+            "finding",
+            f"the work of the drains could not be read: {failure}",
+            _restore("mongo", str(failure), limits),
         )
         return assess(latencies, {}, limits, minutes, unread)
     return assess(latencies, by_drain, limits, minutes)
@@ -94,8 +97,8 @@ def assess(
     by_drain: Mapping[str, DrainWindow],
     settings: Settings,
     minutes: float,
-    unread: RunbookFinding | None = None,
-) -> RunbookReport:
+    unread: Remark | None = None,
+) -> Report:
     rows = _dependency_rows(latencies, by_drain, settings)
     findings = [*_slow_now(latencies, settings), *_slow_drains(rows, by_drain, settings)]
     if unread is not None:
@@ -117,7 +120,7 @@ def assess(
         }
         for name, each in sorted(by_drain.items())
     ]
-    return RunbookReport(
+    return runbook_report(
         "time-outs", summary, {"minutes": minutes}, {"dependencies": rows, "drains": drains}, tuple(findings)
     )
 
@@ -155,19 +158,19 @@ def _dependency_rows(
     return sorted(found, key=lambda row: -float(str(row["waitedSeconds"])))
 
 
-def _slow_now(latencies: Mapping[str, Latency], settings: Settings) -> Iterator[RunbookFinding]:
+def _slow_now(latencies: Mapping[str, Latency], settings: Settings) -> Iterator[Remark]:
     for name, latency in latencies.items():
         setting, limit = limit_of(name, settings)
         if latency.error is not None:
-            yield RunbookFinding(f"{name}: {latency.error}", _restore(name, latency.error, settings))
+            yield Remark("finding", f"{name}: {latency.error}", _restore(name, latency.error, settings))
         elif latency.seconds is not None and limit is not None and latency.seconds > _NEAR * limit:
             text = f"{name} takes {latency.seconds:.1f} s now, and {setting} is {limit:g} s"
-            yield RunbookFinding(text, f"check {name}; until it has recovered raise {setting}")
+            yield Remark("finding", text, f"check {name}; until it has recovered raise {setting}")
 
 
 def _slow_drains(
     rows: Sequence[Row], by_drain: Mapping[str, DrainWindow], settings: Settings
-) -> Iterator[RunbookFinding]:
+) -> Iterator[Remark]:
     for row in rows:
         mean, limit = row["meanMs"], row["limitSeconds"]
         # A read of the queue waits for work, which is not slow.
@@ -176,8 +179,8 @@ def _slow_drains(
             continue
         if mean / 1000 - idle > _MEAN_NEAR * limit:
             text = f"a call of {row['dependency']} took {mean / 1000:.1f} s on average, its time-out is {limit:g} s"
-            yield RunbookFinding(
-                text, f"check {row['dependency']}; until it has recovered raise {row['setting']}"
+            yield Remark(
+                "finding", text, f"check {row['dependency']}; until it has recovered raise {row['setting']}"
             )
     for name, each in sorted(by_drain.items()):
         p95, limit = each.batch_p95_seconds, each.batch_limit_seconds
@@ -186,10 +189,10 @@ def _slow_drains(
                 f"a batch of {name} took {p95:.1f} s (p95) and is owned for {limit:g} s without a heartbeat"
             )
             setting = DRAIN[name].keep if name in DRAIN else "its time"
-            yield RunbookFinding(text, f"raise {setting}, or make its batches smaller")
+            yield Remark("finding", text, f"raise {setting}, or make its batches smaller")
         if each.ends["dependency_down"]:
             text = f"{each.ends['dependency_down']} runs of {name} ended because a dependency was down"
-            yield RunbookFinding(text, "regworkers alerts list: which one, and since when")
+            yield Remark("finding", text, "regworkers alerts list: which one, and since when")
 
 
 def _restore(name: str, error: str, settings: Settings) -> str:

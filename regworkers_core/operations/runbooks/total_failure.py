@@ -12,11 +12,12 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.infrastructure.provision_aws import ProvisionOutcome
+from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.dependency_status import command_in, with_short_timeouts
 from regworkers_core.operations.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import ReadScheduler, read_system
-from regworkers_core.operations.runbook import OnLine, RunbookFinding, RunbookReport, no_line
+from regworkers_core.operations.runbook import OnLine, no_line, runbook_report
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving
 from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.replication.drains import REBUILD
@@ -39,7 +40,7 @@ class Done:
     """The result of a step in one line. `finding` is None if all is well, `entries` how many it processed."""
 
     text: str
-    finding: RunbookFinding | None = None
+    finding: Remark | None = None
     entries: int | None = None
 
 
@@ -73,7 +74,7 @@ def run(
     stop: StopSignal | None = None,
     clock: Callable[[], float] = scheduling.monotonic,
     scheduler: ReadScheduler | None = None,
-) -> RunbookReport:
+) -> Report:
     """Without `apply` count and compare; with it provision, rebuild the replica (nothing newer is overwritten) and
     verify. `rate` is in keys a second, `scheduler` reads the state of Dagster (default: over its API). A step that
     fails is the last one.
@@ -120,7 +121,9 @@ def run_steps(
         try:
             done, failed = step.run(), False
         except (Failure, UsageError) as error:
-            finding = RunbookFinding(f"{step.name}: {error}", f"{command_in(str(error))}, then run it again")
+            finding = Remark(
+                "finding", f"{step.name}: {error}", f"{command_in(str(error))}, then run it again"
+            )
             done, failed = Done(str(error), finding), True
         timed.append(Timed(step, done, clock() - began))
         on_line(f"{step.name}: {done.text} ({timed[-1].seconds:.1f} s)")
@@ -137,7 +140,7 @@ def _provision(runtime: Runtime, on_line: OnLine) -> Done:
     if not blocked:
         return Done(text)
     problems = "; ".join(f"{each.kind} {each.name}: {each.note}" for each in blocked)
-    return Done(text, RunbookFinding(problems, "regworkers provision"))
+    return Done(text, Remark("finding", problems, "regworkers provision"))
 
 
 def _examine(runtime: Runtime) -> Done:
@@ -152,7 +155,7 @@ def _examine(runtime: Runtime) -> Done:
     if not unavailable:
         return Done(text)
     advice = ", ".join(dict.fromkeys(each.help or each.runbook for each in unavailable))
-    return Done(text, RunbookFinding("; ".join(each.summary for each in unavailable), advice))
+    return Done(text, Remark("finding", "; ".join(each.summary for each in unavailable), advice))
 
 
 def _over_its_api(runtime: Runtime) -> ReadScheduler:
@@ -169,9 +172,9 @@ def check_workers(scheduler: ReadScheduler | None) -> Done:
     missing = sorted(name for name, heartbeat in state.daemons.items() if heartbeat is None)
     text = f"{len(state.ticks)} sensors and schedules are on, {len(state.daemons)} daemons are required"
     if missing:
-        return Done(text, RunbookFinding(f"daemons that have never run: {', '.join(missing)}", _WORKERS))
+        return Done(text, Remark("finding", f"daemons that have never run: {', '.join(missing)}", _WORKERS))
     if not state.ticks:
-        return Done(text, RunbookFinding("every sensor and schedule is off", _WORKERS))
+        return Done(text, Remark("finding", "every sensor and schedule is off", _WORKERS))
     return Done(text)
 
 
@@ -187,10 +190,10 @@ def _rebuild(runtime: Runtime, rate: float | None, stop: StopSignal, clock: Call
         waiting = _await_empty(runtime, stop, clock)
     text = f"{report.sent} keys queued and saved"
     if not report.finished:
-        return Done(text, RunbookFinding(f"the backfill is {report.ended}", report.advice), report.sent)
+        return Done(text, Remark("finding", f"the backfill is {report.ended}", report.advice), report.sent)
     if waiting:
         left = f"{waiting} messages still wait on the replication queue"
-        return Done(text, RunbookFinding(left, "regworkers drain save"), report.sent)
+        return Done(text, Remark("finding", left, "regworkers drain save"), report.sent)
     return Done(text, entries=report.sent)
 
 
@@ -212,7 +215,7 @@ def _verify(runtime: Runtime, advice: str) -> Done:
     if not (differing := differences(result)):
         return Done(f"{result.totals['matched']} entries agree", entries=entries)
     text = ", ".join(f"{number} {kind}" for kind, number in differing.items())
-    return Done(text, RunbookFinding(f"replica and source differ: {text}", advice), entries)
+    return Done(text, Remark("finding", f"replica and source differ: {text}", advice), entries)
 
 
 def assess(
@@ -222,7 +225,7 @@ def assess(
     entries: int = ENTRIES,
     per_second: float,
     objective_seconds: float,
-) -> RunbookReport:
+) -> Report:
     """The time of each step, of all, and of all for `entries`, against the objective. `per_second` is the rate at which
     a backfill queues keys; if nothing was `applied`, it gives the shortest time of a rebuild.
     """
@@ -237,12 +240,12 @@ def assess(
         advice = (
             "raise replication.backfillItemsPerSecond and run more save drains; `regworkers drill recovery`"
         )
-        findings.append(RunbookFinding(text, advice))
+        findings.append(Remark("finding", text, advice))
     estimate = f"{entries:,} entries take {'' if measured else 'at least '}{extrapolated / 60:.1f} minutes"
     what = "rebuilt and verified" if applied else "counted, nothing changed"
     entries_read = any(each.done.entries is not None for each in timed)
     changes = [each.step.name for each in timed if each.step.changes]
-    return RunbookReport(
+    return runbook_report(
         NAME,
         f"{counted:,} entries {what} in {total:.1f} s; {estimate}"
         if entries_read

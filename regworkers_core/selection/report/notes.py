@@ -12,7 +12,7 @@ from fairdraw.maths.manifest import Manifest
 from fairdraw.terms import signed_at
 from regworkers_core.domain.selection import LEAD_SECONDS, PromiseVerdict
 from regworkers_core.domain.timestamps import seconds
-from regworkers_core.reporting.pages import Remark
+from regworkers_core.operation import Remark
 from regworkers_core.selection.report.inputs import ReportContext
 
 # The value of a commitment to a secret, by the time when it was made.

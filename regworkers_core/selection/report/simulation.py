@@ -13,7 +13,7 @@ from fairdraw.maths.rules import MAX_WEIGHT
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.reporting.pages import Table
+from regworkers_core.operation import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from regworkers_core.analytics.funnel_counting import (
     Stage,
     StagedFiles,
 )
-from regworkers_core.reporting.pages import Remark
+from regworkers_core.operation import Remark
 
 MARKETS = ("berlin", "paris")
 DAY, AS_OF = "2026-01-15", "2026-02-01T00:00:00.000Z"

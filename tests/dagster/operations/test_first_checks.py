@@ -90,7 +90,7 @@ def test_only_what_is_missing_is_launched_and_no_drill_with_it(
         "quarterly_review",
         "weekly_review",
     }
-    assert request.run_config["ops"]["review_quarter"]["config"] == {"drill": False}
+    assert request.run_config["ops"]["do_quarterly_review"]["config"] == {"no_drill": True}
 
 
 def test_the_first_runs_give_each_its_result_and_are_the_last_ones(

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.snapshot import Alert, Severity
-from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.runs import OPERATOR_TAG
 from tests.dagster.support import job, plain, use
@@ -16,7 +14,6 @@ from tests.support.drains import replicate_all
 from tests.support.entries import key, put
 
 ADA = "ada@example.com"
-ALERT = "dead-letters:replication-queue"
 
 
 def launched(name: str, **config: Any) -> tuple[dict[str, Any], str]:
@@ -35,19 +32,13 @@ def launched(name: str, **config: Any) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.slow
-def test_an_entry_is_traced_alerts_are_answered_and_all_of_it_is_in_the_audit_log(
+def test_an_entry_is_traced_and_queued_and_all_of_it_is_in_the_audit_log(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime)
     put(runtime, key("e1"))
     replicate_all(runtime)
     refuse(runtime, "e4")
-    alert = Alert(ALERT, Severity.CRITICAL, "1 dead letter", "runbooks/dead-letters.md")
-    runtime.incidents.open(alert, iso(runtime.clock()), [])
-
-    assert ALERT in launched("acknowledge_alert")[0]["incidents"]
-    assert "is not open" in launched("acknowledge_alert", alert="no:such", apply=True)[1]
-    assert ADA in launched("acknowledge_alert", alert=ALERT, reason="on call", apply=True)[0]["incidents"]
 
     single = launched("review_dead_letters", queue="replication-queue", messages=5)[0]["single_messages"]
     assert "summer:e4" in single and "INVALID_ENTRY" in single
@@ -60,4 +51,4 @@ def test_an_entry_is_traced_alerts_are_answered_and_all_of_it_is_in_the_audit_lo
     assert ADA in log["log"] and "summer:e1" in log["log"]
     actions = runtime.operator_actions.history(limit=100)
     assert {each.who for each in actions} == {ADA}
-    assert {each.what for each in actions} == {"acknowledge_alert", "replicate"}
+    assert {each.what for each in actions} == {"replicate"}

@@ -29,9 +29,9 @@ from regworkers_core.operations.dependency_status import ServiceName, check_serv
 from regworkers_core.operations.erasure.again import pending, replay
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.retention import all_parts, apply_retention
-from regworkers_core.operations.reviews.review import make_review, publish
-from regworkers_core.operations.reviews.sections import ReviewKind
+from regworkers_core.operations.reviews.sections import ReviewKind, publish
 from regworkers_core.operations.table_check import check_tables
+from regworkers_core.operations.upkeep import make_review
 from regworkers_core.replication.moving.cut_over import cut_over
 from regworkers_core.replication.moving.shadow import shadow
 from regworkers_core.runtime import Runtime

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import dagster as dg
 import graphql
 import orjson
 import pytest
@@ -15,7 +14,7 @@ from click.testing import Result
 from dagster_graphql.schema import create_schema
 from typer.testing import CliRunner
 
-from regworkers_core.cli import infrastructure
+from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.infrastructure.discovery.declared import ResourceKind
@@ -24,9 +23,8 @@ from regworkers_core.infrastructure.discovery.workers import JOBS, QUERY, declar
 from regworkers_core.infrastructure.policies.platform import ROLES
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.definitions import defs
-from regworkers_dagster.operations.deployment import find_resources
-from regworkers_dagster.resources import connections
 from tests.dagster.support import use
+from tests.support.faces import Face
 
 pytestmark = pytest.mark.namespace("module")
 
@@ -36,7 +34,7 @@ Terminal = Callable[..., Result]
 @pytest.fixture
 def terminal(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     use(monkeypatch, runtime)
-    return lambda *words: CliRunner().invoke(infrastructure.app, words)
+    return lambda *words: CliRunner().invoke(build("aws"), ("aws", *words))
 
 
 def state_of(*resources: dict[str, Any]) -> bytes:
@@ -49,27 +47,15 @@ def queue(name: str, **values: Any) -> dict[str, Any]:
 
 
 def test_a_provisioned_environment_is_fine_and_one_with_a_change_is_a_finding(
-    runtime: Runtime, terminal: Terminal
+    runtime: Runtime, face: Face
 ) -> None:
-    fine = terminal("find-resources", "--format", "json")
-    assert fine.exit_code == 0
-    document = orjson.loads(fine.stdout_bytes)
-    assert document["differing"] == 0 and not document["empty"]
+    assert face.does("aws find-resources").fine
     group = f"/{runtime.names.prefix}regworkers"
     logs = runtime.aws.client("logs")
     logs.put_retention_policy(logGroupName=group, retentionInDays=1)
-    printed = terminal("find-resources")
-    assert (
-        printed.exit_code == 1 and f"log group {group}: retentionDays: declared 3, found 1" in printed.stdout
-    )
-    with dg.DagsterInstance.ephemeral() as instance:
-        resources = connections()
-        failed = find_resources.execute_in_process(
-            instance=instance, resources=resources, raise_on_error=False
-        )
-        assert not failed.success
-        logs.put_retention_policy(logGroupName=group, retentionInDays=3)
-        assert find_resources.execute_in_process(instance=instance, resources=resources).success
+    found = face.does("aws find-resources")
+    logs.put_retention_policy(logGroupName=group, retentionInDays=3)
+    assert not found.fine and f"log group {group}: retentionDays: declared 3, found 1" in found.text
 
 
 def test_terraforms_state_is_compared_and_undeclared_resources_in_it_are_listed(

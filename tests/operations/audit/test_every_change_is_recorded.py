@@ -28,12 +28,9 @@ READS = {
     "archive fetch",
     "archive status",
     "archive verify",
-    "aws find-resources",
     "aws iam-policy",
     "campaign cache compare",
     "campaign cache show",
-    "certs check",
-    "config show",
     "dependencies",
     "draw check-receipt",
     "draw code-proof",
@@ -48,10 +45,6 @@ READS = {
     "migrate check",
     # It writes its own checkpoints and its report only.
     "migrate shadow",
-    "review monthly",
-    # Its drill is written down by itself.
-    "review quarterly",
-    "review weekly",
     "runbook",
     "service check",
 }
@@ -84,17 +77,13 @@ ONLY_HERE = {
 RECORDERS = {"recorded": 0, "audited": 1, "launched_by_hand": 2, "launchable": 0}
 
 JOBS_THAT_READ = {
-    "check_certificate",
+    "check_archive",
+    "check_selection",
     "doctor",
     "export_draw",
-    "find_resources",
-    "show_config",
     "make_receipt",
-    "monthly_review",
-    "quarterly_review",
     "simulate_draw",
     "verify_entries",
-    "weekly_review",
 }
 JOBS_THAT_SENSORS_START = {name for name, tags in tags_of_jobs().items() if tags[FOR_TAG] == "system"}
 

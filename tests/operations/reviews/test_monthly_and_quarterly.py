@@ -49,13 +49,13 @@ def test_weeks_contain_the_days_that_begin_in_them() -> None:
 
 def test_a_month_without_a_drain_is_no_data_and_no_price() -> None:
     for section in (sizes({}, Settings(), since=SINCE), cost({}, {}, since=SINCE, days_of_period=30)):
-        assert section.lead.startswith("No data since") and not said(section, "finding")
+        assert section.said[0].startswith("No data since") and not said(section, "finding")
 
 
 def test_what_a_million_entries_cost_is_compared_with_the_review_before() -> None:
     section = cost(day(), {}, since=SINCE, days_of_period=30)
-    now = section.numbers["dollarsPerMillionEntries"]
-    assert now and "trend" in section.plots and not said(section, "warning")
+    now = section.document["dollarsPerMillionEntries"]
+    assert now and "trend.png" in section.files and not said(section, "warning")
     earlier = {ago(60)[:10]: now * 5, ago(31)[:10]: now / 2}
     assert has(cost(day(), earlier, since=SINCE, days_of_period=30), "warning", "100 % more")
     assert not said(cost(day(), {ago(31)[:10]: now}, since=SINCE, days_of_period=30), "warning")
@@ -80,14 +80,14 @@ def test_wildcards_and_changes_of_everything_are_findings() -> None:
 
 def test_no_declared_policy_is_a_finding() -> None:
     section = privileges(declared_policies())
-    assert len(section.numbers) == len(declared_policies()) > 20
+    assert len(section.document) == len(declared_policies()) > 20
     assert not [remark for remark in section.remarks if remark.level == "finding"]
 
 
 def test_dependencies_that_could_not_be_checked_are_unknown() -> None:
     section = dependencies(DependencyReport(180, None, None, (), ("outdated: uv got no answer: offline?",)))
-    assert "unknown how many outdated, unknown how many vulnerable" in section.lead
-    assert has(section, "warning", "offline?") and section.numbers["outdated"] is None
+    assert "unknown how many outdated, unknown how many vulnerable" in section.said[0]
+    assert has(section, "warning", "offline?") and section.document["outdated"] is None
 
 
 def test_a_vulnerable_dependency_is_a_finding_and_major_versions_come_first() -> None:
@@ -121,13 +121,13 @@ def drill(**changes: Any) -> DrillResult:
 
 
 def test_a_drill_is_reported_with_its_findings_and_a_missing_one_is_a_warning() -> None:
-    assert recovery(drill()).lead == "Passed." and not recovery(drill()).remarks
+    assert recovery(drill()).said[0] == "Passed." and not recovery(drill()).remarks
     red = recovery(drill(differences={"stale": 2}, samples=("c:e",)))
-    assert red.lead == "Not passed." and has(red, "finding", "2 stale", "c:e")
+    assert red.said[0] == "Not passed." and has(red, "finding", "2 stale", "c:e")
     assert has(recovery(drill(dropped=False)), "finding", "could not be dropped")
     assert has(recovery(drill(refused=1)), "warning", "are invalid")
     assert has(recovery(None), "warning", "regworkers drill recovery")
-    assert "estimate" not in recovery(drill(total=None)).plots
+    assert "estimate.png" not in recovery(drill(total=None)).files
 
 
 def test_a_provider_of_a_newer_major_version_is_a_warning_and_a_silent_registry_is_unknown() -> None:

@@ -13,8 +13,8 @@ from regworkers_core.adapters.mongo.incidents import Mute
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.dependencies import DependencyReport
-from regworkers_core.operations.reviews.review import make_review, publish
-from regworkers_core.operations.reviews.sections import Review, ReviewKind
+from regworkers_core.operations.reviews.sections import Review, ReviewKind, publish
+from regworkers_core.operations.upkeep import make_review
 from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.runtime import Runtime
 from tests.operations.reviews.world import NOW, ago, has, plant
@@ -59,7 +59,7 @@ def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime:
     made = review(runtime, ReviewKind.WEEKLY)
     dead_letters, alerts, objectives, durations, errors, *_ = made.sections
     assert has(dead_letters, "warning", "1 message ") and has(alerts, "finding", "analytics:kafka")
-    assert objectives.numbers["delivery"] == {"budgetLeft": 100.0} and "budgets" in objectives.plots
+    assert objectives.report.document["delivery"] == {"budgetLeft": 100.0} and "budgets" in objectives.plots
     assert has(durations, "warning", "save", "100 %") and has(errors, "warning", "new this week")
     published = publish(runtime, made)
     prefix = f"reviews/weekly/{made.date}/"
@@ -88,10 +88,10 @@ def test_a_monthly_review_reads_retention_and_the_previous_review(runtime: Runti
         sizes, retention, cost, _ = review(runtime, ReviewKind.MONTHLY).sections
     finally:
         list(provision(runtime))
-    assert sizes.tables[0].rows[1][0] == "save"
+    assert sizes.report.tables[0].rows[1][0] == "save"
     assert has(retention, "finding", queue, "4 days", "regworkers provision")
     assert has(retention, "finding", queue + "-dlq", "is missing")
-    assert has(cost, "warning", "(0.01)") and ("review", "2026-01-01", 0.01) in cost.tables[1].rows
+    assert has(cost, "warning", "(0.01)") and ("review", "2026-01-01", 0.01) in cost.report.tables[1].rows
 
 
 @pytest.mark.parametrize("kind", list(ReviewKind))

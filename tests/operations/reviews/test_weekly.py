@@ -6,8 +6,8 @@ from collections import Counter
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.snapshot import IncidentChange, QueueState, Severity, Share
+from regworkers_core.operation import Report
 from regworkers_core.operations.health.objectives import Budget
-from regworkers_core.operations.reviews.sections import ReviewSection
 from regworkers_core.operations.reviews.weekly import (
     alarms,
     alerts,
@@ -25,7 +25,7 @@ SINCE = NOW - 7 * DAY
 DLQ = "replication-queue-dlq"
 
 
-def section_of(*failures: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> ReviewSection:
+def section_of(*failures: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> Report:
     queue = QueueState(DLQ, depth, 0, 0, True, days_kept * DAY)
     return dead_letters([queue], RecordedFailures(failures, cut=False), since=SINCE, now=NOW)
 
@@ -51,9 +51,9 @@ def test_dead_letters_closed_within_the_week_are_counted_by_status() -> None:
         failure(status="dropped", closed_at=ago(2)),
         failure(status="resolved", closed_at=ago(9), last_failed_at=ago(10), first_failed_at=ago(10)),
     )
-    assert section.lead == "1 open; within the week 2 closed (1 dropped, 1 resolved)."
+    assert section.said[0] == "1 open; within the week 2 closed (1 dropped, 1 resolved)."
     assert section.tables[0].rows[0][2:4] == (1, 3)
-    assert "by_day" in section.plots
+    assert "by_day.png" in section.files
 
 
 def test_a_critical_alert_that_is_open_is_a_finding_and_a_warning_one_after_a_day() -> None:
@@ -69,9 +69,9 @@ def test_alerts_closed_within_the_week_have_their_duration_and_channels() -> Non
     closed = incident(open=False, notified={"slack": IncidentChange.RESOLVED})
     older = incident("old:one", open=False, opened_at=ago(30), resolved_at=ago(20))
     section = alerts([closed, older], since=SINCE, now=NOW)
-    assert section.lead.startswith("0 open, 1 opened and 1 closed") and "6.0 hours" in section.lead
+    assert section.said[0].startswith("0 open, 1 opened and 1 closed") and "6.0 hours" in section.said[0]
     ((key, *_, notified),) = section.tables[0].rows
-    assert (key, notified) == ("analytics:kafka", "slack") and "open_hours" in section.plots
+    assert (key, notified) == ("analytics:kafka", "slack") and "open_hours.png" in section.files
 
 
 def test_slower_batches_are_named_with_the_dependency_that_they_wait_for() -> None:
@@ -93,9 +93,13 @@ def test_a_batch_near_its_visibility_timeout_is_a_finding() -> None:
 
 def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> None:
     section = durations({}, {}, Settings(), since=SINCE)
-    assert section.lead == f"No data since {ago(7)}." and has(section, "note", "no drain has been recorded")
-    assert errors(RecordedFailures((), False), {}, {}, Settings(), since=SINCE).lead.startswith(
-        "Nothing became a dead letter"
+    assert section.said[0] == f"No data since {ago(7)}." and has(
+        section, "note", "no drain has been recorded"
+    )
+    assert (
+        errors(RecordedFailures((), False), {}, {}, Settings(), since=SINCE)
+        .said[0]
+        .startswith("Nothing became a dead letter")
     )
 
 
@@ -134,7 +138,7 @@ def test_an_alarm_is_a_finding_if_it_is_critical_and_one_without_data_a_warning_
         section, "warning", "c has had no data for 3.0 days"
     )
     assert not has(section, "warning", "d has") and [row[0] for row in section.tables[0].rows] == [*"abcd"]
-    assert section.lead == "5 alarms: 2 ALARM, 2 INSUFFICIENT_DATA, 1 OK."
+    assert section.said[0] == "5 alarms: 2 ALARM, 2 INSUFFICIENT_DATA, 1 OK."
     assert has(alarms([], now=NOW), "note", "no alarm exists")
 
 
@@ -147,7 +151,7 @@ def test_error_lines_that_are_new_or_many_more_are_warnings_and_known_ones_are_n
         "more than the week before (20)",
         "new this week",
     ]
-    assert section.lead == "106 lines of 3 patterns within the week, 70 the week before."
+    assert section.said[0] == "106 lines of 3 patterns within the week, 70 the week before."
     assert [row[2] for row in section.tables[0].rows] == ["usual", "grown", "new"]
     assert has(logs(before, ErrorLines(Counter({usual: 60}), 90_000)), "note", "of 90,000 lines")
     quiet = logs(ErrorLines(Counter(), 0), ErrorLines(Counter(), 0))
@@ -160,7 +164,7 @@ def test_a_budget_that_is_overdrawn_is_a_finding_and_one_that_is_nearly_used_up_
     none = Budget("correctness", 0.9999, Share(100_000, 15))
     section = objectives([good, little, Budget("draws", 0.95, Share()), none], 30)
     assert has(section, "warning", "delivery", "20.0 %") and has(section, "finding", "correctness", "-50.0 %")
-    assert not has(section, "warning", "freshness") and section.lead.startswith(
+    assert not has(section, "warning", "freshness") and section.said[0].startswith(
         "The least is left of correctness"
     )
     assert section.tables[0].rows[2] == ("draws", "95 %", None, 0, 0, "100.0 %")

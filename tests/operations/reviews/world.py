@@ -11,8 +11,9 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.activity import DrainMinute, DrainWindow
 from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.operation import Report
 from regworkers_core.operations.health.activity import added_up
-from regworkers_core.operations.reviews.sections import ReviewSection
+from regworkers_core.operations.reviews.sections import Section
 from regworkers_core.runtime import Runtime
 
 NOW = time.time()
@@ -104,10 +105,11 @@ def plant(runtime: Runtime) -> None:
     runtime.incidents.open(alert, ago(0.5), ["log"])
 
 
-def said(section: ReviewSection, level: str) -> list[str]:
-    return [text for found, text in section.remarks if found == level]
+def said(section: Report | Section, level: str) -> list[str]:
+    report = section.report if isinstance(section, Section) else section
+    return [each.text for each in report.remarks if each.level == level]
 
 
-def has(section: ReviewSection, level: str, *words: str) -> bool:
+def has(section: Report | Section, level: str, *words: str) -> bool:
     """Whether one remark of the level has all these words."""
     return any(all(word in text for word in words) for text in said(section, level))

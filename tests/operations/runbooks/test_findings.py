@@ -11,8 +11,8 @@ from regworkers_core.adapters.kafka.admin import Cluster, TopicState
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import QueueState, SchedulerState, TickState, UnarchivedEvents, Unread
+from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.certificates import CertificateReport, RenewalState
-from regworkers_core.operations.runbook import RunbookFinding, RunbookReport
 from regworkers_core.operations.runbooks import (
     cost,
     kafka,
@@ -44,7 +44,7 @@ def compared(source: int, replica: int, *, seconds: float = 1.0, **counts: int) 
 
 
 class TestStreamLag:
-    def assessed(self, **changes: Any) -> RunbookReport:
+    def assessed(self, **changes: Any) -> Report:
         values: dict[str, Any] = {
             "unread_seconds": 300.0,
             "shards": ShardCounts(4, 4, 4, 1),
@@ -70,14 +70,14 @@ class TestStreamLag:
     def save(self, **changes: Any) -> dict[str, DrainWindow]:
         return {"save": DrainWindow("save", **{"minutes": 10, "active_runs": 4, **changes})}
 
-    def only(self, report: RunbookReport) -> RunbookFinding:
-        (finding,) = report.findings
+    def only(self, report: Report) -> Remark:
+        (finding,) = report.remarks
         return finding
 
     def test_within_the_objective_nothing_is_wrong(self) -> None:
         report = self.assessed(unread_seconds=5.0)
-        assert report.fine and "5 s old" in report.summary
-        assert self.assessed(unread_seconds=0.0).summary == "every record of the stream is read"
+        assert not report.left and "5 s old" in report.document["summary"]
+        assert self.assessed(unread_seconds=0.0).document["summary"] == "every record of the stream is read"
 
     def test_a_stream_that_no_drain_reads_is_a_finding(self) -> None:
         finding = self.only(self.assessed(drains={}, shards=ShardCounts(4, 4, 0, 0)))
@@ -87,20 +87,20 @@ class TestStreamLag:
         finding = self.only(self.assessed(drains=self.enqueue(calls=Counter(streams=12_000))))
         assert "AWS throttles" in finding.text and "stream.readsPerSecond" in finding.advice
         own_pace = self.assessed(drains=self.enqueue(calls=Counter(streams=9_600)))
-        assert "throttles" not in str(own_pace.findings), "four reads a second are its own pause"
+        assert "throttles" not in str(own_pace.remarks), "four reads a second are its own pause"
 
     def test_throttled_calls_are_named_before_anything_asks_for_more_drains(self) -> None:
         throttled = self.enqueue(calls=Counter(sqs=100), throttles=Counter(sqs=2))
         finding = self.only(self.assessed(drains=throttled))
         assert finding.text == "enqueue: sqs throttled 2 of 100 calls" and "fewer drains" in finding.advice
         a_few = self.enqueue(calls=Counter(sqs=1_000), throttles=Counter(sqs=2))
-        assert "throttled" not in str(self.assessed(drains=a_few).findings)
+        assert "throttled" not in str(self.assessed(drains=a_few).remarks)
 
     def test_a_slow_dependency_is_named(self) -> None:
         slow = self.enqueue(calls=Counter(sqs=10), waited_seconds={"sqs": 20.0})
         finding = self.only(self.assessed(drains=slow))
-        assert finding == RunbookFinding(
-            "enqueue waits for sqs, 2.0 s a call", "regworkers runbook time-outs"
+        assert finding == Remark(
+            "finding", "enqueue waits for sqs, 2.0 s a call", "regworkers runbook time-outs"
         )
 
     def test_large_batches_behind_a_slow_dependency_ask_for_small_ones(self) -> None:
@@ -111,7 +111,9 @@ class TestStreamLag:
 
     def test_shards_without_a_drain_ask_for_another_drain(self) -> None:
         finding = self.only(self.assessed(shards=ShardCounts(4, 4, 1, 1)))
-        assert finding == RunbookFinding("3 of 4 shards are read by no drain", "raise drain.maxEnqueueDrains")
+        assert finding == Remark(
+            "finding", "3 of 4 shards are read by no drain", "raise drain.maxEnqueueDrains"
+        )
 
     def test_threads_that_all_wait_are_the_bottleneck(self) -> None:
         busy = self.enqueue(
@@ -148,11 +150,11 @@ class TestStreamLag:
         report = self.assessed(
             unread_seconds=None, shards=Unread("streams: no answer"), drains=Unread("mongo: unavailable")
         )
-        assert [each.text for each in report.findings][:2] == ["streams: no answer", "mongo: unavailable"]
-        assert report.facts["oldestUnreadSeconds"] is None and not report.fine
+        assert [each.text for each in report.remarks][:2] == ["streams: no answer", "mongo: unavailable"]
+        assert report.values["oldestUnreadSeconds"] is None and report.left
 
     def test_each_bound_is_listed_with_its_limit_and_its_setting(self) -> None:
-        rows = {row["bound"]: row for row in self.assessed().tables["bounds"]}
+        rows = {row["bound"]: row for row in self.assessed().document["tables"]["bounds"]}
         assert rows["enqueue drains"] == {
             "bound": "enqueue drains", "now": 1, "limit": 1, "setting": "drain.maxEnqueueDrains",
         }  # fmt: skip
@@ -178,25 +180,25 @@ class TestCost:
             + 2 * 80 * cost.DYNAMODB_WRITE_UNIT
             + 120 * cost.DRAIN_SECOND
         )
-        assert report.facts["dollarsPerMillionEntries"] == pytest.approx(dollars * 10_000, abs=0.001)
-        assert report.facts["callsPerMillionEntries"] == 74 * 10_000
-        services = {row["service"]: row for row in report.tables["services"]}
+        assert report.values["dollarsPerMillionEntries"] == pytest.approx(dollars * 10_000, abs=0.001)
+        assert report.values["callsPerMillionEntries"] == 74 * 10_000
+        services = {row["service"]: row for row in report.document["tables"]["services"]}
         assert services["sqs"]["callsPerMillion"] == 600_000 and services["mongo"]["dollars"] is None
         assert (
-            cost.PRICES_AS_OF in report.facts["pricesOf"] and cost.PRICES_REGION in report.facts["pricesOf"]
+            cost.PRICES_AS_OF in report.values["pricesOf"] and cost.PRICES_REGION in report.values["pricesOf"]
         )
 
     def test_without_entries_there_is_no_price(self) -> None:
-        assert cost.assess({}, 7).facts["dollarsPerMillionEntries"] is None
-        assert "nothing to bill" in cost.assess({}, 7).summary
+        assert cost.assess({}, 7).values["dollarsPerMillionEntries"] is None
+        assert "nothing to bill" in cost.assess({}, 7).document["summary"]
 
     def test_an_idle_drain_that_runs_for_hours_is_a_finding(self) -> None:
         idle = {"publish": DrainWindow("publish", minutes=600, counts=Counter(received=20))}
-        assert "10.0 hours" in cost.assess(idle, 7).findings[0].text
+        assert "10.0 hours" in cost.assess(idle, 7).remarks[0].text
 
 
 class TestTimeOuts:
-    def assessed(self, latencies: dict[str, time_outs.Latency], **save: Any) -> RunbookReport:
+    def assessed(self, latencies: dict[str, time_outs.Latency], **save: Any) -> Report:
         return time_outs.assess(
             latencies, {"save": DrainWindow("save", **save)} if save else {}, SETTINGS, 30
         )
@@ -207,8 +209,10 @@ class TestTimeOuts:
             calls=Counter(mongo=100, dynamodb=10),
             waited_seconds={"mongo": 12.0, "dynamodb": 1.0},
         )
-        assert report.fine and report.summary.startswith("drains waited most for mongo: 12.0 s")
-        first, second = report.tables["dependencies"]
+        assert not report.left and report.document["summary"].startswith(
+            "drains waited most for mongo: 12.0 s"
+        )
+        first, second = report.document["tables"]["dependencies"]
         assert (first["dependency"], first["meanMs"], first["nowMs"]) == ("mongo", 120.0, 10.0)
         assert (first["limitSeconds"], first["setting"]) == (15.0, "mongo.socketTimeoutSeconds")
         assert second["dependency"] == "dynamodb" and second["nowMs"] is None
@@ -217,31 +221,30 @@ class TestTimeOuts:
         report = self.assessed(
             {"mongo": time_outs.Latency(None, "does not answer"), "redis": time_outs.Latency(0.3)}
         )
-        assert [each.text for each in report.findings] == [
+        assert [each.text for each in report.remarks] == [
             "mongo: does not answer",
             "redis takes 0.3 s now, and redis.timeoutSeconds is 0.5 s",
         ]
 
     def test_a_slow_mean_counts_from_twenty_calls_on_and_without_the_wait_for_messages(self) -> None:
-        assert self.assessed({}, calls=Counter(kafka=19), waited_seconds={"kafka": 38.0}).fine
-        assert not self.assessed({}, calls=Counter(kafka=20), waited_seconds={"kafka": 40.0}).fine
-        assert self.assessed({}, calls=Counter(sqs=100), waited_seconds={"sqs": 300.0}).fine
+        assert not self.assessed({}, calls=Counter(kafka=19), waited_seconds={"kafka": 38.0}).left
+        assert self.assessed({}, calls=Counter(kafka=20), waited_seconds={"kafka": 40.0}).left
+        assert not self.assessed({}, calls=Counter(sqs=100), waited_seconds={"sqs": 300.0}).left
 
     def test_batches_near_their_limit_and_drains_that_gave_up_are_findings(self) -> None:
         report = self.assessed(
             {}, batch_p95s=[55.0], batch_limit_seconds=60.0, ends=Counter(dependency_down=2, idle=1)
         )
         assert (
-            "55.0 s (p95)" in report.findings[0].text
-            and "save.visibilitySeconds" in report.findings[0].advice
+            "55.0 s (p95)" in report.remarks[0].text and "save.visibilitySeconds" in report.remarks[0].advice
         )
-        assert report.findings[1].text == "2 runs of save ended because a dependency was down"
+        assert report.remarks[1].text == "2 runs of save ended because a dependency was down"
 
 
 class TestKafka:
     HEALTHY = Cluster(3, {"t": TopicState(6, 0, 0)})
 
-    def assessed(self, **changes: Any) -> RunbookReport:
+    def assessed(self, **changes: Any) -> Report:
         values: dict[str, Any] = {
             "cluster": self.HEALTHY,
             "certificate": CertificateReport("prod", RenewalState.NONE),
@@ -264,14 +267,14 @@ class TestKafka:
     def test_events_that_kafka_deletes_before_they_are_archived_are_a_finding(
         self, events: UnarchivedEvents, lost_in: str | None
     ) -> None:
-        found = self.assessed(archive=(events,), warn_share=0.5).findings
+        found = self.assessed(archive=(events,), warn_share=0.5).remarks
         assert [each.advice for each in found] == (["regworkers archive run"] if lost_in else [])
         assert lost_in is None or lost_in in found[0].text
 
     def test_a_healthy_kafka_is_fine_and_its_numbers_are_reported(self) -> None:
         report = self.assessed()
-        assert report.fine and report.summary == "3 brokers answer, 5 messages wait"
-        assert (report.facts["secondsToDataLoss"], report.facts["sentLately"]) == (14 * DAY - 60, 9)
+        assert not report.left and report.document["summary"] == "3 brokers answer, 5 messages wait"
+        assert (report.values["secondsToDataLoss"], report.values["sentLately"]) == (14 * DAY - 60, 9)
 
     @pytest.mark.parametrize(
         ("topics", "text"),
@@ -282,7 +285,7 @@ class TestKafka:
         ],
     )
     def test_missing_or_unhealthy_topics_are_findings(self, topics: dict[str, TopicState], text: str) -> None:
-        assert self.assessed(cluster=Cluster(3, topics)).findings[0].text == text
+        assert self.assessed(cluster=Cluster(3, topics)).remarks[0].text == text
 
     def test_an_outage_reports_how_long_until_events_are_lost(self) -> None:
         report = self.assessed(
@@ -290,18 +293,18 @@ class TestKafka:
             queue=analytics_queue(9, 12 * DAY),
             producer=DrainWindow("publish", ends=Counter(dependency_down=3)),
         )
-        assert [each.text for each in report.findings] == [
+        assert [each.text for each in report.remarks] == [
             "Kafka: kafka: _TRANSPORT",
             "3 publish drains ended because Kafka did not accept their events",
             "the oldest event is lost in 2.0 days",
         ]
-        assert "restore Kafka" in report.findings[-1].advice
+        assert "restore Kafka" in report.remarks[-1].advice
 
     def test_what_cannot_be_read_is_a_finding(self) -> None:
         report = self.assessed(
             certificate=Unread("no secret"), queue=Unread("no answer"), producer=Unread("unavailable")
         )
-        assert len(report.findings) == 3
+        assert len(report.remarks) == 3
 
 
 class TestTotalFailure:
@@ -323,13 +326,13 @@ class TestTotalFailure:
         timed = run_steps(steps, lines.append, lambda: now[0])
         report = total_failure.assess(timed, applied=True, per_second=1000, objective_seconds=3600)
         assert [each.seconds for each in timed] == [5, 20, 10]
-        assert (report.facts["seconds"], report.facts["extrapolatedSeconds"]) == (35, 3005)
-        assert report.fine and report.changed == "ran provision and rebuild"
+        assert (report.values["seconds"], report.values["extrapolatedSeconds"]) == (35, 3005)
+        assert not report.left and report.document["changed"] == "ran provision and rebuild"
         assert lines[-1] == "verify: done (10.0 s)"
         slower = total_failure.assess(
             timed, applied=True, entries=2_000_000, per_second=1000, objective_seconds=3600
         )
-        assert "100 minutes, and the objective is 60" in slower.findings[0].text
+        assert "100 minutes, and the objective is 60" in slower.remarks[0].text
 
     @pytest.mark.parametrize("error", [TransientFailure("mongo", "unavailable"), UsageError("no table")])
     def test_a_failed_step_is_the_last_one_and_a_finding(self, error: Exception) -> None:
@@ -340,15 +343,15 @@ class TestTotalFailure:
         timed = run_steps(steps)
         report = total_failure.assess(timed, applied=True, per_second=1000, objective_seconds=3600)
         assert [each.step.name for each in timed] == ["provision"]
-        assert report.findings[0].text == f"provision: {error}"
+        assert report.remarks[0].text == f"provision: {error}"
 
     def test_a_few_entries_are_not_extrapolated_but_the_rate_of_the_backfill_counts(self) -> None:
         timed = run_steps([RebuildStep("rebuild", lambda: Done("3 keys", entries=3), grows=True)])
         report = total_failure.assess(
             timed, applied=True, entries=9_000_000, per_second=1000, objective_seconds=3600
         )
-        assert report.facts["extrapolatedSeconds"] == 9000
-        assert "150 minutes" in report.findings[0].text
+        assert report.values["extrapolatedSeconds"] == 9000
+        assert "150 minutes" in report.remarks[0].text
 
 
 @pytest.mark.parametrize(
@@ -368,26 +371,30 @@ def test_a_recovery_is_over_when_dagster_starts_drains_again(state: SchedulerSta
 def test_differences_left_after_a_repair_are_findings_with_its_advice() -> None:
     before = compared(5, 3, missing=2, orphaned=1)
     report = out_of_sync.assess("summer", before)
-    assert report.next_step == "regworkers runbook out-of-sync --campaign summer --apply"
-    assert report.summary == "2 missing, 1 orphaned" and not report.fine
+    assert report.document["nextStep"] == "regworkers runbook out-of-sync --campaign summer --apply"
+    assert report.document["summary"] == "2 missing, 1 orphaned" and report.left
     left = out_of_sync.assess(
         "summer", before, "queued 2 keys", compared(5, 6, orphaned=1), "1 removals refused"
     )
-    assert [(each.text, each.advice) for each in left.findings] == [
+    assert [(each.text, each.advice) for each in left.remarks] == [
         ("1 entries are orphaned", "1 removals refused")
     ]
-    rows = {row["class"]: row for row in left.tables["differences"]}
+    rows = {row["class"]: row for row in left.document["tables"]["differences"]}
     assert (rows["missing"]["found"], rows["missing"]["left"], rows["missing"]["forExample"]) == (2, 0, "a:1")
     healed = out_of_sync.assess(None, before, "queued", compared(5, 5))
-    assert healed.fine and healed.summary == "5 entries agree after the repair" and healed.changed == "queued"
+    assert (
+        not healed.left
+        and healed.document["summary"] == "5 entries agree after the repair"
+        and healed.document["changed"] == "queued"
+    )
 
 
 def test_differences_that_no_repair_heals_name_another_command() -> None:
     listing = "regworkers reconcile --campaign summer --repair"
-    assert out_of_sync.assess("summer", compared(5, 5, ahead=2)).next_step == listing
+    assert out_of_sync.assess("summer", compared(5, 5, ahead=2)).document["nextStep"] == listing
     both = out_of_sync.assess("summer", compared(5, 5, stale=1, ahead=2))
     repair = "regworkers runbook out-of-sync --campaign summer --apply"
-    assert both.next_step == repair and {each.advice for each in both.findings} == {listing, repair}
+    assert both.document["nextStep"] == repair and {each.advice for each in both.remarks} == {listing, repair}
 
 
 def test_an_explained_market_is_reported_once() -> None:
@@ -396,19 +403,24 @@ def test_an_explained_market_is_reported_once() -> None:
         "retryHelps": False,
     }  # fmt: skip
     hints = [
-        RunbookFinding("summer: phase 1, market berlin needs 3 codes and has 1"),
-        RunbookFinding("summer: it is paused", "resume"),
+        Remark("finding", "summer: phase 1, market berlin needs 3 codes and has 1"),
+        Remark("finding", "summer: it is paused", "resume"),
     ]
     report = selection_failures.assess([{"campaign": "summer"}], [row], hints)
-    assert [each.text for each in report.findings] == [
+    assert [each.text for each in report.remarks] == [
         "summer, phase 1, market berlin: it needs 3 codes and had 1",
         "summer: it is paused",
     ]
-    assert report.findings[0].advice.startswith("regworkers codes import <csv>") and report.next_step == ""
+    assert (
+        report.remarks[0].advice.startswith("regworkers codes import <csv>")
+        and report.document["nextStep"] == ""
+    )
 
 
 def test_a_draw_that_does_not_continue_before_it_has_markets_is_counted() -> None:
-    hints = [RunbookFinding("summer: phase 1 is FROZEN and no run works on it", "regworkers draw run summer")]
+    hints = [
+        Remark("finding", "summer: phase 1 is FROZEN and no run works on it", "regworkers draw run summer")
+    ]
     report = selection_failures.assess([{"campaign": "summer"}], [], hints)
-    assert report.facts["findings"] == len(report.findings) == 1
-    assert report.summary == "draws: 1, markets: 0, findings: 1"
+    assert report.values["findings"] == len(report.remarks) == 1
+    assert report.document["summary"] == "draws: 1, markets: 0, findings: 1"
