@@ -59,7 +59,14 @@ PANELS: dict[str, dict[str, str | Group]] = {
     "Draws": {
         "draw": Group(
             "Run, top up, report, verify and simulate draws.",
-            ("draw:app", "operations.draws", "selection.assign.operations"),
+            (
+                "draw:app",
+                "operations.drawing",
+                "operations.draws",
+                "operations.draw_reports",
+                "selection.public.operations",
+                "selection.assign.operations",
+            ),
         ),
         "witness": "fairdraw.commands:witness",
     },

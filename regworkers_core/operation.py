@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fairdraw.documents import camel
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.selection import StepResult
 from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
@@ -165,6 +166,7 @@ TERMINAL_NAMES = {
     "environments": "env",
     "terraform_file": "terraform",
     "alert": "key",
+    "source": "from",
 }
 
 
@@ -227,6 +229,10 @@ class Report:
     markdown: Callable[[], Mapping[str, str]] = dict
     # What is wrong, or may be.
     remarks: Sequence[Remark] = ()
+    # What a terminal shows in place of the values. It may have fans' data, too.
+    text: str = ""
+    # Steps of a draw that it took: each is recorded on its own asset.
+    steps: Sequence[StepResult] = ()
     # Files to hand out, by name. A path was written already, at the terminal where the person asked for it. They may
     # have fans' data: only who asked gets them.
     files: Mapping[str, Path | bytes] = field(default_factory=dict)
@@ -260,8 +266,18 @@ class Face(Protocol):
     def scheduler(self) -> Callable[[], SchedulerState] | None:
         """How to read the state of Dagster from here; None: over its API."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a person waits for the answer."""
+
     def tell(self, text: str) -> None:
         """Show what the call is doing."""
+
+    def say(self, text: str) -> None:
+        """Say at once what a person must not miss."""
+
+    def ask(self, seen: Report) -> str:
+        """The word that a person types who has seen this report and its question; empty: no person can be asked."""
 
     def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
         """Show how far the call is: `done` of `total` (None: unknown) of what `unit` names."""

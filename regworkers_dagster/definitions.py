@@ -59,7 +59,11 @@ _RECORDED = (
     *selection_specs.STEPS,
 )
 _ASSETS = {spec.key.to_user_string(): spec for spec in _RECORDED}
-OPERATIONS = [job(each, _ASSETS, _STARTED) for each in every_operation() if each.job and not each.check]
+OPERATIONS = [
+    job(each, _ASSETS, _STARTED, selection_assets.event_of)
+    for each in every_operation()
+    if each.job and not each.check
+]
 defs = dg.Definitions(
     assets=[
         assets.DEMAND_TABLE,

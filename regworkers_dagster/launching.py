@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from regworkers_core.acts import operation_of
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.domain.selection import DrawBusy, require_word
+from regworkers_core.domain.selection import DrawBusy, StepResult, require_word
 from regworkers_core.domain.snapshot import SELECTION_JOBS, SchedulerState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
@@ -50,6 +50,7 @@ _FORMS: Mapping[Any, str] = {
     dict[str, str]: "In the form {berlin: Waldbühne}.",
     dict[str, dict[str, int]]: "In the form {berlin: {loyal: 50}}.",
 }
+Event = dg.AssetMaterialization | dg.AssetObservation
 _WORD = "The word that a run without it shows. Empty: show only what would be done."
 
 
@@ -59,9 +60,14 @@ class _Answer(NamedTuple):
     campaign_id: str  # empty: of no campaign, or of several
 
 
-def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec], started: Collection[str] = ()) -> Any:
+def job(
+    operation: Operation[Any],
+    assets: Mapping[str, dg.AssetSpec],
+    started: Collection[str] = (),
+    of_step: Callable[[StepResult, str], Event] | None = None,
+) -> Any:
     """The job that launches the operation and records its result on its asset in `assets`. `started` are the names of
-    jobs that sensors and schedules start.
+    jobs that sensors and schedules start; `of_step` makes the event of a step of a draw, for its campaign.
     """
 
     def body(context: dg.OpExecutionContext, config: Any, runtime: Runtime) -> Iterator[Any]:
@@ -73,6 +79,7 @@ def job(operation: Operation[Any], assets: Mapping[str, dg.AssetSpec], started: 
             asset=assets.get(operation.asset),
             changed=found.report.changed,
             left=found.report.left,
+            events=[of_step(each, found.campaign_id) for each in found.report.steps] if of_step else (),
         )
 
     body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
@@ -256,6 +263,7 @@ class _Run:
     around: ExitStack
     # The campaign that the call is about, once that is known.
     campaign_id: str = ""
+    waits: bool = False
     # Logs progress at times; made at its first use.
     _show: Callable[..., None] | None = None
 
@@ -265,6 +273,12 @@ class _Run:
 
     def tell(self, text: str) -> None:
         self.context.log.info(text)
+
+    def say(self, text: str) -> None:
+        self.context.log.warning(text)
+
+    def ask(self, seen: Report) -> str:
+        return ""
 
     def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
         self._show = self._show or throttled(self.tell)
@@ -369,7 +383,7 @@ def recorded(
     asset: dg.AssetSpec | None,
     changed: bool,
     left: str,
-    events: Iterable[dg.AssetMaterialization | dg.AssetObservation] = (),
+    events: Iterable[Event] = (),
 ) -> Iterator[Any]:
     """Events to yield: what an op only logs is lost when it fails. `left` fails the run after they are recorded."""
     if is_selection_id(campaign_id):

@@ -59,17 +59,7 @@ LARGE = PodSize("2", "2Gi", "3Gi", "20Gi")
 _SIZE_OF: dict[Size, PodSize] = {"small": SMALL, "drain": DRAIN, "report": REPORT, "large": LARGE}
 
 # Jobs of managers that become operations.
-JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {
-    "selection": {
-        REPORT: ("make_receipt",),
-        LARGE: (
-            "export_draw",
-            "publish_draw_page",
-            "simulate_draw",
-            "top_up",
-        ),
-    },
-}
+JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {}
 
 
 def of_table(name: str) -> Declared:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from inspect import Parameter, Signature, signature
@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from regworkers_core.acts import module_of
@@ -23,7 +23,7 @@ from regworkers_core.adapters.files import write_private
 from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import Change, Deletion, ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.options import flatten_options, numbers, pairs, quick_runtime, seats_of_segments
-from regworkers_core.cli.output import TROUBLE, Format, FormatOption, answer, facts, progress, rows
+from regworkers_core.cli.output import TROUBLE, Bar, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import DrawBusy, require_word
 from regworkers_core.domain.snapshot import SchedulerState
@@ -152,12 +152,24 @@ class _Terminal:
     operation: Operation[Any]
     # What ends with the call.
     around: ExitStack
-    # Changes the progress bar.
-    show: Callable[..., None] = lambda **_: None
+    # Shows how far the call is.
+    show: Bar = field(default_factory=Bar)
     scheduler: Callable[[], SchedulerState] | None = None
+    # A person sits before it.
+    waits: bool = True
 
     def tell(self, text: str) -> None:
         self.show(description=text)
+
+    def say(self, text: str) -> None:
+        Console(stderr=True, soft_wrap=True).print(Text(text))
+
+    def ask(self, seen: Report) -> str:
+        if not at_terminal():
+            return ""
+        with self.show.hidden():
+            Console(stderr=True, soft_wrap=True).print(_shown_report(seen, seen.said))
+            return ask(f"type {seen.word} to {seen.question}")
 
     def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
         self.show(completed=done, total=total, unit=unit)
@@ -226,12 +238,17 @@ def _answer(
         said.append(f"add --save FOLDER for {operation.files}")
     if report.left:
         said.append(report.left)
-    text: list[RenderableType] = [facts(report.values)] if report.values else []
-    text += [rows(each.columns, each.rows, title=each.title or None) for each in report.tables if each.rows]
     finding = report.pending or (report.left and not report.unread)
-    answer(report.document, form, Group(*text, *map(Text, said)), finding=finding)
+    answer(report.document, form, _shown_report(report, said), finding=finding)
     if report.unread:
         raise typer.Exit(TROUBLE)
+
+
+def _shown_report(report: Report, said: Iterable[str]) -> Group:
+    parts: list[RenderableType] = [Text(report.text)] if report.text else []
+    parts += [facts(report.values)] if report.values and not report.text else []
+    parts += [rows(each.columns, each.rows, title=each.title or None) for each in report.tables if each.rows]
+    return Group(*parts, *map(Text, said))
 
 
 def _written(path: Path, content: Path | bytes) -> Path:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -150,14 +148,28 @@ def _flat(prefix: str, document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
-@dataclass(frozen=True, slots=True)
 class Bar:
-    """A progress bar. Called, it shows `completed`, `total`, `description`, `unit` or an `advance`."""
+    """Shows `completed`, `total`, `description`, `unit` or an `advance` on a progress bar; without one, nothing."""
 
-    update: Callable[..., None]
+    def __init__(self, bar: Progress | None = None, **task: Any) -> None:
+        self._bar = bar
+        self._task = bar.add_task(**task) if bar else None
 
     def __call__(self, **shown: Any) -> None:
-        self.update(**shown)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, **shown)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Hide the bar, for a prompt."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
 
     def tell(self, text: str) -> None:
         """What the command is doing."""
@@ -183,4 +195,4 @@ def progress(unit: str, task: str, total: float | None = None) -> Iterator[Bar]:
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        yield Bar(partial(bar.update, bar.add_task(task, total=total, unit=unit)))
+        yield Bar(bar, description=task, total=total, unit=unit)

@@ -210,6 +210,37 @@ class Notice:
         )
 
 
+class StepState(StrEnum):
+    """How a step of a draw ended."""
+
+    DONE = "done"
+    # An earlier run decided it.
+    UNCHANGED = "unchanged"
+    # It awaits a confirmation, or what stopped the run.
+    AWAITING = "awaiting"
+    # It waits for a known time (`dueAt`).
+    WAITING = "waiting"
+    # It decided nothing.
+    PREVIEW = "preview"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next step can begin."""
+        return self not in (StepState.AWAITING, StepState.WAITING)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The result of a step of a draw."""
+
+    name: str
+    state: StepState
+    # Numbers and hashes, never a fan's data.
+    facts: Mapping[str, Any]
+    # Tables and plots by name, as Markdown.
+    markdown: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class PromiseVerdict:
     """`numbers` are flat, by name; `description` is one sentence. Neither holds a fan's data."""

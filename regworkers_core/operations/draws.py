@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import ACCEPTABLE, DrawBusy
+from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operation import (
     CHANGES_CAMPAIGNS,
     Call,
@@ -20,7 +21,9 @@ from regworkers_core.operation import (
     Report,
     operation,
 )
-from regworkers_core.selection.draw.terms import parse_strikes
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.assign.markets import blocked_lines
+from regworkers_core.selection.draw.terms import Strikes, parse_strikes
 
 if TYPE_CHECKING:
     from regworkers_core.selection.draw_run import DrawRun
@@ -29,10 +32,16 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 60.0
 
 
+STRIKES = "a line `ref|REASON` for each entry, REASON of A-Z and _: `r-7f3c|BOT`."
+WORD = "`<campaignId>:<phase>`, for example spring-tour:1, typed by the person who read the report."
+ACCEPT = f"Findings of the gate to accept: {', '.join(ACCEPTABLE)}."
+ACCEPT_REASON = "Why they are accepted, in words: no fan's data. Published with them."
+
+
 class StrikeEntries(OfCampaign):
     upload: GivenFile = Field(
-        description="A line `ref|REASON` for each entry, REASON of A-Z and _: `r-7f3c|BOT`. It replaces the list "
-        "before it: an entry that is not in it takes part."
+        description=f"Entries to strike, {STRIKES} It replaces the list before it: an entry that is not in it takes "
+        "part."
     )
 
 
@@ -45,13 +54,9 @@ class EnterSignature(OfCampaign):
 
 class ConfirmDraw(Input):
     words: ClassVar = ("confirm",)
-    confirm: str = Field(
-        description="`<campaignId>:<phase>`, for example spring-tour:1, typed by the person who read the report."
-    )
-    accept: list[str] = Field([], description=f"Findings of the gate to accept: {', '.join(ACCEPTABLE)}.")
-    reason: str = Field(
-        "", description="Why they are accepted, in words: no fan's data. Published with them."
-    )
+    confirm: str = Field(description=WORD)
+    accept: list[str] = Field([], description=ACCEPT)
+    reason: str = Field("", description=ACCEPT_REASON)
 
 
 class RetryMarket(Input):
@@ -88,12 +93,7 @@ def strike(call: Call, given: StrikeEntries) -> Report:
     from regworkers_core.selection.draw.top_up import Striking
 
     campaign_id = call.campaign(given.campaign_id).campaign_id
-    try:
-        strikes = parse_strikes(call.face.open(given.upload).read_text("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise RequestError("the file of strikes is not UTF-8 text") from None
-    except OSError as error:
-        raise RequestError(f"the file of strikes cannot be read: {error.strerror}") from None
+    strikes = read_strikes(call, given.upload)
     done = Striking(call.runtime, campaign_id, run_id=call.run_id).strike(strikes, dry_run=not call.apply)
     return Report(
         document={"campaignId": campaign_id, **done, "dryRun": not call.apply},
@@ -120,7 +120,7 @@ def seed(call: Call, given: EnterSignature) -> Report:
     """
     campaign_id = call.campaign_id(given.campaign_id)
     # Report at once what is still missing.
-    run = draw_run(call, campaign_id, patience_seconds=0.0)
+    run = run_of(call, campaign_id, patience_seconds=0.0)
     run.take_signature(given.signature)
     step = run.seed()
     said = f"seed {step.facts.get('seed')}: the draw of {campaign_id} goes on when it is run"
@@ -151,14 +151,13 @@ def confirm(call: Call, given: ConfirmDraw) -> Report:
 
     A repeat resumes where the run before it stopped; no code is assigned and no fan is notified twice.
     """
-    from regworkers_core.selection.assign.markets import blocked_lines
     from regworkers_core.selection.draw.gate import AcceptedFindings
 
     campaign, colon, phase = given.confirm.rpartition(":")
     if not colon or not phase.isdecimal():
         raise RequestError(f"{call.face.field('confirm')} should be <campaignId>:<phase>, as spring-tour:1")
     campaign_id = call.campaign(campaign).campaign_id
-    run = draw_run(
+    run = run_of(
         call,
         campaign_id,
         phase=int(phase),
@@ -187,7 +186,6 @@ def retry(call: Call, given: RetryMarket) -> Report:
 
     No code is assigned and no fan is notified twice. Fails while codes are missing.
     """
-    from regworkers_core.selection.assign.markets import blocked_lines
     from regworkers_core.selection.assign.release import retry_market
 
     call.face.found(given.campaign_id)
@@ -237,7 +235,13 @@ def annul(call: Call, given: AnnulDraw) -> Report:
                 " of the job `draw`), then repeat this"
             ) from None
     said = ["nothing was annulled"]
-    if done.annulled:
+    if done.is_begun:
+        again = call.face.name_of("draw annul", f"{campaign_id} --apply")
+        said = [
+            f"an annulment was begun at {done.annulled['annulledAt']} and did not end: {again} with the word "
+            f"{done.word} continues it"
+        ]
+    elif done.annulled:
         said = [f"annulled at {done.annulled['annulledAt']}: {done.annulled['reason']}"]
         said += [f"{done.stopped:,} messages withdrawn, {done.sent:,} were sent before"]
     left = f"fans hold {done.codes:,} codes" if done.annulled and done.codes else ""
@@ -249,7 +253,7 @@ def annul(call: Call, given: AnnulDraw) -> Report:
         document={**done.as_dict(), "said": [*said, left] if left else said},
         said=said,
         left=left,
-        pending=not done.annulled,
+        pending=not done.annulled or done.is_begun,
         counts={"stopped": done.stopped, "sent": done.sent, "codes": done.codes} if call.apply else {},
         word=done.word,
         question=f"{done.waiting:,} messages will never be sent, {done.sent:,} were sent, fans hold {done.codes:,}"
@@ -258,19 +262,44 @@ def annul(call: Call, given: AnnulDraw) -> Report:
     )
 
 
-def draw_run(call: Call, campaign_id: str, **more: Any) -> DrawRun:
-    """A phase of a campaign's draw, by default the latest one, for this call to work on; `more` as DrawRun takes it."""
+def read_strikes(call: Call, file: str) -> Strikes:
+    """The strikes of a file that was handed in. Raises RequestError."""
+    try:
+        return parse_strikes(call.face.open(file).read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise RequestError("the file of strikes is not UTF-8 text") from None
+    except OSError as error:
+        raise RequestError(f"the file of strikes cannot be read: {error.strerror}") from None
+
+
+def run_of(call: Call, campaign_id: str, **more: Any) -> DrawRun:
+    """A phase of a draw, for this call to work on; `more` as DrawRun takes it."""
+    return draw_run(
+        call.runtime, campaign_id, run_id=call.run_id, tell=call.face.tell, stop=call.stop, **more
+    )
+
+
+def draw_run(
+    runtime: Runtime,
+    campaign_id: str,
+    *,
+    run_id: str,
+    tell: Callable[[str], None],
+    stop: StopSignal,
+    **more: Any,
+) -> DrawRun:
+    """A phase of a campaign's draw, by default the latest one, for a run to work on; `more` as DrawRun takes it."""
     from regworkers_core.eligibility.judging import judge_campaign
     from regworkers_core.replication.settled import settled
     from regworkers_core.selection.draw_run import DrawRun
 
     return DrawRun(
-        call.runtime,
+        runtime,
         campaign_id,
-        run_id=call.run_id,
-        settled=partial(settled, call.runtime, on_phase=call.face.tell),
-        judge=partial(judge_campaign, call.runtime),
-        stop=call.stop,
-        on_progress=call.face.tell,
+        run_id=run_id,
+        settled=partial(settled, runtime, on_phase=tell),
+        judge=partial(judge_campaign, runtime),
+        stop=stop,
+        on_progress=tell,
         **{"patience_seconds": _PATIENCE_SECONDS, **more},
     )

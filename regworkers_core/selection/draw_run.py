@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from fairdraw.log.leaves import Kind
@@ -21,7 +19,7 @@ from regworkers_core.adapters.judged_entries import Judge, ReplicationProgress, 
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import public_key
+from regworkers_core.domain.selection import StepResult, StepState, public_key
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.tracing import span
@@ -39,37 +37,6 @@ from regworkers_core.selection.notify.outbox import settle
 from regworkers_core.selection.public.public_log import log_leaves
 
 Settled = Callable[[str], ReplicationProgress]
-
-
-class StepState(StrEnum):
-    """How a step ended."""
-
-    DONE = "done"
-    # An earlier run decided it.
-    UNCHANGED = "unchanged"
-    # It awaits a confirmation, or what stopped the run.
-    AWAITING = "awaiting"
-    # It waits for a known time (`dueAt`).
-    WAITING = "waiting"
-    # It decided nothing.
-    PREVIEW = "preview"
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the next step can begin."""
-        return self not in (StepState.AWAITING, StepState.WAITING)
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """The result of a step."""
-
-    name: str
-    state: StepState
-    # Numbers and hashes, never a fan's data.
-    facts: Mapping[str, Any]
-    # Tables and plots by name, as Markdown.
-    markdown: Mapping[str, str] = field(default_factory=dict)
 
 
 class DrawRun(Confirming):

@@ -1,7 +1,6 @@
 """The steps of a campaign's draw and the two drains after it: one call into the core each, its result as events."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -10,9 +9,10 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import DrawBusy, confirmation_word
+from regworkers_core.domain.selection import DrawBusy, StepResult, StepState, confirmation_word
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operations.draws import draw_run
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
@@ -22,13 +22,10 @@ from regworkers_dagster.runs import PARTITION_RANGE_TAG, PARTITION_TAG, is_by_ha
 from regworkers_dagster.selection import specs
 
 if TYPE_CHECKING:
-    from regworkers_core.selection.draw.gate import AcceptedFindings
-    from regworkers_core.selection.draw_run import DrawRun, StepResult
+    from regworkers_core.selection.draw_run import DrawRun
 
 Context = dg.AssetExecutionContext
 Taken = Iterator[dg.MaterializeResult[None]]
-# How long to wait for a beacon whose round is due; a later round is left to another run.
-_PATIENCE_SECONDS = 60.0
 _MISSING = (
     "the partition is missing, which names the campaign of this run: choose it in the launchpad, or `dagster"
     f' job execute ... --tags \'{{"{PARTITION_TAG}": "<campaignId>"}}\'`'
@@ -70,6 +67,9 @@ def take(
     step waits for a person or the beacon: the steps after it are then skipped, the run succeeds, and the log says why.
     A step that decides nothing is not recorded in the audit log.
     """
+    # Late, for it brings DuckDB and pyarrow.
+    from regworkers_core.selection.assign.markets import blocked_lines
+
     with plain_failures(context):
         run, runtime, name = context.run, runtime_of(context), spec.key.path[-1]
         campaign_id = campaign_of(context, runtime).campaign_id
@@ -81,74 +81,35 @@ def take(
                 ) as result,
                 StopSignal().on_signals() as stop,
             ):
-                made = draw_run(runtime, campaign_id, run.run_id, context.log.info, stop)
+                made = draw_run(runtime, campaign_id, run_id=run.run_id, tell=context.log.info, stop=stop)
                 step = call(made)
                 result["state"] = step.state.value
         except DrawBusy as busy:
             context.log.info(str(busy))
             return
-    if record_awaited(context, spec, campaign_id, step):
+    if not step.state.is_over:
+        (context.log.info if step.state is StepState.WAITING else context.log.warning)(
+            awaited(campaign_id, step)
+        )
+        context.log_event(event_of(step, campaign_id))
         return
     context.log.info(f"{step.name} of {campaign_id}: {step.state}")
-    warn_of_blocked(context, campaign_id, step)
+    for line in blocked_lines(campaign_id, step.facts.get("markets", {})):
+        context.log.warning(line)
     yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata_of(step))
 
 
-def warn_of_blocked(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, campaign_id: str, step: "StepResult"
-) -> None:
-    """Log the markets that wait for codes after a publication, and what to do."""
-    from regworkers_core.selection.assign.markets import blocked_lines
-
-    for line in blocked_lines(campaign_id, step.facts.get("markets", {})):
-        context.log.warning(line)
-
-
-def draw_run(
-    runtime: Runtime,
-    campaign_id: str,
-    run_id: str,
-    report: Callable[[str], None],
-    stop: StopSignal,
-    phase: int | None = None,
-    accept: "AcceptedFindings | None" = None,
-) -> "DrawRun":
-    """A phase of a campaign's draw, by default the latest one, for this run to work on."""
-    from regworkers_core.eligibility.judging import judge_campaign
-    from regworkers_core.replication.settled import settled
-    from regworkers_core.selection.draw_run import DrawRun
-
-    return DrawRun(
-        runtime,
-        campaign_id,
-        run_id=run_id,
-        settled=partial(settled, runtime, on_phase=report),
-        judge=partial(judge_campaign, runtime),
-        phase=phase,
-        stop=stop,
-        on_progress=report,
-        patience_seconds=_PATIENCE_SECONDS,
-        accept=accept,
-    )
-
-
-def record_awaited(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext,
-    spec: dg.AssetSpec,
-    campaign_id: str,
-    step: "StepResult",
-) -> bool:
-    """Record what a step waits for; False for one with a result."""
+def event_of(step: StepResult, campaign_id: str) -> dg.AssetMaterialization | dg.AssetObservation:
+    """What a step made, or what it waits for."""
+    key = specs.ASSET_OF[step.name].key
     if step.state.is_over:
-        return False
-    what = awaited(campaign_id, step)
-    (context.log.info if step.state == "waiting" else context.log.warning)(what)
-    metadata = {**facts_as_metadata(step.facts), step.state.value: dg.MetadataValue.text(what)}
-    context.log_event(dg.AssetObservation(spec.key, partition=campaign_id, metadata=metadata))
-    return True
+        return dg.AssetMaterialization(key, partition=campaign_id, metadata=metadata_of(step))
+    what = dg.MetadataValue.text(awaited(campaign_id, step))
+    metadata = {**facts_as_metadata(step.facts), step.state.value: what}
+    return dg.AssetObservation(key, partition=campaign_id, metadata=metadata)
 
 
-def awaited(campaign_id: str, step: "StepResult") -> str:
+def awaited(campaign_id: str, step: StepResult) -> str:
     """What a step waits for, and what makes it continue."""
     if step.name == "publish":
         return to_confirm(str(step.facts["confirm"]))
@@ -178,7 +139,7 @@ def to_confirm(word: str) -> str:
     )
 
 
-def metadata_of(step: "StepResult") -> Metadata:
+def metadata_of(step: StepResult) -> Metadata:
     """The state, tables, plots and facts of a step."""
     shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
     state = dg.MetadataValue.text(step.state.value)
@@ -214,7 +175,7 @@ def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
     run = context.run
     decides = run.job_name == specs.DRAW_JOB or specs.FROZEN_POOL.key in (run.asset_selection or ())
 
-    def judge(draw: "DrawRun") -> "StepResult":
+    def judge(draw: "DrawRun") -> StepResult:
         if not decides:
             return draw.preview()
         close_if_due(runtime_of(context), draw.campaign_id, run_id=run.run_id)

@@ -19,7 +19,6 @@ from regworkers_dagster.selection import (
     assets,
     campaigns,
     checks,
-    draw_jobs,
     recording,
     specs,
 )
@@ -46,11 +45,7 @@ CHECK_SELECTION = asset_job(
     'Config: {"campaign_id": "..."}; none: every published campaign.',
 )
 
-JOBS = (
-    DRAW,
-    CHECK_SELECTION,
-    *draw_jobs.JOBS,
-)
+JOBS = (DRAW, CHECK_SELECTION)
 
 
 _CAMPAIGNS_INTERVAL_SECONDS = 10

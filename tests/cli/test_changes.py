@@ -21,7 +21,6 @@ from tests.support.typing_in import at_a_terminal
 CHANGES: dict[str, tuple[str, ...]] = {
     "campaign cache take-over": (),
     "draw log-key": ("--change",),
-    "draw publish-page": ("summer",),
     "migrate cut-over": (),
     "producer-key": ("analytics", "--change"),
     "provision": (),

@@ -120,7 +120,6 @@ def test_every_key_of_a_run_config_is_in_snake_case() -> None:
 # The step of each job that changes what exists; None for a config without `ops:`.
 APPLIES = {
     "prune_runs": "prune",
-    "publish_draw_page": None,
 }
 
 

@@ -33,7 +33,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from benchmarks.readme import say
-from regworkers_core.selection.draw_run import StepState
+from regworkers_core.domain.selection import StepState
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.faults import aftermath

@@ -16,11 +16,12 @@ from fairdraw.maths.plain import Drawn
 from regworkers_core.domain import timestamps
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.selection import StepState
 from regworkers_core.eligibility.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.selection.campaigns import lifecycle, registry
-from regworkers_core.selection.draw_run import DrawRun, StepState
+from regworkers_core.selection.draw_run import DrawRun
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
 from tests.simulation.platform import attributes, stamp

@@ -48,6 +48,8 @@ class Annulment:
     codes: int
     # Messages that this run superseded.
     stopped: int = 0
+    # It is decided, and what follows from it is not done yet.
+    is_begun: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -68,14 +70,25 @@ def preview(runtime: Runtime, campaign_id: str) -> Annulment:
     counts = [runtime.outbox.count_by(market, "status") for market in record.market_phases()]
     sent = sum(each[RowStatus.SENT.value] for each in counts)
     over = sum(each[RowStatus.SUPERSEDED.value] for each in counts)
+    waiting = sum(each.total() for each in counts) - sent - over
     return Annulment(
         campaign_id,
         confirmation_word(campaign_id, phase),
         record.annulled or {},
-        sum(each.total() for each in counts) - sent - over,
+        waiting,
         sent,
         runtime.codes.count_held(campaign_id),
+        is_begun=bool(record.annulled) and (waiting > 0 or not _is_done(runtime, record)),
     )
+
+
+def _is_done(runtime: Runtime, record: DrawRecord) -> bool:
+    """Whether a decided annulment is public and its campaign complete."""
+    log = PublicLog.of(runtime).read()
+    leaves = log.of_campaign(record.campaign_id) if log else ()
+    logged = any(leaf.kind is Kind.ANNULLED for _, leaf in leaves)
+    campaign = runtime.campaigns.get(record.campaign_id)
+    return logged and (campaign is None or campaign.status is not CampaignStatus.PROCESSING)
 
 
 def annul(

@@ -34,11 +34,7 @@ READS = {
     "dependencies",
     "draw check-receipt",
     "draw code-proof",
-    "draw export",
     "draw log",
-    "draw receipt",
-    "draw report",
-    "draw simulate",
     "doctor",
     "draw verify",
     "draw verify-page",
@@ -80,9 +76,6 @@ JOBS_THAT_READ = {
     "check_archive",
     "check_selection",
     "doctor",
-    "export_draw",
-    "make_receipt",
-    "simulate_draw",
     "verify_entries",
 }
 JOBS_THAT_SENSORS_START = {name for name, tags in tags_of_jobs().items() if tags[FOR_TAG] == "system"}
@@ -146,6 +139,6 @@ def test_every_job_reads_is_started_by_sensors_or_is_recorded() -> None:
     assert names >= JOBS_THAT_READ
 
 
-@pytest.mark.parametrize("name", ["draw top-up", "provision"])
+@pytest.mark.parametrize("name", ["provision"])
 def test_what_changes_most_is_among_the_recorded(name: str) -> None:
     assert name in RECORDED

@@ -10,7 +10,7 @@ import pytest
 from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.maths.manifest import derive_seed
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.selection import MarketPhase, pipeline_key, public_key
+from regworkers_core.domain.selection import MarketPhase, StepResult, pipeline_key, public_key
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
@@ -19,7 +19,7 @@ from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw.top_up import open_phase
-from regworkers_core.selection.draw_run import DrawRun, StepResult
+from regworkers_core.selection.draw_run import DrawRun
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run
 from tests.support.draws import record_of

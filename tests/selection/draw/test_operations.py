@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.lifecycle import draw_lease
 from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.draw.annul import annul
 from tests.selection.draw import world
 from tests.selection.draw.world import artefact, close_campaign, draw, drawn, ref_of
 from tests.support.drains import run
@@ -82,6 +87,64 @@ def test_a_market_that_waited_for_codes_goes_on_when_it_is_retried(runtime: Runt
     assert face.does("draw retry", **market).fine
     assert run(runtime, SELECTIONS).counts["written"] == 4
     assert market_status(runtime)["berlin"] == "COMPLETED"
+
+
+def test_a_top_up_is_drawn_and_reported_and_only_the_word_of_its_phase_publishes_it(
+    runtime: Runtime, face: Face, tmp_path: Path
+) -> None:
+    close_campaign(runtime)
+    list(draw(runtime).steps(f"{world.CAMPAIGN}:1"))
+    run(runtime, SELECTIONS)
+    file = tmp_path / "bots.txt"
+    file.write_text(f"{ref_of(1)}|BOT\n")
+    terms: dict[str, Any] = {
+        "campaign_id": world.CAMPAIGN,
+        "capacities": {"paris": 5},
+        "waitlist_size": 1,
+        "strikes": file,
+    }
+    silent = face.does("draw top-up", **terms)
+    assert not silent.fine and "reason" in silent.text
+    terms["reason"] = "a larger hall"
+    wrong = face.does("draw top-up", **terms, confirm=f"{world.CAMPAIGN}:1")
+    assert not wrong.fine and f"should be {world.CAMPAIGN}:2" in wrong.text
+    assert list(record_of(runtime).phases) == [1], "nothing was done"
+    seen = face.does("draw top-up", **terms)
+    assert seen.fine is (face.name == "launchpad") and "nothing is published yet" in seen.text
+    assert f"{world.CAMPAIGN}:2" in seen.text
+    drawn_on = record_of(runtime).latest
+    assert drawn_on.phase == 2 and not drawn_on.confirmed and drawn_on.strikes == ((ref_of(1), "BOT"),)
+    assert orjson.loads(drawn_on.manifest)["waitlistSize"] == 1
+    assert face.does("draw top-up", **terms, confirm=f"{world.CAMPAIGN}:2").fine
+    # A terminal waits for the codes.
+    assert record_of(runtime).latest.status == ("PUBLISHED" if face.name == "launchpad" else "COMPLETED")
+    action = runtime.operator_actions.history()[0]
+    assert (action.what, action.target, action.result["phase"]) == ("draw top-up", world.CAMPAIGN, 2)
+
+
+def test_the_preview_of_an_annulment_that_was_killed_says_that_it_was_begun_and_what_continues_it(
+    runtime: Runtime, face: Face
+) -> None:
+    confirmed(runtime, result({"berlin": 3}), ["berlin"])
+
+    def dies(name: str) -> None:
+        raise KeyboardInterrupt(name)
+
+    given: dict[str, Any] = {
+        "reason": REASON,
+        "confirm": f"{CAMPAIGN}:1",
+        "run_id": "victim",
+        "on_step": dies,
+    }
+    with pytest.raises(KeyboardInterrupt):
+        annul(runtime, CAMPAIGN, **given)
+    seen = face.does("draw annul", campaign_id=CAMPAIGN)
+    assert "an annulment was begun at" in seen.text and "did not end" in seen.text
+    assert ("`annul_draw`" if face.name == "launchpad" else "--apply`") in seen.text
+    assert f"{CAMPAIGN}:1" in seen.text and seen.fine is (face.name == "launchpad")
+    assert face.does("draw annul", campaign_id=CAMPAIGN, reason="another", apply=True).fine
+    over = face.does("draw annul", campaign_id=CAMPAIGN)
+    assert over.fine and "annulled at" in over.text and REASON in over.text
 
 
 def test_an_annulment_shows_what_it_stops_and_says_who_blocks_the_codes(runtime: Runtime, face: Face) -> None:

@@ -16,9 +16,10 @@ from regworkers_core.adapters.judged_entries import (
     Tell,
 )
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.selection import StepResult
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw_run import DrawRun, StepResult
+from regworkers_core.selection.draw_run import DrawRun
 
 CAMPAIGN = "summer"
 STEPS = ("judge", "freeze", "commit", "seed", "rank", "allocate", "report")

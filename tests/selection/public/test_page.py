@@ -5,20 +5,20 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from fairdraw.large.tiles import DRAW, Proofs
 from fairdraw.maths.beside import ANNULLED, Annulled
 from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
 from fairdraw.proof.inputs import read_inputs
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
-from regworkers_core.cli import draw_proof
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import public_key, report_key
 from regworkers_core.runtime import Runtime
@@ -26,6 +26,9 @@ from regworkers_core.selection.public.page import LEAST_GROUP, Naming, draw_page
 from regworkers_core.selection.public.publish import measured_files, page_from_folder, publish_page
 from regworkers_core.selection.report.inputs import NUMBERS
 from tests.fairdraw.proof.draws import BEACON, CAMPAIGN, publish_beside, two_phases
+from tests.support.campaigns import create
+from tests.support.faces import Face
+from tests.support.terminal import Answer, regworkers
 
 
 @pytest.fixture(scope="module")
@@ -225,29 +228,54 @@ def test_two_runs_at_once_do_not_mix_their_pages(drawn: Runtime, monkeypatch: py
         publish_page(drawn, CAMPAIGN, apply=True)
 
 
-def test_the_command_writes_a_folder_offline_and_shows_what_it_would_put(
-    drawn: Runtime, revealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_page_is_built_first_and_put_when_it_is_applied(drawn: Runtime, face: Face) -> None:
+    dry = face.does("draw publish-page", campaign_id=CAMPAIGN)
+    assert dry.fine and "nothing was put: add" in dry.text and _stored(drawn) == {}
+    done = face.does("draw publish-page", campaign_id=CAMPAIGN, apply=True)
+    assert done.fine and "s3://" in done.text and "index.html" in _stored(drawn)
+    assert (
+        "nothing to put: the page is as published"
+        in face.does("draw publish-page", campaign_id=CAMPAIGN).text
+    )
+    for given, said in (
+        ({}, "give either a campaign or"),
+        ({"campaign_id": "nosuch"}, "no campaign 'nosuch'"),
+    ):
+        refused = face.does("draw publish-page", **given)
+        assert not refused.fine and said in refused.text
+    (action,) = drawn.operator_actions.history()
+    assert (action.what, action.target, action.result["put"]) == ("draw publish-page", CAMPAIGN, 4)
+
+
+def test_all_phases_are_exported_and_those_not_confirmed_are_named(
+    drawn: Runtime, face: Face, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Runtime, "load", lambda: drawn)
+    more = {"folder": tmp_path / "exported"} if face.name == "terminal" else {}
+    done = face.does("draw export", campaign_id=CAMPAIGN, **more)
+    assert done.fine and "phase 2 is not confirmed yet" in done.text
+    if face.name == "terminal":
+        assert (tmp_path / "exported" / "phase-1" / MANIFEST).is_file()
+    else:
+        (archive,) = done.files.values()
+        with zipfile.ZipFile(io.BytesIO(archive)) as files:
+            assert f"{CAMPAIGN}/phase-1/{MANIFEST}" in files.namelist()
+    create(drawn, "early")
+    early = face.does("draw export", campaign_id="early", **more)
+    assert not early.fine and "has published nothing yet" in early.text
 
-    def run(*words: str) -> Any:
-        return CliRunner().invoke(draw_proof.app, ["publish-page", *words, "--format", "json"])
 
-    document = json.loads(run("--from", str(revealed), "--output", str(tmp_path / "out")).stdout)
+def test_a_folder_of_exported_artefacts_becomes_a_page_without_a_server(
+    revealed: Path, tmp_path: Path
+) -> None:
+    def run(*words: str) -> Answer:
+        return regworkers(None, "draw", "publish-page", *words)
+
+    words = ("--from", str(revealed), "--output", str(tmp_path / "out"), "--format", "json")
+    document = run(*words).document
     assert document["phases"] == 2 and Path(document["page"]).is_file() and document["leaves"] == 36
-    dry = json.loads(run(CAMPAIGN).stdout)
-    assert "add --apply" in dry["advice"] and _stored(drawn) == {}
-    done = json.loads(run(CAMPAIGN, "--apply").stdout)
-    assert done["page"].endswith(f"/draws/{CAMPAIGN}/page/index.html") and "advice" not in done
-    for words in ((CAMPAIGN, "--apply"), (CAMPAIGN,)):
-        assert json.loads(run(*words).stdout)["advice"] == "nothing to put: the page is as published"
-    actions = [row["what"] for row in drawn.database["operator_actions"].find({})]
-    assert actions == ["draw publish-page"] * 2
     for words, said in (
-        ((), "give either a campaign or --from"),
         (("--from", str(revealed)), "give --output"),
-        (("nosuch",), "there is no campaign 'nosuch'"),
         (("--from", str(tmp_path), "--output", str(tmp_path / "o")), "no phase-1"),
     ):
         refused = run(*words)
-        assert isinstance(refused.exception, UsageError) and said in str(refused.exception)
+        assert refused.code == 2 and said in refused.stderr

@@ -13,14 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from fairdraw.large.receipts import build_receipt
 from fairdraw.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, canonical_bytes, file_hash
 from fairdraw.verifier import assemble
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
-from regworkers_core.cli import draw
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import public_key
 from regworkers_core.runtime import Runtime
@@ -28,6 +26,7 @@ from regworkers_core.selection.public.publish import page_from_folder
 from regworkers_core.selection.public.source import campaign_source, export
 from tests.fairdraw.proof.draws import CAMPAIGN, outcomes, publish_beside
 from tests.support.draws import record_of
+from tests.support.faces import Face
 from tests.support.terminal import Answer, regworkers
 
 
@@ -41,9 +40,9 @@ def here(*words: str) -> Answer:
 
 
 def exported_to(folder: Path) -> dict[str, Any]:
-    done = CliRunner().invoke(draw.app, ["export", CAMPAIGN, str(folder), "--format", "json"])
-    assert done.exit_code == 0, done.exception
-    document: dict[str, Any] = json.loads(done.stdout)
+    done = here("export", CAMPAIGN, str(folder), "--format", "json")
+    assert done.code == 0, done.stderr
+    document: dict[str, Any] = done.document
     return document
 
 
@@ -84,7 +83,7 @@ def test_verify_compares_with_published_hashes_exits_with_1_and_names_the_file(
 
 def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, cache: Path) -> None:
     ref = ref_of(revealed, "WINNER")
-    kept, page = cache / "receipt.json", cache / "receipt.html"
+    kept, page = cache / "receipt-data.json", cache / "receipt.html"
     words = ("receipt", CAMPAIGN, ref, "--from", str(revealed))
     text = here(*words)
     assert (
@@ -92,8 +91,7 @@ def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, cache: Pa
         and text.stdout.startswith("Selected: ")
         and "not everything could be checked" in text.stdout
     )
-    assert here(*words, "--format", "json", "--output", str(kept)).code == 0
-    assert here(*words, "--format", "html", "--output", str(page)).code == 0
+    assert here(*words, "--save", str(cache)).code == 0
     checked = alone(cache, "check-receipt", str(kept), "--format", "json")
     assert checked.code == 0 and checked.document["verdict"] == "incomplete"
     shown = page.read_text()
@@ -108,10 +106,9 @@ def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, cache: Pa
 def test_the_page_of_a_receipt_and_a_mark_of_the_byte_order_are_read_and_other_white_space_is_not(
     revealed: Path, cache: Path
 ) -> None:
-    kept, page = cache / "receipt.json", cache / "receipt.html"
-    words = ("receipt", CAMPAIGN, ref_of(revealed, "WINNER"), "--from", str(revealed))
-    here(*words, "--format", "json", "--output", str(kept))
-    here(*words, "--format", "html", "--output", str(page))
+    kept, page = cache / "receipt-data.json", cache / "receipt.html"
+    ref = ref_of(revealed, "WINNER")
+    here("receipt", CAMPAIGN, ref, "--from", str(revealed), "--save", str(cache))
     own, bom = kept.read_bytes(), codecs.BOM_UTF8
     expected = here("check-receipt", str(kept)).stdout
     for data in (page.read_bytes(), bom + page.read_bytes(), bom + own, bom + b" \r\n\t" + own + b"\n"):
@@ -256,6 +253,20 @@ def test_a_receipt_is_found_by_the_id_of_an_entry_too(
     ):
         answer = here("receipt", CAMPAIGN, named)
         assert answer.code == 2 and said in answer.stderr and "@" not in answer.stderr
+
+
+def test_a_receipt_is_handed_out_as_page_and_json_and_the_launchpad_keeps_nothing_of_it(
+    published: Runtime, revealed: Path, cache: Path, face: Face
+) -> None:
+    ref = ref_of(revealed, "WINNER")
+    done = face.does("draw receipt", campaign_id=CAMPAIGN, entry=ref)
+    assert done.fine, done.text
+    page, data = done.files["receipt.html"], done.files["receipt-data.json"]
+    assert page == verifier_page(data) and json.loads(data)["outcome"] == "WINNER"
+    if face.name == "launchpad":
+        assert not any(text in done.text for text in ("WINNER", "Selected", ref))
+    early = face.does("draw receipt", campaign_id="winter", entry=ref)
+    assert not early.fine and "winter has no result yet" in early.text
 
 
 def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, tmp_path: Path) -> None:

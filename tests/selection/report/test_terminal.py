@@ -1,17 +1,16 @@
-"""`regworkers draw simulate` as it is typed."""
+"""Simulations at the terminal and on the launchpad."""
 
 from __future__ import annotations
 
-import orjson
-import pytest
-from typer.testing import CliRunner
+from typing import Any
 
-from regworkers_core.cli import draw_report
+import pytest
+
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, DrawRules, Market, Reserve
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from tests.support.drains import run
 from tests.support.entries import key, put
+from tests.support.faces import Face
 from tests.support.terminal import regworkers
 
 INVENTED = (
@@ -72,61 +71,71 @@ def stored(runtime: Runtime) -> dict[str, list[object]]:
     return {name: list(runtime.database[name].find().sort("_id", 1)) for name in names}
 
 
-def test_odds_come_from_the_replica_as_it_is_and_nothing_is_written(runtime: Runtime) -> None:
+def test_odds_come_from_the_replica_as_it_is_and_nothing_is_written(runtime: Runtime, face: Face) -> None:
     runtime.campaigns.create(campaign())
     register(runtime, 61)
     before = stored(runtime)
-    answer = regworkers(
-        runtime, "draw", "simulate", "spring", "--capacity", "south=8", "--weights", "local=5", "--rounds", "4",
-        "--format", "json",
-    )  # fmt: skip
-    assert answer.code == 0, answer.stderr
-    document = answer.document
+    answer = face.does(
+        "draw simulate", campaign_id="spring", capacities={"south": 8}, weights={"local": 5}, rounds=2
+    )
+    assert answer.fine, answer.text
+    for text in ("not the draw", "by segment" if face.name == "terminal" else "by_segment", "NO_MARKET"):
+        assert text in answer.text
+    assert stored(runtime) == before
+    assert "@" not in answer.text and "ref-0" not in answer.text
+    assert not runtime.objects.list("draws/") and not runtime.objects.list("pipeline/")
+    put(runtime, key("on-its-way", "spring"))
+    behind = face.does("draw simulate", campaign_id="spring", rounds=1)
+    assert behind.fine and "replication is behind, so entries may be missing here: the stream" in behind.text
+
+
+def test_the_document_has_the_odds_by_market_and_segment(runtime: Runtime) -> None:
+    runtime.campaigns.create(campaign())
+    register(runtime, 61)
+    words = ("draw", "simulate", "spring", "--format", "json")
+    document = regworkers(
+        runtime, *words, "--capacity", "south=8", "--weights", "local=5", "--rounds", "4"
+    ).document
     assert document["simulation"] is True and "not the draw" in document["notice"]
     assert document["pool"]["excluded"] == {"NO_MARKET": 1} and document["entries"] == 60
     assert document["winners"] == {"mean": 18, "low": 18, "high": 18} and document["rounds"] == 4
     seats = {market["marketId"]: market["seats"] for market in document["markets"]}
-    assert seats == {"north": 10, "south": 8}
+    assert seats == {"north": 10, "south": 8} and document["warnings"] == []
     local, none = (
         next(row["odds"]["mean"] for row in document["segments"] if row["segment"] == name)
         for name in ("local", "")
     )
     assert local > none
-    assert stored(runtime) == before
-    assert "@" not in answer.stdout + answer.stderr and "ref-0" not in answer.stdout + answer.stderr
-    assert not runtime.objects.list("draws/") and not runtime.objects.list("pipeline/")
-
-
-def test_entries_in_transit_are_a_warning(runtime: Runtime) -> None:
-    runtime.database["campaigns"].insert_one(campaign().as_document())
-    assert regworkers(runtime, "draw", "simulate", "spring", "--format", "json").document["warnings"] == []
     put(runtime, key("e1"))
-    answer = regworkers(runtime, "draw", "simulate", "spring")
-    assert "warning: replication is behind, so entries may be missing here: the stream" in answer.stdout
     run(runtime, "enqueue")
-    (warning,) = regworkers(runtime, "draw", "simulate", "spring", "--format", "json").document["warnings"]
+    (warning,) = regworkers(runtime, *words).document["warnings"]
     assert "1 messages wait" in warning
-
-
-def test_an_unknown_campaign_is_one_line_with_advice(runtime: Runtime) -> None:
-    answer = regworkers(runtime, "draw", "simulate", "autumn")
-    assert answer.code == 2 and answer.stdout == ""
-    assert "there is no campaign 'autumn'" in answer.stderr and "campaign list" in answer.stderr
 
 
 def test_synthetic_entries_need_no_server_and_repeat_with_a_seed_word() -> None:
     words = (*INVENTED, "--seed", "try", "--rounds", "2", "--format", "json")
-    first, again = regworkers(None, *words), CliRunner().invoke(draw_report.app, words[1:])
+    first, again = regworkers(None, *words), regworkers(None, *words)
     assert first.code == 0, first.stderr
     assert first.document["winners"]["mean"] == 60 and first.document["pool"]["invented"] is True
-    assert first.document == orjson.loads(again.stdout)
+    assert first.document == again.document
 
 
-def test_the_text_says_that_it_is_not_the_draw() -> None:
-    text = CliRunner().invoke(
-        draw_report.app, [*INVENTED[1:], "--rounds", "1", "--reserve", "north:local=10"]
-    )
-    assert text.exit_code == 0 and "not the draw" in text.stdout and "by segment" in text.stdout
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"capacities": {"rome": 1}}, "it has north, south"),
+        ({"reserves": {"north": {"local": 41}}}, "reserves of 41 seats exceed its 10"),
+        ({"weights": {"local": 0}}, "weight of local: expected 1 to 64"),
+        ({"rounds": 0}, "rounds should be greater than or equal to 1"),
+        ({"campaign_id": "autumn"}, "there is no campaign 'autumn'"),
+    ],
+)
+def test_what_is_wrong_with_the_rules_is_named_on_both_faces(
+    runtime: Runtime, face: Face, given: dict[str, Any], said: str
+) -> None:
+    runtime.campaigns.create(campaign())
+    answer = face.does("draw simulate", **{"campaign_id": "spring", **given})
+    assert not answer.fine and said in answer.text
 
 
 @pytest.mark.parametrize(
@@ -136,11 +145,8 @@ def test_the_text_says_that_it_is_not_the_draw() -> None:
         (("--capacity", "north"), "--capacity takes NAME=N"),
         (("--capacity", "north=1"), "--capacity names north twice"),
         (("--reserve", "north=1"), "--reserve takes MARKET:SEGMENT=N"),
-        (("--reserve", "west:local=1"), "market 'west' is not in the campaign"),
-        (("--reserve", "north:local=41"), "reserves of 41 seats exceed its 40"),
-        (("--weights", "local=0"), "weight of local: expected 1 to 64"),
     ],
 )
 def test_wrong_options_are_refused_and_named(words: tuple[str, str], expected: str) -> None:
-    refused = CliRunner().invoke(draw_report.app, [*INVENTED[1:], *words])
-    assert isinstance(refused.exception, UsageError) and expected in str(refused.exception)
+    refused = regworkers(None, *INVENTED, *words)
+    assert refused.code == 2 and expected in refused.stderr and refused.stdout == ""
