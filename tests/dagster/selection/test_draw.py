@@ -280,40 +280,16 @@ def test_a_top_up_draws_a_further_phase_in_the_same_order(
     assert orjson.loads(record.latest.manifest)["phase"] == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "missing"), [("retry_market_selection", "campaign_id"), ("top_up", "campaign_id")]
-)
-def test_a_job_without_its_config_says_which_field_is_missing(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str, missing: str
-) -> None:
-    use(monkeypatch, runtime)
-    result = job(name).execute_in_process(raise_on_error=False)
-    assert f"{missing} is missing" in failure_of(result)
-
-
-def test_a_market_that_waited_for_codes_goes_on_when_it_is_retried(
+def test_a_retry_takes_the_document_of_the_operations_manual(
     runtime: Runtime, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, runtime)
-    confirmed(runtime, result({"berlin": 4}), ["berlin"])
-    add_codes(runtime, "berlin", 3)
-    assert publish(runtime)["berlin"]["status"] == "BLOCKED"
-    config = {"campaign_id": CAMPAIGN, "market_id": "berlin"}
-    early = job("retry_market_selection").execute_in_process(
-        instance=instance, run_config=config, raise_on_error=False
-    )
-    assert "4 needed and 3 available" in failure_of(early) and "regworkers codes import" in failure_of(early)
-    add_codes(runtime, "berlin", 1, first=4)
-
-    retried = job("retry_market_selection").execute_in_process(
-        # As the operations manual writes it.
-        instance=instance,
-        run_config={"campaignId": CAMPAIGN, "marketId": "berlin"},
-    )
-
+    confirmed(runtime, result({"berlin": 1}), ["berlin"])
+    publish(runtime)
+    add_codes(runtime, "berlin", 1)
+    config = {"campaignId": CAMPAIGN, "marketId": "berlin"}
+    retried = job("retry_market_selection").execute_in_process(instance=instance, run_config=config)
     assert plain(observed(retried)["publication"].metadata)["queued"] == 1
-    assert _drain("process_selections", "selections")["written"] == 4
-    assert _status(runtime) == "COMPLETED"
 
 
 def test_a_broken_promise_about_codes_fails_the_run_that_checks_it(
