@@ -8,11 +8,10 @@ from functools import cache
 from typing import Any, get_type_hints
 
 import dagster as dg
-from pydantic import Field
 
 from regworkers_core.observability.logs import bind
 from regworkers_core.settings import Settings, load_settings
-from regworkers_dagster.pods import Declared, of_table, tags_of
+from regworkers_dagster.pods import Declared, tags_of
 from regworkers_dagster.resources import STORES, plain, plain_failures, runtime_of
 
 # Dagster warns of a parameter that only Dagster itself passes, in every command.
@@ -60,12 +59,6 @@ def _place_of(name: str, kinds: set[str], folder: str) -> dict[str, str]:
     return {"dagster/table_name": settings.names.demand_table} if kinds == {"dynamodb"} else {}
 
 
-class ApplyConfig(dg.Config):
-    """Base of the config of jobs that change what exists: they count only, unless `apply` is true."""
-
-    apply: bool = Field(default=False, description=APPLY)
-
-
 @cache
 def fields_of(config_type: type[dg.Config]) -> dict[str, dg.Field]:
     """The schema of a config: of every job, asset and check."""
@@ -106,7 +99,7 @@ def one_op_job(
     uses: Set[str] = STORES,
     call_seconds: float | None = None,
     worker: str = "",
-    declared: Declared | None = None,
+    declared: Declared,
 ) -> Callable[[Body], dg.JobDefinition]:
     """A job of a function `(context, config, runtime)`, whose docstring describes the op in the UI.
 
@@ -133,7 +126,7 @@ def one_op_job(
 
         return dg.GraphDefinition(name=name, node_defs=[op]).to_job(
             config=flat(step, config_type) if is_flat else None,
-            tags={**tags, **tags_of(declared or of_table(name))},
+            tags={**tags, **tags_of(declared)},
             executor_def=dg.in_process_executor,
             description=description,
         )
@@ -149,14 +142,14 @@ def asset_job(
     tags: Mapping[str, str],
     config: dg.ConfigMapping | None = None,
     hooks: Set[dg.HookDefinition] = frozenset(),
-    declared: Declared | None = None,
+    declared: Declared,
 ) -> Any:
     """A job that materialises assets or runs checks, in one process."""
     return dg.define_asset_job(
         name,
         selection=selection,
         config=config,
-        tags={**tags, **tags_of(declared or of_table(name))},
+        tags={**tags, **tags_of(declared)},
         executor_def=dg.in_process_executor,
         description=description,
         hooks=hooks,

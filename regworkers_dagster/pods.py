@@ -58,19 +58,6 @@ LARGE = PodSize("2", "2Gi", "3Gi", "20Gi")
 # The smallest first.
 _SIZE_OF: dict[Size, PodSize] = {"small": SMALL, "drain": DRAIN, "report": REPORT, "large": LARGE}
 
-# Jobs of managers that become operations.
-JOBS: dict[str, dict[PodSize, tuple[str, ...]]] = {}
-
-
-def of_table(name: str) -> Declared:
-    """What `JOBS` declares for a job."""
-    names = {size: word for word, size in _SIZE_OF.items()}
-    for duty, sizes in JOBS.items():
-        for size, jobs in sizes.items():
-            if name in jobs:
-                return Declared(duty, names[size], "manager")  # type: ignore[arg-type]
-    raise LookupError(name)
-
 
 def tags_of(declared: Declared) -> dict[str, str]:
     """The tags of a job with this declaration."""

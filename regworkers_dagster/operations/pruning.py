@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.factories import ApplyConfig, one_op_job, schedule
+from regworkers_dagster.factories import one_op_job, schedule
 from regworkers_dagster.pods import Declared
 from regworkers_dagster.runs import ENDED, OPERATION_TAG, launched_by_hand, short_run
 
@@ -195,7 +195,7 @@ def prune_events(instance: dg.DagsterInstance, *, before: datetime, dry_run: boo
     return found
 
 
-class PruneConfig(ApplyConfig):
+class PruneConfig(dg.Config):
     """Which runs and events to delete."""
 
     older_than_days: int | None = Field(

@@ -2,7 +2,7 @@
 down. An operation chooses by its effect: tests/cli/test_operations.py.
 
 A new one fails here. If it changes something by a person's decision, put its work into `audited(runtime, "<command>",
-target)` (`launched_by_hand` in a job, `launchable` around one); else name it below, under the reason that fits.
+target)` (`launched_by_hand` in a job); else name it below, under the reason that fits.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ ONLY_HERE = {
     "witness",
 }
 # Which argument of what records an action is its name.
-RECORDERS = {"recorded": 0, "audited": 1, "launched_by_hand": 2, "launchable": 0}
+RECORDERS = {"recorded": 0, "audited": 1, "launched_by_hand": 2}
 
 JOBS_THAT_READ = {
     "check_archive",
@@ -106,9 +106,7 @@ def _names(path: Path) -> Iterator[str]:
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         place = RECORDERS.get(called)
-        # A job that is launched by hand may say that it only reads.
-        reads = any(keyword.arg == "reads" for keyword in node.keywords)
-        if place is not None and place < len(node.args) and not reads:
+        if place is not None and place < len(node.args):
             # One name, or one of two.
             for each in ast.walk(node.args[place]):
                 if isinstance(each, ast.Constant) and isinstance(each.value, str):
