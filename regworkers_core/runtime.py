@@ -11,10 +11,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fairdraw import scheduling
+from regworkers_core.adapters.aws.claims import EntryClaims, Invites
 from regworkers_core.adapters.aws.cloudwatch import Metrics
 from regworkers_core.adapters.aws.demand_table import DemandTable
-from regworkers_core.adapters.aws.entry_claims import EntryClaims
-from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.aws.objects import ObjectLock, ObjectStore
 from regworkers_core.adapters.aws.secrets import ProducerKeys, SecretStore
@@ -39,20 +38,19 @@ from regworkers_core.adapters.kafka.security import (
     try_out,
 )
 from regworkers_core.adapters.local_instance import mongo_id, redis_id
-from regworkers_core.adapters.mongo.activity import DrainLog, QueueMarks, ReconcileResults
+from regworkers_core.adapters.mongo.activity import DrainLog, OperatorActions, QueueMarks, ReconcileResults
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.codes import Codes
 from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.draws import Draws
 from regworkers_core.adapters.mongo.incidents import EvaluationState, Incidents, Mutes
-from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.adapters.mongo.outbox import Outbox
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.adapters.mongo.selections import Chunks, DrawMarkets, Selections
 from regworkers_core.adapters.mongo.superseded import SupersededEntries
 from regworkers_core.adapters.vault import Vault
 from regworkers_core.dependencies import Dependencies
-from regworkers_core.domain.producers import ProducerRole
+from regworkers_core.domain.events import ProducerRole
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.engine.queue import QUEUE_SERVICE, Queue

@@ -1,4 +1,4 @@
-"""The embedded stack: real servers on this machine."""
+"""The embedded stack, real servers on this machine, and demo data for it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import typer
 from rich.console import Console
 
 from fairdraw.answers import visible
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 
-# psutil and the servers come with the extra `local`. Other commands must work without it.
 if TYPE_CHECKING:
     from regworkers_local.dagster_server import DagsterProcess
     from regworkers_local.stack import Stack
@@ -146,3 +148,33 @@ def _read_on(path: Path, ends: dict[str, int], name: str) -> Iterator[str]:
     if whole:
         ends[name] += len(whole) + 1
         yield from whole.decode(errors="replace").split("\n")
+
+
+def load(
+    entries: Annotated[int, typer.Option(min=1, help="new entries, over two campaigns")] = 20_000,
+    updates: Annotated[float, typer.Option(min=0, max=1, help="share that is updated afterwards")] = 0.1,
+    removals: Annotated[float, typer.Option(min=0, max=1, help="share that is removed afterwards")] = 0.02,
+    rate: Annotated[
+        float, typer.Option(min=0, help="new entries per second; 0 is as fast as possible")
+    ] = 0.0,
+    seed: Annotated[
+        int | None, typer.Option(help="the same seed gives the same fans [default: new ones each time]")
+    ] = None,
+    form: FormatOption = Format.TEXT,
+) -> None:
+    """Write realistic entries, then update and remove a share of them. Only in local-dev."""
+    from regworkers_local.load import Loader, LoadPlan
+
+    runtime = Runtime.load()
+    if runtime.settings.environment != "local-dev":
+        raise UsageError(
+            f"demo data is for local-dev, not for {runtime.settings.environment}: unset CONFIG_ENV"
+        )
+    loader = Loader(
+        runtime, LoadPlan(entries, updates, removals, rate, int(time.time()) if seed is None else seed)
+    )
+    with progress("entries", "writing", total=entries) as show, StopSignal().on_signals() as stop:
+        loaded = loader.run(stop, lambda so_far: show(completed=so_far.inserted))
+    examples = [" ".join(key) for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]
+    document = {**loaded.as_dict(), "forExample": ", ".join(examples), "userForExample": loaded.example_user}
+    answer(document, form)

@@ -25,7 +25,7 @@ from regworkers_core.engine.dependency import retry_parts
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import commit_to_secret
-from regworkers_local.services.stores import Stores
+from regworkers_local.service_stores import Stores
 
 LOCALES = ("de_DE", "fr_FR", "pl_PL", "ja_JP", "el_GR", "ar_AA", "es_MX", "en_US")
 MARKETS = ("berlin", "paris", "warsaw", "tokyo", "athens", "mexico-city", "new-york", "london")

@@ -80,7 +80,7 @@ STREAM_SECONDS = "STREAM_SECONDS"
 
 def _ministack_command(place: ServerPlace) -> list[str]:
     _require("ministack", "ministack")
-    return [sys.executable, "-m", "regworkers_local.embedded.aws"]
+    return [sys.executable, "-m", "regworkers_local.embedded_aws"]
 
 
 def _ministack_env(place: ServerPlace) -> dict[str, str]:
@@ -184,7 +184,7 @@ def _nx_command(place: ServerPlace) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "regworkers_local.embedded.mongo",
+        "regworkers_local.embedded_mongo",
         *(part for key, value in options.items() for part in ("--" + key, value)),
     ]
 
@@ -207,7 +207,7 @@ def _valkey_command(place: ServerPlace) -> list[str]:
 def _services_command(place: ServerPlace) -> list[str]:
     _require("fastapi", "fastapi")
     _require("uvicorn", "uvicorn")
-    return [sys.executable, "-m", "regworkers_local.services.serving"]
+    return [sys.executable, "-m", "regworkers_local.services"]
 
 
 def _services_env(place: ServerPlace) -> dict[str, str]:

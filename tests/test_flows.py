@@ -43,8 +43,8 @@ from dataclasses import replace
 from regworkers_core import flows
 from regworkers_core.cli.workers import drain_app
 from regworkers_core.domain.activity import DrainWindow
-from regworkers_core.infrastructure.dashboards.alarms import alarms
-from regworkers_core.infrastructure.dashboards.board import board
+from regworkers_core.infrastructure.alarms import alarms
+from regworkers_core.infrastructure.board import board
 from regworkers_core.operations.alerts.conditions import drains, work
 from regworkers_core.operations.alerts.conditions.condition import Context
 from regworkers_core.operations.alerts.conditions import TABLE

@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.infrastructure.dashboards.alarms import alarms
-from regworkers_core.infrastructure.dashboards.board import board, board_name, saved_queries
+from regworkers_core.infrastructure.alarms import alarms
+from regworkers_core.infrastructure.board import board, board_name, saved_queries
 from regworkers_core.infrastructure.desired import LIFECYCLES, desired
 from regworkers_core.infrastructure.policies.platform import SERVICE_ACCOUNTS, all_policies, policy_name
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS

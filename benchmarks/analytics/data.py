@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 from regworkers_core.domain.entry import Entry, Order
-from regworkers_core.domain.events import entry_replicated
+from regworkers_core.domain.events import PRODUCER, ProducerRole, entry_replicated
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.producers import PRODUCER, ProducerRole
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime

@@ -9,7 +9,7 @@ from benchmarks.analytics.data import PER_MESSAGE, event, message
 from benchmarks.analytics.throughput import ROUNDS, cpu_of_one
 from benchmarks.figures import spread
 from regworkers_core.analytics.producers import ProducerSeal
-from regworkers_core.domain.producers import ProducerKey, ProducerRole, Signature
+from regworkers_core.domain.events import ProducerKey, ProducerRole, Signature
 from regworkers_core.engine.queue import Received
 
 

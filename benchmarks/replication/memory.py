@@ -17,7 +17,7 @@ from regworkers_core.adapters.aws.sqs import EventQueue, SqsQueue
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.replica import Replica
-from regworkers_core.domain.producers import ProducerKey, ProducerRole
+from regworkers_core.domain.events import ProducerKey, ProducerRole
 from regworkers_core.drains.runner import DrainSpec, drain_limits, relaxed_gc
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.drain import Drain

@@ -6,9 +6,8 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from regworkers_core.domain.events import EventType
+from regworkers_core.domain.events import PRODUCER, EventType, ProducerKey, ProducerRole, Signature, may_send
 from regworkers_core.domain.messages import json_text
-from regworkers_core.domain.producers import PRODUCER, ProducerKey, ProducerRole, Signature, may_send
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.engine.queue import Received
 

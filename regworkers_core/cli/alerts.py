@@ -12,8 +12,8 @@ from rich.text import Text
 
 from fairdraw import scheduling
 from regworkers_core.adapters.alert_channels import TITLES
+from regworkers_core.adapters.mongo.activity import operator
 from regworkers_core.adapters.mongo.incidents import Incident, Mute
-from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.options import quick_runtime
 from regworkers_core.cli.output import Format, FormatOption, answer, rows

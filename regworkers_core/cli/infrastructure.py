@@ -14,7 +14,7 @@ from fairdraw.documents import as_document
 from regworkers_core.cli.changes import Adoption, Change, audited
 from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import Format, FormatOption, answer, progress, rows
-from regworkers_core.domain.producers import ProducerRole, role_named
+from regworkers_core.domain.events import ProducerRole, role_named
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS, role_policy

@@ -15,9 +15,9 @@ from regworkers_core.cli.options import flatten_options
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill import estimate_items
-from regworkers_core.replication.moving.cut_over import CutOver, cut_over
-from regworkers_core.replication.moving.shadow import ShadowRows, shadow
-from regworkers_core.replication.moving.shadow_report import ShadowReport
+from regworkers_core.replication.cut_over import CutOver, cut_over
+from regworkers_core.replication.shadow import ShadowRows, shadow
+from regworkers_core.replication.shadow_report import ShadowReport
 from regworkers_core.runtime import Runtime
 
 app = typer.Typer(no_args_is_help=True)

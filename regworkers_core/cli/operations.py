@@ -20,7 +20,7 @@ from rich.text import Text
 
 from regworkers_core.acts import module_of
 from regworkers_core.adapters.files import write_private
-from regworkers_core.adapters.mongo.operator_actions import operator
+from regworkers_core.adapters.mongo.activity import operator
 from regworkers_core.cli.changes import Change, Deletion, ask, at_terminal, audited, new_run_id
 from regworkers_core.cli.options import flatten_options, numbers, pairs, quick_runtime, seats_of_segments
 from regworkers_core.cli.output import TROUBLE, Bar, Format, FormatOption, answer, facts, progress, rows

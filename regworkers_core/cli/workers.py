@@ -17,8 +17,8 @@ from regworkers_core.analytics.producers import signed_event
 from regworkers_core.analytics.publishing import invoke_publish, publisher
 from regworkers_core.cli.changes import audited
 from regworkers_core.cli.output import Format, FormatOption, answer, facts, progress
+from regworkers_core.domain.events import ProducerRole, role_named
 from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.producers import ProducerRole, role_named
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.drains.runner import DrainSpec, Life, drain_limits, run_drain
 from regworkers_core.engine.handling import answer_event

@@ -16,15 +16,14 @@ from typing import Any, NamedTuple
 import structlog
 
 from fairdraw import scheduling
+from regworkers_core.adapters.aws.claims import EntryClaims
 from regworkers_core.adapters.aws.cloudwatch import Metrics
-from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.mongo.entrants import Entrants
 from regworkers_core.domain.claim import CLOCKS_SECONDS, WRITE_GRACE_SECONDS
 from regworkers_core.domain.eligibility import FactSource, Known, Missing, Status
-from regworkers_core.domain.events import eligibility_judged
+from regworkers_core.domain.events import ProducerRole, eligibility_judged
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import Failure, RequestError, TransientFailure, UsageError
 from regworkers_core.eligibility.case import AsOf, FieldProblem
 from regworkers_core.eligibility.gather import Gathered, Gatherer

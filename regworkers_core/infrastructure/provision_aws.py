@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from regworkers_core.adapters.aws.answers import AwsRefusal
-from regworkers_core.domain.producers import ProducerRole, secret_name
+from regworkers_core.domain.events import ProducerRole, secret_name
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, lifecycle_rules
-from regworkers_core.infrastructure.discovery.declared import facts_of_policy
-from regworkers_core.infrastructure.policies.bucket import bucket_policy
+from regworkers_core.infrastructure.declared import facts_of_policy
+from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, bucket_policy, lifecycle_rules
 from regworkers_core.runtime import Runtime
 
 Call = Callable[..., Any]

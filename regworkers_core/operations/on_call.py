@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from regworkers_core.adapters.mongo.operator_actions import Action
+from regworkers_core.adapters.mongo.activity import Action
 from regworkers_core.domain.keys import (
     CAMPAIGN_ID_BYTES,
     ENTRY_ID_BYTES,

@@ -28,7 +28,7 @@ from regworkers_core.replication.backfill_run import (
     Segment,
     SegmentReader,
 )
-from regworkers_core.replication.queue_keys import require_campaign
+from regworkers_core.replication.keys import require_campaign
 from regworkers_core.runtime import Runtime
 
 __all__ = ["BackfillReport", "backfill_status", "pause_backfill", "start_backfill"]

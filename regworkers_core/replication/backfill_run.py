@@ -29,7 +29,7 @@ from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseKey, LeaseRow
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.observability.tracing import span
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 
 RUNS = "BACKFILLS"
 RunState = Literal["running", "paused", "finished"]

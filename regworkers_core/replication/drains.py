@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from regworkers_core.adapters.aws.streams import StreamRecord
+from regworkers_core.domain.events import ProducerRole
 from regworkers_core.domain.messages import MAX_ITEMS, DeadLetter
-from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.snapshot import Unread
 from regworkers_core.drains.runner import DrainSpec, Parts, dead_letter_publisher, queue_parts
 from regworkers_core.engine.queue import QUEUE_SERVICE, Received

@@ -36,7 +36,7 @@ from regworkers_core.engine.queue import (
 )
 from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.replication.backfill import estimate_items
-from regworkers_core.replication.queue_keys import KeyRequest
+from regworkers_core.replication.keys import KeyRequest
 from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_replica, of_source
 from regworkers_core.replication.reconcile.comparison import PAGE, Comparison, PairProgress
 from regworkers_core.replication.saver import Saver

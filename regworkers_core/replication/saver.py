@@ -27,7 +27,7 @@ from regworkers_core.engine.handling import Handled, Requested
 from regworkers_core.engine.queue import QUEUE_SERVICE, Queue, SendFailure
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.logs import Passed, entries_passed, wants_entries
-from regworkers_core.replication.queue_keys import KeyRequest, StatesToSave, send_keys, states_to_save
+from regworkers_core.replication.keys import KeyRequest, StatesToSave, send_keys, states_to_save
 from regworkers_core.replication.second_look import SecondLook
 
 log = structlog.get_logger(__name__)

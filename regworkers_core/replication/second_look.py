@@ -24,7 +24,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.observability.logs import describe
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.reconcile.classify import Kind, Pair, Sides, classify
 from regworkers_core.settings import SaveSettings
 

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import orjson
 
+from regworkers_core.adapters.mongo.activity import Action
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
-from regworkers_core.adapters.mongo.operator_actions import Action
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds

@@ -2,6 +2,6 @@
 
 `guard` refuses what another page or another host name sends, and names the person. `rights` says which launches the
 person's groups allow, and which need a second person. `mutations` puts that name on every launch and records every
-other change. `files` serves the upload form, the reports and the files of jobs. `serve` starts all of it:
-`regworkers-web`, with the options of `dagster-webserver`.
+other change. `serve` has the upload form, the reports and the files of jobs, and starts all of it: `regworkers-web`,
+with the options of `dagster-webserver`.
 """

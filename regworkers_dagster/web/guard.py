@@ -32,7 +32,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from regworkers_core.adapters.mongo.operator_actions import operator
+from regworkers_core.adapters.mongo.activity import operator
 from regworkers_core.settings.operations import Limited, WebSettings
 from regworkers_dagster.definitions import managers_jobs
 

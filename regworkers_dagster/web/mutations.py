@@ -20,7 +20,7 @@ from dagster_shared.error import SerializableErrorInfo
 from graphene import Schema
 from graphql import GraphQLError, GraphQLUnionType, default_field_resolver, get_named_type
 
-from regworkers_core.adapters.mongo.operator_actions import OperatorActions
+from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_dagster.definitions import pod_of_assets
 from regworkers_dagster.pods import POD_TAGS

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
+from regworkers_core.adapters.aws.claims import Invites
 from regworkers_core.adapters.aws.clients import classify_aws
-from regworkers_core.adapters.aws.invites import Invites
 from regworkers_core.domain.claim import Invite, InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import PART_ATTEMPTS

@@ -10,8 +10,14 @@ import pytest
 
 from regworkers_core.adapters.aws.secrets import ProducerKeys
 from regworkers_core.analytics.producers import ProducerSeal
-from regworkers_core.domain.events import EventType
-from regworkers_core.domain.producers import FORMER_SECONDS, ProducerKey, ProducerRole, Signature, may_send
+from regworkers_core.domain.events import (
+    FORMER_SECONDS,
+    EventType,
+    ProducerKey,
+    ProducerRole,
+    Signature,
+    may_send,
+)
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
 from regworkers_core.engine.queue import Received
 

@@ -9,9 +9,9 @@ import orjson
 
 from regworkers_core.domain import events
 from regworkers_core.domain.entry import Entry, Order
+from regworkers_core.domain.events import PRODUCER, ProducerRole
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, encode
-from regworkers_core.domain.producers import PRODUCER, ProducerRole
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType, Planned
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime

@@ -194,7 +194,7 @@ def test_an_act_that_cannot_be_recorded_is_not_done(
     def down(*_: object, **__: object) -> None:
         raise UsageError("the audit log does not answer")
 
-    monkeypatch.setattr("regworkers_core.adapters.mongo.operator_actions.OperatorActions.begins", down)
+    monkeypatch.setattr("regworkers_core.adapters.mongo.activity.OperatorActions.begins", down)
     assert not face.does("added change", apply=True, drain="save").fine and not SEEN
 
 

@@ -17,7 +17,7 @@ from regworkers_core.drains import runner
 from regworkers_core.engine.defects import hold_of
 from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.operations.on_call import pause_drain, resume_drain
-from regworkers_core.replication.queue_keys import require_campaign
+from regworkers_core.replication.keys import require_campaign
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, item, key, put, remove, source

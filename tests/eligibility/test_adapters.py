@@ -11,8 +11,8 @@ from botocore.exceptions import EndpointConnectionError
 from pymongo import MongoClient, ReadPreference
 from pymongo.read_concern import ReadConcern
 
+from regworkers_core.adapters.aws.claims import EntryClaims
 from regworkers_core.adapters.aws.clients import classify_aws
-from regworkers_core.adapters.aws.entry_claims import EntryClaims
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo import entrants
 from regworkers_core.adapters.mongo.client import classify_mongo

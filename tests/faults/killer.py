@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.faults.story import Verdict
 from tests.faults.victim import DEADLY

@@ -45,7 +45,7 @@ from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.servers import HOST
-from regworkers_local.services.app import TOKEN
+from regworkers_local.services import TOKEN
 from regworkers_local.stack import Stack
 from tests.faults.matrix_table import LOOK_SECONDS, MATRIX, Incident, Silent, planted
 from tests.faults.matrix_uses import USES, Use, quick_lines

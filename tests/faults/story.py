@@ -11,7 +11,7 @@ from regworkers_core.domain.entry import Entry, lenient_order
 from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.support import entries
 from tests.support.drains import taken

@@ -15,7 +15,7 @@ from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.engine.marks import UNANSWERED
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.replication.drains import saver
-from regworkers_core.replication.queue_keys import KeyRequest
+from regworkers_core.replication.keys import KeyRequest
 from regworkers_core.runtime import Runtime
 from tests.adapters.test_replica import CommitsAndThenTimesOut
 from tests.faults.crash import SECTIONS, Fault, crash_and_recover, recover

@@ -21,7 +21,7 @@ from regworkers_core.engine.handling import Handled
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import DRAINS
-from regworkers_core.replication.queue_keys import KeyRequest
+from regworkers_core.replication.keys import KeyRequest
 from regworkers_core.replication.saver import Saver
 from regworkers_core.runtime import Runtime
 from tests.faults.crash import SECTIONS, Fault

@@ -9,8 +9,7 @@ import orjson
 import pytest
 
 from regworkers_core.adapters.aws.clients import classify_aws
-from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, lifecycle_rules
-from regworkers_core.infrastructure.policies.bucket import bucket_policy
+from regworkers_core.infrastructure.desired import DesiredQueue, LogGroup, bucket_policy, lifecycle_rules
 from regworkers_core.infrastructure.provision_aws import (
     ALWAYS_ANSWERED,
     Provisioned,

@@ -8,13 +8,11 @@ from typing import Any, cast
 import pytest
 
 from regworkers_core.adapters.aws.clients import classify_aws
-from regworkers_core.infrastructure import provision_tables
+from regworkers_core.infrastructure.compare import compare, discover
+from regworkers_core.infrastructure.declared import ResourceKind, declared
 from regworkers_core.infrastructure.desired import DesiredTable
-from regworkers_core.infrastructure.discovery.compare import compare, discover
-from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
-from regworkers_core.infrastructure.discovery.found import FoundResources
-from regworkers_core.infrastructure.provision import provision
-from regworkers_core.infrastructure.provision_tables import provision_table
+from regworkers_core.infrastructure.found import FoundResources
+from regworkers_core.infrastructure.provision import provision, provision_table
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import FakeClient, client_error, dependency
 from tests.support.runtimes import test_settings
@@ -190,7 +188,7 @@ def test_terraform_leaves_an_external_table_alone() -> None:
 def test_a_table_that_another_run_creates_at_the_same_time_or_that_is_listed_late_is_created(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(provision_tables, "_POLL_SECONDS", 0)
+    monkeypatch.setattr("regworkers_core.infrastructure.provision._POLL_SECONDS", 0)
     missing = client_error("ResourceNotFoundException")
     client = serving(missing)
     client._answers["describe_table"] = [missing, missing, table()]

@@ -14,13 +14,13 @@ import hcl2
 import pytest
 
 from regworkers_core.domain.snapshot import Severity
-from regworkers_core.infrastructure.dashboards.alarms import alarms
-from regworkers_core.infrastructure.discovery.compare import Discovery, compare
-from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
-from regworkers_core.infrastructure.discovery.found import FoundResources
-from regworkers_core.infrastructure.discovery.terraform import resources
+from regworkers_core.infrastructure.alarms import alarms
+from regworkers_core.infrastructure.compare import Discovery, compare
+from regworkers_core.infrastructure.declared import ResourceKind, declared
+from regworkers_core.infrastructure.found import FoundResources
 from regworkers_core.infrastructure.policies.platform import ROLES, SERVICE_ACCOUNTS, WORKERS, role_policy
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS
+from regworkers_core.infrastructure.terraform import resources
 from regworkers_core.settings import PROJECT_ROOT, Environment, settings_of
 from tests.infrastructure.deploy.policies import statements_of
 from tests.support.hcl import evaluate

@@ -11,7 +11,7 @@ import pytest
 
 from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.runtime import Runtime
-from regworkers_local.embedded import mongo
+from regworkers_local import embedded_mongo
 from tests.support.entries import key, put, remove
 
 TIME = "2026-01-01T00:00:00.000Z"
@@ -21,14 +21,14 @@ TIME = "2026-01-01T00:00:00.000Z"
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     # What `install` replaces comes back after the test.
     for of, name in (
-        (mongo.QueryHelper, "_build_id_operator_clause"),
-        (mongo.QueryHelper, "_build_field_clause"),
-        (mongo.Collection, "_auto_purge_ttl"),
-        (mongo.Cursor, "_is_datetime_value"),
-        (mongo.NeoSQLiteHandler, "handle_command"),
+        (embedded_mongo.QueryHelper, "_build_id_operator_clause"),
+        (embedded_mongo.QueryHelper, "_build_field_clause"),
+        (embedded_mongo.Collection, "_auto_purge_ttl"),
+        (embedded_mongo.Cursor, "_is_datetime_value"),
+        (embedded_mongo.NeoSQLiteHandler, "handle_command"),
     ):
         monkeypatch.setattr(of, name, getattr(of, name))
-    mongo.install()
+    embedded_mongo.install()
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_databases_are_listed_without_opening_one_that_another_client_may_drop(
 ) -> None:
     for name in ("one", "two"):
         neosqlite.Connection(str(tmp_path / f"{name}.db")).close()
-    server = mongo.NeoSQLiteHandler(data_dir=str(tmp_path))
+    server = embedded_mongo.NeoSQLiteHandler(data_dir=str(tmp_path))
     asked = {"request_id": 1, "sections": [("body", {"listDatabases": 1, "nameOnly": True, "$db": "admin"})]}
     _, answer = server.handle_command(asked)
     assert [each["name"] for each in answer["databases"]] == ["admin", "one", "two"]

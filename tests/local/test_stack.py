@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from regworkers_core.domain.reasons import UsageError
 from regworkers_local.processes import ProcessRef, drop_stale_pid_file, reaping, spawn
 from regworkers_local.servers import SERVERS, Server
-from regworkers_local.services.stores import Stores
+from regworkers_local.service_stores import Stores
 from regworkers_local.stack import PortTaken, Stack, StartFailed
 from regworkers_local.state import StackState
 from tests.local.conftest import NewStack, stranger_on

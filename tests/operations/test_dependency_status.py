@@ -21,7 +21,7 @@ from regworkers_core.operations.dependency_status import (
 )
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
-from regworkers_local.services.faults import Fault, Service
+from regworkers_local.service_faults import Fault, Service
 from tests.support.services import served_to
 
 

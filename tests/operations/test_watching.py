@@ -11,7 +11,7 @@ import pytest
 
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.infrastructure.dashboards.alarms import alarms
+from regworkers_core.infrastructure.alarms import alarms
 from regworkers_core.observability.metrics import RECEIVED, Metering
 from regworkers_core.operations.runbooks import cost
 from regworkers_core.operations.watching import (

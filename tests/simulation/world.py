@@ -17,18 +17,17 @@ import duckdb
 from boto3.dynamodb.types import TypeDeserializer
 
 from fairdraw import scheduling
-from regworkers_core.adapters.aws.invites import Invites
+from regworkers_core.adapters.aws.claims import Invites
 from regworkers_core.adapters.drand import DrandHttp
 from regworkers_core.adapters.kafka.admin import KafkaAdmin
 from regworkers_core.adapters.kafka.producer import KafkaProducer, RecordProducer
 from regworkers_core.infrastructure.desired import desired
-from regworkers_core.infrastructure.provision import provision_topics
+from regworkers_core.infrastructure.provision import provision_table, provision_topics
 from regworkers_core.infrastructure.provision_aws import (
     provision_bucket,
     provision_producer_keys,
     provision_queues,
 )
-from regworkers_core.infrastructure.provision_tables import provision_table
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.selection.draw.beacons import taken_for_signatures

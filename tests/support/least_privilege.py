@@ -45,7 +45,7 @@ PROVISION = "provision"
 # Flows whose every call, in whatever thread, is one worker's.
 FLOWS = {
     "regworkers_core/infrastructure/provision": PROVISION,
-    "regworkers_core/infrastructure/discovery/": "discovery",
+    "regworkers_core/infrastructure/found": "discovery",
     "regworkers_core/operations/logs/": "logs",
     "regworkers_core/operations/dead_letters/": "dead-letters",
     "regworkers_core/analytics/archive/": "archive",
@@ -53,8 +53,8 @@ FLOWS = {
     "regworkers_core/eligibility/invites/": "invites",
     "regworkers_core/replication/backfill": "reconcile",
     "regworkers_core/operations/erasure/": "erasure",
-    "regworkers_core/replication/moving/cut_over": "cut-over",
-    "regworkers_core/replication/moving/": "shadow",
+    "regworkers_core/replication/cut_over": "cut-over",
+    "regworkers_core/replication/shadow": "shadow",
     "regworkers_core/operations/table_check": "shadow",
 }
 # The save drain that rebuilds the replica under another role is known by the key that it signs with.

@@ -23,7 +23,7 @@ from regworkers_core.infrastructure.provision import provision, provision_topics
 from regworkers_core.infrastructure.provision_aws import provision_producer_keys
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
-from regworkers_local.services.stores import USER_DATABASE
+from regworkers_local.service_stores import USER_DATABASE
 
 # Where the suite finds its servers. tests/conftest.py starts those that are not given.
 ADDRESSES = {

@@ -9,10 +9,9 @@ from typing import Any
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ServicesSettings
-from regworkers_local.services.app import TOKEN
-from regworkers_local.services.faults import Faults
-from regworkers_local.services.serving import served
-from regworkers_local.services.stores import Documents, Stores
+from regworkers_local.service_faults import Faults
+from regworkers_local.service_stores import Documents, Stores
+from regworkers_local.services import TOKEN, served
 
 NAMES = ("entry", "user", "code", "campaign")
 

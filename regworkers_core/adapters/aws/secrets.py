@@ -11,7 +11,7 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal
-from regworkers_core.domain.producers import (
+from regworkers_core.domain.events import (
     ProducerKey,
     ProducerRole,
     Signature,

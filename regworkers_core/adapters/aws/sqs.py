@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import AwsRefusal, meaning_of_code
+from regworkers_core.domain.events import PRODUCER
 from regworkers_core.domain.messages import MessageType, chunks, encode
-from regworkers_core.domain.producers import PRODUCER
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, T, retry_parts, waits
 from regworkers_core.engine.queue import (

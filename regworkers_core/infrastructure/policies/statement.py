@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.domain.producers import ProducerRole, secret_name
+from regworkers_core.domain.events import ProducerRole, secret_name
 from regworkers_core.settings import InvitesSettings, Names, Settings
 
 

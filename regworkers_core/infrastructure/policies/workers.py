@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regworkers_core.analytics.publishing import PUBLISH
-from regworkers_core.domain.producers import ProducerRole
+from regworkers_core.domain.events import ProducerRole
 from regworkers_core.infrastructure.policies.statement import (
     ALL_QUEUES,
     DYNAMODB_ANSWERS,

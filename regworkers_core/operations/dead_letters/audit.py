@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.mongo.operator_actions import operator
+from regworkers_core.adapters.mongo.activity import operator
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import UsageError

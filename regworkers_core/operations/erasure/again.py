@@ -13,7 +13,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.erasure.erase import Eraser, ErasureReport, OnPhase
 from regworkers_core.operations.erasure.facts import ErasureLedger
-from regworkers_core.replication.queue_keys import require_campaign
+from regworkers_core.replication.keys import require_campaign
 from regworkers_core.runtime import Runtime
 
 LISTED = 1000

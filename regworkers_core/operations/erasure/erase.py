@@ -51,7 +51,7 @@ from regworkers_core.operations.erasure.facts import (
     what_stays,
 )
 from regworkers_core.operations.erasure.former import FormerIdentities
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.scratch_database import left_behind
 from regworkers_core.runtime import Runtime
 

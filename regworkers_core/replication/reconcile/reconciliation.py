@@ -21,7 +21,7 @@ from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, Progress, no_progress, no_step
 from regworkers_core.observability.tracing import span
-from regworkers_core.replication.queue_keys import require_campaign
+from regworkers_core.replication.keys import require_campaign
 from regworkers_core.replication.reconcile.acceptance import (
     Accept,
     Acceptance,

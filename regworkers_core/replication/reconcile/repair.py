@@ -21,7 +21,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.reconcile.classify import (
     EXPLANATIONS,
     REPAIRABLE,

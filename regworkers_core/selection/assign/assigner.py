@@ -13,9 +13,8 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
-from regworkers_core.domain.events import selection_made
+from regworkers_core.domain.events import ProducerRole, selection_made
 from regworkers_core.domain.messages import ItemSubject, MessageType
-from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason
 from regworkers_core.domain.selection import NON_WINNERS, Chunk, MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso

@@ -31,8 +31,7 @@ from regworkers_core.adapters.judged_entries import EXCLUSIONS, POOL
 from regworkers_core.adapters.mongo.codes import CodeStatus
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.events import EventType, draw_event
-from regworkers_core.domain.producers import ProducerRole
+from regworkers_core.domain.events import EventType, ProducerRole, draw_event
 from regworkers_core.domain.selection import pipeline_key, report_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime

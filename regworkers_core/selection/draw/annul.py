@@ -14,8 +14,8 @@ from fairdraw.errors import DrawError
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import ANNULLED, Annulled
 from fairdraw.maths.files import sha256_hex
+from regworkers_core.adapters.mongo.activity import operator
 from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.adapters.mongo.operator_actions import operator
 from regworkers_core.adapters.mongo.outbox import ANNULLED as WHY
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import CampaignStatus

@@ -30,8 +30,7 @@ from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.events import EventType, draw_event
-from regworkers_core.domain.producers import ProducerRole
+from regworkers_core.domain.events import EventType, ProducerRole, draw_event
 from regworkers_core.domain.selection import LEAD_SECONDS, public_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step

@@ -13,9 +13,8 @@ from typing import Any
 import structlog
 
 from regworkers_core.adapters.mongo.outbox import SOURCE
-from regworkers_core.domain.events import notification_queued
+from regworkers_core.domain.events import ProducerRole, notification_queued
 from regworkers_core.domain.messages import DeadLetter, ItemSubject, MessageType, encode
-from regworkers_core.domain.producers import ProducerRole
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.domain.selection import Notice
 from regworkers_core.domain.timestamps import iso, seconds

@@ -9,7 +9,7 @@ import pytest
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.dependency_status import ServiceName, check_service
 from regworkers_core.runtime import Runtime
-from regworkers_local.services.faults import Fault, Service
+from regworkers_local.service_faults import Fault, Service
 from tests.adapters.http.servers import dead_address
 from tests.adapters.http.test_answers import ENTRY, put_campaign
 from tests.support.services import Served, with_services

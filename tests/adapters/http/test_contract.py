@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
-from regworkers_local.services.app import TOKEN, make_app
-from regworkers_local.services.stores import Stores
+from regworkers_local.service_stores import Stores
+from regworkers_local.services import TOKEN, make_app
 from tests.adapters.http.test_answers import ENTRY, put_campaign
 from tests.support.services import Served
 

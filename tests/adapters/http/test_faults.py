@@ -17,7 +17,7 @@ from regworkers_core.adapters.service_http import MAX_BYTES
 from regworkers_core.domain.reasons import DependencyDown, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
-from regworkers_local.services.faults import Fault, Service
+from regworkers_local.service_faults import Fault, Service
 from tests.adapters.http.conftest import PATIENT, QUICK
 from tests.adapters.http.servers import USER, Scripted, answer, dead_address
 from tests.adapters.http.test_answers import ask

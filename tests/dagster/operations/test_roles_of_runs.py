@@ -15,7 +15,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster import resources
 from regworkers_dagster.definitions import defs
 from regworkers_dagster.operations.health import alerts_tick
-from regworkers_local.services.app import TOKEN
+from regworkers_local.services import TOKEN
 from tests.dagster.support import job, use
 from tests.infrastructure.deploy.policies import Call
 from tests.support import least_privilege

@@ -34,7 +34,7 @@ from regworkers_core.engine.defects import code_version, store_fuse
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.on_call import pause_drain, resume_drain
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.analytics.publishing import publish_tick
 from regworkers_dagster.drains.observing import RecordedState

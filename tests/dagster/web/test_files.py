@@ -83,7 +83,7 @@ def test_an_unavailable_store_is_reported_in_one_line(site: Site, monkeypatch: p
     site.actions.unavailable = True
     refused = site.client().put("/uploads/a.csv", content=b"a", headers=FILE)
     assert refused.status_code == 503 and "nothing was stored" in refused.text
-    monkeypatch.setattr("regworkers_dagster.web.files.open_page", unavailable)
+    monkeypatch.setattr("regworkers_dagster.web.serve.open_page", unavailable)
     assert site.client().get("/reports/summer/1").status_code == 503
 
 
@@ -114,7 +114,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         asked.append(path)
         return None if "nowhere" in path else Download(Kept(b"<h1>x</h1>"), {"Content-Type": "text/html"})
 
-    monkeypatch.setattr("regworkers_dagster.web.files.open_page", open_page)
+    monkeypatch.setattr("regworkers_dagster.web.serve.open_page", open_page)
     yield asked
 
 
@@ -185,8 +185,8 @@ def test_settings_that_lack_an_address_are_a_line_and_no_trace(
     def missing(*_arguments: object) -> Download:
         raise UsageError("no embedded stack: run `regworkers local up`")
 
-    monkeypatch.setattr("regworkers_dagster.web.files.uploads.put", missing)
-    monkeypatch.setattr("regworkers_dagster.web.files.open_page", missing)
+    monkeypatch.setattr("regworkers_dagster.web.serve.uploads.put", missing)
+    monkeypatch.setattr("regworkers_dagster.web.serve.open_page", missing)
     for answer in (
         site.client().put("/uploads/a.csv", content=b"a", headers=FILE),
         site.client().get("/reports/summer/1"),

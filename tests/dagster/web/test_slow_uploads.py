@@ -13,7 +13,7 @@ import uvicorn
 from dagster._core.workspace.context import WorkspaceProcessContext
 
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.web import files
+from regworkers_dagster.web import serve
 from tests.dagster.web.world import FILE, Site
 from tests.support.waiting import wait_until
 
@@ -50,7 +50,7 @@ def trickling(port: int) -> socket.socket:
 
 @pytest.fixture
 def site(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setattr("regworkers_dagster.web.files.open_page", lambda *_: None)
+    monkeypatch.setattr("regworkers_dagster.web.serve.open_page", lambda *_: None)
     return site
 
 
@@ -70,7 +70,7 @@ def test_two_hundred_slow_uploads_hold_up_neither_graphql_nor_reports(site: Site
 def test_a_sender_that_falls_behind_is_let_go_and_the_next_upload_has_its_place(
     context: WorkspaceProcessContext, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_HEAD_START_SECONDS", 0.3)
+    monkeypatch.setattr(serve, "_HEAD_START_SECONDS", 0.3)
     with served(Site(context, runtime=runtime)) as port, ExitStack() as open_:
         slow = [open_.enter_context(closing(trickling(port))) for _ in range(8)]
         with httpx.Client(base_url=f"http://localhost:{port}", timeout=PATIENCE_SECONDS) as client:
@@ -84,7 +84,7 @@ def test_a_sender_that_falls_behind_is_let_go_and_the_next_upload_has_its_place(
 
 
 def test_an_upload_ends_in_time_also_at_a_good_rate(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_LONGEST_SECONDS", 0.3)
+    monkeypatch.setattr(serve, "_LONGEST_SECONDS", 0.3)
     with served(site) as port, closing(trickling(port)) as slow:
         slow.settimeout(PATIENCE_SECONDS)
         # Faster than the least rate, and not done in time.
@@ -95,8 +95,8 @@ def test_an_upload_ends_in_time_also_at_a_good_rate(site: Site, monkeypatch: pyt
 def test_an_upload_that_gets_no_turn_is_refused_for_the_moment(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_WAIT_SECONDS", 0.1)
-    monkeypatch.setattr(files, "_HEAD_START_SECONDS", 2.0)
+    monkeypatch.setattr(serve, "_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(serve, "_HEAD_START_SECONDS", 2.0)
     with served(site) as port, ExitStack() as open_:
         slow = [open_.enter_context(closing(trickling(port))) for _ in range(5)]
         for each in slow:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from regworkers_core.flows import RUN_JOBS
-from regworkers_core.infrastructure.dashboards.alarms import alarms, facts_of
-from regworkers_core.infrastructure.dashboards.board import board, by_correlation_id, saved_queries
+from regworkers_core.infrastructure.alarms import alarms, facts_of
+from regworkers_core.infrastructure.board import board, by_correlation_id, saved_queries
 from regworkers_core.observability.metrics import EVALUATED, INSTRUMENTS
 from regworkers_core.settings import AlertSettings
 from regworkers_dagster.definitions import defs

@@ -32,11 +32,11 @@ from regworkers_core.operations.retention import all_parts, apply_retention
 from regworkers_core.operations.reviews.sections import ReviewKind, publish
 from regworkers_core.operations.table_check import check_tables
 from regworkers_core.operations.upkeep import make_review
-from regworkers_core.replication.moving.cut_over import cut_over
-from regworkers_core.replication.moving.shadow import shadow
+from regworkers_core.replication.cut_over import cut_over
+from regworkers_core.replication.shadow import shadow
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ServicesSettings, load_settings
-from regworkers_local.services.app import TOKEN
+from regworkers_local.services import TOKEN
 from tests.analytics.archive.fakes import Killed
 from tests.analytics.archive.world import archived, event, produce
 from tests.eligibility.world import create, one

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
-from regworkers_core.domain.producers import ProducerRole, Signature
+from regworkers_core.domain.events import ProducerRole, Signature
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.health.sources import put_age_metrics, read_analytics_queue, read_lines
 from regworkers_core.replication.backfill import backfill_status, start_backfill

@@ -6,11 +6,11 @@ import orjson
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from regworkers_core.infrastructure.dashboards.alarms import alarms
-from regworkers_core.infrastructure.dashboards.board import board_body, board_name
+from regworkers_core.infrastructure.alarms import alarms
+from regworkers_core.infrastructure.board import board_body, board_name
+from regworkers_core.infrastructure.compare import Discovery, ResourceLine, discover
+from regworkers_core.infrastructure.declared import ResourceKind, declared
 from regworkers_core.infrastructure.desired import LIFECYCLES
-from regworkers_core.infrastructure.discovery.compare import Discovery, ResourceLine, discover
-from regworkers_core.infrastructure.discovery.declared import ResourceKind, declared
 from regworkers_core.infrastructure.policies.platform import role_policy
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.infrastructure.discovery.declared import ResourceKind
-from regworkers_core.infrastructure.discovery.terraform import read_state
-from regworkers_core.infrastructure.discovery.workers import JOBS, QUERY, declared_workers, find_workers
+from regworkers_core.infrastructure.declared import ResourceKind
+from regworkers_core.infrastructure.terraform import read_state
+from regworkers_core.infrastructure.declared import JOBS, QUERY, declared_workers, find_workers
 from regworkers_core.infrastructure.policies.platform import ROLES
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.definitions import defs
@@ -137,7 +137,7 @@ def test_when_nothing_answers_nothing_is_called_absent(
     def unavailable(*_: Any, **__: Any) -> None:
         raise TransientFailure("aws", "unavailable")
 
-    monkeypatch.setattr("regworkers_core.infrastructure.discovery.found._Reader._call", unavailable)
+    monkeypatch.setattr("regworkers_core.infrastructure.found._Reader._call", unavailable)
     answer = terminal("find-resources")
     assert answer.exit_code == 2
     assert "could not read" in answer.stdout and "absent" not in answer.stdout

@@ -11,7 +11,7 @@ import pytest
 from pymongo.monitoring import CommandStartedEvent
 
 from regworkers_core.analytics.publishing import DRAINS as PUBLISH
-from regworkers_core.infrastructure.policies.bucket import bucket_policy
+from regworkers_core.infrastructure.desired import bucket_policy
 from regworkers_core.infrastructure.policies.platform import ROLES, SERVICE_ACCOUNTS, WORKERS, role_policy
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.replication.reconcile.repair import replicate

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.aws.sqs import MessageMoves
-from regworkers_core.domain.producers import PRODUCER
+from regworkers_core.domain.events import PRODUCER
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from regworkers_core.adapters.aws.entry_claims import EntryClaims
+from regworkers_core.adapters.aws.claims import EntryClaims
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.entry import lenient_order
@@ -22,7 +22,7 @@ from regworkers_core.engine.queue import Outgoing, Received, SendFailure
 from regworkers_core.operations.erasure.erase import erase
 from regworkers_core.operations.erasure.facts import PREFIX
 from regworkers_core.operations.trace import trace_entry
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Kind, Sides
 from regworkers_core.replication.reconcile.reconciliation import Reconciliation, reconcile

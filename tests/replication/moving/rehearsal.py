@@ -22,10 +22,10 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operations.table_check import Trait, check_tables
 from regworkers_core.replication.backfill import start_backfill
-from regworkers_core.replication.moving.cut_over import BACK_SECONDS, cut_over
-from regworkers_core.replication.moving.shadow import ShadowRows, shadow
+from regworkers_core.replication.cut_over import BACK_SECONDS, cut_over
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.shadow import ShadowRows, shadow
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack

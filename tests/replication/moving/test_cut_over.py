@@ -12,6 +12,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.replication.cut_over import BACK_SECONDS, CutOver, cut_over
 from regworkers_core.replication.enqueue.shard_rows import (
     checkpoint_of,
     partition,
@@ -19,8 +20,7 @@ from regworkers_core.replication.enqueue.shard_rows import (
     split_rows,
     workable,
 )
-from regworkers_core.replication.moving.cut_over import BACK_SECONDS, CutOver, cut_over
-from regworkers_core.replication.moving.shadow import ShadowRows, shadow
+from regworkers_core.replication.shadow import ShadowRows, shadow
 from regworkers_core.runtime import Runtime
 from tests.replication.moving.lambdas import Lambdas
 from tests.support.drains import run

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.moving.shadow import ShadowRows, shadow
 from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.shadow import ShadowRows, shadow
 from regworkers_core.runtime import Runtime
 from tests.replication.moving.lambdas import Lambdas
 from tests.replication.moving.rehearsal import SETTINGS, rehearse

@@ -19,9 +19,9 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.engine.stop import StopSignal
-from regworkers_core.replication.moving.shadow import ShadowRows, ShadowSource, ShadowWork, shadow
-from regworkers_core.replication.moving.shadow_report import Deviation, ShadowReport
 from regworkers_core.replication.reconcile.classify import Kind, ReplicaAccess
+from regworkers_core.replication.shadow import ShadowRows, ShadowSource, ShadowWork, shadow
+from regworkers_core.replication.shadow_report import Deviation, ShadowReport
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import StreamSettings
 from tests.replication.enqueue.fakes import Inline

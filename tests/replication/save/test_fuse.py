@@ -11,7 +11,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import BlownFuse
 from regworkers_core.engine.defects import MOST_DEFECTS, code_version, hold_of
 from regworkers_core.operations.runbooks.out_of_sync import saving
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.saver import Saver
 from regworkers_core.runtime import Runtime
 from tests.support.drains import run

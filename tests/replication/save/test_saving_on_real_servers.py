@@ -13,7 +13,7 @@ from regworkers_core.domain.entry import Order
 from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.queue import Outgoing, Received
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import CommitsAndThenTimesOut
 from tests.support.drains import replicate_all, run, taken

@@ -26,7 +26,7 @@ from regworkers_core.engine.marks import Marks
 from regworkers_core.engine.message_work import MessageWork
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.engine.settling import DeadLetterPublisher
-from regworkers_core.replication.queue_keys import send_keys
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.saver import Saver
 from tests.simulation.gate import OpenGate
 from tests.simulation.servers.mongo import Mongo

@@ -9,7 +9,7 @@ import orjson
 
 from regworkers_core.domain.snapshot import OBJECTIVES
 from regworkers_core.flows import DRAIN, RUN_JOBS
-from regworkers_core.infrastructure.dashboards.alarms import (
+from regworkers_core.infrastructure.alarms import (
     Metric,
     of_function,
     of_queue,

@@ -1,4 +1,4 @@
-"""ministack, with pages of a campaign that cost what they hold.
+"""ministack, with pages of a campaign that cost what they hold. This module takes the arguments of that server.
 
 It has everything in memory as objects of Python, and for a page it sorts and compares all entries of the campaign. Here
 a page looks at the next entries alone.

@@ -1,4 +1,5 @@
-"""nx-27017, with queries that its indexes answer, and a list of databases that opens none of them.
+"""nx-27017, with queries that its indexes answer, and a list of databases that opens none of them. This module takes
+the arguments of that server.
 
 It reads a whole collection for a page of it, because an `_id` may be a number, a value may be in a list, and a text
 that looks like a time may be one. The product's ids and times are texts, and the fields that its indexes begin with are

@@ -13,20 +13,19 @@ import orjson
 from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.infrastructure.dashboards.alarms import facts_of
-from regworkers_core.infrastructure.desired import LIFECYCLES, Fact, Lifecycle, desired
-from regworkers_core.infrastructure.discovery.declared import (
+from regworkers_core.infrastructure.alarms import facts_of
+from regworkers_core.infrastructure.declared import (
     Declared,
     ResourceKind,
     days,
     facts_of_board,
     facts_of_policy,
     facts_of_role,
+    find_workers,
     lifecycle_facts,
     redrive_facts,
 )
-from regworkers_core.infrastructure.discovery.workers import find_workers
-from regworkers_core.infrastructure.policies.bucket import bucket_policy
+from regworkers_core.infrastructure.desired import LIFECYCLES, Fact, Lifecycle, bucket_policy, desired
 from regworkers_core.runtime import Runtime
 
 T = TypeVar("T")

@@ -1,4 +1,6 @@
-"""Keys on the replication queue: how they come there, and what a save stores for those of a batch."""
+"""Keys of entries on the replication queue: putting them there for repair, backfill and the terminal; and what a save
+stores for those of a batch, from its messages and the items of the demand table.
+"""
 
 from __future__ import annotations
 

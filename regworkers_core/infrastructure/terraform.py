@@ -10,9 +10,8 @@ from typing import Any, TypeAlias
 import orjson
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.infrastructure.dashboards.alarms import facts_of
-from regworkers_core.infrastructure.desired import Fact, Lifecycle
-from regworkers_core.infrastructure.discovery.declared import (
+from regworkers_core.infrastructure.alarms import facts_of
+from regworkers_core.infrastructure.declared import (
     ResourceKind,
     days,
     facts_of_board,
@@ -21,6 +20,7 @@ from regworkers_core.infrastructure.discovery.declared import (
     lifecycle_facts,
     redrive_facts,
 )
+from regworkers_core.infrastructure.desired import Fact, Lifecycle
 
 State: TypeAlias = Mapping[tuple[ResourceKind, str], Mapping[str, Fact]]
 Values: TypeAlias = Mapping[str, Any]

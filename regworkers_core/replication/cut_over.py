@@ -20,8 +20,8 @@ from regworkers_core.replication.enqueue.shard_rows import (
     shard_key,
     split_rows,
 )
-from regworkers_core.replication.moving.shadow import SHADOW, Checkpoints, ShadowRows, require_no_enqueue
-from regworkers_core.replication.moving.shadow_report import ShadowReport
+from regworkers_core.replication.shadow import SHADOW, Checkpoints, ShadowRows, require_no_enqueue
+from regworkers_core.replication.shadow_report import ShadowReport
 from regworkers_core.runtime import Runtime
 
 BACK_SECONDS = 3600.0

@@ -1,1 +1,0 @@
-"""CloudWatch's dashboard, alarms and saved queries, which Terraform publishes."""
