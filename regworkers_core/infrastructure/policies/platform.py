@@ -20,8 +20,8 @@ from regworkers_core.infrastructure.policies.statement import (
     REMOVE_DEAD_HEARTBEATS,
     WORK_QUEUES,
     PolicyPlace,
-    Statement,
     Worker,
+    allow,
     bucket,
     everything,
     hold_leases,
@@ -59,23 +59,21 @@ def _only_compute_logs(_place: PolicyPlace) -> Mapping[str, Any]:
     return {"StringLike": {"s3:prefix": "compute-logs/*"}}
 
 
-_FIND_LOG_GROUPS = Statement(
-    "FindTheLogGroup", ("logs:DescribeLogGroups",), (of_service("logs", "log-group:*"),)
-)
+_FIND_LOG_GROUPS = allow("FindTheLogGroup", "logs:DescribeLogGroups", of_service("logs", "log-group:*"))
 # The leases of every draw at once, and all of them for a snapshot.
-_READ_LEASES = ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan")
+_READ_LEASES = "dynamodb:BatchGetItem GetItem Query Scan"
 
 # For one snapshot of the whole system.
 _SNAPSHOT = (
-    Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
+    allow("FindTheStream", "dynamodb:DescribeTable", table),
     PEEK,
-    Statement("ReadCheckpointsAndLeases", _READ_LEASES, (leases,)),
-    Statement("ReadDepths", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
-    Statement("CheckThatS3Answers", ("s3:ListBucket",), (bucket,)),
-    Statement("ReadHowFarTheArchiveIs", ("s3:GetObject",), objects("archive")),
+    allow("ReadCheckpointsAndLeases", _READ_LEASES, leases),
+    allow("ReadDepths", "sqs:GetQueueAttributes GetQueueUrl", *ALL_QUEUES),
+    allow("CheckThatS3Answers", "s3:ListBucket", bucket),
+    allow("ReadHowFarTheArchiveIs", "s3:GetObject", *objects("archive")),
     OLDEST_MESSAGE,
-    Statement("SeeThatLinesArrive", ("logs:FilterLogEvents",), (log_group, log_streams)),
-    kafka("ReadTheOldestEvents", "DescribeTopicDynamicConfiguration", *READ_EVENTS),
+    allow("SeeThatLinesArrive", "logs:FilterLogEvents", log_group, log_streams),
+    kafka("ReadTheOldestEvents", f"DescribeTopicDynamicConfiguration {READ_EVENTS}"),
 )
 
 
@@ -89,52 +87,33 @@ PLATFORM = (
         "provision",
         "`regworkers provision`",
         (
-            Statement(
+            allow(
                 "CreateTables",
-                (
-                    "dynamodb:CreateTable",
-                    "dynamodb:DescribeContinuousBackups",
-                    "dynamodb:DescribeTable",
-                    "dynamodb:DescribeTimeToLive",
-                    "dynamodb:UpdateContinuousBackups",
-                    "dynamodb:UpdateTable",
-                    "dynamodb:UpdateTimeToLive",
-                ),
-                (table, leases),
+                "dynamodb:CreateTable DescribeContinuousBackups DescribeTable DescribeTimeToLive "
+                "UpdateContinuousBackups UpdateTable UpdateTimeToLive",
+                table,
+                leases,
             ),
-            Statement(
+            allow(
                 "CreateQueues",
-                ("sqs:CreateQueue", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SetQueueAttributes"),
-                ALL_QUEUES,
+                "sqs:CreateQueue GetQueueAttributes GetQueueUrl SetQueueAttributes",
+                *ALL_QUEUES,
             ),
-            Statement(
+            allow(
                 "CreateTheBucket",
-                (
-                    "s3:CreateBucket",
-                    "s3:GetBucketObjectLockConfiguration",
-                    "s3:GetBucketPolicy",
-                    "s3:GetBucketPublicAccessBlock",
-                    "s3:GetBucketVersioning",
-                    "s3:GetLifecycleConfiguration",
-                    "s3:ListBucket",
-                    "s3:PutBucketObjectLockConfiguration",
-                    "s3:PutBucketPolicy",
-                    "s3:PutBucketPublicAccessBlock",
-                    "s3:PutBucketVersioning",
-                    "s3:PutLifecycleConfiguration",
-                ),
-                (bucket,),
+                "s3:CreateBucket GetBucketObjectLockConfiguration GetBucketPolicy "
+                "GetBucketPublicAccessBlock GetBucketVersioning GetLifecycleConfiguration ListBucket "
+                "PutBucketObjectLockConfiguration PutBucketPolicy PutBucketPublicAccessBlock "
+                "PutBucketVersioning PutLifecycleConfiguration",
+                bucket,
             ),
             # It reads none of them: what it makes is for others.
-            Statement("MakeTheKeysOfEvents", ("secretsmanager:CreateSecret",), (secret("producer-key/*"),)),
-            Statement("CreateTheLogGroup", ("logs:CreateLogGroup", "logs:PutRetentionPolicy"), (log_group,)),
+            allow("MakeTheKeysOfEvents", "secretsmanager:CreateSecret", secret("producer-key/*")),
+            allow("CreateTheLogGroup", "logs:CreateLogGroup PutRetentionPolicy", log_group),
             _FIND_LOG_GROUPS,
             kafka(
                 "CreateTopics",
-                "AlterTopic",
-                "AlterTopicDynamicConfiguration",
-                "CreateTopic",
-                "DescribeTopicDynamicConfiguration",
+                "AlterTopic AlterTopicDynamicConfiguration CreateTopic DescribeTopicDynamicConfiguration",
             ),
         ),
     ),
@@ -142,11 +121,11 @@ PLATFORM = (
         "web",
         "the application around the webserver: upload form, reports, public pages of draws, downloads",
         (
-            Statement("StoreUploads", ("s3:PutObject",), objects("uploads")),
-            Statement(
+            allow("StoreUploads", "s3:PutObject", *objects("uploads")),
+            allow(
                 "ShowReportsAndDownloads",
-                ("s3:GetObject",),
-                objects("downloads", "draws", "reports", "reviews"),
+                "s3:GetObject",
+                *objects("downloads", "draws", "reports", "reviews"),
             ),
             MISSING_OBJECTS,
         ),
@@ -154,18 +133,18 @@ PLATFORM = (
     Worker(
         "log-lines",
         "the agent that collects the lines of pods; every process that sends its own (observability.cloudwatchLogs)",
-        (Statement("SendLogLines", ("logs:CreateLogStream", "logs:PutLogEvents"), (log_group, log_streams)),),
+        (allow("SendLogLines", "logs:CreateLogStream PutLogEvents", log_group, log_streams),),
     ),
     Worker(
         "scaling",
         "KEDA's operator: how many resident drains there should be (deploy/kubernetes/residents)",
         (
-            Statement(
+            allow(
                 "ReadDepths",
-                ("sqs:GetQueueAttributes",),
-                tuple(queue(spec.queue) for spec in DRAINS if spec.residents and not spec.fills),
+                "sqs:GetQueueAttributes",
+                *tuple(queue(spec.queue) for spec in DRAINS if spec.residents and not spec.fills),
             ),
-            Statement("ReadTheAgeOfTheStream", ("cloudwatch:GetMetricData",), (everything,)),
+            allow("ReadTheAgeOfTheStream", "cloudwatch:GetMetricData", everything),
         ),
     ),
     Worker(
@@ -174,16 +153,16 @@ PLATFORM = (
         (
             # All runs write below one prefix, where the UI finds them: a role that writes there may not delete. What is
             # written over stays as a version, which no role may delete.
-            Statement("KeepTheLogsOfRuns", ("s3:GetObject", "s3:PutObject"), (_compute_logs,)),
-            Statement("ListTheLogsOfRuns", ("s3:ListBucket",), (_log_bucket,), _only_compute_logs),
+            allow("KeepTheLogsOfRuns", "s3:GetObject PutObject", _compute_logs),
+            allow("ListTheLogsOfRuns", "s3:ListBucket", _log_bucket, when=_only_compute_logs),
         ),
     ),
     Worker(
         "prune-logs",
         "runs of prune_runs, the only one that deletes logs of runs",
         (
-            Statement("DeleteTheLogsOfRuns", ("s3:DeleteObject",), (_compute_logs,)),
-            Statement("ListTheLogsOfRuns", ("s3:ListBucket",), (_log_bucket,), _only_compute_logs),
+            allow("DeleteTheLogsOfRuns", "s3:DeleteObject", _compute_logs),
+            allow("ListTheLogsOfRuns", "s3:ListBucket", _log_bucket, when=_only_compute_logs),
         ),
     ),
 )
@@ -198,137 +177,92 @@ OPERATORS = (
         "discovery",
         "`regworkers aws find-resources` and runs of find_resources: reads, changes nothing",
         (
-            Statement(
+            allow(
                 "FindTables",
-                (
-                    "dynamodb:DescribeContinuousBackups",
-                    "dynamodb:DescribeTable",
-                    "dynamodb:DescribeTimeToLive",
-                ),
-                (table, leases),
+                "dynamodb:DescribeContinuousBackups DescribeTable DescribeTimeToLive",
+                table,
+                leases,
             ),
-            Statement("ReadQueues", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
-            Statement(
+            allow("ReadQueues", "sqs:GetQueueAttributes GetQueueUrl", *ALL_QUEUES),
+            allow(
                 "ReadTheBucket",
-                (
-                    "s3:GetBucketObjectLockConfiguration",
-                    "s3:GetBucketPolicy",
-                    "s3:GetBucketPublicAccessBlock",
-                    "s3:GetBucketVersioning",
-                    "s3:GetLifecycleConfiguration",
-                ),
-                (bucket,),
+                "s3:GetBucketObjectLockConfiguration GetBucketPolicy GetBucketPublicAccessBlock "
+                "GetBucketVersioning GetLifecycleConfiguration",
+                bucket,
             ),
             _FIND_LOG_GROUPS,
             FIND_ALARMS,
-            Statement(
+            allow(
                 "ReadRolesAndPolicies",
-                ("iam:GetPolicyVersion", "iam:ListAttachedRolePolicies"),
-                (
-                    prefixed("iam", "role/", regional=False),
-                    prefixed("iam", "policy/", regional=False),
-                ),
+                "iam:GetPolicyVersion ListAttachedRolePolicies",
+                prefixed("iam", "role/", regional=False),
+                prefixed("iam", "policy/", regional=False),
             ),
-            Statement(
+            allow(
                 "ReadDashboards",
-                ("cloudwatch:GetDashboard",),
-                (prefixed("cloudwatch", "dashboard/", regional=False),),
+                "cloudwatch:GetDashboard",
+                prefixed("cloudwatch", "dashboard/", regional=False),
             ),
-            Statement(
-                "ReadTheFunction",
-                ("lambda:GetAlias", "lambda:GetFunctionConfiguration"),
-                (prefixed("lambda", "function:"),),
+            allow(
+                "ReadTheFunction", "lambda:GetAlias GetFunctionConfiguration", prefixed("lambda", "function:")
             ),
-            Statement(
+            allow(
                 "ListThem",
-                (
-                    "cloudwatch:ListDashboards",
-                    "dynamodb:ListTables",
-                    "iam:ListPolicies",
-                    "iam:ListRoles",
-                    "lambda:ListFunctions",
-                    "s3:ListAllMyBuckets",
-                    "sqs:ListQueues",
-                ),
-                (everything,),
+                "cloudwatch:ListDashboards dynamodb:ListTables iam:ListPolicies ListRoles lambda:ListFunctions "
+                "s3:ListAllMyBuckets sqs:ListQueues",
+                everything,
             ),
         ),
     ),
     Worker(
         "logs",
         "`regworkers logs`: engineers on call",
-        (Statement("ReadOurLogs", ("logs:FilterLogEvents",), (log_group, log_streams)),),
+        (allow("ReadOurLogs", "logs:FilterLogEvents", log_group, log_streams),),
     ),
     Worker(
         "dead-letters",
         "`regworkers dlq`, `drain pause` and `resume`, runs of redrive_dead_letters: moves and deletes dead letters",
         (
-            Statement(
+            allow(
                 "WorkOnDeadLetters",
-                (
-                    "sqs:ChangeMessageVisibility",
-                    "sqs:DeleteMessage",
-                    "sqs:GetQueueAttributes",
-                    "sqs:GetQueueUrl",
-                    "sqs:ListMessageMoveTasks",
-                    "sqs:ReceiveMessage",
-                ),
-                DEAD_LETTER_QUEUES,
+                "sqs:ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl "
+                "ListMessageMoveTasks ReceiveMessage",
+                *DEAD_LETTER_QUEUES,
             ),
-            Statement(
-                "SendThemBack", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"), WORK_QUEUES
-            ),
-            Statement("ReadTheSource", ("dynamodb:BatchGetItem",), (table,)),
+            allow("SendThemBack", "sqs:GetQueueAttributes GetQueueUrl SendMessage", *WORK_QUEUES),
+            allow("ReadTheSource", "dynamodb:BatchGetItem", table),
             hold_leases("OneAtATime"),
             PAUSE_DRAINS,
-            Statement("KeepCopies", ("s3:GetObject", "s3:PutObject"), objects("dead-letters")),
+            allow("KeepCopies", "s3:GetObject PutObject", *objects("dead-letters")),
         ),
     ),
     Worker(
         "erasure",
         "`regworkers erase` and runs of erase_entry: removes one fan from every store",
         (
-            Statement(
+            allow(
                 "RemoveEntryInvitesAndClaims",
-                (
-                    "dynamodb:BatchGetItem",
-                    "dynamodb:BatchWriteItem",
-                    "dynamodb:DeleteItem",
-                    "dynamodb:Query",
-                    "dynamodb:Scan",
-                ),
-                (table,),
+                "dynamodb:BatchGetItem BatchWriteItem DeleteItem Query Scan",
+                table,
             ),
-            Statement(
+            allow(
                 "RemoveDeadLetters",
-                (
-                    "sqs:ChangeMessageVisibility",
-                    "sqs:DeleteMessage",
-                    "sqs:GetQueueAttributes",
-                    "sqs:GetQueueUrl",
-                    "sqs:ReceiveMessage",
-                    "sqs:SendMessage",
-                ),
-                DEAD_LETTER_QUEUES,
+                "sqs:ChangeMessageVisibility DeleteMessage GetQueueAttributes GetQueueUrl ReceiveMessage "
+                "SendMessage",
+                *DEAD_LETTER_QUEUES,
             ),
             send("QueueTheRemoval", "replication-queue"),
             hold_leases("OneAtATime"),
-            Statement(
-                "RemoveCopies", ("s3:DeleteObject", "s3:GetObject", "s3:PutObject"), objects("dead-letters")
-            ),
-            Statement("KeepTheLedger", ("s3:GetObject", "s3:PutObject"), objects("erasures")),
-            Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
-            Statement("FindThem", ("s3:ListBucket",), (bucket,)),
-            Statement(
+            allow("RemoveCopies", "s3:DeleteObject GetObject PutObject", *objects("dead-letters")),
+            allow("KeepTheLedger", "s3:GetObject PutObject", *objects("erasures")),
+            allow("WriteDownloads", "s3:PutObject", *objects("downloads")),
+            allow("FindThem", "s3:ListBucket", bucket),
+            allow(
                 "MakeTheKeyOfTheLedgerOnce",
-                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
-                (secret("erasure-ledger*"),),
+                "secretsmanager:CreateSecret GetSecretValue",
+                secret("erasure-ledger*"),
             ),
-            Statement(
-                "ReadTheKeyOfIdentities",
-                ("secretsmanager:GetSecretValue",),
-                (secret("eligibility-identity*"),),
-            ),
+            allow("ReadTheKeyOfIdentities", "secretsmanager:GetSecretValue", secret("eligibility-identity*")),
         ),
     ),
 )

@@ -44,6 +44,7 @@ def place_of(settings: Settings, *, account: str, log_bucket: str) -> PolicyPlac
 
 # The ARN of a resource, once it is known where.
 Resource = Callable[[PolicyPlace], str]
+Condition = Callable[[PolicyPlace], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,17 @@ class Statement:
     sid: str  # its id in the policy
     actions: tuple[str, ...]  # without wildcards
     resources: tuple[Resource, ...]  # what they may be done to
-    condition: Callable[[PolicyPlace], Mapping[str, Any]] | None = None  # of IAM, None: none
+    condition: Condition | None = None  # of IAM, None: none
+
+
+def allow(sid: str, actions: str, *resources: Resource, when: Condition | None = None) -> Statement:
+    """A statement. A service holds for the actions that follow it: `sqs:GetQueueUrl SendMessage kms:Decrypt`."""
+    service, named = "", list[str]()
+    for action in actions.split():
+        before, _, name = action.rpartition(":")
+        service = before or service
+        named.append(f"{service}:{name}")
+    return Statement(sid, tuple(named), resources, when)
 
 
 def merged(allowed_by: Iterable[Statement], place: PolicyPlace) -> dict[str, Any]:
@@ -162,86 +173,80 @@ def _own_namespace(place: PolicyPlace) -> Mapping[str, Any]:
     return {"StringEquals": {"cloudwatch:namespace": place.namespace}}
 
 
-PUT_METRICS = Statement("PublishMetrics", ("cloudwatch:PutMetricData",), (everything,), _own_namespace)
-OLDEST_MESSAGE = Statement("ReadTheAgeOfTheOldestMessage", ("cloudwatch:GetMetricStatistics",), (everything,))
+PUT_METRICS = allow("PublishMetrics", "cloudwatch:PutMetricData", everything, when=_own_namespace)
+OLDEST_MESSAGE = allow("ReadTheAgeOfTheOldestMessage", "cloudwatch:GetMetricStatistics", everything)
 # Queried by prefix, for which IAM has no resource.
-FIND_ALARMS = Statement("FindAlarms", ("cloudwatch:DescribeAlarms",), (of_service("cloudwatch", "alarm:*"),))
-DYNAMODB_ANSWERS = Statement("CheckThatDynamoDbAnswers", ("dynamodb:DescribeTable",), (table,))
-READ_THE_STREAM = ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator")
-PEEK = Statement("PeekIntoTheStream", READ_THE_STREAM, (stream,))
+FIND_ALARMS = allow("FindAlarms", "cloudwatch:DescribeAlarms", of_service("cloudwatch", "alarm:*"))
+DYNAMODB_ANSWERS = allow("CheckThatDynamoDbAnswers", "dynamodb:DescribeTable", table)
+READ_THE_STREAM = "dynamodb:DescribeStream GetRecords GetShardIterator"
+PEEK = allow("PeekIntoTheStream", READ_THE_STREAM, stream)
 # Without it, S3 refuses to read a missing object instead of saying that it does not exist.
-MISSING_OBJECTS = Statement("RecogniseMissingObjects", ("s3:ListBucket",), (bucket,))
-_SEND = ("sqs:GetQueueUrl", "sqs:SendMessage")
-_DEPTH = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl")
-_WORK = (*_SEND, "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage")
+MISSING_OBJECTS = allow("RecogniseMissingObjects", "s3:ListBucket", bucket)
 
 
-def hold_leases(sid: str, *more: str) -> Statement:
+def hold_leases(sid: str, more: str = "") -> Statement:
     """Acquire, renew and release one lease at a time."""
-    actions = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", *more)
-    return Statement(sid, actions, (leases,))
+    return allow(sid, f"dynamodb:GetItem PutItem UpdateItem {more}", leases)
 
 
-def _rows_of(*kinds: str) -> Callable[[PolicyPlace], Mapping[str, Any]]:
+def _rows_of(*kinds: str) -> Condition:
     return rows_like(*(f"{kind}#*" for kind in kinds))
 
 
-def rows_like(*patterns: str) -> Callable[[PolicyPlace], Mapping[str, Any]]:
+def rows_like(*patterns: str) -> Condition:
     """The condition that all partition keys of a request match one of the patterns."""
     # `ForAllValues` also holds for a request without keys, but the actions below all name one.
     return lambda _place: {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [*patterns]}}
 
 
 # GetItem reads fuse and pause at every start and beat; marks are for messages that were received too often.
-KEEP_DRAIN_ROWS = Statement(
+KEEP_DRAIN_ROWS = allow(
     "ShowLifeMarkMessagesAndKeepTheFuse",
-    ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"),
-    (leases,),
-    _rows_of("DRAIN", "FUSE", "MARK"),
+    "dynamodb:DeleteItem GetItem PutItem",
+    leases,
+    when=_rows_of("DRAIN", "FUSE", "MARK"),
 )
-REMOVE_DEAD_HEARTBEATS = Statement(
-    "RemoveTheHeartbeatsOfDeadDrains", ("dynamodb:DeleteItem",), (leases,), _rows_of("DRAIN")
+REMOVE_DEAD_HEARTBEATS = allow(
+    "RemoveTheHeartbeatsOfDeadDrains", "dynamodb:DeleteItem", leases, when=_rows_of("DRAIN")
 )
-PAUSE_DRAINS = Statement(
-    "PauseDrainsAndRemoveFuses",
-    ("dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"),
-    (leases,),
-    _rows_of("FUSE"),
+PAUSE_DRAINS = allow(
+    "PauseDrainsAndRemoveFuses", "dynamodb:DeleteItem GetItem PutItem", leases, when=_rows_of("FUSE")
 )
 # While MongoDB is unavailable.
-REMEMBER_OUTAGES = Statement(
-    "RememberWhoWasNotified", ("dynamodb:DeleteItem", "dynamodb:PutItem"), (leases,), _rows_of("OUTAGE")
+REMEMBER_OUTAGES = allow(
+    "RememberWhoWasNotified", "dynamodb:DeleteItem PutItem", leases, when=_rows_of("OUTAGE")
 )
 
 
 def send(sid: str, *names: str) -> Statement:
-    return Statement(sid, _SEND, _queues(names))
+    return allow(sid, "sqs:GetQueueUrl SendMessage", *map(queue, names))
 
 
 def sign_events(*roles: ProducerRole) -> Statement:
     """Read the keys of these roles."""
-    return Statement(
+    return allow(
         "ReadTheKeysOfEvents",
-        ("secretsmanager:GetSecretValue",),
-        tuple(secret(f"{secret_name(role)}*") for role in roles),
+        "secretsmanager:GetSecretValue",
+        *tuple(secret(f"{secret_name(role)}*") for role in roles),
     )
 
 
 def depth(sid: str, *names: str) -> Statement:
-    return Statement(sid, _DEPTH, _queues(names))
+    return allow(sid, "sqs:GetQueueAttributes GetQueueUrl", *map(queue, names))
 
 
-def work_on(name: str, *more: str) -> Statement:
+def work_on(name: str, more: str = "") -> Statement:
     """Receive, hide, delete, and send failed items again."""
-    return Statement("WorkOnTheQueue", (*_WORK, *more), (queue(name),))
+    actions = "sqs:GetQueueUrl SendMessage ChangeMessageVisibility DeleteMessage ReceiveMessage"
+    return allow("WorkOnTheQueue", f"{actions} {more}", queue(name))
 
 
-def kafka(sid: str, *actions: str) -> Statement:
+def kafka(sid: str, actions: str) -> Statement:
     """Connect and use our topics, at an MSK cluster with IAM access control. Each action concerns one kind of these
     resources.
     """
-    named = tuple(f"kafka-cluster:{each}" for each in ("Connect", "DescribeTopic", *actions))
-    return Statement(sid, named, (of_service("kafka", "cluster/*"), _topics, _reader))
+    named = f"kafka-cluster:Connect DescribeTopic {actions}"
+    return allow(sid, named, of_service("kafka", "cluster/*"), _topics, _reader)
 
 
 # The cluster's name and id are in no setting.
@@ -255,8 +260,4 @@ def _reader(place: PolicyPlace) -> str:
 
 
 # Readers name a group, whose coordinator the client looks up.
-READ_EVENTS = ("ReadData", "DescribeGroup")
-
-
-def _queues(names: tuple[str, ...]) -> tuple[Resource, ...]:
-    return tuple(queue(name) for name in names)
+READ_EVENTS = "ReadData DescribeGroup"

@@ -15,8 +15,8 @@ from regworkers_core.infrastructure.policies.statement import (
     PUT_METRICS,
     READ_EVENTS,
     READ_THE_STREAM,
-    Statement,
     Worker,
+    allow,
     bucket,
     depth,
     everything,
@@ -48,11 +48,7 @@ def _save(name: str, who: str, role: ProducerRole) -> Worker:
         name,
         who,
         (
-            Statement(
-                "ReadEntriesAndClearTheirFlag",
-                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PartiQLUpdate"),
-                (table,),
-            ),
+            allow("ReadEntriesAndClearTheirFlag", "dynamodb:BatchGetItem DescribeTable PartiQLUpdate", table),
             work_on("replication-queue", _DEPTH_ACTION),
             send("SendEventsAndDeadLetters", "analytics-queue", "replication-queue-dlq"),
             sign_events(role),
@@ -67,14 +63,10 @@ REPLICATION = (
         ENQUEUE.name,
         f"runs of {ENQUEUE.job}",
         (
-            Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
-            Statement("ReadTheStream", READ_THE_STREAM, (stream,)),
-            hold_leases("ShareShardsAndKeepCheckpoints", "dynamodb:DeleteItem", "dynamodb:Query"),
-            Statement(
-                "QueueKeys",
-                ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"),
-                (queue("replication-queue"),),
-            ),
+            allow("FindTheStream", "dynamodb:DescribeTable", table),
+            allow("ReadTheStream", READ_THE_STREAM, stream),
+            hold_leases("ShareShardsAndKeepCheckpoints", "DeleteItem Query"),
+            allow("QueueKeys", "sqs:GetQueueAttributes GetQueueUrl SendMessage", queue("replication-queue")),
             send("SendDeadLetters", "replication-queue-dlq"),
             PUT_METRICS,
         ),
@@ -87,15 +79,9 @@ REPLICATION = (
         "reconcile",
         "runs of reconcile_entries and backfill_entries",
         (
-            Statement(
-                "ReadTheTable",
-                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:Query", "dynamodb:Scan"),
-                (table,),
-            ),
-            hold_leases("KeepTheProgressOfABackfillAndOfTheCycle", "dynamodb:Query"),
-            Statement(
-                "ForgetCampaignsThatAreGone", ("dynamodb:DeleteItem",), (leases,), rows_like("SEGMENTS")
-            ),
+            allow("ReadTheTable", "dynamodb:BatchGetItem DescribeTable Query Scan", table),
+            hold_leases("KeepTheProgressOfABackfillAndOfTheCycle", "Query"),
+            allow("ForgetCampaignsThatAreGone", "dynamodb:DeleteItem", leases, when=rows_like("SEGMENTS")),
             send("QueueKeys", "replication-queue"),
         ),
     ),
@@ -103,33 +89,23 @@ REPLICATION = (
         "shadow",
         "`regworkers migrate check` and `migrate shadow`: reads, and writes only rows of its own",
         (
-            Statement(
-                "ReadTheTable",
-                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:Scan"),
-                (table,),
-            ),
-            Statement("ReadTheStream", READ_THE_STREAM, (stream,)),
-            Statement(
+            allow("ReadTheTable", "dynamodb:BatchGetItem DescribeTable Scan", table),
+            allow("ReadTheStream", READ_THE_STREAM, stream),
+            allow(
                 "KeepItsOwnRows",
-                (
-                    "dynamodb:DeleteItem",
-                    "dynamodb:GetItem",
-                    "dynamodb:PutItem",
-                    "dynamodb:Query",
-                    "dynamodb:UpdateItem",
-                ),
-                (leases,),
-                rows_like("shadow/*"),
+                "dynamodb:DeleteItem GetItem PutItem Query UpdateItem",
+                leases,
+                when=rows_like("shadow/*"),
             ),
-            Statement("CheckThatNoEnqueueRuns", ("dynamodb:Query",), (leases,), rows_like("DRAIN#enqueue")),
+            allow("CheckThatNoEnqueueRuns", "dynamodb:Query", leases, when=rows_like("DRAIN#enqueue")),
         ),
     ),
     Worker(
         "cut-over",
         "`regworkers migrate cut-over`",
         (
-            Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
-            hold_leases("WriteCheckpoints", "dynamodb:DeleteItem", "dynamodb:Query"),
+            allow("FindTheStream", "dynamodb:DescribeTable", table),
+            hold_leases("WriteCheckpoints", "DeleteItem Query"),
         ),
     ),
 )
@@ -141,49 +117,49 @@ SELECTION = (
         (
             hold_leases("HoldLeasesAndReadCheckpoints"),
             # A preview warns when replication is behind.
-            Statement("FindTheStream", ("dynamodb:DescribeTable",), (table,)),
+            allow("FindTheStream", "dynamodb:DescribeTable", table),
             PEEK,
             depth("ReadTheDepthOfReplication", "replication-queue"),
-            Statement(
+            allow(
                 "MakeTheSecretOfADraw",
-                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
-                (secret("code-salt/*"), secret("draw-secret/*"), secret("log-key*")),
+                "secretsmanager:CreateSecret GetSecretValue",
+                secret("code-salt/*"),
+                secret("draw-secret/*"),
+                secret("log-key*"),
             ),
-            Statement(
+            allow(
                 "PlanMarketsThatWaitedForCodes",
-                ("s3:GetObject", "s3:PutObject"),
-                objects("draws", "log", "pipeline"),
+                "s3:GetObject PutObject",
+                *objects("draws", "log", "pipeline"),
             ),
-            Statement("LockFilesOfTheDraw", ("s3:PutObjectRetention",), objects("draws", "log")),
+            allow("LockFilesOfTheDraw", "s3:PutObjectRetention", *objects("draws", "log")),
             MISSING_OBJECTS,
             send("QueueThem", "selection-queue"),
-            Statement("ReadUploads", ("s3:GetObject",), objects("uploads")),
-            Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
+            allow("ReadUploads", "s3:GetObject", *objects("uploads")),
+            allow("WriteDownloads", "s3:PutObject", *objects("downloads")),
         ),
     ),
     Worker(
         "draw",
         "runs of draw and top_up",
         (
-            Statement(
-                "CheckThatReplicationHasSettled",
-                ("dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:Query"),
-                (table,),
-            ),
+            allow("CheckThatReplicationHasSettled", "dynamodb:BatchGetItem DescribeTable Query", table),
             PEEK,
-            hold_leases("HoldLeasesAndReadCheckpoints", "dynamodb:Query"),
+            hold_leases("HoldLeasesAndReadCheckpoints", "Query"),
             depth("ReadTheDepthOfReplication", "replication-queue"),
-            Statement(
+            allow(
                 "MakeAndRevealTheSecret",
-                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
-                (secret("code-salt/*"), secret("draw-secret/*"), secret("log-key*")),
+                "secretsmanager:CreateSecret GetSecretValue",
+                secret("code-salt/*"),
+                secret("draw-secret/*"),
+                secret("log-key*"),
             ),
-            Statement(
+            allow(
                 "KeepArtefacts",
-                ("s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"),
-                objects("draws", "log", "pipeline", "reports"),
+                "s3:AbortMultipartUpload GetObject PutObject",
+                *objects("draws", "log", "pipeline", "reports"),
             ),
-            Statement("LockFilesOfTheDraw", ("s3:PutObjectRetention",), objects("draws", "log")),
+            allow("LockFilesOfTheDraw", "s3:PutObjectRetention", *objects("draws", "log")),
             MISSING_OBJECTS,
             send("QueueMarketsAndAnnounce", "analytics-queue", "selection-queue"),
             sign_events(ProducerRole.SELECTION),
@@ -193,17 +169,13 @@ SELECTION = (
         "log-key",
         "`regworkers draw log-key`",
         (
-            Statement(
+            allow(
                 "MakeAndChangeTheKeyOfTheLog",
-                (
-                    "secretsmanager:CreateSecret",
-                    "secretsmanager:GetSecretValue",
-                    "secretsmanager:PutSecretValue",
-                ),
-                (secret("log-key*"),),
+                "secretsmanager:CreateSecret GetSecretValue PutSecretValue",
+                secret("log-key*"),
             ),
-            Statement("SayItInTheLog", ("s3:GetObject", "s3:PutObject"), objects("log")),
-            Statement("LockFilesOfTheLog", ("s3:PutObjectRetention",), objects("log")),
+            allow("SayItInTheLog", "s3:GetObject PutObject", *objects("log")),
+            allow("LockFilesOfTheLog", "s3:PutObjectRetention", *objects("log")),
             MISSING_OBJECTS,
         ),
     ),
@@ -213,7 +185,7 @@ SELECTION = (
         (
             DYNAMODB_ANSWERS,
             depth("CheckThatSqsAnswers", "replication-queue"),
-            Statement("ReadPlans", ("s3:GetObject",), objects("pipeline")),
+            allow("ReadPlans", "s3:GetObject", *objects("pipeline")),
             MISSING_OBJECTS,
             hold_leases("HoldLeases"),
             work_on("selection-queue", _DEPTH_ACTION),
@@ -230,7 +202,7 @@ SELECTION = (
             DYNAMODB_ANSWERS,
             depth("CheckThatSqsAnswers", "replication-queue"),
             hold_leases("HoldLeases"),
-            Statement("CompareWithTheResult", ("s3:GetObject",), objects("pipeline")),
+            allow("CompareWithTheResult", "s3:GetObject", *objects("pipeline")),
             MISSING_OBJECTS,
             depth("WatchTheMailersDeadLetters", "notification-queue-dlq"),
             send("SendMessagesAndEvents", "analytics-queue", "notification-queue"),
@@ -246,49 +218,29 @@ ELIGIBILITY = (
         "invites",
         "invites at a terminal, runs of upload_invites",
         (
-            Statement(
-                "ReadAndWriteInvites",
-                ("dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:Query"),
-                (table,),
-            ),
+            allow("ReadAndWriteInvites", "dynamodb:BatchGetItem BatchWriteItem Query", table),
             hold_leases("OneListAtATime"),
-            Statement(
-                "ReadListsWriteRejects",
-                ("s3:GetObject", "s3:PutObject"),
-                (lists_of_invites, *objects("uploads")),
-            ),
-            Statement("WriteDownloads", ("s3:PutObject",), objects("downloads")),
+            allow("ReadListsWriteRejects", "s3:GetObject PutObject", lists_of_invites, *objects("uploads")),
+            allow("WriteDownloads", "s3:PutObject", *objects("downloads")),
             MISSING_OBJECTS,
         ),
     ),
     Worker(
         "services",
         "callers of the platform's four services",
-        (
-            Statement(
-                "ReadTheTokensOfTheServices",
-                ("secretsmanager:GetSecretValue",),
-                (secret("service-token/*"),),
-            ),
-        ),
+        (allow("ReadTheTokensOfTheServices", "secretsmanager:GetSecretValue", secret("service-token/*")),),
     ),
     Worker(
         "eligibility",
         "checkEligibility: the function that fans ask",
         (
-            Statement(
-                "ReadInvitesAndClaimsAndWriteTheEntry",
-                ("dynamodb:BatchGetItem", "dynamodb:PutItem"),
-                (table,),
-            ),
-            Statement(
+            allow("ReadInvitesAndClaimsAndWriteTheEntry", "dynamodb:BatchGetItem PutItem", table),
+            allow(
                 "MakeTheKeyOfIdentitiesOnce",
-                ("secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"),
-                (secret("eligibility-identity*"),),
+                "secretsmanager:CreateSecret GetSecretValue",
+                secret("eligibility-identity*"),
             ),
-            Statement(
-                "ReadItsSettings", ("secretsmanager:GetSecretValue",), (secret("eligibility-settings*"),)
-            ),
+            allow("ReadItsSettings", "secretsmanager:GetSecretValue", secret("eligibility-settings*")),
             send("QueueTheEvents", "analytics-queue"),
             sign_events(ProducerRole.ELIGIBILITY),
             PUT_METRICS,
@@ -309,21 +261,17 @@ ANALYTICS = (
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
             OLDEST_MESSAGE,
-            kafka("PublishEvents", "WriteData", "WriteDataIdempotently"),
+            kafka("PublishEvents", "WriteData WriteDataIdempotently"),
         ),
     ),
     Worker(
         "producer-key",
         "`regworkers producer-key`",
         (
-            Statement(
+            allow(
                 "MakeAndChangeTheKeysOfEvents",
-                (
-                    "secretsmanager:CreateSecret",
-                    "secretsmanager:GetSecretValue",
-                    "secretsmanager:PutSecretValue",
-                ),
-                (secret("producer-key/*"),),
+                "secretsmanager:CreateSecret GetSecretValue PutSecretValue",
+                secret("producer-key/*"),
             ),
         ),
     ),
@@ -332,50 +280,43 @@ ANALYTICS = (
         "runs of archive_events and check_archive",
         (
             hold_leases("HoldTheLease"),
-            Statement(
+            allow(
                 "KeepTheArchive",
-                ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
-                objects("archive"),
+                "s3:AbortMultipartUpload DeleteObject GetObject PutObject",
+                *objects("archive"),
             ),
-            Statement("FindLeftoversOfDeadRuns", ("s3:ListBucket",), (bucket,)),
-            kafka("ReadEvents", *READ_EVENTS),
+            allow("FindLeftoversOfDeadRuns", "s3:ListBucket", bucket),
+            kafka("ReadEvents", READ_EVENTS),
         ),
     ),
     Worker(
         "funnel",
         "runs of campaign_funnel",
         (
-            Statement("CountRegistrations", ("dynamodb:Query",), (table,)),
-            Statement("ReadTheResultOfTheDraw", ("s3:GetObject",), objects("pipeline")),
+            allow("CountRegistrations", "dynamodb:Query", table),
+            allow("ReadTheResultOfTheDraw", "s3:GetObject", *objects("pipeline")),
             MISSING_OBJECTS,
-            Statement("PutThePage", ("s3:PutObject",), objects("reports")),
+            allow("PutThePage", "s3:PutObject", *objects("reports")),
         ),
     ),
     Worker(
         "kafka-certificate",
         "every client of Kafka",
-        (
-            Statement(
-                "ReadTheCertificateOfKafka",
-                ("secretsmanager:GetSecretValue",),
-                (secret("kafka-certificate/*"),),
-            ),
-        ),
+        (allow("ReadTheCertificateOfKafka", "secretsmanager:GetSecretValue", secret("kafka-certificate/*")),),
     ),
     Worker(
         "certificates",
         "`regworkers certs generate`",
         (
-            Statement(
-                "ReadTheCertificateOfKafka",
-                ("secretsmanager:GetSecretValue",),
-                (secret("kafka-certificate/*"),),
+            allow(
+                "ReadTheCertificateOfKafka", "secretsmanager:GetSecretValue", secret("kafka-certificate/*")
             ),
-            Statement(
+            allow(
                 "ReplaceIt",
-                ("secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"),
+                "secretsmanager:CreateSecret PutSecretValue",
+                secret("kafka-certificate/client*"),
                 # The key may be a secret of its own.
-                (secret("kafka-certificate/client*"), secret("kafka-certificate/key*")),
+                secret("kafka-certificate/key*"),
             ),
         ),
     ),
@@ -387,19 +328,17 @@ UPKEEP = (
         "reviews",
         "`regworkers review`, `regworkers runbook cost`, runs of the three reviews and of runbook_cost",
         (
-            Statement("ReadQueues", ("sqs:GetQueueAttributes", "sqs:GetQueueUrl"), ALL_QUEUES),
-            Statement("ReadTheStreamsSettings", ("dynamodb:DescribeTable",), (table,)),
-            Statement("FindTheLogGroup", ("logs:DescribeLogGroups",), (of_service("logs", "log-group:*"),)),
+            allow("ReadQueues", "sqs:GetQueueAttributes GetQueueUrl", *ALL_QUEUES),
+            allow("ReadTheStreamsSettings", "dynamodb:DescribeTable", table),
+            allow("FindTheLogGroup", "logs:DescribeLogGroups", of_service("logs", "log-group:*")),
             FIND_ALARMS,
-            Statement("QueryErrorLines", ("logs:StartQuery",), (log_group, log_streams)),
-            Statement("ReadTheirNumbers", ("cloudwatch:ListMetrics", "logs:GetQueryResults"), (everything,)),
-            Statement("CountTheBytesOfLines", ("cloudwatch:GetMetricStatistics",), (everything,)),
-            Statement("ReadTheBucketsPolicy", ("s3:GetBucketPolicy",), (bucket,)),
-            Statement(
-                "ReadTheKeysPolicy", ("kms:DescribeKey", "kms:GetKeyPolicy"), (of_service("kms", "key/*"),)
-            ),
-            Statement("ReadTheTrustOfRoles", ("iam:ListRoles",), (everything,)),
-            Statement("KeepReports", ("s3:GetObject", "s3:PutObject"), objects("reviews")),
+            allow("QueryErrorLines", "logs:StartQuery", log_group, log_streams),
+            allow("ReadTheirNumbers", "cloudwatch:ListMetrics logs:GetQueryResults", everything),
+            allow("CountTheBytesOfLines", "cloudwatch:GetMetricStatistics", everything),
+            allow("ReadTheBucketsPolicy", "s3:GetBucketPolicy", bucket),
+            allow("ReadTheKeysPolicy", "kms:DescribeKey GetKeyPolicy", of_service("kms", "key/*")),
+            allow("ReadTheTrustOfRoles", "iam:ListRoles", everything),
+            allow("KeepReports", "s3:GetObject PutObject", *objects("reviews")),
             MISSING_OBJECTS,
         ),
     ),
@@ -407,10 +346,8 @@ UPKEEP = (
         "checks",
         "runs of first_checks: what checks of draws and of the archive read",
         (
-            Statement(
-                "ReadDrawsAndTheArchive",
-                ("s3:GetObject",),
-                objects("archive", "draws", "pipeline", "reports"),
+            allow(
+                "ReadDrawsAndTheArchive", "s3:GetObject", *objects("archive", "draws", "pipeline", "reports")
             ),
             MISSING_OBJECTS,
         ),
@@ -420,10 +357,10 @@ UPKEEP = (
         "`regworkers housekeeping`, runs of housekeeping: the only one that deletes reports and pipeline files",
         (
             hold_leases("HoldTheLeasesOfTheArchiveAndOfDraws"),
-            Statement("FindClaims", ("dynamodb:Query",), (table,)),
-            Statement("RemoveClaims", ("dynamodb:PartiQLUpdate",), (table,)),
-            Statement("RemoveDaysOfTheArchive", ("s3:GetObject", "s3:PutObject"), objects("archive")),
-            Statement("DeleteReportsAndPipelineFiles", ("s3:DeleteObject",), objects("pipeline", "reviews")),
+            allow("FindClaims", "dynamodb:Query", table),
+            allow("RemoveClaims", "dynamodb:PartiQLUpdate", table),
+            allow("RemoveDaysOfTheArchive", "s3:GetObject PutObject", *objects("archive")),
+            allow("DeleteReportsAndPipelineFiles", "s3:DeleteObject", *objects("pipeline", "reviews")),
             MISSING_OBJECTS,
         ),
     ),
