@@ -22,7 +22,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict
 from pymongo.errors import PyMongoError
 
-from regworkers_core.reporting.pages import page
+from regworkers_core.reporting import page
 from regworkers_local.service_faults import Fault, Faults, Front, Service
 from regworkers_local.service_stores import Stores
 

@@ -42,7 +42,7 @@ from regworkers_core.reporting.figures import (
     titled,
     whole_numbers,
 )
-from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
+from regworkers_core.reporting import markdown_image, markdown_table, page, percent
 from regworkers_core.runtime import Runtime
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.reporting import markdown_image, markdown_table, page
 from regworkers_core.reporting.figures import (
     BLUE,
     GREEN,
@@ -21,7 +22,6 @@ from regworkers_core.reporting.figures import (
     whole_numbers,
     words,
 )
-from regworkers_core.reporting.pages import markdown_image, markdown_table, page
 
 # Ineligible entries by primary reason; a seventh reason starts again with the first colour.
 _COLOURS = (RED, ORANGE, BLUE, GREY, PURPLE, "#5c7f8a")

@@ -1,1 +1,108 @@
-"""HTML pages, Markdown and plots that the reports of all flows share."""
+"""Reports of all flows as self-contained HTML pages, from the templates beside this module, and as Markdown for
+metadata views. Plots are in `figures`.
+
+A page loads no script, font or image from elsewhere. All pages share one style sheet, light and dark.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# An event of the orchestrator holds a few hundred KB without trouble; a plot stays far below.
+PLOT_BYTES = 60_000
+_NO_VALUE = "–"
+Level = Literal["finding", "warning", "note"]
+
+
+class Remark(NamedTuple):
+    """A sentence of a report: a finding needs a repair, a warning needs attention or a decision, a note explains."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A titled table of plain values; None is shown as a dash."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+
+    @property
+    def words(self) -> frozenset[int]:
+        """Positions of the columns without any number, which are left-aligned."""
+        return frozenset(
+            at
+            for at in range(len(self.columns))
+            if not any(isinstance(row[at], int | float) for row in self.rows)
+        )
+
+
+def page(template: str, **values: object) -> str:
+    """Render `templates/<template>.html`, which needs a `title` among `values`. Every value is escaped.
+
+    Raises jinja2.UndefinedError when the template uses a value that was not passed.
+    """
+    return _environment().get_template(f"{template}.html").render(values)
+
+
+@cache
+def _environment() -> Environment:
+    # Most processes that import this make no page.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("regworkers_core.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "base64": lambda data: base64.b64encode(data).decode(),
+        "cell": cell,
+        "percent": percent,
+        "plain": lambda value: value.replace("`", "") if isinstance(value, str) else value,
+    }
+    return made
+
+
+def cell(value: object) -> str:
+    """A value as text in a table: whole numbers with thousands separators, None as a dash."""
+    if value is None:
+        return _NO_VALUE
+    if isinstance(value, str):
+        # Also what a macro returned, which is escaped already and must remain Markup.
+        return value
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with three significant digits, None as a dash."""
+    return _NO_VALUE if value is None else f"{100 * value:.3g} %"
+
+
+def markdown_image(name: str, png: bytes) -> str:
+    """An image as Markdown, with its data inline."""
+    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def markdown_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], words: Collection[int] = frozenset()
+) -> str:
+    """A Markdown table. Columns are right-aligned but for the first and those at the positions in `words`."""
+    rule = "".join("|---" if at == 0 or at in words else "|---:" for at in range(len(columns))) + "|"
+    lines = [f"| {' | '.join(_in_markdown(cell(value)) for value in row)} |" for row in (columns, *rows)]
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _in_markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

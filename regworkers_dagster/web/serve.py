@@ -43,7 +43,7 @@ from regworkers_core.domain.reasons import Failure, RequestError, UsageError
 from regworkers_core.operations import uploads
 from regworkers_core.operations.downloads import FOLDERS, Download, open_page
 from regworkers_core.operations.uploads import MAX_BYTES
-from regworkers_core.reporting.pages import page
+from regworkers_core.reporting import page
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from regworkers_core.reporting import pages
-from regworkers_core.reporting.pages import cell, markdown_table, page, percent
+from regworkers_core import reporting
+from regworkers_core.reporting import cell, markdown_table, page, percent
 from regworkers_core.settings import PROJECT_ROOT
 
-TEMPLATES = Path(pages.__file__).parent / "templates"
+TEMPLATES = Path(reporting.__file__).parent / "templates"
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 

@@ -41,7 +41,7 @@ from regworkers_core.operations.dead_letters.verdict import (
     DeadLetterVerdict,
     verdicts_in_words,
 )
-from regworkers_core.reporting.pages import markdown_image
+from regworkers_core.reporting import markdown_image
 from regworkers_core.runtime import Runtime
 
 # As many as there are colours.

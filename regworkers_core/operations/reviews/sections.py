@@ -24,7 +24,7 @@ from regworkers_core.domain.snapshot import Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operation import Level, Remark, Report, Table
 from regworkers_core.operations.alerts.conditions.condition import Check
-from regworkers_core.reporting.pages import markdown_image, markdown_table, page
+from regworkers_core.reporting import markdown_image, markdown_table, page
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 

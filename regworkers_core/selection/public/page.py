@@ -18,8 +18,8 @@ from fairdraw.proof import guarantee
 from fairdraw.proof.inputs import Inputs
 from fairdraw.terms import signed_at
 from fairdraw.verifier.assemble import curves_scripts, module, source, verifier_hash
+from regworkers_core.reporting import page
 from regworkers_core.reporting.figures import svg
-from regworkers_core.reporting.pages import page
 from regworkers_core.selection.report.build import DIMENSIONS
 from regworkers_core.selection.report.notes import verdict
 from regworkers_core.selection.report.plots import plots

@@ -10,7 +10,7 @@ from typing import Any
 from fairdraw.documents import as_document
 from fairdraw.maths.manifest import ALGORITHM
 from regworkers_core.operation import Remark
-from regworkers_core.reporting.pages import markdown_image, markdown_table, page, percent
+from regworkers_core.reporting import markdown_image, markdown_table, page, percent
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.inputs import DrawnPhase, ReportContext, ReportFiles, Workspace
 from regworkers_core.selection.report.notes import notes, seed_source, verdict

@@ -15,7 +15,7 @@ from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.reviews.sections import Review, ReviewKind, publish
 from regworkers_core.operations.upkeep import make_review
-from regworkers_core.reporting.pages import PLOT_BYTES
+from regworkers_core.reporting import PLOT_BYTES
 from regworkers_core.runtime import Runtime
 from tests.operations.reviews.world import NOW, ago, has, plant
 from tests.support.shared import purge

@@ -18,8 +18,8 @@ from fairdraw.maths.files import canonical_bytes
 from fairdraw.maths.manifest import Manifest
 from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.reporting import PLOT_BYTES
 from regworkers_core.reporting.figures import INK, figure, horizontal_bars
-from regworkers_core.reporting.pages import PLOT_BYTES
 from regworkers_core.selection.report.build import (
     DrawReport,
     build_report,
