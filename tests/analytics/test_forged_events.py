@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from regworkers_core.analytics.publishing import PUBLISH, Candidate, refusal
-from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.events import PRODUCER, ProducerRole
+from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.dead_letters.model import Choice, dead_queue

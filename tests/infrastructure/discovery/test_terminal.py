@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.infrastructure.declared import ResourceKind
-from regworkers_core.infrastructure.terraform import read_state
-from regworkers_core.infrastructure.declared import JOBS, QUERY, declared_workers, find_workers
+from regworkers_core.infrastructure.declared import JOBS, QUERY, ResourceKind, declared_workers, find_workers
 from regworkers_core.infrastructure.policies.platform import ROLES
+from regworkers_core.infrastructure.terraform import read_state
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.definitions import defs
 from tests.dagster.support import use
