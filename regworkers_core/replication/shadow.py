@@ -45,9 +45,9 @@ from regworkers_core.replication.enqueue.changes import (
 )
 from regworkers_core.replication.enqueue.shard_rows import partition, split_rows
 from regworkers_core.replication.enqueue.stream_source import StreamSource
-from regworkers_core.replication.shadow_report import Deviation, ShadowReport, deviation
 from regworkers_core.replication.keys import KeyRequest, states_to_save
 from regworkers_core.replication.reconcile.classify import Kind, ReplicaAccess, SourceReads
+from regworkers_core.replication.shadow_report import Deviation, ShadowReport, deviation
 from regworkers_core.runtime import Runtime
 
 SHADOW = "shadow"
