@@ -536,7 +536,6 @@ def _trend(causes: Causes) -> dict[str, str]:
     if not shown:
         return {}
     # Late: matplotlib takes a second.
-    from regworkers_core.reporting import markdown_image
     from regworkers_core.reporting.figures import stacked_columns
 
     names = [f"-{hours} h" if hours else "now" for hours in reversed(range(HOURS))]
