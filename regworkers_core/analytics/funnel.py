@@ -26,6 +26,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operation import Level, Remark
+from regworkers_core.reporting import markdown_image, markdown_table, page, percent
 from regworkers_core.reporting.figures import (
     BAND,
     BLUE,
@@ -42,7 +43,6 @@ from regworkers_core.reporting.figures import (
     titled,
     whole_numbers,
 )
-from regworkers_core.reporting import markdown_image, markdown_table, page, percent
 from regworkers_core.runtime import Runtime
 
 

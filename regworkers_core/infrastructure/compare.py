@@ -11,8 +11,8 @@ from pydantic import Field
 
 from fairdraw.documents import as_document, as_json
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.infrastructure.desired import Facts
 from regworkers_core.infrastructure.declared import Declared, ResourceKind, declared
+from regworkers_core.infrastructure.desired import Facts
 from regworkers_core.infrastructure.found import Finding, FoundResources, find
 from regworkers_core.infrastructure.terraform import State, read_state
 from regworkers_core.operation import Call, Input, Report, Table, operation
