@@ -85,9 +85,7 @@ PANELS: dict[str, dict[str, str | Group]] = {
     "Infrastructure": {
         "provision": "infrastructure:provision_command",
         "config": Group("Show settings and where they come from.", ("operations.upkeep",)),
-        "aws": Group(
-            "Compare resources, print policies.", ("infrastructure:app", "infrastructure.discovery.compare")
-        ),
+        "aws": Group("Compare resources, print policies.", ("infrastructure:app", "infrastructure.compare")),
         "certs": Group("Check and renew Kafka's client certificates.", ("certs:app", "operations.upkeep")),
         "producer-key": "infrastructure:producer_key_command",
         "service": Group("Check a service that is called over HTTP.", ("doctor:service_app",)),

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -18,32 +17,6 @@ if TYPE_CHECKING:
 # An event of the orchestrator holds a few hundred KB without trouble; a plot stays far below.
 PLOT_BYTES = 60_000
 _NO_VALUE = "–"
-Level = Literal["finding", "warning", "note"]
-
-
-class Remark(NamedTuple):
-    """A sentence of a report: a finding needs a repair, a warning needs attention or a decision, a note explains."""
-
-    level: Level
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A titled table of plain values; None is shown as a dash."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[Sequence[Any]]
-
-    @property
-    def words(self) -> frozenset[int]:
-        """Positions of the columns without any number, which are left-aligned."""
-        return frozenset(
-            at
-            for at in range(len(self.columns))
-            if not any(isinstance(row[at], int | float) for row in self.rows)
-        )
 
 
 def page(template: str, **values: object) -> str:

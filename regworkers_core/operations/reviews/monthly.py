@@ -35,7 +35,6 @@ from regworkers_core.operations.reviews.sections import (
 )
 from regworkers_core.operations.runbooks import cost as costs
 from regworkers_core.operations.watching import WatchingCost, log_group
-from regworkers_core.reporting import Level, Remark, Table
 from regworkers_core.reporting.figures import bars, lines
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

@@ -31,7 +31,6 @@ from regworkers_core.operations.watching import (
     alarm_states,
     error_lines,
 )
-from regworkers_core.reporting import Level, Remark, Table
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
