@@ -263,6 +263,7 @@ class _Run:
     around: ExitStack
     # The campaign that the call is about, once that is known.
     campaign_id: str = ""
+    # No person waits for a run.
     waits: bool = False
     # Logs progress at times; made at its first use.
     _show: Callable[..., None] | None = None
