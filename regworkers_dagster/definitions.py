@@ -9,26 +9,17 @@ import dagster as dg
 
 from regworkers_core import flows
 from regworkers_core.acts import every_operation
-from regworkers_dagster.analytics import archive, publishing
+from regworkers_dagster import analytics, replication
 from regworkers_dagster.drains.running import automated
+from regworkers_dagster.factories import DUTY_TAG, FOR_TAG, POD_TAG, size_of
 from regworkers_dagster.launching import job
-from regworkers_dagster.operations import (
-    first_checks,
-    health,
-    outcomes,
-    pruning,
-    upkeep,
-)
-from regworkers_dagster.pods import DUTY_TAG, FOR_TAG, POD_TAG, size_of
-from regworkers_dagster.replication import assets, checks
-from regworkers_dagster.replication import automation as replication
+from regworkers_dagster.operations import first_checks, health, outcomes, upkeep
 from regworkers_dagster.resources import connections
 from regworkers_dagster.selection import assets as selection_assets
 from regworkers_dagster.selection import automation as selection
-from regworkers_dagster.selection import checks as selection_checks
 from regworkers_dagster.selection import specs as selection_specs
 
-_DESCRIBED = (*replication.DRAINS, *selection.DRAINS, *publishing.DRAINS)
+_DESCRIBED = (*replication.DRAINS, *selection.DRAINS, *analytics.DRAINS)
 DRAINS = (
     *_DESCRIBED,
     *(automated(spec) for spec in flows.DRAINS if spec not in [each.spec for each in _DESCRIBED]),
@@ -38,23 +29,22 @@ _SENSORS = [
     *(drain.sensor for drain in DRAINS),
     *replication.SENSORS,
     *selection.SENSORS,
-    *publishing.SENSORS,
+    *analytics.SENSORS,
     *health.SENSORS,
     *first_checks.SENSORS,
     *outcomes.SENSORS,
 ]
 _SCHEDULES = [
     *replication.SCHEDULES,
-    *archive.SCHEDULES,
-    *pruning.SCHEDULES,
+    *analytics.SCHEDULES,
     *upkeep.SCHEDULES,
 ]
 _STARTED = {target.job_name for sensor in _SENSORS for target in sensor.targets}
 _STARTED |= {each.job_name for each in _SCHEDULES}
 
 _RECORDED = (
-    assets.REPLICATION_QUEUE,
-    publishing.CAMPAIGN_FUNNEL,
+    replication.REPLICATION_QUEUE,
+    analytics.CAMPAIGN_FUNNEL,
     *selection_specs.EXTERNAL,
     *selection_specs.STEPS,
 )
@@ -66,40 +56,40 @@ OPERATIONS = [
 ]
 defs = dg.Definitions(
     assets=[
-        assets.DEMAND_TABLE,
-        assets.REPLICATION_DLQ,
-        assets.RECONCILE_RESULTS,
+        replication.DEMAND_TABLE,
+        replication.REPLICATION_DLQ,
+        replication.RECONCILE_RESULTS,
         *(drain.asset for drain in DRAINS),
         *selection_specs.EXTERNAL,
         *selection_assets.STEPS,
-        publishing.ANALYTICS_QUEUE,
-        publishing.ANALYTICS_DLQ,
-        archive.archive_events,
-        publishing.CAMPAIGN_FUNNEL,
+        analytics.ANALYTICS_QUEUE,
+        analytics.ANALYTICS_DLQ,
+        analytics.archive_events,
+        analytics.CAMPAIGN_FUNNEL,
         health.examine_system,
         *upkeep.ASSETS.values(),
     ],
     asset_checks=[
-        checks.replication_dlq_empty,
-        checks.dependencies_answer,
-        checks.lag_within_objective,
-        checks.parity,
-        *selection_checks.OF_A_DRAW,
-        *selection_checks.OF_QUEUES,
-        selection_checks.selections_kept,
-        archive.one_row_per_id,
-        publishing.analytics_dlq_empty,
+        replication.replication_dlq_empty,
+        replication.dependencies_answer,
+        replication.lag_within_objective,
+        replication.parity,
+        *selection.OF_A_DRAW,
+        *selection.OF_QUEUES,
+        selection.selections_kept,
+        analytics.one_row_per_id,
+        analytics.analytics_dlq_empty,
     ],
     jobs=[
         *(drain.job for drain in DRAINS),
         replication.RECONCILE_ENTRIES,
-        checks.verify_entries,
+        replication.verify_entries,
         *selection.JOBS,
-        archive.ARCHIVE_EVENTS,
-        archive.CHECK_ARCHIVE,
+        analytics.ARCHIVE_EVENTS,
+        analytics.CHECK_ARCHIVE,
         health.DOCTOR,
         first_checks.FIRST_CHECKS,
-        pruning.prune_runs,
+        upkeep.prune_runs,
         *OPERATIONS,
     ],
     sensors=_SENSORS,

@@ -27,9 +27,17 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import SAME_VERSION
-from regworkers_dagster.factories import APPLY, CAMPAIGN_PARTITIONS, asset_job, fields_of, flat, one_op_job
+from regworkers_dagster.factories import (
+    APPLY,
+    CAMPAIGN_PARTITIONS,
+    Declared,
+    Who,
+    asset_job,
+    fields_of,
+    flat,
+    one_op_job,
+)
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
-from regworkers_dagster.pods import Declared, Who
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import (
     OPERATION_TAG,

@@ -42,7 +42,7 @@ LIMITS = {
     "regworkers_core/reporting": Size(2, 200),
     "regworkers_core/selection": Size(57, 7_500),
     "regworkers_core/settings": Size(5, 900),
-    "regworkers_dagster": Size(39, 4_500),
+    "regworkers_dagster": Size(33, 4_500),
     "regworkers_local": Size(13, 1_800),
 }
 # What the packages are to have together, whatever their folders may.

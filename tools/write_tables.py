@@ -19,7 +19,7 @@ from regworkers_core.operations.runbooks import cost
 from regworkers_core.replication.enqueue.stream_source import CHECKPOINTS_PER_SECOND, idle_pause
 from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, Settings, StreamSettings
 from regworkers_dagster.definitions import tags_of_jobs
-from regworkers_dagster.pods import POD_TAG
+from regworkers_dagster.factories import POD_TAG
 from regworkers_dagster.runs import MAX_RUNTIME_TAG
 from tests.fairdraw.frauds.table import frauds_table
 from tests.faults.matrix_table import matrix_table

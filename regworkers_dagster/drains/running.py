@@ -17,9 +17,8 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Tick, depth_tick
-from regworkers_dagster.factories import Flow, asset_job, fields_of, sensor
+from regworkers_dagster.factories import Declared, Flow, asset_job, fields_of, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.pods import Declared
 from regworkers_dagster.resources import STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import DRAIN_TAG
 

@@ -12,26 +12,24 @@ import dagster as dg
 from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.replication.enqueue.stream_probe import stream_lag
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.analytics import archive
+from regworkers_dagster import analytics, replication
 from regworkers_dagster.drains.observing import has_ended, is_outdated, repeated
 from regworkers_dagster.drains.sensing import Answer, ticking
-from regworkers_dagster.factories import asset_job, sensor
+from regworkers_dagster.factories import POD_TAG, Declared, asset_job, sensor
 from regworkers_dagster.operations import upkeep
-from regworkers_dagster.pods import POD_TAG, Declared
-from regworkers_dagster.replication import checks
-from regworkers_dagster.replication.automation import RECONCILE_ENTRIES
-from regworkers_dagster.selection import checks as selection_checks
+from regworkers_dagster.replication import RECONCILE_ENTRIES
+from regworkers_dagster.selection import automation as selection
 
 Steps = Sequence[dg.AssetsDefinition]
 # One run each, because each needs the rights and the size of the job that it is named after here.
 _ALONE: dict[str, Sequence[dg.AssetChecksDefinition]] = {
-    "draw": (*selection_checks.OF_A_DRAW, selection_checks.selections_kept),
-    "check_archive": (archive.one_row_per_id,),
+    "draw": (*selection.OF_A_DRAW, selection.selections_kept),
+    "check_archive": (analytics.one_row_per_id,),
 }
 # These also materialise their asset.
 _WITH_ASSETS: dict[str, Steps] = {"quarterly_review": tuple(upkeep.ASSETS.values())}
 # The first one is a run of that job itself: `parity` can repair, which no second job offers.
-_RUNS: dict[str, Steps] = {RECONCILE_ENTRIES.name: (checks.parity,), **_ALONE, **_WITH_ASSETS}
+_RUNS: dict[str, Steps] = {RECONCILE_ENTRIES.name: (replication.parity,), **_ALONE, **_WITH_ASSETS}
 _EVERY_SECONDS = 30
 # After a run that died: one that dies each time is not started at each tick.
 _AGAIN_SECONDS = 120.0
@@ -67,9 +65,9 @@ def first_checks_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> 
     silent = runtime.probe("dynamodb", QUEUE_SERVICE, "mongo")
     if silent is not None:
         return dg.SkipReason(f"{silent} does not answer; {len(missing)} checks have no result")
-    if checks.PARITY.key in missing and _is_behind(runtime):
+    if replication.PARITY.key in missing and _is_behind(runtime):
         # It would find what is only late, and open an incident.
-        missing.remove(checks.PARITY.key)
+        missing.remove(replication.PARITY.key)
     wanted = {job: [step for step in steps if missing & set(step.check_keys)] for job, steps in _RUNS.items()}
     return dg.SensorResult(
         run_requests=[_request(context.repository_def, job, steps) for job, steps in wanted.items() if steps],

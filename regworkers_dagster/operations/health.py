@@ -28,9 +28,8 @@ from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import unless_known
 from regworkers_dagster.drains.sensing import Answer, ticking
-from regworkers_dagster.factories import Flow, asset_job, sensor
+from regworkers_dagster.factories import Declared, Flow, asset_job, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
-from regworkers_dagster.pods import Declared
 from regworkers_dagster.resources import ALL, TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import (
     OPERATION_TAG,

@@ -1,14 +1,30 @@
-"""What the calendar starts: the reviews, the look at Kafka's certificate, and retention."""
+"""What the calendar starts: the reviews, the look at Kafka's certificate, retention, and `prune_runs`.
 
-from typing import Any
+`prune_runs` deletes runs that ended long ago and old events without a run, which Dagster keeps forever, and shrinks
+its storage.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from regworkers_core.acts import every_operation
 from regworkers_core.operation import Operation
+from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
-from regworkers_dagster.factories import Flow, schedule
+from regworkers_dagster.factories import Declared, Flow, one_op_job, schedule
 from regworkers_dagster.launching import asset
+from regworkers_dagster.runs import ENDED, OPERATION_TAG, launched_by_hand, short_run
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
 
 _OPERATIONS, _CERTIFICATES = (Flow(name, owner="operations") for name in ("operations", "certificates"))
 
@@ -28,10 +44,246 @@ def _spec(operation: Operation[Any]) -> dg.AssetSpec:
     )
 
 
-# By the job that materialises it.
+# Each has the key of the job that materialises it.
 ASSETS = {each.job: asset(each, _spec(each)) for each in every_operation() if each.warns}
-# In working hours of Europe: on Mondays, on the first of a month, on the second day of a quarter, and every day, when a
-# certificate can be renewed.
+
+
+SQLITE = "sqlite"
+# How each storage names its one database that does not belong to a single run.
+_CONNECTIONS: Mapping[str, tuple[str, str]] = {
+    "runs": ("run_storage", "connect"),
+    "events": ("event_log_storage", "index_connection"),
+    "schedules": ("schedule_storage", "connect"),
+}
+
+
+def storage_size(instance: dg.DagsterInstance) -> dict[str, int]:
+    """The bytes of what the instance keeps, by database; a server has all in one, under `database`. A kind of storage
+    that cannot be measured is left out.
+    """
+    found: dict[str, int] = {}
+    for name, connection in _connections(instance):
+        with connection as connected:
+            dialect = connected.engine.dialect.name
+            if dialect == SQLITE:
+                found[name] = _number(connected, "PRAGMA page_count") * _number(connected, "PRAGMA page_size")
+            elif dialect == "postgresql":
+                found["database"] = _number(connected, "SELECT pg_database_size(current_database())")
+    shards = _shards(instance)
+    if shards is not None:
+        found["events of runs"] = sum(path.stat().st_size for path in shards.glob("*") if path.is_file())
+        found["events of runs"] -= sum(
+            path.stat().st_size for path in shards.glob("index.db*") if path.is_file()
+        )
+    return found
+
+
+def shrink(instance: dg.DagsterInstance) -> list[str]:
+    """Let SQLite shrink its files (VACUUM), and return a line for each that could not be shrunk. Servers such as
+    PostgreSQL reuse the space by themselves.
+    """
+    from sqlalchemy.exc import OperationalError
+
+    refused = []
+    for name, connection in _connections(instance):
+        with connection as connected:
+            if connected.engine.dialect.name != SQLITE:
+                continue
+            engine = connected.engine
+        try:
+            # Outside of a transaction, on another connection.
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as alone:
+                alone.exec_driver_sql("VACUUM")
+        except OperationalError:
+            refused.append(
+                f"{name}: not shrunk, because another process is writing; the next run tries again"
+            )
+    return refused
+
+
+def _connections(instance: dg.DagsterInstance) -> Iterator[tuple[str, AbstractContextManager["Connection"]]]:
+    for name, (storage, connect) in _CONNECTIONS.items():
+        make: Any = getattr(getattr(instance, storage, None), connect, None)
+        if make is not None:
+            yield name, make()
+
+
+def _shards(instance: dg.DagsterInstance) -> Path | None:
+    """The folder of SQLite's files of single runs, None for other storages."""
+    path: Any = getattr(instance.event_log_storage, "path_for_shard", None)
+    return None if path is None else Path(path("any")).parent
+
+
+def _number(connection: "Connection", statement: str) -> int:
+    return int(connection.exec_driver_sql(statement).scalar() or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The number of runs found and, unless in a dry run, deleted; `more` if `max_runs` left some."""
+
+    runs: int
+    more: bool
+    dry_run: bool
+
+
+def prune(
+    instance: dg.DagsterInstance, *, before: datetime, batch_runs: int, max_runs: int, dry_run: bool
+) -> Pruned:
+    """Delete up to `max_runs` ended runs created before `before`, oldest first, `batch_runs` at a time.
+
+    Runs that have not ended are never touched, and the latest run of each job stays, so that the assets of
+    a quiet system keep their last numbers.
+    """
+    filters = dg.RunsFilter(statuses=list(ENDED), created_before=before)
+    kept: set[str] = set()
+    if dry_run:
+        found = len(_old_runs(instance, filters, max_runs + 1, kept))
+        return Pruned(min(found, max_runs), found > max_runs, dry_run)
+    deleted = 0
+    # One more than the maximum is read, to see whether any is left.
+    while chosen := _old_runs(instance, filters, min(batch_runs, max_runs + 1 - deleted), kept):
+        for run_id in chosen:
+            if deleted == max_runs:
+                return Pruned(deleted, True, dry_run)
+            _delete(instance, run_id)
+            deleted += 1
+    return Pruned(deleted, False, dry_run)
+
+
+def _old_runs(instance: dg.DagsterInstance, filters: dg.RunsFilter, limit: int, kept: set[str]) -> list[str]:
+    """Up to `limit` ids, oldest first; the latest run of each job goes to `kept` instead."""
+    while True:
+        known = len(kept)
+        records = instance.get_run_records(filters, limit=limit + known, ascending=True)
+        kept.update(_latest_run(instance, job) for job in {record.dagster_run.job_name for record in records})
+        found = [r.dagster_run.run_id for r in records if r.dagster_run.run_id not in kept]
+        # A page of kept runs only does not mean that none follow.
+        if found or len(kept) == known:
+            return found[:limit]
+
+
+def _latest_run(instance: dg.DagsterInstance, job: str) -> str:
+    return instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)[0].dagster_run.run_id
+
+
+def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
+    instance.delete_run(run_id)
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    # SQLite keeps a file per run, which deleting the run empties and leaves behind.
+    shard = getattr(instance.event_log_storage, "path_for_shard", None)
+    if shard is not None:
+        Path(shard(run_id)).unlink(missing_ok=True)
+
+
+def prune_events(instance: dg.DagsterInstance, *, before: datetime, dry_run: bool) -> int:
+    """Delete the events of before `before` that belong to no run, and results of checks; the number found. Dagster's
+    own interface deletes those of a run, or the whole history of an asset.
+
+    The latest event of each kind and asset stays, and so does the latest result of each check, so that the pages of a
+    quiet system keep their last numbers; all that belongs to a partition stays, because it says which exist.
+    """
+    # late: it brings sqlalchemy.
+    from dagster._core.storage.event_log.schema import (
+        AssetCheckExecutionsTable,
+        AssetEventTagsTable,
+        SqlEventLogStorageTable,
+    )
+    from sqlalchemy import and_, func, select
+
+    storage: Any = instance.event_log_storage
+    index: Any = getattr(storage, "index_connection", None)
+    if index is None:
+        return 0
+    events, checks, tags = SqlEventLogStorageTable, AssetCheckExecutionsTable, AssetEventTagsTable
+    # Dagster stores UTC without a zone.
+    limit = before.astimezone(UTC).replace(tzinfo=None)
+    kept = select(func.max(events.c.id)).where(events.c.run_id == "")
+    kept = kept.group_by(events.c.asset_key, events.c.dagster_event_type)
+    old = and_(
+        events.c.run_id == "",
+        events.c.partition.is_(None),
+        events.c.timestamp < limit,
+        events.c.id.not_in(kept),
+    )
+    latest = select(func.max(checks.c.id)).group_by(checks.c.asset_key, checks.c.check_name)
+    judged = and_(checks.c.create_timestamp < limit, checks.c.id.not_in(latest))
+    with index() as connection:
+        found = int(connection.execute(select(func.count()).where(old)).scalar()) + int(
+            connection.execute(select(func.count()).where(judged)).scalar()
+        )
+        if dry_run:
+            return found
+        connection.execute(tags.delete().where(tags.c.event_id.in_(select(events.c.id).where(old))))
+        connection.execute(checks.delete().where(judged))
+        connection.execute(events.delete().where(old))
+    # SQLite has each of them a second time, in the file of the run without an id.
+    with storage.run_connection("") as connection:
+        connection.execute(events.delete().where(old))
+    return found
+
+
+class PruneConfig(dg.Config):
+    """Which runs and events to delete."""
+
+    older_than_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="Age of the runs and events to delete, in days. Empty: observability.runRetentionDays.",
+    )
+    apply: bool = Field(default=False, description="Delete them. Without, the run counts only.")
+    batch_runs: int = Field(default=100, ge=1, description="Runs read at a time.")
+    max_runs: int = Field(default=5000, ge=1, description="Runs deleted at most; the next run deletes more.")
+
+
+@one_op_job(
+    "prune_runs",
+    step="prune",
+    tags={OPERATION_TAG: "prune", **short_run()},
+    declared=Declared("operations", who="system"),
+    description="Deletes ended runs, their events and logs, and what sensors recorded, after "
+    "observability.runRetentionDays; Dagster would keep them forever. Active runs and the latest run of each job stay, "
+    "and so do the latest numbers of each asset. SQLite then shrinks its files. Counts only, unless `apply` is true.",
+)
+def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, runtime: Runtime) -> None:
+    """Deletes old runs with their events and logs, oldest first, and old events of sensors."""
+    dry_run = not config.apply
+    days = config.older_than_days or runtime.settings.observability.run_retention_days
+    with launched_by_hand(
+        context.run, runtime, "prune_runs", f"runs older than {days} days", dry_run=dry_run
+    ) as result:
+        before, limit = storage_size(context.instance), datetime.now(UTC) - timedelta(days=days)
+        pruned = prune(
+            context.instance,
+            before=limit,
+            batch_runs=config.batch_runs,
+            max_runs=config.max_runs,
+            dry_run=dry_run,
+        )
+        events = prune_events(context.instance, before=limit, dry_run=dry_run)
+        result |= {"runs": pruned.runs, "events": events}
+        refused = shrink(context.instance) if (pruned.runs or events) and not dry_run else []
+    after = storage_size(context.instance)
+    for line in refused:
+        context.log.warning(line)
+    done = "would be deleted" if dry_run else "deleted"
+    more = "; more are left for the next run" if pruned.more else ""
+    context.log.info(f"{pruned.runs} runs and {events} events older than {days} days {done}{more}")
+    context.add_output_metadata(
+        {
+            "runs": pruned.runs,
+            "events": events,
+            "dry_run": dry_run,
+            "more": pruned.more,
+            "bytes_before": sum(before.values()),
+            "bytes_after": sum(after.values()),
+            "bytes_by_database": dg.MetadataValue.json(after),
+        }
+    )
+
+
+# They start in working hours of Europe: on Mondays, on the first of a month, on the second day of a quarter, and every
+# day, when a certificate can be renewed.
 SCHEDULES = (
     schedule("review_weekly", "weekly_review", "0 6 * * 1", "Writes the review of the week."),
     schedule("review_monthly", "monthly_review", "30 6 1 * *", "Writes the review of the month."),
@@ -48,5 +300,12 @@ SCHEDULES = (
         "0 4 * * 0",
         "Deletes every Sunday what is older than the settings under `housekeeping` say.",
         {"confirm": load_settings().environment},
+    ),
+    schedule(
+        "prune_runs_nightly",
+        prune_runs,
+        "40 3 * * *",
+        "Deletes what is older than observability.runRetentionDays.",
+        {"ops": {"prune": {"config": {"apply": True}}}},
     ),
 )

@@ -23,7 +23,7 @@ from graphql import GraphQLError, GraphQLUnionType, default_field_resolver, get_
 from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_dagster.definitions import pod_of_assets
-from regworkers_dagster.pods import POD_TAGS
+from regworkers_dagster.factories import POD_TAGS
 from regworkers_dagster.runs import OPERATOR_TAG, OUR_TAGS, PARTITION_TAG
 from regworkers_dagster.web.guard import Operators, Person
 from regworkers_dagster.web.rights import (

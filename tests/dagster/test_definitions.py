@@ -24,7 +24,7 @@ from regworkers_core.flows import DRAINS
 from regworkers_core.operation import Duty
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.definitions import defs, managers_jobs, tags_of_jobs
-from regworkers_dagster.pods import DUTY_TAG, FOR_TAG
+from regworkers_dagster.factories import DUTY_TAG, FOR_TAG
 from tests.dagster.support import job
 
 JOBS = tags_of_jobs()

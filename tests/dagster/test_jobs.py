@@ -15,7 +15,7 @@ from regworkers_core.engine.queue import Received
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import DrainSettings
 from regworkers_dagster.drains import running
-from regworkers_dagster.replication.checks import lag_evaluation, lag_within_objective
+from regworkers_dagster.replication import lag_evaluation, lag_within_objective
 from regworkers_dagster.resources import connections, plain_failures
 from tests.dagster.support import job, plain, use
 from tests.support.drains import replicate_all
@@ -219,7 +219,7 @@ def test_a_cycle_is_shared_by_several_workers_and_then_judged(runtime: Runtime) 
 
 
 def test_the_dead_letter_check_counts_messages(runtime: Runtime) -> None:
-    from regworkers_dagster.replication.checks import replication_dlq_empty
+    from regworkers_dagster.replication import replication_dlq_empty
 
     assert replication_dlq_empty(dg.build_asset_check_context(resources=connections())).passed
     put(runtime, key("bad"), email=None)

@@ -284,7 +284,7 @@ def _drains(duty: str) -> tuple[str, ...]:
 
 
 # The workers of each role, which has one policy. These roles are named like their Kubernetes service account. Runs have
-# one for each duty (regworkers_dagster/pods.py); `run` is for a run without a duty.
+# one for each duty (regworkers_dagster/factories.py); `run` is for a run without a duty.
 SERVICE_ACCOUNTS: dict[str, tuple[str, ...]] = {
     "logs": ("log-lines",),
     "sensors": ("compute-logs", "kafka-certificate", "sensors", "services"),

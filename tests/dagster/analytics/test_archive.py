@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.analytics.archive import SCHEDULES
+from regworkers_dagster.analytics import SCHEDULES
 from regworkers_dagster.resources import connections
 from tests.analytics.archive.world import event, manifest_of, produce
 from tests.dagster.selection.world import failure_of, judged, materialised

@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.analytics import publishing
+from regworkers_dagster import analytics
 from regworkers_dagster.drains import sensing
 from tests.analytics.world import queue_events, removed
 from tests.dagster.support import job, plain, use
@@ -56,9 +56,9 @@ def test_the_job_publishes_what_waits_and_shows_its_numbers(
 
 
 def test_a_drain_is_started_when_messages_wait(world: Runtime, tick: Tick) -> None:
-    assert isinstance(tick(publishing.publish_tick, world), dg.SkipReason)
+    assert isinstance(tick(analytics.publish_tick, world), dg.SkipReason)
     queue_events(world, [removed(1)])
-    (request,) = tick(publishing.publish_tick, world).run_requests
+    (request,) = tick(analytics.publish_tick, world).run_requests
     assert (request.job_name, request.tags) == ("publish_events", {"regworkers/drain": "publish"})
 
 
@@ -74,10 +74,10 @@ def test_an_outage_of_kafka_for_a_hundred_ticks_costs_nothing(world: Runtime, ti
     )
     cursor = None
     for _ in range(100):
-        skipped = tick(publishing.publish_tick, unavailable)
+        skipped = tick(analytics.publish_tick, unavailable)
         assert "kafka does not answer" in str(skipped.skip_message)
         now += 30
-        cursor = tick(publishing.observe_tick, unavailable, cursor).cursor
+        cursor = tick(analytics.observe_tick, unavailable, cursor).cursor
     # No drain has received anything: the messages come for the first time now.
     messages = world.queue(world.names.analytics_queue).receive(10, 0, 0)
     assert [message.receive_count for message in messages] == [1, 1, 1]
@@ -90,10 +90,10 @@ def test_an_outage_of_kafka_for_a_hundred_ticks_costs_nothing(world: Runtime, ti
 def test_the_sensor_records_how_old_the_oldest_message_is_at_least(world: Runtime, tick: Tick) -> None:
     now = world.clock()
     watched = Runtime(world.settings, clock=lambda: now)
-    tick(publishing.observe_tick, watched)
+    tick(analytics.observe_tick, watched)
     queue_events(world, [removed(1)])
     now += 3600
-    answer = tick(publishing.observe_tick, watched)
+    answer = tick(analytics.observe_tick, watched)
     seen = {
         event.asset_key.to_user_string(): plain(event.metadata)
         for event in answer.asset_events

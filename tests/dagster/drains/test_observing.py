@@ -28,7 +28,7 @@ from regworkers_dagster.drains.observing import (
     recorded_event,
     unless_known,
 )
-from regworkers_dagster.replication.assets import ENTRIES
+from regworkers_dagster.replication import ENTRIES
 from regworkers_dagster.selection.specs import OUTBOX
 from tests.dagster.support import plain
 

@@ -11,10 +11,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.analytics.archive import one_row_per_id
+from regworkers_dagster.analytics import one_row_per_id
+from regworkers_dagster.factories import POD_TAG
 from regworkers_dagster.operations import first_checks
-from regworkers_dagster.pods import POD_TAG
-from regworkers_dagster.replication.automation import observe_tick
+from regworkers_dagster.replication import observe_tick
 from tests.dagster.support import use
 
 

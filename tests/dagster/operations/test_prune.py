@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import text
 
-from regworkers_dagster.operations.pruning import Pruned, prune, prune_events, shrink, storage_size
+from regworkers_dagster.operations.upkeep import Pruned, prune, prune_events, shrink, storage_size
 
 
 @dg.op

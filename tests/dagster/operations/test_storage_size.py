@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import create_engine, text
 
-from regworkers_dagster.operations.pruning import prune, shrink, storage_size
+from regworkers_dagster.operations.upkeep import prune, shrink, storage_size
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 

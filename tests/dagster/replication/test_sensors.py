@@ -36,10 +36,10 @@ from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.keys import send_keys
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.analytics.publishing import publish_tick
+from regworkers_dagster import replication
+from regworkers_dagster.analytics import publish_tick
 from regworkers_dagster.drains.observing import RecordedState
 from regworkers_dagster.drains.sensing import drain_runs
-from regworkers_dagster.replication import automation
 from tests.dagster.support import Daemon, job, plain, use
 from tests.support.campaigns import create
 from tests.support.drains import run
@@ -67,13 +67,13 @@ def _drain_is_active(
 
 
 def test_an_idle_system_starts_nothing(tick: Tick) -> None:
-    assert "0 messages wait" in _reason(tick(automation.save_tick))
-    assert "nothing is unread" in _reason(tick(automation.enqueue_tick))
+    assert "0 messages wait" in _reason(tick(replication.save_tick))
+    assert "nothing is unread" in _reason(tick(replication.enqueue_tick))
 
 
 def test_a_waiting_message_starts_one_save_drain(tick: Tick, runtime: Runtime) -> None:
     _queue(runtime, 3)
-    (request,) = tick(automation.save_tick).run_requests
+    (request,) = tick(replication.save_tick).run_requests
     assert request.run_key is None
     assert request.tags == {"regworkers/drain": "save"}
     config = request.run_config["ops"]["save"]["config"]
@@ -88,7 +88,7 @@ def _open_campaign(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize(
     ("name", "sensor"),
-    [("enqueue", automation.enqueue_tick), ("save", automation.save_tick), ("publish", publish_tick)],
+    [("enqueue", replication.enqueue_tick), ("save", replication.save_tick), ("publish", publish_tick)],
 )
 def test_an_open_campaign_has_one_resident_that_works_and_one_that_stands_by(
     tick: Tick, runtime: Runtime, instance: dg.DagsterInstance, name: str, sensor: Tick
@@ -144,7 +144,7 @@ def test_a_sensor_whose_residents_live_looks_again_after_half_a_minute(
         (state,) = stored.all_instigator_state()
         return not is_under_min_interval(state, interval)  # type: ignore[arg-type]
 
-    requests = daemon.tick(automation.save_tick).run_requests
+    requests = daemon.tick(replication.save_tick).run_requests
     assert due(5), "they are not there yet"
     for request in requests:
         stored.create_run_for_job(
@@ -153,7 +153,7 @@ def test_a_sensor_whose_residents_live_looks_again_after_half_a_minute(
             tags=dict(request.tags),
             status=dg.DagsterRunStatus.STARTED,
         )
-    daemon.tick(automation.save_tick)
+    daemon.tick(replication.save_tick)
     assert not due(25) and due(30)
 
 
@@ -161,18 +161,18 @@ def test_residents_outside_of_dagster_are_joined_by_none(tick: Tick, runtime: Ru
     _open_campaign(runtime)
     _queue(runtime, 3)
     _alive(runtime, "save", "pod-1", role="working")
-    assert "residents outside of Dagster work" in _reason(tick(automation.save_tick))
+    assert "residents outside of Dagster work" in _reason(tick(replication.save_tick))
 
 
 def test_depth_starts_more_of_them(tick: Tick, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGWORKERS_DRAIN__MESSAGES_PER_DRAIN", "2")
     _queue(runtime, 5)
-    assert len(tick(automation.save_tick).run_requests) == 3
+    assert len(tick(replication.save_tick).run_requests) == 3
 
 
 def test_a_tick_never_receives_a_message(tick: Tick, runtime: Runtime) -> None:
     _queue(runtime, 2)
-    tick(automation.save_tick)
+    tick(replication.save_tick)
     (first, second) = runtime.queue(runtime.names.replication_queue).receive(10, 0, 30)
     assert {first.receive_count, second.receive_count} == {1}
 
@@ -181,7 +181,7 @@ def test_unread_records_start_a_reader_and_on_an_idle_system_the_save_drain_too(
     tick: Tick, runtime: Runtime
 ) -> None:
     put(runtime, key("e1"))
-    requests = tick(automation.enqueue_tick).run_requests
+    requests = tick(replication.enqueue_tick).run_requests
     assert [request.job_name for request in requests] == ["enqueue_entries", "save_entries"]
 
 
@@ -190,7 +190,7 @@ def test_the_save_drain_is_not_started_twice(
 ) -> None:
     _drain_is_active(instance, "save")
     put(runtime, key("e1"))
-    (request,) = tick(automation.enqueue_tick).run_requests
+    (request,) = tick(replication.enqueue_tick).run_requests
     assert request.job_name == "enqueue_entries"
 
 
@@ -200,18 +200,18 @@ def test_without_mongodb_the_stream_is_still_read(
     monkeypatch.setenv("REGWORKERS_MONGO__URI", "mongodb://127.0.0.1:9/")
     monkeypatch.setenv("REGWORKERS_MONGO__SERVER_SELECTION_TIMEOUT_SECONDS", "0.2")
     put(runtime, key("e1"))
-    (request,) = tick(automation.enqueue_tick).run_requests
+    (request,) = tick(replication.enqueue_tick).run_requests
     assert request.job_name == "enqueue_entries"
     config = request.run_config["ops"]["enqueue"]["config"]
     assert config["resident"] is False, "whether a campaign is open is not known"
     _queue(runtime, 1)
-    assert "mongo does not answer" in _reason(tick(automation.save_tick))
+    assert "mongo does not answer" in _reason(tick(replication.save_tick))
 
 
 def test_what_was_read_is_not_unread(tick: Tick, runtime: Runtime) -> None:
     put(runtime, key("e1"))
     run(runtime, "enqueue")
-    assert "nothing is unread" in _reason(tick(automation.enqueue_tick))
+    assert "nothing is unread" in _reason(tick(replication.enqueue_tick))
 
 
 @pytest.mark.parametrize(
@@ -232,9 +232,9 @@ def test_a_drain_that_is_active_in_any_way_is_enough_and_no_tick_peeks_into_the_
     def peek(*_: object, **__: object) -> float:
         raise AssertionError("the stream has a reader already")
 
-    monkeypatch.setattr(automation, "oldest_unread", peek)
-    assert "1 drain active" in _reason(tick(automation.enqueue_tick))
-    assert "1 drain active" in _reason(tick(automation.save_tick))
+    monkeypatch.setattr(replication, "oldest_unread", peek)
+    assert "1 drain active" in _reason(tick(replication.enqueue_tick))
+    assert "1 drain active" in _reason(tick(replication.save_tick))
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.SUCCESS])
@@ -243,7 +243,7 @@ def test_a_drain_that_is_being_cancelled_no_longer_counts(
 ) -> None:
     _drain_is_active(instance, "save", status)
     _queue(runtime, 1)
-    assert len(tick(automation.save_tick).run_requests) == 1
+    assert len(tick(replication.save_tick).run_requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -305,9 +305,9 @@ def _started(instance: dg.DagsterInstance, name: str) -> str:
 def test_a_drain_of_the_terminal_counts_too(daemon: Daemon, runtime: Runtime) -> None:
     _queue(runtime, 1)
     life = _alive(runtime, "save", "cli")
-    assert "1 drain active" in _reason(daemon.tick(automation.save_tick))
+    assert "1 drain active" in _reason(daemon.tick(replication.save_tick))
     life.remove()
-    assert len(daemon.tick(automation.save_tick).run_requests) == 1
+    assert len(daemon.tick(replication.save_tick).run_requests) == 1
 
 
 def test_a_drain_that_was_killed_does_not_block_a_new_one_and_is_reported(
@@ -319,7 +319,7 @@ def test_a_drain_that_was_killed_does_not_block_a_new_one_and_is_reported(
     answers = []
     while not answers or instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED:  # type: ignore[union-attr]
         assert len(answers) < 40, "bounded"
-        answers.append(daemon.tick(automation.enqueue_tick))
+        answers.append(daemon.tick(replication.enqueue_tick))
     assert "1 drain active" in _reason(answers[0]), "a beat may be late"
     first = next(number for number, answer in enumerate(answers) if isinstance(answer, dg.SensorResult))
     assert first <= 9, "within some 40 s the stream is looked at again"
@@ -339,7 +339,7 @@ def test_runs_that_were_killed_start_no_drains_for_ever_on_an_idle_system(
         if number:
             _alive(runtime, "enqueue", run_id, running=3600.0)
     daemon.now += 3600.0
-    answers = [daemon.tick(automation.enqueue_tick) for _ in range(30)]
+    answers = [daemon.tick(replication.enqueue_tick) for _ in range(30)]
     assert all("nothing is unread" in _reason(answer) for answer in answers)
     ended = [run.status for run in instance.get_runs()]
     assert ended == [dg.DagsterRunStatus.FAILURE] * 2
@@ -348,7 +348,7 @@ def test_runs_that_were_killed_start_no_drains_for_ever_on_an_idle_system(
 def test_a_drain_of_the_terminal_that_was_killed_leaves_no_row(daemon: Daemon, runtime: Runtime) -> None:
     _alive(runtime, "save", "cli")
     for _ in range(30):
-        daemon.tick(automation.save_tick)
+        daemon.tick(replication.save_tick)
     assert beats(runtime.leases, "save") == []
 
 
@@ -357,15 +357,15 @@ def test_while_dynamodb_is_unavailable_nothing_is_dead_and_afterwards_a_late_bea
 ) -> None:
     run_id = _started(instance, "save")
     life = _alive(runtime, "save", run_id)
-    daemon.tick(automation.save_tick)
+    daemon.tick(replication.save_tick)
     with monkeypatch.context() as outage:
         outage.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
         for _ in range(60):
-            daemon.tick(automation.save_tick)
-    daemon.tick(automation.save_tick)
+            daemon.tick(replication.save_tick)
+    daemon.tick(replication.save_tick)
     life.beat()
     for _ in range(3):
-        daemon.tick(automation.save_tick)
+        daemon.tick(replication.save_tick)
     run = instance.get_run_by_id(run_id)
     assert run is not None and run.status is dg.DagsterRunStatus.STARTED
     assert len(beats(runtime.leases, "save")) == 1
@@ -391,7 +391,7 @@ def test_a_drain_is_not_dead_while_its_row_cannot_be_removed(
 
     monkeypatch.setattr(DynamoLeaseTable, "remove", remove)
     for _ in range(40):
-        last = daemon.tick(automation.save_tick)
+        last = daemon.tick(replication.save_tick)
     run = instance.get_run_by_id(run_id)
     assert run is not None and run.status is dg.DagsterRunStatus.STARTED
     assert "0 messages wait" in _reason(last)
@@ -403,9 +403,9 @@ def test_a_row_of_crashes_slows_the_sensor_down(
     _queue(runtime, 1)
     for _ in range(2):
         _drain_is_active(instance, "save", dg.DagsterRunStatus.FAILURE)
-    assert len(tick(automation.save_tick).run_requests) == 1
+    assert len(tick(replication.save_tick).run_requests) == 1
     _drain_is_active(instance, "save", dg.DagsterRunStatus.FAILURE)
-    assert "the last 3 runs failed" in _reason(tick(automation.save_tick))
+    assert "the last 3 runs failed" in _reason(tick(replication.save_tick))
 
 
 def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_runs(
@@ -413,23 +413,23 @@ def test_a_blown_fuse_keeps_the_sensor_from_starting_a_drain_until_other_code_ru
 ) -> None:
     _queue(runtime, 1)
     store_fuse(runtime.leases, BlownFuse("save", "f", "DEFECT: x", "now", "run", code_version()))
-    assert "`regworkers drain resume save`" in _reason(tick(automation.save_tick))
+    assert "`regworkers drain resume save`" in _reason(tick(replication.save_tick))
     monkeypatch.setattr("regworkers_core.drains.runner.code_version", lambda: "another")
-    assert len(tick(automation.save_tick).run_requests) == 1
+    assert len(tick(replication.save_tick).run_requests) == 1
 
 
 def test_a_paused_drain_gets_no_run_and_its_sensor_and_asset_say_so(tick: Tick, runtime: Runtime) -> None:
     _queue(runtime, 1)
     pause_drain(runtime, "save", "the replica is restored", by="ada")
-    reason = _reason(tick(automation.save_tick))
+    reason = _reason(tick(replication.save_tick))
     assert "by ada: the replica is restored" in reason and "`resume_drain`" in reason
     seen = {
         event.asset_key.to_user_string(): plain(event.metadata)
-        for event in _observations(tick(automation.observe_tick))
+        for event in _observations(tick(replication.observe_tick))
     }
     assert seen["replication_queue"]["paused"] == 1 and seen["demand_table"]["paused"] == 0
     resume_drain(runtime, "save")
-    assert len(tick(automation.save_tick).run_requests) == 1
+    assert len(tick(replication.save_tick).run_requests) == 1
 
 
 def test_a_drain_that_needs_no_dynamodb_is_started_while_that_is_unavailable(
@@ -450,7 +450,7 @@ def test_a_missing_table_or_queue_is_said_and_no_tick_fails(
     tick: Tick, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("REGWORKERS_RESOURCE_PREFIX", "missing-")
-    assert "run `regworkers provision`" in _reason(tick(getattr(automation, name)))
+    assert "run `regworkers provision`" in _reason(tick(getattr(replication, name)))
 
 
 @pytest.mark.parametrize("name", ["enqueue_tick", "save_tick"])
@@ -458,15 +458,15 @@ def test_an_outage_of_aws_is_reported_and_no_tick_fails(
     tick: Tick, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
-    assert "EndpointConnectionError" in _reason(tick(getattr(automation, name)))
+    assert "EndpointConnectionError" in _reason(tick(getattr(replication, name)))
 
 
 def test_a_defect_is_said_without_its_text(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
     def defect(*_: object, **__: object) -> float:
         raise ValueError("zoe@example.com")
 
-    monkeypatch.setattr(automation, "oldest_unread", defect)
-    reason = _reason(tick(automation.enqueue_tick))
+    monkeypatch.setattr(replication, "oldest_unread", defect)
+    reason = _reason(tick(replication.enqueue_tick))
     assert "defect in the sensor: ValueError" in reason
     assert "zoe@example.com" not in reason
 
@@ -476,7 +476,7 @@ def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing
 ) -> None:
     put(runtime, key("e1"))
     _queue(runtime, 2)
-    first = tick(automation.observe_tick)
+    first = tick(replication.observe_tick)
     seen = {event.asset_key.to_user_string(): event for event in _observations(first)}
     assert plain(seen["replication_queue"].metadata)["waiting"] == 2
     assert plain(seen["replication_dlq"].metadata)["waiting"] == 0
@@ -488,7 +488,7 @@ def test_observations_tell_depth_lag_and_size_and_are_not_repeated_while_nothing
         "lag_within_objective": True,
     }
 
-    second = tick(automation.observe_tick, first.cursor)
+    second = tick(replication.observe_tick, first.cursor)
     assert [
         event for event in _observations(second) if event.asset_key.to_user_string() != "demand_table"
     ] == []
@@ -502,7 +502,7 @@ def test_a_minute_of_a_drain_that_is_no_run_is_observed_and_one_of_a_run_is_not(
     for process, received in (("a-pod", 7), (run_id, 1)):
         counts = {"received": received}
         runtime.drain_log.put(DrainMinute("save", process, at, counts, 1, 0.1, 0.1, 5.0))
-    answer = tick(automation.observe_tick, RecordedState({}, {}, minute=at).cursor())
+    answer = tick(replication.observe_tick, RecordedState({}, {}, minute=at).cursor())
     worked = [each for each in _observations(answer) if "received" in each.metadata]
     assert [(each.asset_key.to_user_string(), plain(each.metadata)["received"]) for each in worked] == [
         ("entries", 7)
@@ -510,10 +510,10 @@ def test_a_minute_of_a_drain_that_is_no_run_is_observed_and_one_of_a_run_is_not(
 
 
 def test_a_dead_letter_fails_its_check_at_the_next_look(tick: Tick, runtime: Runtime) -> None:
-    first = tick(automation.observe_tick)
+    first = tick(replication.observe_tick)
     dead = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
     dead.send([Outgoing(b"{}")])
-    second = tick(automation.observe_tick, first.cursor)
+    second = tick(replication.observe_tick, first.cursor)
     verdict = _verdicts(second)["replication_dlq_empty"]
     assert not verdict.passed
     assert plain(verdict.metadata) == {"messages": 1}
@@ -521,7 +521,7 @@ def test_a_dead_letter_fails_its_check_at_the_next_look(tick: Tick, runtime: Run
 
 def test_what_could_not_be_read_is_named_and_is_not_zero(tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGWORKERS_AWS__ENDPOINT_URL", "http://127.0.0.1:9")
-    answer = tick(automation.observe_tick)
+    answer = tick(replication.observe_tick)
     seen = {event.asset_key.to_user_string(): plain(event.metadata) for event in _observations(answer)}
     assert seen["replication_queue"] == {"could_not_read": "in_flight, paused, waiting"}
     assert seen["demand_table"] == {"could_not_read": "oldest_unread_seconds, paused"}
@@ -542,7 +542,7 @@ def test_who_does_not_answer_for_three_looks_fails_a_check_until_it_is_back(
 
     def look() -> dict[str, dg.AssetCheckEvaluation]:
         nonlocal cursor
-        answer = tick(automation.observe_tick, cursor)
+        answer = tick(replication.observe_tick, cursor)
         cursor = answer.cursor
         for event in answer.asset_events:
             instance.report_runless_asset_event(event)

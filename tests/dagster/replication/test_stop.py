@@ -18,7 +18,7 @@ from regworkers_core.drains.heartbeat import beats
 from regworkers_core.replication.enqueue import shard_rows
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_dagster.replication import automation
+from regworkers_dagster import replication
 from tests.dagster.support import Daemon, use
 from tests.support.drains import run
 from tests.support.entries import document, key, put
@@ -105,7 +105,7 @@ def test_a_killed_run_that_no_launcher_watches_is_reported_and_its_stream_looked
         run = instance.get_run_by_id(beat.run_id)
         assert run is not None and run.status is dg.DagsterRunStatus.STARTED, "nothing else marks it"
         daemon = Daemon(monkeypatch, instance, runtime.clock())
-        answers = [daemon.tick(automation.enqueue_tick) for _ in range(30)]
+        answers = [daemon.tick(replication.enqueue_tick) for _ in range(30)]
         run = instance.get_run_by_id(beat.run_id)
         assert run is not None and run.status is dg.DagsterRunStatus.FAILURE
     assert "1 drain active" in str(answers[0].skip_message)
@@ -133,7 +133,7 @@ def test_a_killed_drain_of_the_terminal_is_not_waited_for(
     run(runtime, "enqueue")
     with dg.DagsterInstance.ephemeral() as instance:
         daemon = Daemon(monkeypatch, instance, runtime.clock())
-        answers = [daemon.tick(automation.save_tick) for _ in range(30)]
+        answers = [daemon.tick(replication.save_tick) for _ in range(30)]
     assert "1 drain active" in str(answers[0].skip_message)
     assert isinstance(answers[10], dg.SensorResult), "another one is started"
     assert beats(runtime.leases, "save") == []

@@ -11,7 +11,7 @@ from dagster._core.storage.dagster_run import DagsterRunStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
 
 from regworkers_core.adapters.mongo.activity import operator
-from regworkers_dagster.pods import POD_TAG
+from regworkers_dagster.factories import POD_TAG
 from regworkers_dagster.runs import DRAIN_TAG, OPERATION_TAG, OPERATOR_TAG, OUR_TAGS, is_by_hand, who_launched
 from tests.dagster.web.world import LAUNCH, REPOSITORY, SELECTOR, Site
 

@@ -12,7 +12,7 @@ from dagster_k8s import K8sRunLauncher
 
 from regworkers_core.infrastructure.policies.platform import ROLES
 from regworkers_dagster.definitions import duty_of, pod_of_assets
-from regworkers_dagster.pods import LARGE
+from regworkers_dagster.factories import LARGE
 from tests.infrastructure.deploy.pods import (
     CONTEXT_OF_THE_CHART,
     jobs,

@@ -18,10 +18,9 @@ from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.replication.reconcile.segments import Segment, Segments
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_dagster.analytics import publishing
+from regworkers_dagster import analytics, replication
 from regworkers_dagster.operations.first_checks import first_checks_tick
 from regworkers_dagster.operations.health import alerts_tick
-from regworkers_dagster.replication import automation as replication
 from regworkers_dagster.selection import automation as selection
 from regworkers_dagster.selection import campaigns
 from tests.analytics.world import queue_events, removed
@@ -121,7 +120,7 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
         ticks = (replication.enqueue_tick, replication.save_tick, replication.observe_tick)
         ticks += (campaigns.campaigns_tick, campaigns.markets_tick)
         ticks += (selection.process_tick, selection.notify_tick, selection.observe_tick)
-        ticks += (publishing.publish_tick, publishing.observe_tick, alerts_tick, first_checks_tick)
+        ticks += (analytics.publish_tick, analytics.observe_tick, alerts_tick, first_checks_tick)
         with dg.DagsterInstance.ephemeral() as instance:
             for tick in ticks:
                 tick(dg.build_sensor_context(instance=instance, sensor_name="any"))

@@ -19,7 +19,7 @@ from regworkers_core.acts import every_operation
 from regworkers_core.cli.main import build
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.definitions import defs, tags_of_jobs
-from regworkers_dagster.pods import FOR_TAG
+from regworkers_dagster.factories import FOR_TAG
 
 READS = {
     "alerts",
