@@ -13,7 +13,7 @@ from benchmarks.figures import ratio, spread, stack_of
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.claim import Invite, InviteType
 from regworkers_core.eligibility.invites.lists import local_file
-from regworkers_core.eligibility.invites.stored import upload_invites
+from regworkers_core.eligibility.invites.stored import Upload, upload_invites
 from regworkers_core.runtime import Runtime
 from tests.support.runtimes import ADDRESSES, new_runtime
 
@@ -75,14 +75,16 @@ def _product(runtime: Runtime, file: Path, rows: int) -> dict[str, float]:
         started = time.monotonic()
         report = upload_invites(
             runtime,
-            _CAMPAIGN,
-            InviteType.EMAIL,
+            Upload(
+                campaign=_CAMPAIGN,
+                type=InviteType.EMAIL,
+                ttl=ttl + (_DAY_SECONDS if name == "renewed" else 0),
+                run_id=name,
+                force=True,
+            ),
             local_file(file),
             name=str(file),
-            ttl=ttl + (_DAY_SECONDS if name == "renewed" else 0),
             rejects=file.with_name("rejects.csv"),
-            run_id=name,
-            force=True,
         )
         seconds[name] = time.monotonic() - started
         if report.outcomes != {expected[name]: rows}:

@@ -179,10 +179,15 @@ class ListReport:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """Callbacks for progress, and how the caller ends the work early."""
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What is done with a list, and how the caller follows and ends it."""
 
+    campaign: str  # its slug or id
+    type: InviteType
+    run_id: str
+    dry_run: bool = True
+    rate: float | None = None  # in writes per second; None: invites.itemsPerSecond
     stop: StopSignal | None = None
     on_progress: Progress = no_progress
     on_step: OnStep = no_step
@@ -197,10 +202,10 @@ def work_off(
     lines: Iterable[Line],
     work: Work,
     report: ListReport,
+    listed: Listed,
     *,
     rejects: Path,
     lease: Lease | None,
-    hooks: Hooks,
 ) -> None:
     """Pass the values of all lines to `work`, up to 100 distinct ones at a time, and count into `report`.
 
@@ -213,13 +218,13 @@ def work_off(
     def settle(most: int) -> None:
         while len(running) > most:
             report.outcomes += running.popleft().result()
-            hooks.on_progress(report.lines, unit="lines")
-            hooks.on_step("invites.after_batch")
+            listed.on_progress(report.lines, unit="lines")
+            listed.on_step("invites.after_batch")
 
     with RejectsFile(rejects) as rejected, FirstSeen() as seen, scheduling.pool(threads, "invites") as pool:
         try:
             for batch in _batches(lines, report, rejected, seen):
-                if hooks.stopped:
+                if listed.stopped:
                     report.stopped = True
                     report.lines -= len(batch)
                     break

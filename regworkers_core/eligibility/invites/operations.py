@@ -15,14 +15,15 @@ from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.eligibility.invites.lists import (
-    Hooks,
     InviteRow,
+    Listed,
     ListReport,
     local_file,
     read_rows,
     read_values,
 )
 from regworkers_core.eligibility.invites.stored import (
+    Upload,
     check_invite,
     count_invites,
     remove_invites,
@@ -146,20 +147,16 @@ def upload(call: Call, given: UploadInvites) -> Report:
     if not given.file and not given.key:
         raise RequestError("key is missing: its description says what to enter")
     runtime, rejects = call.runtime, _rejects_of(given.file)
-    options: dict[str, Any] = {
-        "ttl": parse_ttl(given.ttl, runtime.clock()) if given.ttl else None,
-        "run_id": call.run_id,
-        "rate": given.rate,
-        "hooks": _hooks(call),
+    wanted = Upload(
+        **_listed(call, given),
         **given.model_dump(include={"dry_run", "force", "shorten", "until_close"}),
-    }
-    named, type_ = given.campaign_id, InviteType(given.type)
+        ttl=parse_ttl(given.ttl, runtime.clock()) if given.ttl else None,
+    )
     if given.file:
-        report = upload_invites(
-            runtime, named, type_, local_file(Path(given.file)), name=given.file, rejects=rejects, **options
-        )
+        opened = local_file(Path(given.file))
+        report = upload_invites(runtime, wanted, opened, name=given.file, rejects=rejects)
         return _report(call, report, given.file, str(rejects), {})
-    report, key = upload_object(runtime, named, type_, given.key, **options)
+    report, key = upload_object(runtime, wanted, given.key)
     files = {"rejects.csv": runtime.objects.get_bytes(key)} if report.rejected else {}
     return _report(call, report, None, f"s3://{runtime.objects.bucket}/{key}", files)
 
@@ -206,14 +203,9 @@ def remove(call: Call, given: RemoveInvites) -> Report:
     path = call.face.open(given.upload) if given.upload else Path("removed-invites.csv")
     report = remove_invites(
         call.runtime,
-        given.campaign_id,
-        type_,
+        Listed(**_listed(call, given), dry_run=not call.apply),
         read_rows(local_file(path), path.name, type_) if given.upload else read_values(given.values, type_),
         rejects=_rejects_of(path),
-        run_id=call.run_id,
-        dry_run=not call.apply,
-        rate=given.rate,
-        hooks=_hooks(call),
     )
     number = report.outcomes["removed"]
     if report.dry_run:
@@ -222,8 +214,15 @@ def remove(call: Call, given: RemoveInvites) -> Report:
     return _report(call, report, given.upload or None, _rejects_of(path).name, files, removable=number)
 
 
-def _hooks(call: Call) -> Hooks:
-    return Hooks(stop=call.stop, on_progress=call.face.progress)
+def _listed(call: Call, given: UploadInvites | RemoveInvites) -> dict[str, Any]:
+    return {
+        "campaign": given.campaign_id,
+        "type": InviteType(given.type),
+        "run_id": call.run_id,
+        "rate": given.rate,
+        "stop": call.stop,
+        "on_progress": call.face.progress,
+    }
 
 
 def _rejects_of(file: Path | str) -> Path:

@@ -23,8 +23,8 @@ from regworkers_core.domain.keys import UPLOAD_NAME, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.invites.lists import (
-    Hooks,
     Line,
+    Listed,
     ListReport,
     OpenFile,
     Work,
@@ -51,26 +51,20 @@ ADDED, KNOWN, RENEWED, SHORTENED = UPLOAD_OUTCOMES = ("added", "known", "renewed
 ExistingInvites = Callable[[Sequence[TableKey]], Mapping[TableKey, int]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Upload(Listed):
+    dry_run: bool = False
+    ttl: int | None = None  # in epoch seconds; None: see `default_ttl`
+    force: bool = False  # also for a campaign that does not exist
+    shorten: bool = False  # also what is valid longer
+    until_close: bool = False
+
+
 def upload_invites(
-    runtime: Runtime,
-    slug_or_id: str,
-    type_: InviteType,
-    open_it: OpenFile,
-    *,
-    name: str,
-    ttl: int | None,
-    rejects: Path,
-    run_id: str,
-    dry_run: bool = False,
-    force: bool = False,
-    shorten: bool = False,
-    until_close: bool = False,
-    rate: float | None = None,
-    hooks: Hooks | None = None,
+    runtime: Runtime, upload: Upload, open_it: OpenFile, *, name: str, rejects: Path
 ) -> ListReport:
-    """Invite every value in the list until `ttl` (epoch seconds; None: see `default_ttl`). Lines that cannot be read go
-    to `rejects`, with number and reason. `name` is the list's name in errors; `rate` is in writes per second (default:
-    invites.itemsPerSecond).
+    """Invite every value in the list until `ttl`. Lines that cannot be read go to `rejects`, with number and reason.
+    `name` is the list's name in errors.
 
     An invite counts as *added* if there was none, *renewed* if it was valid less long (also if it had expired), and
     *known* if it was valid as long or longer: such an invite is not changed, unless `shorten`.
@@ -78,21 +72,21 @@ def upload_invites(
     Raises UsageError for an unknown campaign without `force`, a list that cannot be read, or another list that runs;
     TransientFailure if a store stays unavailable (upload the list again to continue).
     """
-    hooks = hooks or Hooks()
-    campaign_id, campaign = campaign_to_invite_to(runtime, slug_or_id, force=force)
-    settings = runtime.settings.invites
+    campaign_id, campaign = campaign_to_invite_to(runtime, upload.campaign, force=upload.force)
+    settings, ttl = runtime.settings.invites, upload.ttl
     if ttl is None:
-        ttl = default_ttl(campaign, settings, runtime.clock(), until_close=until_close)
-    note = advice(campaign, type_, ttl, settings)
-    report = ListReport(campaign_id, type_, dry_run, UPLOAD_OUTCOMES, ttl=ttl, advice=note)
+        ttl = default_ttl(campaign, settings, runtime.clock(), until_close=upload.until_close)
+    note = advice(campaign, upload.type, ttl, settings)
+    report = ListReport(campaign_id, upload.type, upload.dry_run, UPLOAD_OUTCOMES, ttl=ttl, advice=note)
     # Before the wait for a lease.
-    require_header(open_it, name, type_)
-    with one_at_a_time(runtime, report, run_id) as lease:
-        existing = _existing_invites(runtime, campaign_id, type_, lease)
-        work = _upload_work(runtime, report, ttl, existing, write_limit(runtime, rate), shorten=shorten)
-        lines = read_rows(open_it, name, type_)
-        work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
-    if campaign is not None and not dry_run:
+    require_header(open_it, name, upload.type)
+    with one_at_a_time(runtime, report, upload.run_id) as lease:
+        existing = _existing_invites(runtime, campaign_id, upload.type, lease)
+        limit = write_limit(runtime, upload.rate)
+        work = _upload_work(runtime, report, ttl, existing, limit, shorten=upload.shorten)
+        lines = read_rows(open_it, name, upload.type)
+        work_off(runtime, lines, work, report, upload, rejects=rejects, lease=lease)
+    if campaign is not None and not upload.dry_run:
         # The cache may still hold that it does not exist: invites are uploaded right after a campaign is created.
         runtime.campaign_cache.forget(campaign)
     return report
@@ -145,28 +139,17 @@ def _outcome(before: int | None, ttl: int, *, shorten: bool) -> str:
 REMOVED, ABSENT = REMOVAL_OUTCOMES = ("removed", "absent")
 
 
-def remove_invites(
-    runtime: Runtime,
-    slug_or_id: str,
-    type_: InviteType,
-    lines: Iterator[Line],
-    *,
-    rejects: Path,
-    run_id: str,
-    dry_run: bool = True,
-    rate: float | None = None,
-    hooks: Hooks | None = None,
-) -> ListReport:
+def remove_invites(runtime: Runtime, removal: Listed, lines: Iterator[Line], *, rejects: Path) -> ListReport:
     """Remove the invites of all values in `lines`, expired ones included. Entries that used them remain.
 
     Raises UsageError for an unknown campaign, a list that cannot be read, or another list that runs; TransientFailure
     if a store stays unavailable (repeat to continue).
     """
-    hooks = hooks or Hooks()
-    report = ListReport(campaign_of_invites(runtime, slug_or_id), type_, dry_run, REMOVAL_OUTCOMES)
-    with one_at_a_time(runtime, report, run_id) as lease:
-        work = _removal_work(runtime, report, write_limit(runtime, rate))
-        work_off(runtime, lines, work, report, rejects=rejects, lease=lease, hooks=hooks)
+    campaign_id = campaign_of_invites(runtime, removal.campaign)
+    report = ListReport(campaign_id, removal.type, removal.dry_run, REMOVAL_OUTCOMES)
+    with one_at_a_time(runtime, report, removal.run_id) as lease:
+        work = _removal_work(runtime, report, write_limit(runtime, removal.rate))
+        work_off(runtime, lines, work, report, removal, rejects=rejects, lease=lease)
     return report
 
 
@@ -193,21 +176,7 @@ class UploadedObject(NamedTuple):
     rejects: str  # the key of the lines that could not be read
 
 
-def upload_object(
-    runtime: Runtime,
-    slug_or_id: str,
-    type_: InviteType,
-    location: str,
-    *,
-    ttl: int | None,
-    run_id: str,
-    dry_run: bool = False,
-    force: bool = False,
-    shorten: bool = False,
-    until_close: bool = False,
-    rate: float | None = None,
-    hooks: Hooks | None = None,
-) -> UploadedObject:
+def upload_object(runtime: Runtime, upload: Upload, location: str) -> UploadedObject:
     """Upload invites from an object in the bucket of artefacts, read as a stream: an upload, or a key below
     `invites.prefix`. The rejects are always written, to replace those of an earlier upload.
 
@@ -217,22 +186,8 @@ def upload_object(
     store, key = runtime.objects, _key(runtime, location)
     with tempfile.TemporaryDirectory() as folder:
         rejects = Path(folder) / "rejects.csv"
-        report = upload_invites(
-            runtime,
-            slug_or_id,
-            type_,
-            lambda: store.open(key),
-            name=f"s3://{store.bucket}/{key}",
-            ttl=ttl,
-            rejects=rejects,
-            run_id=run_id,
-            dry_run=dry_run,
-            force=force,
-            shorten=shorten,
-            until_close=until_close,
-            rate=rate,
-            hooks=hooks,
-        )
+        name = f"s3://{store.bucket}/{key}"
+        report = upload_invites(runtime, upload, lambda: store.open(key), name=name, rejects=rejects)
         if report.rejects_file is None:
             rejects.touch()
         store.put_file(key + _REJECTS, rejects)

@@ -9,7 +9,7 @@ import pytest
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.eligibility.invites.lists import ListReport, local_file, read_rows, read_values
+from regworkers_core.eligibility.invites.lists import Listed, ListReport, local_file, read_rows, read_values
 from regworkers_core.eligibility.invites.stored import TypeCount, check_invite, count_invites, remove_invites
 from regworkers_core.runtime import Runtime
 from tests.eligibility.invites.world import DAY, EMAIL, Uploader, in_days
@@ -86,12 +86,9 @@ def test_an_invalid_value_is_refused_without_repeating_it(uploader: Uploader) ->
 def remove(uploader: Uploader, *values: str, dry_run: bool = True) -> ListReport:
     report = remove_invites(
         uploader.runtime,
-        uploader.campaign_id,
-        EMAIL,
+        Listed(campaign=uploader.campaign_id, type=EMAIL, run_id="test", dry_run=dry_run),
         read_values(values, EMAIL),
         rejects=uploader.rejects,
-        run_id="test",
-        dry_run=dry_run,
     )
     assert report.adds_up
     return report
@@ -129,12 +126,9 @@ def test_a_whole_list_is_taken_back_and_entries_and_other_types_stay(uploader: U
     )
     report = remove_invites(
         uploader.runtime,
-        uploader.campaign_id,
-        EMAIL,
+        Listed(campaign=uploader.campaign_id, type=EMAIL, run_id="test", dry_run=False),
         read_rows(local_file(uploader.file), str(uploader.file), EMAIL),
         rejects=uploader.rejects,
-        run_id="test",
-        dry_run=False,
     )
     assert report.outcomes == {"removed": 250}
     assert uploader.ttl_of("m-1", InviteType.MEMBER_ID) is not None

@@ -17,7 +17,7 @@ import pytest
 from regworkers_core.domain.claim import Invite, InviteType, TableKey
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.eligibility.invites.lists import Hooks, lease_name
+from regworkers_core.eligibility.invites.lists import lease_name
 from regworkers_core.eligibility.invites.stored import check_invite
 from regworkers_core.eligibility.invites.terms import days_from
 from regworkers_core.engine.leases import Lease, LeaseHolder
@@ -237,7 +237,7 @@ def test_the_rejects_of_an_earlier_upload_are_over(uploader: Uploader) -> None:
 def test_a_stopped_upload_says_so_and_the_next_one_adds_the_rest(uploader: Uploader) -> None:
     rows = ("email", *addresses(2500), "no-mail")
     stop = StopSignal()
-    first = uploader(*rows, hooks=Hooks(stop=stop, on_step=lambda _name: stop.set()))
+    first = uploader(*rows, stop=stop, on_step=lambda _name: stop.set())
     assert first.stopped and not first.clean
     done = first.outcomes["added"]
     assert 100 <= done < 2500
@@ -249,8 +249,8 @@ def test_a_stopped_upload_says_so_and_the_next_one_adds_the_rest(uploader: Uploa
 def kills_itself() -> None:
     """After its first batch."""
     prefix, campaign_id, folder, ttl = sys.argv[1:]
-    hooks = Hooks(on_step=lambda _name: os.kill(os.getpid(), signal.SIGKILL))
-    Uploader(Runtime(test_settings(prefix)), campaign_id, Path(folder)).again(ttl=int(ttl), hooks=hooks)
+    uploader = Uploader(Runtime(test_settings(prefix)), campaign_id, Path(folder))
+    uploader.again(ttl=int(ttl), on_step=lambda _name: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def test_an_upload_that_was_killed_continues_and_counts_correctly(uploader: Uploader) -> None:
@@ -342,7 +342,7 @@ def test_a_list_of_any_length_takes_no_more_memory_than_a_few_batches(uploader: 
         ahead.append(done - store.written)
 
     tracemalloc.start()
-    uploader.again(hooks=Hooks(on_progress=look))
+    uploader.again(on_progress=look)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert max(ahead) <= 2 * 8 * 100, "two batches for each thread"

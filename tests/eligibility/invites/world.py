@@ -10,7 +10,7 @@ from typing import Any
 from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.domain.claim import Invite, InviteType, invite_key
 from regworkers_core.eligibility.invites.lists import ListReport, local_file
-from regworkers_core.eligibility.invites.stored import upload_invites
+from regworkers_core.eligibility.invites.stored import Upload, upload_invites
 from regworkers_core.runtime import Runtime
 
 DAY = 86_400
@@ -36,15 +36,11 @@ class Uploader:
 
     def again(self, *, type_: InviteType = EMAIL, ttl: int | None = None, **options: Any) -> ListReport:
         """The file as it is; `ttl` 0 leaves the time to the upload."""
-        options = {"run_id": "test", "rejects": self.rejects, **options}
+        rejects = options.pop("rejects", self.rejects)
+        options = {"campaign": self.campaign_id, "run_id": "test", **options}
+        upload = Upload(type=type_, ttl=in_days(30) if ttl is None else ttl or None, **options)
         report = upload_invites(
-            self.runtime,
-            options.pop("campaign", self.campaign_id),
-            type_,
-            local_file(self.file),
-            name=str(self.file),
-            ttl=in_days(30) if ttl is None else ttl or None,
-            **options,
+            self.runtime, upload, local_file(self.file), name=str(self.file), rejects=rejects
         )
         assert report.adds_up, report.as_dict()
         return report

@@ -14,8 +14,9 @@ from regworkers_core.adapters.vault import Issued
 from regworkers_core.analytics.archive.reading import frame
 from regworkers_core.analytics.funnel import publish_funnel
 from regworkers_core.domain.claim import InviteType
-from regworkers_core.eligibility.invites.lists import read_values
+from regworkers_core.eligibility.invites.lists import Listed, read_values
 from regworkers_core.eligibility.invites.stored import (
+    Upload,
     check_invite,
     count_invites,
     remove_invites,
@@ -79,12 +80,14 @@ def test_work_on_invites_needs_what_the_policy_allows(runtime: Runtime, tmp_path
     upload = uploads.put(runtime, "list.csv", b"email\nuser2@example.com\n")
     with needs("invites", runtime) as mine:
         for again in range(2):
-            upload_object(mine, "summer", EMAIL, "invites/summer.csv", ttl=ttl + again, run_id="upload")
+            given = Upload(campaign="summer", type=EMAIL, ttl=ttl + again, run_id="upload")
+            upload_object(mine, given, "invites/summer.csv")
         count_invites(mine, "summer")
         check_invite(mine, "summer", EMAIL, "user1@example.com")
         values = read_values(["user1@example.com"], EMAIL)
         rejects = tmp_path / "rejects.csv"
-        remove_invites(mine, "summer", EMAIL, values, rejects=rejects, run_id="remove", dry_run=False)
+        removal = Listed(campaign="summer", type=EMAIL, run_id="remove", dry_run=False)
+        remove_invites(mine, removal, values, rejects=rejects)
         # As the job does it.
         with uploads.fetched(mine, upload):
             downloads.put(mine, "rejects.csv", b"line,reason,found\n")
