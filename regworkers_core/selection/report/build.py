@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairdraw.documents import as_document
+from fairdraw.documents import as_document, as_json
 from fairdraw.maths.manifest import ALGORITHM
 from regworkers_core.operation import Remark
 from regworkers_core.reporting import markdown_image, markdown_table, page, percent
@@ -86,7 +86,7 @@ def measured(
     with Workspace(files, memory_mib=memory_mib, scratch=scratch) as work:
         numbers = _numbers(files, work, drawn, context)
     found = notes(numbers, drawn.manifest, context)
-    numbers["notes"] = [as_document(note) for note in found]
+    numbers["notes"] = as_json(found)
     return numbers, found
 
 
