@@ -12,8 +12,7 @@ from regworkers_core.domain.snapshot import Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.conditions.condition import Check, Context, Finding
-from regworkers_core.operations.alerts.evaluate import SENSOR, assess, still_since, watched
-from regworkers_core.operations.alerts.outage import last_evaluation
+from regworkers_core.operations.alerts.evaluate import SENSOR, assess, last_evaluation, still_since, watched
 from regworkers_core.operations.dependency_status import (
     LOCAL_UP,
     needs_setting,

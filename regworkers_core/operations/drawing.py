@@ -129,7 +129,7 @@ def top_up(call: Call, given: TopUpDraw) -> Report:
     and messages wait for the confirmation. A repeat with the same terms continues where the one before it stopped.
     """
     # Late, for it brings DuckDB and pyarrow.
-    from regworkers_core.selection.draw.top_up import next_phase, open_phase
+    from regworkers_core.selection.draw.changes import next_phase, open_phase
 
     strikes = read_strikes(call, given.strikes) if given.strikes else ()
     campaign_id = call.campaign_id(given.campaign_id)

@@ -90,7 +90,7 @@ def strike(call: Call, given: StrikeEntries) -> Report:
     A struck entry still counts as registered. After the commitment this is refused, and a further phase revokes their
     places.
     """
-    from regworkers_core.selection.draw.top_up import Striking
+    from regworkers_core.selection.draw.changes import Striking
 
     campaign_id = call.campaign(given.campaign_id).campaign_id
     strikes = read_strikes(call, given.upload)
@@ -215,13 +215,13 @@ def annul(call: Call, given: AnnulDraw) -> Report:
     hold codes that their issuer has to block.
     """
     # Late, for it brings pyarrow and DuckDB.
-    from regworkers_core.selection.draw import annul as annulment
+    from regworkers_core.selection.draw import changes
 
     campaign_id = call.campaign_id(given.campaign_id)
-    done = annulment.preview(call.runtime, campaign_id)
+    done = changes.preview(call.runtime, campaign_id)
     if call.apply:
         try:
-            done = annulment.annul(
+            done = changes.annul(
                 call.runtime,
                 campaign_id,
                 reason=given.reason,

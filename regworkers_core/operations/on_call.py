@@ -23,7 +23,7 @@ from regworkers_core.engine.defects import remove_hold, store_pause
 from regworkers_core.flows import DRAIN
 from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
 from regworkers_core.operations.alerts.notifier import acknowledge, incident_document
-from regworkers_core.operations.logs import LogLine, Sought, look_up
+from regworkers_core.operations.cloudwatch import LogLine, Sought, look_up
 from regworkers_core.operations.trace import GONE, IN_SYNC, trace_hops
 from regworkers_core.replication.reconcile.repair import replicate as queue_again
 from regworkers_core.runtime import Runtime

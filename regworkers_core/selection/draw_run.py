@@ -25,14 +25,14 @@ from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.tracing import span
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
-from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.codes.stock import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
-from regworkers_core.selection.draw.artefacts import publish_once
+from regworkers_core.selection.draw.changes import require_in_pool
 from regworkers_core.selection.draw.gate import AcceptedFindings, Confirming
+from regworkers_core.selection.draw.held import publish_once
 from regworkers_core.selection.draw.seeding import Patience
 from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
-from regworkers_core.selection.draw.top_up import require_in_pool
 from regworkers_core.selection.notify.outbox import settle
 from regworkers_core.selection.public.public_log import log_leaves
 
@@ -131,7 +131,7 @@ class DrawRun(Confirming):
                 return StepResult("judge", StepState.AWAITING, {"campaignId": self.campaign_id})
             self._tell("waiting for replication")
             differences, accepted = self._differences(self._settled(self.campaign_id), first)
-            lifecycle.advance(
+            registry.advance(
                 self._runtime,
                 self.campaign_id,
                 CampaignStatus.PROCESSING,

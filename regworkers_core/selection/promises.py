@@ -30,9 +30,9 @@ from regworkers_core.domain.selection import (
 )
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.given import count_pairs
-from regworkers_core.selection.draw.artefacts import InputDiffers
+from regworkers_core.selection.codes.stock import count_pairs
 from regworkers_core.selection.draw.gate import REPLAY, Confirming, replay_differences
+from regworkers_core.selection.draw.held import InputDiffers
 from regworkers_core.selection.notify.counts import compare, differences
 from regworkers_core.selection.public.source import artefacts_of
 from regworkers_core.selection.report import notes

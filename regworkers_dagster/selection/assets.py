@@ -169,7 +169,7 @@ def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
     """Close the campaign if that is due, then judge its entries for good, in a run that freezes the pool next. Preview
     the judgement and decide nothing in any other run.
     """
-    from regworkers_core.selection.campaigns.lifecycle import close_if_due
+    from regworkers_core.selection.campaigns.registry import close_if_due
 
     # Also a run that repeats some steps of a draw has the name of its job.
     run = context.run

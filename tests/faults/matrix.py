@@ -36,8 +36,7 @@ from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.domain.snapshot import DRAW, Snapshot
 from regworkers_core.operations.alerts.conditions import TABLE
-from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, evaluate
-from regworkers_core.operations.alerts.outage import Outage
+from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Outage, evaluate
 from regworkers_core.operations.dependency_status import with_short_timeouts
 from regworkers_core.operations.doctor import examine_snapshot
 from regworkers_core.operations.health.scheduler import LOOKED_AT, PARTITION_TAG, read_scheduler

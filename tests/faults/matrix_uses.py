@@ -33,7 +33,7 @@ from regworkers_core.engine.queue import Outgoing
 from regworkers_core.observability.tracing import configure_tracing, flush, span
 from regworkers_core.operations.dependency_status import read_in_parallel
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import InputDiffers
+from regworkers_core.selection.draw.held import InputDiffers
 from regworkers_core.selection.draw_run import DrawRun
 from regworkers_local.servers import HOST
 from tests.selection.draw.world import CAMPAIGN, close_campaign, everybody

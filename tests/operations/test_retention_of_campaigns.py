@@ -16,8 +16,8 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import held_lease
 from regworkers_core.operations.retention import PartResult, apply_retention, campaign_parts
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw.top_up import open_phase
 from tests.support.campaigns import advance_to, create
 
 NOW = time.time()

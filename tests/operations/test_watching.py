@@ -13,8 +13,7 @@ from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.alarms import alarms
 from regworkers_core.observability.metrics import RECEIVED, Metering
-from regworkers_core.operations.runbooks import cost
-from regworkers_core.operations.watching import (
+from regworkers_core.operations.cloudwatch import (
     Pattern,
     WatchingCost,
     alarm_states,
@@ -22,6 +21,7 @@ from regworkers_core.operations.watching import (
     pattern_of,
     watching_cost,
 )
+from regworkers_core.operations.runbooks import cost
 from regworkers_core.runtime import Runtime
 from tests.adapters.fakes import FakeClient, client_error
 from tests.support.runtimes import test_settings

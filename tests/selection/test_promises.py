@@ -18,7 +18,7 @@ from regworkers_core.adapters.mongo.store import scan
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.given import count_pairs
+from regworkers_core.selection.codes.stock import count_pairs
 from tests.support.draws import CAMPAIGN, add_codes
 
 pytestmark = pytest.mark.namespace("module")

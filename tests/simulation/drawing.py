@@ -20,7 +20,7 @@ from regworkers_core.domain.selection import StepState
 from regworkers_core.eligibility.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
-from regworkers_core.selection.campaigns import lifecycle, registry
+from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.draw_run import DrawRun
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
@@ -110,7 +110,7 @@ class Drawing:
             )
 
     def _advance(self, status: CampaignStatus) -> None:
-        lifecycle.advance(self._runtime, CAMPAIGN, status, reason="play", run_id="play")
+        registry.advance(self._runtime, CAMPAIGN, status, reason="play", run_id="play")
 
     def enter(self) -> None:
         """The entrants, one by one."""

@@ -7,7 +7,7 @@ from typing import Any
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.lifecycle import advance
+from regworkers_core.selection.campaigns.registry import advance
 
 
 def definition(campaign_id: str = "summer", **changes: Any) -> dict[str, Any]:

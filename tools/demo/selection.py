@@ -23,7 +23,7 @@ from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
-from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.codes.importing import import_codes
 from regworkers_core.selection.public.page import INDEX
 from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
@@ -55,7 +55,7 @@ def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds
     """
     _import_codes(runtime, console)
     began = time.monotonic()
-    lifecycle.advance(
+    registry.advance(
         runtime, CAMPAIGN.campaign_id, CampaignStatus.CLOSED, reason="end of the demo's load", run_id="demo"
     )
     console.print(f"{CAMPAIGN.campaign_id} is closed; its sensor starts the draw")

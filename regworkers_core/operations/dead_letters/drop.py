@@ -16,7 +16,6 @@ from regworkers_core.adapters.files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import Progress, no_progress
-from regworkers_core.operations.dead_letters.audit import DLQ, close_moved, close_settled, working
 from regworkers_core.operations.dead_letters.browse import (
     Seen,
     matching,
@@ -26,7 +25,16 @@ from regworkers_core.operations.dead_letters.browse import (
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.redrive import Callbacks
 from regworkers_core.operations.dead_letters.report import Causes
-from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessed, Assessor, DeadLetterVerdict
+from regworkers_core.operations.dead_letters.verdict import (
+    DLQ,
+    SETTLED,
+    Assessed,
+    Assessor,
+    DeadLetterVerdict,
+    close_moved,
+    close_settled,
+    working,
+)
 from regworkers_core.runtime import Runtime
 
 PREFIX = "dead-letters/"

@@ -22,7 +22,6 @@ from regworkers_core.domain.timestamps import iso, to_second
 from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
 from regworkers_core.operations.dead_letters import drop as dropping
 from regworkers_core.operations.dead_letters import redrive as redriving
-from regworkers_core.operations.dead_letters.audit import DLQ, close_settled
 from regworkers_core.operations.dead_letters.browse import find_message, list_messages
 from regworkers_core.operations.dead_letters.model import (
     FAILURE_ATTRIBUTES,
@@ -34,11 +33,13 @@ from regworkers_core.operations.dead_letters.model import (
 )
 from regworkers_core.operations.dead_letters.report import HOURS, Causes, count_causes
 from regworkers_core.operations.dead_letters.verdict import (
+    DLQ,
     SETTLED,
     WORDS,
     Assessed,
     Assessor,
     DeadLetterVerdict,
+    close_settled,
     verdicts_in_words,
 )
 from regworkers_core.reporting import markdown_image

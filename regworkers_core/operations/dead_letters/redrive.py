@@ -20,7 +20,6 @@ from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.flows import DRAIN_OF
-from regworkers_core.operations.dead_letters.audit import Working, close_moved, close_settled, working
 from regworkers_core.operations.dead_letters.browse import (
     Ended,
     QueueBrowser,
@@ -30,7 +29,15 @@ from regworkers_core.operations.dead_letters.browse import (
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue
 from regworkers_core.operations.dead_letters.report import OTHERS, RedriveEnded, RedriveReport
 from regworkers_core.operations.dead_letters.rounds import MOST_IN_ROUND, Growth, Outcome, Round
-from regworkers_core.operations.dead_letters.verdict import SETTLED, Assessed, Assessor
+from regworkers_core.operations.dead_letters.verdict import (
+    SETTLED,
+    Assessed,
+    Assessor,
+    Working,
+    close_moved,
+    close_settled,
+    working,
+)
 from regworkers_core.runtime import Runtime
 
 # Messages of one send: as many as a kill between send and delete can leave on both queues.

@@ -23,7 +23,7 @@ from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.queue import QUEUE_SERVICE
 from regworkers_core.infrastructure.desired import desired
 from regworkers_core.observability.metrics import DATA_LOSS, OLDEST_MESSAGE, UNKNOWN_VERDICTS, Metering
-from regworkers_core.operations.logs import any_line
+from regworkers_core.operations.cloudwatch import any_line
 from regworkers_core.runtime import Runtime
 
 P = ParamSpec("P")

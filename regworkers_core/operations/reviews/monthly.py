@@ -20,6 +20,7 @@ from regworkers_core.operation import Level, Remark, Report, Table
 from regworkers_core.operations.alerts.conditions.availability import certificates as kafka_certificate
 from regworkers_core.operations.alerts.conditions.drains import batch_time
 from regworkers_core.operations.certificates import RenewalState, certificate_state, check_certificate
+from regworkers_core.operations.cloudwatch import WatchingCost, log_group
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Drains, Window, together
 from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.reviews.sections import (
@@ -34,7 +35,6 @@ from regworkers_core.operations.reviews.sections import (
     section_report,
 )
 from regworkers_core.operations.runbooks import cost as costs
-from regworkers_core.operations.watching import WatchingCost, log_group
 from regworkers_core.reporting.figures import bars, lines
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

@@ -12,6 +12,13 @@ from regworkers_core.domain.snapshot import QueueState, Severity
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.operation import Level, Remark, Report, Table
 from regworkers_core.operations.alerts.conditions.drains import batch_time, error_rate
+from regworkers_core.operations.cloudwatch import (
+    MOST_ERROR_LINES,
+    AlarmState,
+    ErrorLines,
+    alarm_states,
+    error_lines,
+)
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Window, together
 from regworkers_core.operations.health.objectives import Budget, read_budgets
 from regworkers_core.operations.health.snapshot import read_campaigns
@@ -23,13 +30,6 @@ from regworkers_core.operations.reviews.sections import (
     no_drains,
     rounded,
     section_report,
-)
-from regworkers_core.operations.watching import (
-    MOST_LINES,
-    AlarmState,
-    ErrorLines,
-    alarm_states,
-    error_lines,
 )
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
 from regworkers_core.runtime import Runtime
@@ -373,7 +373,7 @@ def logs(before: ErrorLines, now: ErrorLines) -> Report:
             more = f"more than the week before ({was:,}): {text}, {counted(is_, 'line')}"
             remarks.append(Remark("warning", more))
     if now.cut or before.cut:
-        text = f"of {now.lines:,} lines ({before.lines:,} the week before) the newest {MOST_LINES:,} were grouped"
+        text = f"of {now.lines:,} lines ({before.lines:,} the week before) the newest {MOST_ERROR_LINES:,} were grouped"
         remarks.append(Remark("note", text))
     names = ("level", "worker", "event", "about", "week before", "this week")
     return section_report(

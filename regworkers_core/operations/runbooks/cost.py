@@ -16,9 +16,9 @@ from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operation import Remark, Report
+from regworkers_core.operations.cloudwatch import WatchingCost, watching_cost
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity
 from regworkers_core.operations.runbook import Row, runbook_report
-from regworkers_core.operations.watching import WatchingCost, watching_cost
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.runtime import Runtime
 

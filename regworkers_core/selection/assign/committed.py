@@ -19,7 +19,7 @@ from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import NOTICES, NoticeType, Outcome, pipeline_key
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import ResultDiffers, entries_hash, result_hash
+from regworkers_core.selection.draw.held import ResultDiffers, entries_hash, result_hash
 
 _BATCH_ROWS = 50_000
 _CHANGED_ROWS = 5_000

@@ -24,7 +24,7 @@ from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.campaigns import registry
 
 
 def finish_market(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> bool:
@@ -83,7 +83,7 @@ def finish_phase(runtime: Runtime, campaign_id: str, phase_number: int, *, run_i
 def _complete_campaign(runtime: Runtime, campaign_id: str, run_id: str) -> None:
     reason = "every winner has a code, every message is in the outbox"
     try:
-        lifecycle.advance(runtime, campaign_id, CampaignStatus.COMPLETED, reason=reason, run_id=run_id)
+        registry.advance(runtime, campaign_id, CampaignStatus.COMPLETED, reason=reason, run_id=run_id)
     except UsageError as error:
         # Only this campaign fails; others are assigned meanwhile.
         raise ItemFailure(str(error)) from None

@@ -33,7 +33,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed, committed
 from regworkers_core.selection.assign.markets import counts, enough_codes, finish_market, finish_phase
 from regworkers_core.selection.assign.plan import Plan, log_codes, write_others, write_seats
-from regworkers_core.selection.campaigns.lifecycle import draw_lease
+from regworkers_core.selection.campaigns.registry import draw_lease
 
 Facts = dict[str, Any]
 

@@ -29,8 +29,7 @@ from regworkers_core.operation import (
     operation,
 )
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.lifecycle import advance
-from regworkers_core.selection.campaigns.registry import read_definition
+from regworkers_core.selection.campaigns.registry import advance, read_definition
 from regworkers_core.selection.codes.stock import seats_of
 
 if TYPE_CHECKING:

@@ -26,9 +26,15 @@ from regworkers_core.operation import (
     Table,
     operation,
 )
-from regworkers_core.selection.codes.given import mark_blocked, struck_codes, write_csv
 from regworkers_core.selection.codes.importing import CodeRow, import_codes, named_campaign, read_lines
-from regworkers_core.selection.codes.stock import MarketStock, read_stock, void_codes
+from regworkers_core.selection.codes.stock import (
+    MarketStock,
+    mark_blocked,
+    read_stock,
+    struck_codes,
+    void_codes,
+    write_csv,
+)
 
 _FILE = "CSV in UTF-8 with the header `code`"
 _STOCK = ("marketId", "capacity", "available", "assigned", "redeemed", "void", "missing")

@@ -36,7 +36,7 @@ from regworkers_core.domain.selection import pipeline_key, report_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw import freezing, seeding
-from regworkers_core.selection.draw.artefacts import (
+from regworkers_core.selection.draw.held import (
     InputDiffers,
     Workbench,
     entries_hash,

@@ -37,7 +37,7 @@ from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_core.selection.draw import seeding
-from regworkers_core.selection.draw.artefacts import InputDiffers, publish_once
+from regworkers_core.selection.draw.held import InputDiffers, publish_once
 from regworkers_core.selection.draw.terms import PhaseTerms
 from regworkers_core.selection.public.public_log import PublicLog, log_leaves
 

@@ -42,7 +42,7 @@ from regworkers_core.domain.selection import pipeline_key, report_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import Workbench, own_prefix
+from regworkers_core.selection.draw.held import Workbench, own_prefix
 
 # Rows held before they are written: about 20 MB.
 _ROWS = 50_000

@@ -36,9 +36,8 @@ from regworkers_core.domain.selection import (
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.given import count_pairs
-from regworkers_core.selection.draw.artefacts import InputDiffers, Workbench
-from regworkers_core.selection.draw.held import HeldDraw
+from regworkers_core.selection.codes.stock import count_pairs
+from regworkers_core.selection.draw.held import HeldDraw, InputDiffers, Workbench
 from regworkers_core.selection.draw.terms import published_reason
 from regworkers_core.selection.report import notes
 

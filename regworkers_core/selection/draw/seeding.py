@@ -26,7 +26,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import reveal
-from regworkers_core.selection.draw.artefacts import publish_once
+from regworkers_core.selection.draw.held import publish_once
 
 # Allowed from the choice of the round to the store's confirmation of the manifest, in addition to the required lead.
 # Time-outs and retries of these writes are well below it.

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.eligibility import Missing
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns import lifecycle
+from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.adapters.redis.support import (
@@ -65,7 +65,7 @@ def test_a_repeated_step_forgets_too_for_the_one_who_made_it_may_have_died(provi
     ask(provisioned)
     # What a run leaves that died between its write and the cache.
     provisioned.database["campaigns"].update_one({"_id": "summer"}, {"$set": {"status": "OPEN"}})
-    lifecycle.advance(provisioned, "summer", CampaignStatus.OPEN, reason="again", run_id="r")
+    registry.advance(provisioned, "summer", CampaignStatus.OPEN, reason="again", run_id="r")
     found = ask(provisioned)
     assert found is not None and found.status is CampaignStatus.OPEN
 

@@ -11,7 +11,7 @@ import pytest
 
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.annul import annul
+from regworkers_core.selection.draw.changes import annul
 from regworkers_dagster.selection import recording, specs
 from tests.dagster.support import job, plain
 from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, drawn

@@ -27,8 +27,8 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.certificates import store, verified
 from regworkers_core.operations.dependencies import DependencyReport
 from regworkers_core.operations.dependency_status import ServiceName, check_service
-from regworkers_core.operations.erasure.again import pending, replay
 from regworkers_core.operations.erasure.erase import erase
+from regworkers_core.operations.erasure.operations import pending, replay
 from regworkers_core.operations.retention import all_parts, apply_retention
 from regworkers_core.operations.reviews.sections import ReviewKind, publish
 from regworkers_core.operations.table_check import check_tables

@@ -22,8 +22,8 @@ import yaml
 
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
 from regworkers_core.observability.logs import Passed, bind, configure_logging, entries_passed
+from regworkers_core.operations.cloudwatch import parse
 from regworkers_core.operations.health.sources import POD_STREAMS
-from regworkers_core.operations.logs import parse
 from regworkers_core.settings import PROJECT_ROOT, settings_of
 from tests.support.certificates import Authority
 from tests.support.fault_proxy import free_port

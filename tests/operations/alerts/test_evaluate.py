@@ -21,8 +21,7 @@ from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.flows import DRAIN
 from regworkers_core.observability.metrics import BUDGET_LEFT, Metering
-from regworkers_core.operations.alerts.evaluate import OUTSIDE, evaluate
-from regworkers_core.operations.alerts.outage import ROW
+from regworkers_core.operations.alerts.evaluate import OUTSIDE, ROW, evaluate
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime

@@ -12,15 +12,15 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import Alert, IncidentChange, Severity
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operations.alerts import outage
-from regworkers_core.operations.alerts.notifier import Notifier
-from regworkers_core.operations.alerts.outage import (
+from regworkers_core.operations.alerts import evaluate
+from regworkers_core.operations.alerts.evaluate import (
     ROW,
     Outage,
     last_evaluation,
     notify_without_mongo,
     record_outage,
 )
+from regworkers_core.operations.alerts.notifier import Notifier
 from regworkers_core.settings import Settings
 from tests.operations.alerts.world import NOW, SETTINGS, WELL
 from tests.support.in_memory import MemoryLeaseTable
@@ -86,7 +86,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     notifier = Notifier(None, (made.slack, made.pagerduty), clock=made.clock)  # type: ignore[arg-type]
-    monkeypatch.setattr(outage, "notifier_of", lambda _: notifier)
+    monkeypatch.setattr(evaluate, "notifier_of", lambda _: notifier)
     return made
 
 

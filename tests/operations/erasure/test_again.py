@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operations.erasure.again import pending, replay
 from regworkers_core.operations.erasure.erase import Eraser
 from regworkers_core.operations.erasure.facts import SECRET
+from regworkers_core.operations.erasure.operations import pending, replay
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime

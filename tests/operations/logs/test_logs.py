@@ -17,7 +17,7 @@ from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso, span_seconds
 from regworkers_core.observability.logs import configure_logging
-from regworkers_core.operations.logs import Sought, look_up, parse
+from regworkers_core.operations.cloudwatch import Sought, look_up, parse
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put

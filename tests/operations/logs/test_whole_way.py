@@ -15,7 +15,7 @@ from regworkers_core.cli.main import build
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.operations import on_call
-from regworkers_core.operations.logs import look_up
+from regworkers_core.operations.cloudwatch import look_up
 from regworkers_core.runtime import Runtime
 from tests.eligibility.world import ask, check, create
 from tests.support.drains import run

@@ -7,6 +7,7 @@ from collections import Counter
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.domain.snapshot import IncidentChange, QueueState, Severity, Share
 from regworkers_core.operation import Report
+from regworkers_core.operations.cloudwatch import AlarmState, ErrorLines, Pattern
 from regworkers_core.operations.health.objectives import Budget
 from regworkers_core.operations.reviews.weekly import (
     alarms,
@@ -17,7 +18,6 @@ from regworkers_core.operations.reviews.weekly import (
     logs,
     objectives,
 )
-from regworkers_core.operations.watching import AlarmState, ErrorLines, Pattern
 from regworkers_core.settings import Settings
 from tests.operations.reviews.world import DAY, NOW, ago, day, failure, has, incident, said
 

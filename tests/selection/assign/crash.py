@@ -21,9 +21,9 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase
 from regworkers_core.selection.assign.replan import replan_codes
-from regworkers_core.selection.codes.given import struck_codes
+from regworkers_core.selection.codes.stock import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.draw.annul import annul
+from regworkers_core.selection.draw.changes import annul
 from tests.faults.story import Verdict
 from tests.support.children import run_child
 from tests.support.drains import run

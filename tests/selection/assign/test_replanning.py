@@ -15,7 +15,7 @@ from regworkers_core.domain.selection import DrawBusy, Outcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
-from regworkers_core.selection.campaigns.lifecycle import draw_lease
+from regworkers_core.selection.campaigns.registry import draw_lease
 from regworkers_core.selection.codes.stock import void_codes
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.notify import counts

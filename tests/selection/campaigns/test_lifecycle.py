@@ -13,7 +13,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.lifecycle import Advanced, advance, close_if_due
+from regworkers_core.selection.campaigns.registry import Advanced, advance, close_if_due
 from tests.support.campaigns import advance_to, create
 from tests.support.waiting import sleeping
 

@@ -15,8 +15,15 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType, Planned
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.given import mark_blocked, struck_codes
-from regworkers_core.selection.codes.stock import CodesPrecheck, check_codes, read_stock, seats_of, void_codes
+from regworkers_core.selection.codes.stock import (
+    CodesPrecheck,
+    check_codes,
+    mark_blocked,
+    read_stock,
+    seats_of,
+    struck_codes,
+    void_codes,
+)
 from tests.support.campaigns import create, definition
 from tests.support.faces import Face
 from tests.support.terminal import regworkers

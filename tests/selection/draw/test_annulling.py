@@ -10,13 +10,12 @@ from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.markets import stalled_markets
 from regworkers_core.selection.assign.release import resume_blocked, retry_market
-from regworkers_core.selection.campaigns.lifecycle import draw_lease
-from regworkers_core.selection.codes.given import struck_codes
+from regworkers_core.selection.campaigns.registry import draw_lease
+from regworkers_core.selection.codes.stock import struck_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.draw.annul import annul, preview
-from regworkers_core.selection.draw.artefacts import InputDiffers
+from regworkers_core.selection.draw.changes import annul, open_phase, preview
+from regworkers_core.selection.draw.held import InputDiffers
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.status import read_campaign_status
 from tests.selection.draw.world import close_campaign, draw, ref_of
 from tests.support.drains import run

@@ -20,7 +20,7 @@ from regworkers_core.domain.selection import public_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw.artefacts import InputDiffers
+from regworkers_core.selection.draw.held import InputDiffers
 from regworkers_core.selection.draw.seeding import seed_of
 from regworkers_core.selection.public.source import in_bucket
 from tests.selection.draw.beacons import (

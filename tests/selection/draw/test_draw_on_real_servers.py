@@ -23,9 +23,9 @@ from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import NON_WINNERS, DrawBusy, MarketPhase, Notice, NoticeType, StepState
 from regworkers_core.engine.leases import LeaseHolder, held_lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.lifecycle import draw_lease
+from regworkers_core.selection.campaigns.registry import draw_lease
+from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.draw_run import DrawRun
 from regworkers_core.selection.public.source import export
 from tests.selection.draw.crash import STEPS as CRASH_STEPS

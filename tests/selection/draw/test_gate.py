@@ -15,7 +15,7 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import gate
-from regworkers_core.selection.draw.artefacts import InputDiffers
+from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.gate import (
     AcceptedFindings,
     GateClosed,
@@ -23,8 +23,8 @@ from regworkers_core.selection.draw.gate import (
     NotAccepted,
     NotSettled,
 )
+from regworkers_core.selection.draw.held import InputDiffers
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.draw_run import DrawRun
 from regworkers_core.selection.status import read_campaign_status
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn

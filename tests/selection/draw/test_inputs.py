@@ -16,9 +16,9 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import committed
 from regworkers_core.selection.assign.plan import Plan
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.artefacts import InputDiffers, ResultDiffers
+from regworkers_core.selection.draw.changes import open_phase
+from regworkers_core.selection.draw.held import InputDiffers, ResultDiffers
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.draw_run import DrawRun
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn
 from tests.support.drains import run

@@ -25,9 +25,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.plan import code_proofs, digest_of
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
-from regworkers_core.selection.draw.annul import annul
+from regworkers_core.selection.draw.changes import annul, open_phase
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 from regworkers_core.selection.public.source import campaign_source, in_bucket
 from regworkers_core.selection.public.witnesses import Witnesses

@@ -17,9 +17,9 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.freezing import await_writers
 from regworkers_core.selection.draw.terms import PhaseTerms, TopUp
-from regworkers_core.selection.draw.top_up import open_phase
 from regworkers_core.selection.public.source import campaign_source
 from tests.eligibility.campaign.world import CLOSES, closed
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of

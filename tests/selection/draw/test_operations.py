@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.lifecycle import draw_lease
+from regworkers_core.selection.campaigns.registry import draw_lease
 from regworkers_core.selection.drains import SELECTIONS
-from regworkers_core.selection.draw.annul import annul
+from regworkers_core.selection.draw.changes import annul
 from tests.selection.draw import world
 from tests.selection.draw.world import artefact, close_campaign, draw, drawn, ref_of
 from tests.support.drains import run

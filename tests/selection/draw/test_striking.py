@@ -12,8 +12,8 @@ from regworkers_core.engine.leases import held_lease
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw import terms
+from regworkers_core.selection.draw.changes import Striking, open_phase
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw.top_up import Striking, open_phase
 from regworkers_core.selection.status import read_campaign_status
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, done_to, draw, drawn, ref_of
 from tests.support.drains import run

@@ -16,9 +16,9 @@ from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import counts, outbox
+from regworkers_core.selection.notify.operations import message_counts
 from regworkers_core.selection.notify.outbox import due_units, settle
 from regworkers_core.selection.notify.source import OutboxSource
-from regworkers_core.selection.notify.status import message_counts
 from regworkers_core.selection.promises import counts_match
 from tests.selection.notify.test_sending import notified, patient
 from tests.support.drains import run

@@ -15,8 +15,8 @@ from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify import outbox, source
+from regworkers_core.selection.notify.operations import message_counts
 from regworkers_core.selection.notify.outbox import due_units
-from regworkers_core.selection.notify.status import message_counts
 from tests.faults.story import take_events
 from tests.operations.health.test_reading import no_scheduler
 from tests.support.drains import run
