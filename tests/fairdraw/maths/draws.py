@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,15 @@ from hypothesis import strategies as st
 from fairdraw.large.allocate import allocate_phase, compute
 from fairdraw.large.engine import Engine
 from fairdraw.large.rank import Ranked, order_leaves
-from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash, sha256_hex
-from fairdraw.maths.manifest import (
-    Manifest,
-    MarketTerms,
-    ReserveTerms,
-    SeedFile,
-    commitment_of,
-    parse_strikes,
-    strikes_bytes,
-)
-from fairdraw.maths.merkle import root_of
+from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES
+from fairdraw.maths.manifest import Manifest, SeedFile, parse_strikes
 from fairdraw.maths.phase import Phase, Summary
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
+from tests.fairdraw.proof.draws import Terms, write_inputs
 
-CAMPAIGN = "camp-1"
-SECRET = sha256_hex(b"secret of the tests")
 _SEGMENTS = ("a", "b", "c")
 _MARKETS = ("east", "north", "south", "west")
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What one phase may set."""
-
-    markets: Sequence[OracleMarket]
-    strikes: Mapping[str, str] = field(default_factory=dict)
-    waitlist_size: int | None = None
-    wins_per_unit: int = 1
-
-
-def write_leaves_text(folder: Path, leaves: Sequence[OracleLeaf]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = "".join(oracle.leaf_line(leaf) + "\n" for leaf in sorted(leaves))
-    (folder / LEAVES).write_bytes(text.encode())
-    return folder / LEAVES
 
 
 def write_pool(path: Path, leaves: Sequence[OracleLeaf]) -> Path:
@@ -79,37 +51,8 @@ def write_phase(
     """The inputs of one phase. With `seed_of`, the seed of that draw's folder, so that only the terms differ:
     for `compute_with_any_seed`, since it does not follow from this manifest.
     """
-    root, count = root_of(write_leaves_text(folder, leaves))
-    strikes = strikes_bytes(terms.strikes)
-    (folder / STRIKES).write_bytes(strikes)
-    before = None if previous is None else Manifest.parse((previous / MANIFEST).read_bytes())
-    manifest = Manifest(
-        as_of="2026-11-25T08:00:00.000Z",
-        campaign_id=CAMPAIGN,
-        count=count,
-        draw_id=CAMPAIGN,
-        markets=tuple(
-            MarketTerms(market, capacity, tuple(ReserveTerms(*reserve) for reserve in reserves))
-            for market, capacity, reserves in terms.markets
-        ),
-        phase=1 if before is None else before.phase + 1,
-        previous=None
-        if previous is None or before is None
-        else {"manifestHash": before.hash, "resultHash": file_hash(previous / RESULT)},
-        root=root,
-        seed_source={"commitment": commitment_of(SECRET), "kind": "commit-reveal"},
-        strikes_hash=sha256_hex(strikes),
-        waitlist_size=terms.waitlist_size,
-        wins_per_unit=terms.wins_per_unit,
-    )
-    (folder / MANIFEST).write_bytes(manifest.to_bytes())
-    if seed_of is not None:
-        seed = (seed_of / SEED).read_bytes()
-    elif previous is None:
-        seed = SeedFile.of(manifest.hash, "commit-reveal", "commit-reveal", 0, SECRET, None).to_bytes()
-    else:
-        seed = (previous / SEED).read_bytes()
-    (folder / SEED).write_bytes(seed)
+    seed = None if seed_of is None else (seed_of / SEED).read_bytes()
+    write_inputs(folder, map(oracle.leaf_line, sorted(leaves)), terms, previous, seed=seed)
     return folder
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairdraw.maths import plain
@@ -62,9 +62,16 @@ def leaf_line(leaf: OracleLeaf) -> str:
     return f"{ref}|{unit}|{weight}|{','.join(segments)}|{','.join(preferences)}"
 
 
+def market_terms(market: MarketTerms | OracleMarket) -> MarketTerms:
+    if isinstance(market, MarketTerms):
+        return market
+    market_id, capacity, reserves = market
+    return MarketTerms(market_id, capacity, tuple(ReserveTerms(*reserve) for reserve in reserves))
+
+
 def draw(
     leaves: list[OracleLeaf],
-    markets: list[OracleMarket],
+    markets: Sequence[MarketTerms | OracleMarket],
     seed: str,
     draw_id: str,
     *,
@@ -79,10 +86,7 @@ def draw(
         campaign_id=draw_id,
         count=len(leaves),
         draw_id=draw_id,
-        markets=tuple(
-            MarketTerms(market, capacity, tuple(ReserveTerms(*reserve) for reserve in reserves))
-            for market, capacity, reserves in markets
-        ),
+        markets=tuple(map(market_terms, markets)),
         phase=1,
         previous=None,
         root="",

@@ -15,8 +15,6 @@ from fairdraw.maths.files import CUTOFFS, RESULT, SUMMARY
 from fairdraw.maths.plain import Drawn, PlainEngine
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.draws import (
-    CAMPAIGN,
-    Terms,
     compute_phase,
     market_terms,
     outcomes_of,
@@ -26,6 +24,7 @@ from tests.fairdraw.maths.draws import (
     write_phase,
 )
 from tests.fairdraw.maths.oracle import OracleLeaf
+from tests.fairdraw.proof.draws import CAMPAIGN, Terms
 
 few = settings(max_examples=25)
 
@@ -33,7 +32,7 @@ few = settings(max_examples=25)
 def _drawn(folder: Path, leaves: list[OracleLeaf], terms: Terms, previous: Path | None = None) -> Drawn:
     return oracle.draw(
         leaves,
-        list(terms.markets),
+        terms.markets,
         set_seed(folder),
         CAMPAIGN,
         wins_per_unit=terms.wins_per_unit,

@@ -21,8 +21,6 @@ from fairdraw.maths.leaves import parse_leaf
 from fairdraw.maths.rules import entry_key, keys_of, market_of, parse_cutoffs, unit_key
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.draws import (
-    CAMPAIGN,
-    Terms,
     compute_phase,
     compute_with_any_seed,
     market_terms,
@@ -35,6 +33,7 @@ from tests.fairdraw.maths.draws import (
     write_pool,
 )
 from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
+from tests.fairdraw.proof.draws import CAMPAIGN, Terms
 
 few = settings(max_examples=15)
 Outcomes = dict[str, tuple[str, int, str]]

@@ -13,8 +13,9 @@ from fairdraw.large.allocate import compute
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash, sha256_hex
 from fairdraw.maths.manifest import Manifest, MarketTerms, ReserveTerms, SeedFile
-from tests.fairdraw.maths.draws import SECRET, Terms, compute_phase, outcomes_of, write_phase
+from tests.fairdraw.maths.draws import compute_phase, outcomes_of, write_phase
 from tests.fairdraw.maths.oracle import OracleLeaf
+from tests.fairdraw.proof.draws import SECRET, Terms
 
 LEAVES_OF_TEN: list[OracleLeaf] = [(f"r{number}", f"r{number}", 1, (), ("east",)) for number in range(10)]
 TERMS = Terms([("east", 3, []), ("west", 1, [])])

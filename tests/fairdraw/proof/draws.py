@@ -1,10 +1,10 @@
-"""A small draw on disk, made by the product: households, weights, reserves, strikes, a top-up."""
+"""Draws on disk: the inputs of a phase, and small draws of the product with households, weights, reserves, strikes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from fairdraw.maths.beside import (
     accepted_bytes,
     replaced_name,
 )
-from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash, sha256_hex
+from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash
 from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import (
     Manifest,
@@ -32,6 +32,8 @@ from fairdraw.maths.manifest import (
 )
 from fairdraw.maths.merkle import root_of
 from fairdraw.terms import QUICKNET, QUICKNET_HASH, iso
+from tests.fairdraw.maths import oracle
+from tests.fairdraw.maths.oracle import OracleMarket
 
 CAMPAIGN = "summer"
 # A recorded round of the real quicknet chain.
@@ -74,13 +76,56 @@ def entrants(count: int = 36, *, households: int = 6) -> list[Leaf]:
 class Terms:
     """What one phase offers."""
 
-    markets: tuple[MarketTerms, ...]
-    strikes: Mapping[str, str]
+    markets: Sequence[MarketTerms | OracleMarket]
+    strikes: Mapping[str, str] = field(default_factory=dict)
     waitlist_size: int | None = None
+    wins_per_unit: int = 1
 
 
 FIRST = (MarketTerms("east", 4, (ReserveTerms("fan", 2),)), MarketTerms("west", 5))
 MORE = (MarketTerms("east", 6), MarketTerms("west", 8, (ReserveTerms("fan", 1),)))
+
+
+def write_inputs(
+    folder: Path,
+    lines: Iterable[str],
+    terms: Terms,
+    previous: Path | None = None,
+    *,
+    source: Mapping[str, Any] = REVEAL,
+    campaign_id: str = CAMPAIGN,
+    as_of: str = AS_OF,
+    seed: bytes | None = None,
+) -> Manifest:
+    """What one phase is drawn from. Its seed is that of the phase before, or follows from its manifest, unless a test
+    wants another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LEAVES).write_bytes("".join(f"{line}\n" for line in lines).encode())
+    (folder / STRIKES).write_bytes(strikes_bytes(terms.strikes))
+    root, count = root_of(folder / LEAVES)
+    number, hashes = 1, None
+    if previous is not None:
+        number = Manifest.parse((previous / MANIFEST).read_bytes()).phase + 1
+        hashes = {"manifestHash": file_hash(previous / MANIFEST), "resultHash": file_hash(previous / RESULT)}
+        seed = seed or (previous / SEED).read_bytes()
+    manifest = Manifest(
+        as_of=as_of,
+        campaign_id=campaign_id,
+        count=count,
+        draw_id=campaign_id,
+        markets=tuple(map(oracle.market_terms, terms.markets)),
+        phase=number,
+        previous=hashes,
+        root=root,
+        seed_source=source,
+        strikes_hash=file_hash(folder / STRIKES),
+        waitlist_size=terms.waitlist_size,
+        wins_per_unit=terms.wins_per_unit,
+    )
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    (folder / SEED).write_bytes(seed or seed_bytes(manifest.hash, source))
+    return manifest
 
 
 def make(
@@ -98,35 +143,11 @@ def make(
     if not as_of:
         as_of = AS_OF if source is REVEAL else BEFORE_THE_ROUND
     engine = Engine(root / "scratch", threads=1, memory_mib=256)
-    seed: bytes | None = None
     before: Path | None = None
-    previous: dict[str, str] | None = None
-    for number, terms in enumerate(phases, 1):
-        folder = root / f"phase-{number}"
-        folder.mkdir(parents=True)
-        (folder / LEAVES).write_bytes("".join(f"{leaf.line}\n" for leaf in leaves).encode())
-        (folder / STRIKES).write_bytes(strikes_bytes(terms.strikes))
-        tree, count = root_of(folder / LEAVES)
-        manifest = Manifest(
-            as_of=as_of,
-            campaign_id=CAMPAIGN,
-            count=count,
-            draw_id=CAMPAIGN,
-            markets=terms.markets,
-            phase=number,
-            previous=previous,
-            root=tree,
-            seed_source=source,
-            strikes_hash=file_hash(folder / STRIKES),
-            waitlist_size=terms.waitlist_size,
-            wins_per_unit=wins,
-        ).to_bytes()
-        (folder / MANIFEST).write_bytes(manifest)
-        if seed is None:
-            seed = seed_bytes(sha256_hex(manifest), source)
-        (folder / SEED).write_bytes(seed)
+    for number, each in enumerate(phases, 1):
+        folder, terms = root / f"phase-{number}", replace(each, wins_per_unit=wins)
+        write_inputs(folder, [leaf.line for leaf in leaves], terms, before, source=source, as_of=as_of)
         compute(folder, before, folder, engine=engine)
-        previous = {"manifestHash": sha256_hex(manifest), "resultHash": file_hash(folder / RESULT)}
         before = folder
     return root
 

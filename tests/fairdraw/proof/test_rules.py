@@ -15,18 +15,17 @@ import pytest
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.files import ARTEFACTS, LEAVES, MANIFEST, SEED, STRIKES
 from fairdraw.maths.leaves import Leaf, parse_leaf
-from fairdraw.maths.manifest import MarketTerms, ReserveTerms, SeedFile
+from fairdraw.maths.manifest import MarketTerms, SeedFile
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof.verify import verify
 from fairdraw.terms import LEAD_SECONDS, QUICKNET, QUICKNET_HASH
 from regworkers_core.settings import PROJECT_ROOT
-from tests.fairdraw.proof.draws import BEACON, REVEAL, Terms, make
+from tests.fairdraw.proof.draws import BEACON, Terms, make
+from tests.fairdraw.verifier.draws import random_draw
 
 PAGE = PROJECT_ROOT / "docs" / "draw-rules.md"
 READER = PROJECT_ROOT / "docs" / "examples" / "verify_draw.pl"
 _FILE = re.compile(r"^`(phase-\d)/([a-z.]+)`\n\n```text\n(.*?)```$", re.MULTILINE | re.DOTALL)
-_SEGMENTS = ("fan", "local", "loyal")
-_MARKETS = ("-a", "east", "north", "west")
 
 
 @pytest.fixture(scope="module")
@@ -99,49 +98,9 @@ def test_the_constants_of_the_page_are_those_of_the_product() -> None:
         assert shown in text
 
 
-def random_draw(number: int, root: Path) -> Path:
-    """Up to three phases with households, weights, reserves, strikes, waiting lists, wins and both sources."""
-    chance = random.Random(number)
-    count = chance.choice((0, 1, 2, 3, 8, 13, 17))
-    weights = {f"home-{each}": chance.choice((1, 2, 5, 64)) for each in range(4)}
-    leaves = []
-    for ref in sorted(
-        {f"{chance.getrandbits(32):08x}" + chance.choice(("", "-", "_Z")) for _ in range(count)}
-    ):
-        unit = chance.choice((ref, ref, *weights))
-        leaves.append(
-            Leaf(
-                ref,
-                unit,
-                weights.get(unit, chance.choice((1, 1, 3))),
-                tuple(each for each in _SEGMENTS if chance.random() < 0.4),
-                tuple(chance.sample(_MARKETS, chance.randint(1, 4))),
-            )
-        )
-    phases: list[Terms] = []
-    seats = dict.fromkeys(_MARKETS, 0)
-    strikes: dict[str, str] = {}
-    for _ in range(chance.randint(1, 3)):
-        markets = []
-        for market in _MARKETS:
-            more = chance.choice((0, 1, 2, 4))
-            seats[market] += more
-            reserves = []
-            for segment in chance.sample(_SEGMENTS, chance.randint(0, 3)):
-                kept = chance.randint(0, more)
-                more -= kept
-                reserves.append(ReserveTerms(segment, kept))
-            markets.append(MarketTerms(market, seats[market], tuple(reserves)))
-        for leaf in chance.sample(leaves, min(len(leaves), chance.choice((0, 0, 2)))):
-            strikes.setdefault(leaf.ref, chance.choice(("FRAUD", "DUPLICATE_ACCOUNT")))
-        phases.append(Terms(tuple(markets), dict(strikes), chance.choice((None, 0, 3))))
-    source = BEACON if chance.random() < 0.3 else REVEAL
-    return make(root, leaves, phases, source=source, wins=chance.choice((1, 1, 2)))
-
-
 def agree(numbers: Iterator[int] | range, scratch: Path) -> None:
     for number in numbers:
-        folder = random_draw(number, scratch / str(number))
+        folder = random_draw(random.Random(number), scratch / str(number)).folder
         done = reader(folder)
         assert (done.returncode, done.stderr) == (0, ""), (number, done.stdout, done.stderr)
         hashes = re.findall("resultHash ([0-9a-f]{64})", done.stdout)

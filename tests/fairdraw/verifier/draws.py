@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -24,19 +23,14 @@ from fairdraw.maths.beside import (
     accepted_bytes,
     replaced_name,
 )
-from fairdraw.maths.files import CUTOFFS, LEAVES, MANIFEST, RESULT, SEED, STRIKES, SUMMARY, sha256_hex
-from fairdraw.maths.manifest import (
-    Manifest,
-    MarketTerms,
-    ReserveTerms,
-    SeedFile,
-    commitment_of,
-    strikes_bytes,
-)
-from fairdraw.terms import QUICKNET, QUICKNET_HASH, iso
+from fairdraw.maths.files import CUTOFFS, RESULT, file_hash, sha256_hex
+from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.plain import PlainEngine
+from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.maths import oracle
+from tests.fairdraw.maths.draws import taken_seats
 from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
-from tests.fairdraw.proof.draws import RANDOMNESS, ROUND, SIGNATURE
+from tests.fairdraw.proof.draws import BEACON, REVEAL, ROUND, Terms, write_inputs
 
 ROUND_AT = QUICKNET.due(ROUND)
 MARKETS = ("East", "east", "north_2", "w-1")
@@ -91,85 +85,40 @@ def text(rng: Random, length: int) -> str:
 
 def random_draw(rng: Random, folder: Path) -> RandomDraw:
     campaign_id = text(rng, rng.choice((1, 8, 64)))
-    beacon = rng.random() < 0.4
-    secret = sha256_hex(rng.randbytes(8))
+    source = BEACON if rng.random() < 0.4 else REVEAL
     as_of = iso(ROUND_AT - rng.choice((600, 1200.25, 86_400)))
-    source: dict[str, Any] = {"commitment": commitment_of(secret), "kind": "commit-reveal"}
-    if beacon:
-        source = {"chain": QUICKNET_HASH, "kind": "drand", "round": ROUND}
     leaves = random_leaves(rng)
-    lines = [oracle.leaf_line(leaf) for leaf in leaves]
-    root = oracle.tree_hash([line.encode() for line in lines])
     draw = RandomDraw(folder, campaign_id, [leaf[0] for leaf in leaves])
-    if not beacon:
-        draw.logged.append(LogLeaf(campaign_id, source["commitment"], Kind.COMMITMENT, 1, as_of))
+    if source is REVEAL:
+        draw.logged.append(LogLeaf(campaign_id, str(source["commitment"]), Kind.COMMITMENT, 1, as_of))
     wins = rng.choice((1, 1, 2, 3))
     strikes: dict[str, str] = {}
-    previous: dict[str, tuple[str, int, str]] = {}
-    before: dict[str, str] | None = None
-    seed: SeedFile | None = None
+    before: Path | None = None
     last = rng.choice((1, 1, 2, 3))
     for phase in range(1, last + 1):
         for leaf in rng.sample(leaves, min(len(leaves), rng.choice((0, 0, 1, 3)))):
             strikes.setdefault(leaf[0], rng.choice(("BOT", "DUPLICATE_ACCOUNT")))
-        markets = random_markets(rng, previous, strikes)
-        manifest = Manifest(
-            as_of=as_of,
-            campaign_id=campaign_id,
-            count=len(leaves),
-            draw_id=campaign_id,
-            markets=tuple(
-                MarketTerms(name, capacity, tuple(ReserveTerms(*each) for each in reserves))
-                for name, capacity, reserves in markets
-            ),
-            phase=phase,
-            previous=before,
-            root=root,
-            seed_source=source,
-            strikes_hash=sha256_hex(strikes_bytes(strikes)),
-            waitlist_size=rng.choice((None, 0, 2, 5)),
-            wins_per_unit=wins,
+        markets = random_markets(rng, {} if before is None else taken_seats(before, strikes))
+        terms = Terms(markets, dict(strikes), rng.choice((None, 0, 2, 5)), wins)
+        place, lines = folder / f"phase-{phase}", map(oracle.leaf_line, leaves)
+        manifest = write_inputs(
+            place, lines, terms, before, source=source, campaign_id=campaign_id, as_of=as_of
         )
-        if seed is None:
-            randomness = (RANDOMNESS, SIGNATURE) if beacon else (secret, None)
-            kind, name = ("drand", QUICKNET_HASH) if beacon else ("commit-reveal", "commit-reveal")
-            seed = SeedFile.of(manifest.hash, kind, name, ROUND if beacon else 0, *randomness)
-        drawn = oracle.draw(
-            leaves,
-            markets,
-            seed.seed,
-            campaign_id,
-            wins_per_unit=wins,
-            waitlist_size=manifest.waitlist_size,
-            strikes=strikes,
-            previous=previous,
-        )
-        files = {
-            LEAVES: "".join(f"{line}\n" for line in lines).encode(),
-            STRIKES: strikes_bytes(strikes),
-            MANIFEST: manifest.to_bytes(),
-            SEED: seed.to_bytes(),
-            RESULT: drawn.result,
-            CUTOFFS: drawn.cutoffs,
-            **random_beside(rng, draw, manifest, len(strikes)),
-        }
-        hashes = {"manifestHash": manifest.hash, "resultHash": sha256_hex(drawn.result)}
-        files[SUMMARY] = oracle.canonical(hashes | {"cutoffsHash": sha256_hex(drawn.cutoffs)})
+        PlainEngine(folder).compute(place, before, place)
+        files = random_beside(rng, draw, manifest, len(strikes))
         at = draw.logged[-1].time
         draw.logged += [
-            LogLeaf(campaign_id, sha256_hex(data), Kind.RESULT, phase, at)
-            for data in (drawn.result, drawn.cutoffs)
+            LogLeaf(campaign_id, file_hash(place / name), Kind.RESULT, phase, at)
+            for name in (RESULT, CUTOFFS)
         ]
         if phase == last and rng.random() < 0.1:
             files[ANNULLED] = Annulled(
                 at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))
             ).to_bytes()
             draw.logged.append(LogLeaf(campaign_id, sha256_hex(files[ANNULLED]), Kind.ANNULLED, phase, at))
-        place = folder / f"phase-{phase}"
-        place.mkdir(parents=True)
         for name, data in files.items():
             (place / name).write_bytes(data)
-        previous, before = drawn.outcomes, hashes
+        before = place
     return draw
 
 
@@ -187,10 +136,7 @@ def random_leaves(rng: Random) -> list[OracleLeaf]:
     return leaves
 
 
-def random_markets(
-    rng: Random, previous: dict[str, tuple[str, int, str]], strikes: dict[str, str]
-) -> list[OracleMarket]:
-    taken = Counter(market for ref, (market, _, _) in previous.items() if market and ref not in strikes)
+def random_markets(rng: Random, taken: Mapping[str, int]) -> list[OracleMarket]:
     made: list[OracleMarket] = []
     for market in MARKETS:
         left = seats = rng.choice((0, 1, 2, 4))
@@ -199,7 +145,7 @@ def random_markets(
             size = rng.randint(0, left)
             reserves.append((segment, size))
             left -= size
-        made.append((market, taken[market] + seats, reserves))
+        made.append((market, taken.get(market, 0) + seats, reserves))
     return made
 
 

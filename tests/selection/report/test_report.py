@@ -125,18 +125,22 @@ def test_markets_count_wishes_winners_and_cutoffs(world: World) -> None:
 
 def test_winners_of_reserves_and_of_open_seats_are_counted_as_allocated(world: World) -> None:
     numbers = figures(world).numbers
-    fans_by_ref = {fan.ref: fan for fan in world.fans}
+    segments = {fan.ref: fan.segments for fan in world.fans}
     ranks = {ref: rank for ref, (_, rank, _) in world.result.items()}
     by_reserve: Counter[str] = Counter()
     for market_id, seats in MARKETS.items():
-        held = [ref for ref, (market, _, _) in world.result.items() if market == market_id]
-        chosen = world._choose(market_id, held, fans_by_ref, ranks, seats.capacity)
+        left = {ref: ranks[ref] for ref, (market, _, _) in world.result.items() if market == market_id}
+        chosen: dict[str, int] = {}
+        for segment, limit in seats.reserves:
+            entitled = [ref for ref in sorted(left, key=ranks.__getitem__) if segment in segments[ref]][
+                :limit
+            ]
+            chosen[segment] = len(entitled)
+            left = {ref: rank for ref, rank in left.items() if ref not in entitled}
         market = of_market(numbers, market_id)
-        assert market["admittedOpen"] == len(chosen[None])
-        assert {r["segment"]: r["admitted"] for r in market["reserves"]} == {
-            segment: len(refs) for segment, refs in chosen.items() if segment
-        }
-        by_reserve.update({segment: len(refs) for segment, refs in chosen.items() if segment})
+        assert market["admittedOpen"] == len(left)
+        assert {r["segment"]: r["admitted"] for r in market["reserves"]} == chosen
+        by_reserve.update(chosen)
     for row in numbers["segments"]:
         members = [
             fan
@@ -194,7 +198,8 @@ def test_a_top_up_is_compared_with_the_previous_phase(world: World, tmp_path: Pa
 
 def test_a_winner_who_changed_the_market_is_a_finding(world: World, tmp_path: Path) -> None:
     world.draw()
-    second = world.next_phase(tmp_path / "2", MARKETS, world.strikes)
+    no_more = {market: Seats(seats.capacity) for market, seats in MARKETS.items()}
+    second = world.next_phase(tmp_path / "2", no_more, world.strikes)
     files = second.draw()
     ref = next(ref for ref, (market, _, _) in second.result.items() if market == "south")
     second.result[ref] = ("wide", second.result[ref][1], "WINNER")

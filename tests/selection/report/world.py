@@ -1,19 +1,24 @@
-"""Small drawn campaigns as files, with a plain allocation of their own: the order may be as unfair as a test wants."""
+"""Small drawn campaigns as files, drawn by the oracle: the order may be as unfair as a test wants."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairdraw.maths import plain
+from fairdraw.maths.leaves import Leaf
 from regworkers_core.selection.report.inputs import ReportFiles
+from tests.fairdraw.maths import oracle
 
 OPENED = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 14
@@ -66,106 +71,45 @@ class World:
 
     def draw(self) -> ReportFiles:
         """Allocate and write all files."""
+        leaves = [
+            (fan.ref, fan.household, fan.weight, fan.segments, fan.preferences)
+            for fan in sorted(self.fans, key=lambda fan: fan.ref)
+        ]
+        markets = [(market, seats.capacity, list(seats.reserves)) for market, seats in self.markets.items()]
+        with patch.object(plain, "_candidates", self._candidates):
+            drawn = oracle.draw(
+                leaves,
+                markets,
+                "",
+                "spring",
+                wins_per_unit=self.wins_per_unit,
+                waitlist_size=self.waitlist,
+                strikes=dict.fromkeys(self.strikes, "BOT"),
+                previous={ref: (market, 0, outcome) for ref, (market, outcome) in self.before.items()},
+            )
+        self.result = {ref: (at.market, at.rank, str(at.outcome)) for ref, at in drawn.outcomes.items()}
+        return self._write(drawn.cutoffs)
+
+    def _candidates(self, leaves: Sequence[Leaf], *_: object) -> list[plain._Candidate]:
+        """In the order that the test wants: a unit goes by the first of its numbers."""
         units: dict[str, float] = {}
         for fan in self.fans:
             number = self.order(fan)
             units[fan.household] = min(number, units.get(fan.household, number))
-        candidates: list[Fan] = []
-        members: dict[str, int] = {}
-        for fan in sorted(self.fans, key=lambda fan: (units[fan.household], fan.household, fan.ref)):
-            members[fan.household] = members.get(fan.household, 0) + 1
-            if members[fan.household] <= self.wins_per_unit:
-                candidates.append(fan)
-        rank = {fan.ref: place for place, fan in enumerate(candidates, 1)}
-        pinned = {
-            ref: market
-            for ref, (market, outcome) in self.before.items()
-            if outcome == "WINNER" and ref not in self.strikes
-        }
-        waiting = [fan for fan in candidates if fan.ref not in self.strikes and fan.ref not in pinned]
-        offered = {
-            market: seats.capacity - sum(1 for taken in pinned.values() if taken == market)
-            for market, seats in self.markets.items()
-        }
-        held = self._deferred_acceptance(waiting, rank, offered)
-        won = {**pinned, **{ref: market for market, refs in held.items() for ref in refs}}
-        left = 0
-        for fan in candidates:
-            if fan.ref in self.strikes or fan.ref in won:
-                continue
-            left += 1
-            waits = self.waitlist is None or left <= self.waitlist
-            self.result[fan.ref] = ("", rank[fan.ref], "WAITLIST" if waits else "UNSELECTED")
-        for fan in self.fans:
-            if fan.ref in self.strikes:
-                self.result[fan.ref] = ("", rank.get(fan.ref, 0), "STRUCK")
-            elif fan.ref in won:
-                self.result[fan.ref] = (won[fan.ref], rank[fan.ref], "WINNER")
-            else:
-                self.result.setdefault(fan.ref, ("", 0, "HOUSEHOLD_LIMIT"))
-        return self._write(held, rank, offered)
+        members: Counter[str] = Counter()
+        found = []
+        for place, leaf in enumerate(
+            sorted(leaves, key=lambda leaf: (units[leaf.unit], leaf.unit, leaf.ref))
+        ):
+            members[leaf.unit] += 1
+            if members[leaf.unit] <= self.wins_per_unit:
+                key = place.to_bytes(32)
+                found.append(plain._Candidate(key, leaf.unit, key, leaf))
+        return found
 
-    def _deferred_acceptance(
-        self, waiting: Sequence[Fan], rank: Mapping[str, int], offered: Mapping[str, int]
-    ) -> dict[str, list[str]]:
-        fans = {fan.ref: fan for fan in waiting}
-        held: dict[str, list[str]] = {market: [] for market in self.markets}
-        next_choice = {fan.ref: 0 for fan in waiting}
-        free = list(reversed(waiting))
-        while free:
-            fan = free.pop()
-            while next_choice[fan.ref] < len(fan.preferences):
-                market = fan.preferences[next_choice[fan.ref]]
-                next_choice[fan.ref] += 1
-                reserves = self.markets[market].reserves
-                if not reserves and len(held[market]) >= offered[market]:
-                    # Fans come in rank order, so a later one never displaces an earlier one here.
-                    continue
-                applicants = [*held[market], fan.ref]
-                if not reserves:
-                    held[market] = applicants
-                    break
-                chosen = self._choose(market, applicants, fans, rank, offered[market])
-                held[market] = [ref for refs in chosen.values() for ref in refs]
-                free.extend(fans[ref] for ref in applicants if ref not in held[market] and ref != fan.ref)
-                if fan.ref in held[market]:
-                    break
-        return held
-
-    def _choose(
-        self,
-        market: str,
-        applicants: Sequence[str],
-        fans: Mapping[str, Fan],
-        rank: Mapping[str, int],
-        offered: int,
-    ) -> dict[str | None, list[str]]:
-        left = sorted(applicants, key=rank.__getitem__)
-        chosen: dict[str | None, list[str]] = {}
-        for segment, seats in self.markets[market].reserves:
-            chosen[segment] = [ref for ref in left if segment in fans[ref].segments][:seats]
-            left = [ref for ref in left if ref not in chosen[segment]]
-        chosen[None] = left[: offered - sum(map(len, chosen.values()))]
-        return chosen
-
-    def _write(
-        self, held: Mapping[str, list[str]], rank: Mapping[str, int], offered: Mapping[str, int]
-    ) -> ReportFiles:
-        fans = {fan.ref: fan for fan in self.fans}
-        cutoffs: dict[str, Any] = {}
-        for market, seats in self.markets.items():
-            chosen = self._choose(market, held[market], fans, rank, offered[market])
-            reserved = [(segment, chosen[segment], limit) for segment, limit in seats.reserves]
-            open_seats = offered[market] - sum(len(refs) for _, refs, _ in reserved)
-            cutoffs[market] = {
-                "open": _cutoff(chosen[None], open_seats, rank),
-                "reserves": [
-                    {"segment": segment, "cutoff": _cutoff(refs, limit, rank)}
-                    for segment, refs, limit in reserved
-                ],
-            }
+    def _write(self, cutoffs: bytes) -> ReportFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._json("cutoffs.json", {"markets": cutoffs})
+        (self.folder / "cutoffs.json").write_bytes(cutoffs)
         self._json(
             "summary.json", {"manifestHash": "a" * 64, "resultHash": "b" * 64, "cutoffsHash": "d" * 64}
         )
@@ -255,13 +199,6 @@ class World:
             before=before,
             result={},
         )
-
-
-def _cutoff(refs: Sequence[str], seats: int, rank: Mapping[str, int]) -> dict[str, Any] | None:
-    if len(refs) < seats:
-        return None
-    worst = max((rank[ref] for ref in refs), default=0)
-    return {"rank": worst, "key": "0" * 64, "entryKey": "0" * 64}
 
 
 def fans(count: int, rng: random.Random, markets: Sequence[str] = ("north",), choices: int = 1) -> list[Fan]:
