@@ -24,8 +24,9 @@ from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.public.witnesses import Witness, Witnesses
 from tests.conformance.servers import free_port
 from tests.fairdraw.log.test_witness import LOG, NODES, OTHER, made, request
-from tests.selection.public.fakes import ORIGIN, Bucket, Secrets, hash_of, log_on
+from tests.selection.public.fakes import ORIGIN, Bucket, hash_of, log_on
 from tests.selection.public.test_log_terminal import served
+from tests.support.in_memory import MemorySecrets
 from tests.support.waiting import wait_until
 
 FOLDER = os.environ.get("REGWORKERS_TEST_WITNESS", "")
@@ -86,7 +87,7 @@ def introduce(database: Path, *keys: VerifierKey) -> None:
 def test_it_cosigns_our_log_as_it_grows_and_no_second_history(other: tuple[str, VerifierKey, Path]) -> None:
     address, key, database = other
     witnesses = Witnesses([Witness(address, key)], 1, LogHttp(10.0).post)
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     log: PublicLog = log_on(bucket, secrets, by=witnesses)
     introduce(database, log.ensure_key())
     for number in range(9):
@@ -141,7 +142,7 @@ def test_both_witnesses_answer_the_same_requests_alike(
 
 def test_another_monitor_reads_and_verifies_every_entry(tmp_path: Path) -> None:
     bucket = Bucket()
-    log = log_on(bucket, Secrets())
+    log = log_on(bucket, MemorySecrets())
     for number in range(300):
         log.append(Kind.RESULT, "summer", 1, hash_of(f"{number}"))
     for key, data in bucket.stored.items():

@@ -14,6 +14,7 @@ from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
 from regworkers_core.eligibility.gather import Gatherer
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.settings import EligibilitySettings
+from tests.support.in_memory import MemorySecrets
 
 NOW = 1_782_864_000.0
 Trouble = Callable[[], object]
@@ -120,19 +121,16 @@ class Users:
         return self.records.get(global_user_id)
 
 
-class Secrets:
+class Secrets(MemorySecrets):
     def __init__(self) -> None:
-        self.values: dict[str, str] = {}
+        super().__init__()
         self.trouble: Trouble = no_trouble
         self.gets = 0
 
-    def get(self, name: str) -> str | None:
+    def get(self, name: str, *, previous: bool = False) -> str | None:
         self.gets += 1
         self.trouble()
-        return self.values.get(name)
-
-    def create(self, name: str, value: str, *, description: str) -> str:
-        return self.values.setdefault(name, value)
+        return super().get(name, previous=previous)
 
 
 class World:

@@ -13,6 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
+from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.aws.sqs import SqsQueue
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.engine.queue import Outgoing, SendFailure
@@ -114,3 +115,22 @@ class MemoryObjects(ObjectStore):
     def stored(self) -> dict[str, bytes]:
         current = ((key, self._objects.current(key)) for key in self._objects.versions)
         return {key: version.data for key, version in current if version and version.data is not None}
+
+
+class MemorySecrets(SecretStore):
+    """Made with values by name, the newest last. Through its `gate` it can be down."""
+
+    def __init__(self, **versions: Sequence[str]) -> None:
+        account, self.gate = Aws(), Switch()
+        guard = dependency("secretsmanager", classify_aws("secretsmanager"))
+        super().__init__(account.client("secretsmanager", self.gate), guard)
+        self.stored = account.secrets.secrets
+        for name, values in versions.items():
+            for value in values:
+                self.put(name, value, description="of a test")
+        self.gate.calls.clear()
+
+    @property
+    def values(self) -> list[str]:
+        """All that was ever stored."""
+        return [value for secret in self.stored.values() for _, value in secret.values]

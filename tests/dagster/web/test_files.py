@@ -80,7 +80,7 @@ def test_an_unavailable_store_is_reported_in_one_line(site: Site, monkeypatch: p
     def unavailable(*_arguments: object) -> str:
         raise TransientFailure("s3", "no answer")
 
-    site.actions.unavailable = True
+    site.actions.gate.down = True
     refused = site.client().put("/uploads/a.csv", content=b"a", headers=FILE)
     assert refused.status_code == 503 and "nothing was stored" in refused.text
     monkeypatch.setattr("regworkers_dagster.web.serve.open_page", unavailable)

@@ -106,7 +106,7 @@ def test_several_changes_in_one_document_are_a_row_each(proxied: Site) -> None:
 
 def test_what_cannot_be_written_down_is_not_done(proxied: Site) -> None:
     run = proxied.launch(**ADA)
-    proxied.actions.unavailable = True
+    proxied.actions.gate.down = True
     delete = "mutation ($id: String!) { deleteRun(runId: $id) { ... on PythonError { message } } }"
     answer = proxied.ask(delete, {"id": run.run_id}, **ADA)
     assert "not done, because it could not be recorded: mongo" in answer["data"]["deleteRun"]["message"]

@@ -309,7 +309,7 @@ def test_one_person_cannot_confirm_by_a_trick(two: Site) -> None:
 
 
 def test_without_the_audit_log_nothing_is_confirmed(two: Site) -> None:
-    two.actions.unavailable = True
+    two.actions.gate.down = True
     assert "could not be recorded" in confirm(two, ADA)
 
 

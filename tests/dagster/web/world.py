@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,12 +16,17 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from pymongo.errors import AutoReconnect
 from starlette.testclient import TestClient
 
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.operations import WebSettings
 from regworkers_dagster.web.serve import application
+from tests.adapters.fakes import dependency
+from tests.simulation.gate import OpenGate
+from tests.simulation.servers.mongo import Mongo
 
 LOCATION = """
 import dagster as dg
@@ -112,50 +116,29 @@ def dagster_context() -> Iterator[WorkspaceProcessContext]:
             yield context
 
 
-@dataclass
-class Actions:
-    """The audit log in memory; `unavailable` as MongoDB may be."""
+class Away(OpenGate):
+    """While it is `down`, MongoDB does not answer."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    unavailable: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    down = False
 
-    def begins(self, what: str, target: str, arguments: Mapping[str, Any], *, who: str = "") -> str:
-        if self.unavailable:
-            raise TransientFailure("mongo", "no answer")
-        with self.lock:
-            row = {"what": what, "target": target, "arguments": dict(arguments), "who": who}
-            self.rows.append({**row, "outcome": "running"})
-            return str(len(self.rows) - 1)
+    def before(self, server: str, operation: str, request: Any) -> None:
+        if self.down:
+            raise AutoReconnect("no answer")
 
-    def join(self, what: str, target: str, *, who: str, within_seconds: float) -> str | None:
-        # As OperatorActions.join, without a time.
-        if self.unavailable:
-            raise TransientFailure("mongo", "no answer")
-        wanted = {"what": what, "target": target, "outcome": "running"}
-        with self.lock:
-            fitting = [row for row in self.rows if wanted.items() <= row.items()]
-            for row in fitting:
-                if row["who"] != who:
-                    row.update(outcome="done", result={"secondPerson": who})
-                    return str(row["who"])
-            return who if fitting else None
 
-    def try_end(self, action_id: str, what: str, outcome: str, result: Mapping[str, Any]) -> None:
-        row = self.rows[int(action_id)]
-        assert row["what"] == what
-        row.update(outcome=outcome, result=dict(result))
+class Actions(OperatorActions):
+    """The audit log on a MongoDB of its own."""
 
-    @contextmanager
-    def recorded(self, what: str, target: str, *, who: str = "") -> Iterator[dict[str, Any]]:
-        action_id = self.begins(what, target, {}, who=who)
-        result: dict[str, Any] = {}
-        try:
-            yield result
-        except BaseException:
-            self.try_end(action_id, what, "failed", result)
-            raise
-        self.try_end(action_id, what, "done", result)
+    def __init__(self) -> None:
+        self.gate = Away()
+        collection = Mongo().client(self.gate)["audit"]["operator_actions"]
+        super().__init__(collection, dependency("mongo", classify_mongo), clock=time.time)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """In the order in which they began, without ids and times."""
+        names = ("what", "target", "arguments", "who", "outcome", "result")
+        return [{name: row[name] for name in names} for row in self._collection.find()]
 
 
 class Site:

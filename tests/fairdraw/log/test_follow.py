@@ -20,8 +20,9 @@ from fairdraw.maths.manifest import Manifest, MarketTerms
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.terms import QUICKNET, QUICKNET_HASH
 from regworkers_core.selection.public.public_log import PublicLog
-from tests.selection.public.fakes import NOW, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
+from tests.selection.public.fakes import NOW, Bucket, cosigner, hash_of, log_on, witnesses
 from tests.selection.public.test_public_log import Cosigns
+from tests.support.in_memory import MemorySecrets
 from tests.support.waiting import Clock
 
 DAY = 86_400.0
@@ -53,7 +54,7 @@ class Place:
     """A log with the files of draws beside it."""
 
     def __init__(self, **options: Any) -> None:
-        self.bucket, self.secrets, self.clock = Bucket(), Secrets(), Clock(NOW)
+        self.bucket, self.secrets, self.clock = Bucket(), MemorySecrets(), Clock(NOW)
         self.log: PublicLog = log_on(self.bucket, self.secrets, clock=self.clock, **options)
 
     def read(self, path: str) -> bytes | None:

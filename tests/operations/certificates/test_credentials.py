@@ -13,25 +13,10 @@ from regworkers_core.adapters.kafka.security import Answer, Credentials, KafkaSe
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.settings import KafkaSettings
 from tests.support.certificates import Authority, Pair
+from tests.support.in_memory import MemorySecrets
 
 ROOT = Authority()
 GOOD, BETTER, BAD = ROOT.client("good"), ROOT.client("better"), ROOT.client("bad")
-
-
-class FakeSecrets:
-    """Versions by name, the newest last."""
-
-    def __init__(self, **versions: list[str]) -> None:
-        self.versions = versions
-        self.down = False
-        self.reads = 0
-
-    def get(self, name: str, *, previous: bool = False) -> str | None:
-        self.reads += 1
-        if self.down:
-            raise TransientFailure("secretsmanager", "ReadTimeoutError")
-        found = self.versions.get(name, [])
-        return found[-1] if not previous and found else found[-2] if len(found) > 1 else None
 
 
 class Brokers:
@@ -50,16 +35,16 @@ class Brokers:
         return Answer.SILENCE, "the brokers hang up on it"
 
 
-def security(secrets: FakeSecrets | None = None, **kafka: Any) -> KafkaSecurity:
-    store: Any = secrets or FakeSecrets()
+def security(secrets: MemorySecrets | None = None, **kafka: Any) -> KafkaSecurity:
+    store: Any = secrets or MemorySecrets()
     return KafkaSecurity(KafkaSettings.model_validate(kafka), lambda: store)
 
 
-def stored(*pairs: Pair) -> FakeSecrets:
-    return FakeSecrets(client=[pair.bundle for pair in pairs])
+def stored(*pairs: Pair) -> MemorySecrets:
+    return MemorySecrets(client=[pair.bundle for pair in pairs])
 
 
-def credentials(secrets: FakeSecrets, brokers: Brokers, **options: Any) -> Credentials:
+def credentials(secrets: MemorySecrets, brokers: Brokers, **options: Any) -> Credentials:
     return Credentials(
         security(secrets, tls={"certificate_secret": "client"}), brokers.attempt, check_seconds=60, **options
     )
@@ -73,7 +58,7 @@ def shown(found: Any) -> str:
 
 
 def test_certificate_key_and_ca_come_from_the_secret_store_and_are_librdkafkas_settings() -> None:
-    secrets = FakeSecrets(cert=[GOOD.certificate], key=[GOOD.key], ca=[ROOT.pem])
+    secrets = MemorySecrets(cert=[GOOD.certificate], key=[GOOD.key], ca=[ROOT.pem])
     found = security(secrets, tls={"certificateSecret": "cert", "keySecret": "key", "caSecret": "ca"})
     assert found.options(found.material()) == {
         "ssl.certificate.pem": GOOD.certificate,
@@ -129,12 +114,12 @@ def test_without_any_of_it_nothing_is_added() -> None:
 @pytest.mark.parametrize(
     ("secrets", "said"),
     [
-        (FakeSecrets(), "does not exist"),
-        (FakeSecrets(client=["nonsense"]), "no certificate in PEM"),
-        (FakeSecrets(client=[GOOD.certificate]), "no private key"),
+        (MemorySecrets(), "does not exist"),
+        (MemorySecrets(client=["nonsense"]), "no certificate in PEM"),
+        (MemorySecrets(client=[GOOD.certificate]), "no private key"),
     ],
 )
-def test_missing_material_is_reported_with_its_place(secrets: FakeSecrets, said: str) -> None:
+def test_missing_material_is_reported_with_its_place(secrets: MemorySecrets, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         security(secrets, tls={"certificateSecret": "client"}).material()
     assert "client" in str(caught.value)
@@ -184,7 +169,7 @@ def test_a_renewal_that_the_brokers_take_is_taken_up() -> None:
     secrets, brokers = stored(GOOD), Brokers(GOOD, BETTER)
     found = credentials(secrets, brokers)
     assert shown(found.accepted()) == GOOD.certificate
-    secrets.versions["client"].append(BETTER.bundle)
+    secrets.put("client", BETTER.bundle, description="")
     assert shown(found.accepted()) == GOOD.certificate, "only a check reads"
     assert shown(found.check()) == BETTER.certificate and found.refused is None
 
@@ -203,10 +188,10 @@ def test_a_renewal_that_the_brokers_refuse_is_reported_at_every_check_until_it_i
     reported: list[str | None] = []
     found.check()
     found.watcher = reported.append
-    secrets.versions["client"].append(BAD.bundle)
+    secrets.put("client", BAD.bundle, description="")
     assert shown(found.check()) == GOOD.certificate
     found.check()
-    secrets.versions["client"].append(BETTER.bundle)
+    secrets.put("client", BETTER.bundle, description="")
     assert shown(found.check()) == BETTER.certificate
     assert reported == ["the brokers hang up on it", "the brokers hang up on it", None]
 
@@ -219,7 +204,7 @@ def test_a_process_that_starts_after_a_broken_renewal_uses_the_previous_version(
 
 def test_so_does_one_that_starts_while_the_secret_is_no_certificate() -> None:
     secrets = stored(GOOD)
-    secrets.versions["client"].append("nonsense")
+    secrets.put("client", "nonsense", description="")
     found = credentials(secrets, Brokers(GOOD))
     assert shown(found.accepted()) == GOOD.certificate and "no certificate" in str(found.refused)
 
@@ -239,7 +224,8 @@ def test_a_broken_renewal_in_an_outage_leaves_the_verified_one_in_use_also_after
     secrets, brokers = stored(GOOD), Brokers(GOOD)
     found = credentials(secrets, brokers)
     assert shown(found.check()) == GOOD.certificate
-    secrets.versions["client"] = [BAD.bundle]
+    secrets.stored.clear()
+    secrets.put("client", BAD.bundle, description="")
     brokers.down = True
     assert shown(found.check()) == GOOD.certificate and found.refused is None
     brokers.down = False
@@ -250,13 +236,13 @@ def test_an_unavailable_secret_store_changes_nothing() -> None:
     secrets = stored(GOOD)
     found = credentials(secrets, Brokers(GOOD))
     found.accepted()
-    secrets.down = True
+    secrets.gate.down = True
     assert shown(found.check()) == GOOD.certificate and found.refused is None
 
 
 def test_at_the_start_an_unavailable_secret_store_is_transient() -> None:
     secrets = stored(GOOD)
-    secrets.down = True
+    secrets.gate.down = True
     with pytest.raises(TransientFailure):
         credentials(secrets, Brokers(GOOD)).accepted()
 
@@ -266,7 +252,7 @@ def test_fresh_looks_when_the_last_look_is_long_enough_ago() -> None:
     secrets = stored(GOOD)
     found = credentials(secrets, Brokers(GOOD, BETTER), monotonic=lambda: now[0])
     found.fresh()
-    secrets.versions["client"].append(BETTER.bundle)
+    secrets.put("client", BETTER.bundle, description="")
     now[0] = 59.0
     assert shown(found.fresh()) == GOOD.certificate
     now[0] = 60.0
@@ -274,7 +260,7 @@ def test_fresh_looks_when_the_last_look_is_long_enough_ago() -> None:
 
 
 def test_two_secrets_of_which_one_is_written_yet_leave_the_pair_before_in_use() -> None:
-    secrets = FakeSecrets(cert=[GOOD.certificate], key=[GOOD.key])
+    secrets = MemorySecrets(cert=[GOOD.certificate], key=[GOOD.key])
 
     def attempt(options: Mapping[str, str]) -> tuple[Answer, str]:
         pairs = {pair.certificate: pair.key for pair in (GOOD, BETTER)}
@@ -284,7 +270,7 @@ def test_two_secrets_of_which_one_is_written_yet_leave_the_pair_before_in_use() 
     tls = {"certificateSecret": "cert", "keySecret": "key"}
     found = Credentials(security(secrets, tls=tls), attempt, check_seconds=60)
     found.check()
-    secrets.versions["key"].append(BETTER.key)
+    secrets.put("key", BETTER.key, description="")
     assert found.check().options["ssl.key.pem"] == GOOD.key
-    secrets.versions["cert"].append(BETTER.certificate)
+    secrets.put("cert", BETTER.certificate, description="")
     assert shown(found.check()) == BETTER.certificate and found.refused is None

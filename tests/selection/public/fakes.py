@@ -1,4 +1,4 @@
-"""A bucket in memory, secrets as a list, and logs on them."""
+"""A bucket in memory, and logs on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fairdraw.log.note import COSIGNATURE, SignerKey
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.public.witnesses import Witness, Witnesses
-from tests.support.in_memory import MemoryObjects
+from tests.support.in_memory import MemoryObjects, MemorySecrets
 
 ORIGIN = "example.com/log"
 NOW = 1_790_000_000.0
@@ -42,22 +42,6 @@ class Bucket(MemoryObjects):
         return None if stored is None else stored.data
 
 
-class Secrets:
-    def __init__(self) -> None:
-        self.versions: list[str] = []
-
-    def get(self, _name: str, *, previous: bool = False) -> str | None:
-        return self.versions[-1 - previous] if len(self.versions) > previous else None
-
-    def put(self, _name: str, value: str, *, description: str) -> None:
-        self.versions.append(value)
-
-    def create(self, _name: str, value: str, *, description: str) -> str:
-        if not self.versions:
-            self.versions.append(value)
-        return self.versions[-1]
-
-
 def no_witness(_url: str, _body: bytes) -> tuple[int, bytes]:
     raise AssertionError("there is no witness to ask")
 
@@ -77,7 +61,7 @@ def witnesses(ask: Any, *, needed: int = 1, number: int = 1) -> Witnesses:
 
 def log_on(
     bucket: Bucket,
-    secrets: Secrets,
+    secrets: MemorySecrets,
     *,
     clock: Callable[[], float] = lambda: NOW,
     by: Witnesses | None = None,

@@ -12,7 +12,8 @@ from fairdraw.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, kept_pa
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, VerifierKey, signed
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
-from tests.selection.public.fakes import NOW, ORIGIN, Bucket, Secrets, cosigner, hash_of, log_on, witnesses
+from tests.selection.public.fakes import NOW, ORIGIN, Bucket, cosigner, hash_of, log_on, witnesses
+from tests.support.in_memory import MemorySecrets
 from tests.support.waiting import Clock
 
 STEPS = ("log.after_bundle", "log.after_tiles", "log.after_kept", "log.after_checkpoint")
@@ -41,7 +42,7 @@ def state_of(log: PublicLog) -> LogState:
 
 
 def test_the_first_leaf_makes_the_key_and_the_log() -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     log = log_on(bucket, secrets)
     assert log.read() is None
     placed = log.append(Kind.MANIFEST, "summer", 1, hash_of("m"))
@@ -49,7 +50,7 @@ def test_the_first_leaf_makes_the_key_and_the_log() -> None:
     assert placed.leaf == LogLeaf("summer", hash_of("m"), Kind.MANIFEST, 1, "2026-09-21T14:13:20.000Z")
     state = LogState.verified(bucket.file, log.verifier_keys())
     assert (state.size, state.origin) == (1, ORIGIN)
-    assert secrets.versions[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
+    assert secrets.values[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
     kept = kept_path(1, log.verifier_keys()[0])
     paths = ("checkpoint", kept, "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
     assert bucket.stored.keys() == {f"log/{path}" for path in paths}
@@ -59,7 +60,7 @@ def test_the_first_leaf_makes_the_key_and_the_log() -> None:
 
 def test_a_leaf_is_appended_once_and_keeps_its_time() -> None:
     bucket, clock = Bucket(), Clock(NOW)
-    log = log_on(bucket, Secrets(), clock=clock)
+    log = log_on(bucket, MemorySecrets(), clock=clock)
     first = log.append(Kind.RESULT, "summer", 1, hash_of("r"))
     written = len(bucket.writes)
     clock.now += 100
@@ -75,7 +76,7 @@ def test_a_leaf_is_appended_once_and_keeps_its_time() -> None:
 
 def test_a_log_grows_over_the_end_of_a_tile() -> None:
     bucket = Bucket()
-    log = log_on(bucket, Secrets())
+    log = log_on(bucket, MemorySecrets())
     assert [append(log, str(number)) for number in range(258)] == list(range(258))
     assert LogState.verified(bucket.file, log.verifier_keys()).size == 258
     assert {"log/tile/0/000", "log/tile/0/001.p/2", "log/tile/1/000.p/1"} <= bucket.stored.keys()
@@ -83,7 +84,7 @@ def test_a_log_grows_over_the_end_of_a_tile() -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_writer_that_dies_at_a_step_loses_nothing(step: str) -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     append(log_on(bucket, secrets), "before")
     with pytest.raises(Died):
         append(log_on(bucket, secrets, on_step=dies_at(step)), "victim")
@@ -98,7 +99,7 @@ def test_a_writer_that_dies_at_a_step_loses_nothing(step: str) -> None:
 
 
 def test_a_writer_that_dies_within_the_tiles_loses_nothing() -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     log = log_on(bucket, secrets)
     for number in range(255):
         append(log, str(number))
@@ -118,7 +119,7 @@ def test_a_writer_that_dies_within_the_tiles_loses_nothing() -> None:
 
 @pytest.mark.parametrize("step", ["log/tile/entries/000.p/2", "log/tile/0/000.p/2", "log/checkpoint"])
 def test_two_writers_at_once_agree_on_one_order(step: str) -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     append(log_on(bucket, secrets), "before")
     slow, fast = log_on(bucket, secrets), log_on(bucket, secrets)
     done: list[int] = []
@@ -140,7 +141,7 @@ def test_files_that_were_changed_stop_the_writer() -> None:
         ("tile/entries/000.p/2", "its root is not that"),
         ("checkpoint", "does not match the note"),
     ]:
-        bucket, secrets = Bucket(), Secrets()
+        bucket, secrets = Bucket(), MemorySecrets()
         log = log_on(bucket, secrets)
         append(log, "one")
         append(log, "two")
@@ -161,7 +162,7 @@ def test_a_next_file_that_does_not_continue_the_log_stops_the_writer() -> None:
         ("tile/entries/000.p/2", "swapped", "does not continue the log"),
         ("tile/0/000.p/2", b"other hashes", "has other hashes than the entries"),
     ]:
-        bucket, secrets = Bucket(), Secrets()
+        bucket, secrets = Bucket(), MemorySecrets()
         log = log_on(bucket, secrets)
         append(log, "one")
         stored = bucket.stored["log/tile/entries/000.p/1"]
@@ -174,15 +175,15 @@ def test_a_next_file_that_does_not_continue_the_log_stops_the_writer() -> None:
 
 
 def test_a_lost_key_stops_the_log_instead_of_being_replaced() -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     append(log_on(bucket, secrets), "one")
-    secrets.versions.clear()
+    secrets.stored.clear()
     with pytest.raises(UsageError, match="not in the secret store"):
         append(log_on(bucket, secrets), "two")
 
 
 def test_another_origin_stops_the_log() -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     append(log_on(bucket, secrets), "one")
     log = log_on(bucket, secrets)
     log.origin = "example.com/other"
@@ -199,7 +200,7 @@ def signers(bucket: Bucket, *keys: VerifierKey) -> list[bool]:
 
 
 def test_a_changed_key_is_a_leaf_and_both_keys_sign_for_30_days() -> None:
-    bucket, secrets, clock = Bucket(), Secrets(), Clock(NOW)
+    bucket, secrets, clock = Bucket(), MemorySecrets(), Clock(NOW)
     log = log_on(bucket, secrets, clock=clock)
     append(log, "one")
     [old] = log.verifier_keys()
@@ -221,7 +222,7 @@ def test_a_changed_key_is_a_leaf_and_both_keys_sign_for_30_days() -> None:
 
 @pytest.mark.parametrize("step", ["log.after_new_key", *STEPS])
 def test_a_change_of_the_key_that_dies_at_a_step_is_ended_by_the_next_writer(step: str) -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     append(log_on(bucket, secrets), "one")
     with pytest.raises(Died):
         log_on(bucket, secrets, on_step=dies_at(step)).change_key()
@@ -230,21 +231,21 @@ def test_a_change_of_the_key_that_dies_at_a_step_is_ended_by_the_next_writer(ste
     new, old = log.verifier_keys()
     assert [leaf.hash for _, leaf in state_of(log).of_campaign("")] == [key_leaf(new, NOW).hash]
     assert signers(bucket, new, old) == [True, True]
-    assert len(secrets.versions) == 2
+    assert len(secrets.values) == 2
 
 
 def test_a_repeated_change_ends_the_one_that_died() -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     append(log_on(bucket, secrets), "one")
     with pytest.raises(Died):
         log_on(bucket, secrets, on_step=dies_at("log.after_new_key")).change_key()
     log = log_on(bucket, secrets)
     assert str(log.change_key()) == str(log.verifier_keys()[0])
-    assert len(secrets.versions) == 2
+    assert len(secrets.values) == 2
 
 
 def test_a_change_of_the_key_that_no_witness_saw_is_repeated() -> None:
-    bucket, secrets, witness = Bucket(), Secrets(), Cosigns()
+    bucket, secrets, witness = Bucket(), MemorySecrets(), Cosigns()
     log = log_on(bucket, secrets, by=witnesses(witness))
     append(log, "one")
     witness.up = False
@@ -252,12 +253,12 @@ def test_a_change_of_the_key_that_no_witness_saw_is_repeated() -> None:
         log.change_key()
     witness.up = True
     new = log.change_key()
-    assert len(secrets.versions) == 2
+    assert len(secrets.values) == 2
     assert signers(bucket, new, log.verifier_keys()[1]) == [True, True]
 
 
 def test_a_new_key_signs_the_kept_checkpoints_too() -> None:
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     append(log_on(bucket, secrets), "one")
     with pytest.raises(Died):
         log_on(bucket, secrets, on_step=dies_at("log.after_kept")).change_key()
@@ -279,7 +280,7 @@ def times_of(bucket: Bucket, log: PublicLog, size: int) -> list[int | None]:
 
 @pytest.mark.parametrize("step", ["log.after_kept", "log.after_checkpoint"])
 def test_the_first_cosigned_checkpoint_of_a_leaf_is_kept_whatever_dies(step: str) -> None:
-    bucket, secrets, witness = Bucket(), Secrets(), Cosigns()
+    bucket, secrets, witness = Bucket(), MemorySecrets(), Cosigns()
     with pytest.raises(Died):
         append(log_on(bucket, secrets, by=witnesses(witness), on_step=dies_at(step)), "one")
     witness.now += 900
@@ -292,7 +293,7 @@ def test_the_first_cosigned_checkpoint_of_a_leaf_is_kept_whatever_dies(step: str
 
 def test_a_leaf_without_witnesses_has_no_kept_checkpoint_until_they_saw_it() -> None:
     bucket, witness = Bucket(), Cosigns()
-    log = log_on(bucket, Secrets(), by=witnesses(witness))
+    log = log_on(bucket, MemorySecrets(), by=witnesses(witness))
     witness.up = False
     append(log, "one")
     assert times_of(bucket, log, 1) == []
@@ -303,11 +304,11 @@ def test_a_leaf_without_witnesses_has_no_kept_checkpoint_until_they_saw_it() -> 
 
 def test_a_kept_checkpoint_of_other_entries_stops_the_writer() -> None:
     for other in (b"no note", "signed", "by no key"):
-        bucket, secrets = Bucket(), Secrets()
+        bucket, secrets = Bucket(), MemorySecrets()
         log = log_on(bucket, secrets)
         log.ensure_key()
         [key] = log.verifier_keys()
-        signer = SignerKey.parse(secrets.versions[0]) if other == "signed" else cosigner()
+        signer = SignerKey.parse(secrets.values[0]) if other == "signed" else cosigner()
         data = other if isinstance(other, bytes) else str(signed("x\n", signer)).encode()
         bucket.put_bytes(f"log/{kept_path(1, key)}", data)
         with pytest.raises(DrawError, match="checkpoints/1"):
@@ -337,14 +338,14 @@ class Cosigns:
 
 def test_a_checkpoint_has_the_cosignatures_of_all_witnesses() -> None:
     bucket = Bucket()
-    log = log_on(bucket, Secrets(), by=witnesses(Cosigns(), needed=2, number=3))
+    log = log_on(bucket, MemorySecrets(), by=witnesses(Cosigns(), needed=2, number=3))
     append(log, "one")
     keys = [cosigner(number).verifier(COSIGNATURE) for number in (1, 2, 3)]
     assert signers(bucket, *keys) == [True, True, True]
 
 
 def test_with_too_few_witnesses_a_leaf_waits_and_is_not_lost() -> None:
-    bucket, secrets, witness = Bucket(), Secrets(), Cosigns()
+    bucket, secrets, witness = Bucket(), MemorySecrets(), Cosigns()
     log = log_on(bucket, secrets, by=witnesses(witness))
     append(log, "one")
     witness.up = False
@@ -363,7 +364,7 @@ def test_with_too_few_witnesses_a_leaf_waits_and_is_not_lost() -> None:
 
 def test_catching_up_asks_the_witnesses_although_nothing_waits() -> None:
     witness = Cosigns()
-    log = log_on(Bucket(), Secrets(), by=witnesses(witness))
+    log = log_on(Bucket(), MemorySecrets(), by=witnesses(witness))
     log.catch_up()
     log.catch_up()
     assert len(witness.asked) == 2
@@ -380,7 +381,7 @@ def test_a_witness_is_asked_again_from_the_size_that_it_knows() -> None:
         asked.append(body.partition(b"\n")[0])
         return cosigns(url, body) if body.startswith(b"old 1\n") else (409, b"1\n")
 
-    bucket, secrets = Bucket(), Secrets()
+    bucket, secrets = Bucket(), MemorySecrets()
     plain = log_on(bucket, secrets)
     for text in ("one", "two", "three"):
         append(plain, text)
@@ -403,6 +404,6 @@ def test_a_witness_is_asked_again_from_the_size_that_it_knows() -> None:
     ],
 )
 def test_an_answer_without_a_cosignature_says_what_is_wrong(answer: tuple[int, bytes], message: str) -> None:
-    log = log_on(Bucket(), Secrets(), by=witnesses(lambda _url, _body: answer))
+    log = log_on(Bucket(), MemorySecrets(), by=witnesses(lambda _url, _body: answer))
     waiting = log.append(Kind.RESULT, "summer", 1, hash_of("one")).waiting
     assert message in str(waiting)
