@@ -49,11 +49,6 @@ def test_yes_without_apply_is_refused_and_names_apply(command: str) -> None:
     assert (answer.code, answer.stdout) == (2, "") and "add --apply" in answer.stderr
 
 
-def test_a_deletion_without_a_terminal_needs_yes() -> None:
-    answer = regworkers(None, "housekeeping", "--apply")
-    assert (answer.code, answer.stdout) == (2, "") and "add --yes" in answer.stderr
-
-
 def _app() -> typer.Typer:
     app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 

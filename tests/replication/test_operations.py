@@ -59,9 +59,37 @@ def test_a_repair_from_an_empty_source_removes_nothing_until_its_number_is_given
 
 def test_a_campaign_is_named_by_id_or_slug(runtime: Runtime, face: Face) -> None:
     create(runtime, "summer", slug="summer-tour")
+    put(runtime, key("e1"), updatedAt=OLD)
+    replicate_all(runtime)
     for named in ("summer", "summer-tour"):
-        assert face.does("reconcile", apply=True, campaign_id=named).fine
-    assert [each.target for each in runtime.operator_actions.history()] == ["summer", "summer"]
+        for command in ("trace", "replicate", "erase"):
+            assert face.does(command, campaign_id=named, entry_id="e1").fine, command
+        for command in ("reconcile", "backfill"):
+            assert face.does(command, apply=True, campaign_id=named).fine, command
+    acts = [(each.what, each.target) for each in runtime.operator_actions.history()]
+    assert sorted(acts) == [
+        *[("backfill", "summer")] * 2,
+        *[("reconcile", "summer")] * 2,
+        *[("replicate", "summer:e1")] * 2,
+    ]
+
+
+def test_one_entry_is_traced_and_replicated_and_shows_no_fans_data(runtime: Runtime, face: Face) -> None:
+    # An id may begin with a dash.
+    one = {"campaign_id": "summer", "entry_id": "-e1"}
+    put(runtime, key("-e1"), updatedAt=OLD, needsReplication=False)
+    missing = face.does("trace", **one)
+    assert not missing.fine and "missing: " in missing.text
+    assert face.does("replicate", **one).fine
+    run(runtime, "save")
+    found = face.does("trace", **one)
+    assert found.fine and "in_sync" in found.text
+    for answer in (missing, found):
+        assert not [word for word in ("example.com", "Zoë", "Łukasz") if word in answer.text]
+    told = face.does("audit", what="replicate")
+    assert told.fine and "summer:-e1" in told.text
+    (action,) = runtime.operator_actions.history()
+    assert (action.what, action.target, action.result["sent"]) == ("replicate", "summer:-e1", True)
 
 
 def test_the_entries_are_listed_their_number_is_confirmed_and_it_is_taken_back(

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import dagster as dg
-import orjson
 import pytest
 
 from regworkers_core.adapters.mongo.draws import lease_name
@@ -251,33 +250,6 @@ def _broken(_run: DrawRun) -> None:
 
 def draw_job() -> dg.JobDefinition:
     return job("draw")
-
-
-def test_a_top_up_draws_a_further_phase_in_the_same_order(
-    closed: Runtime, instance: dg.DagsterInstance
-) -> None:
-    run_draw(instance)
-    confirm_draw(instance)
-    _drain("process_selections", "selections")
-
-    result = job("top_up").execute_in_process(
-        instance=instance,
-        run_config={
-            "campaign_id": CAMPAIGN,
-            "capacities": {"paris": 5},
-            "reason": "a larger hall",
-            "confirm": f"{CAMPAIGN}:2",
-        },
-    )
-
-    made = materialised(result)
-    assert sorted(made) == sorted(STEPS)
-    assert plain(made["draw"].metadata)["phase"] == 2
-    assert _drain("process_selections", "selections")["written"] == 2
-    record = closed.draws.get(CAMPAIGN)
-    assert record is not None
-    assert record.latest.status == "COMPLETED"
-    assert orjson.loads(record.latest.manifest)["phase"] == 2
 
 
 def test_a_retry_takes_the_document_of_the_operations_manual(

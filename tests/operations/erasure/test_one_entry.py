@@ -137,15 +137,28 @@ def test_everything_of_the_fan_goes_and_all_of_the_others_stays(runtime: Runtime
     assert len({event["id"] for event in events}) == 1
 
 
+FORMER = "oldmail.planted@old-planted.example"
+
+
+def plant_a_former_address(runtime: Runtime) -> None:
+    """Only a claim and an invite know it, and a dead letter that cannot be read names it."""
+    plant(runtime, E1)
+    invite(runtime, InviteType.EMAIL, FORMER)
+    claim(runtime, E1, Identity.EMAIL, FORMER)
+    queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
+    assert queue.send([Outgoing(f'{{"mail": "{FORMER}"'.encode(), {})]) == []
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_after_any_step_the_same_command_goes_on(runtime: Runtime, step: str) -> None:
-    plant(runtime, E1)
+    plant_a_former_address(runtime)
     with pytest.raises(Killed):
         erased(runtime, E1, on_step=killed_at(step))
     (line,) = lines(runtime)
     report = erased(runtime, E1)
     assert report.finished, report.as_dict()
     nothing_is_left(runtime)
+    assert bodies(runtime, "replication-queue") == []
     assert lines(runtime) == [line], "it is one erasure, of one time"
     assert erased(runtime, E1).finished and lines(runtime) == [line]
 
@@ -178,14 +191,8 @@ def test_an_entry_that_its_writer_removed_before_is_erased_by_what_is_left(runti
 
 def test_former_identities_go_too_which_only_claims_remember(runtime: Runtime) -> None:
     """The address was changed, so no version has the former one; nor has a writer that removed the entry any."""
-    plant(runtime, E1)
-    former = "oldmail.planted@old-planted.example"
-    invite(runtime, InviteType.EMAIL, former)
-    claim(runtime, E1, Identity.EMAIL, former)
+    plant_a_former_address(runtime)
     other = claim(runtime, OTHER, Identity.EMAIL, "other@example.com")
-    runtime.queue(runtime.names.replication_queue + "-dlq").send(
-        [Outgoing(f'{{"mail": "{former}"'.encode(), {})]
-    )
     counted = erase(runtime, E1, dry_run=True)
     assert (counted.removed.invites, counted.removed.claims) == (4, 4)
     report = erased(runtime, E1)
@@ -193,30 +200,6 @@ def test_former_identities_go_too_which_only_claims_remember(runtime: Runtime) -
     assert report.dead_letters.messages == 1, "a body with the former address"
     assert other.key[1] in sort_keys(runtime)
     runtime.entry_claims.release(other)
-    nothing_is_left(runtime)
-
-
-FORMER = "oldmail.planted@old-planted.example"
-
-
-def plant_a_former_address(runtime: Runtime) -> None:
-    """Only a claim and an invite know it, and a dead letter that cannot be read names it."""
-    plant(runtime, E1)
-    invite(runtime, InviteType.EMAIL, FORMER)
-    claim(runtime, E1, Identity.EMAIL, FORMER)
-    queue = runtime.queue(runtime.names.dead_letter_queue(runtime.names.replication_queue))
-    assert queue.send([Outgoing(f'{{"mail": "{FORMER}"'.encode(), {})]) == []
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_after_any_step_a_repeat_still_finds_what_names_a_former_address(
-    runtime: Runtime, step: str
-) -> None:
-    plant_a_former_address(runtime)
-    with pytest.raises(Killed):
-        erased(runtime, E1, on_step=killed_at(step))
-    assert erased(runtime, E1).finished
-    assert bodies(runtime, "replication-queue") == []
     nothing_is_left(runtime)
 
 
@@ -286,7 +269,7 @@ def test_a_claim_or_an_invite_that_is_left_is_named_by_its_hash_and_fails(
 
 def test_without_the_secret_of_the_hashes_no_erasure_says_that_it_is_complete(runtime: Runtime) -> None:
     plant(runtime, E1)
-    claim(runtime, E1, Identity.EMAIL, "oldmail.planted@old-planted.example")
+    claim(runtime, E1, Identity.EMAIL, FORMER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(IdentitySecret, "existing", lambda _self: None)
         with pytest.raises(UsageError, match="secret eligibility-identity is missing"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from regworkers_core.runtime import Runtime
-from tests.dagster.support import job, use
 from tests.operations.dead_letters.world import FAST
 from tests.operations.erasure.world import CODE, FAN, draw, enter, plant
 from tests.support.entries import document, key, put, source
@@ -39,14 +38,6 @@ def test_with_the_entry_s_id_it_erases_and_lists_what_stays_and_hands_out_the_co
     (action,) = runtime.operator_actions.history()
     assert (action.what, action.target, action.result["finished"]) == ("erase", "summer:e1", True)
     assert not [value for value in (*FAN.values(), CODE) if value in str(action)]
-
-
-def test_another_word_erases_nothing(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(runtime, E1)
-    assert regworkers(runtime, "erase", "summer", "e1", "--apply").code == 2, "there is no prompt"
-    use(monkeypatch, runtime)
-    wrong = job("erase_entry").execute_in_process(run_config={**ONE, "confirm": "e2"}, raise_on_error=False)
-    assert not wrong.success and source(runtime, E1) is not None and runtime.operator_actions.history() == []
 
 
 def test_an_id_may_begin_with_a_dash(runtime: Runtime) -> None:
@@ -83,12 +74,6 @@ def test_what_came_back_is_left_until_its_number_is_confirmed(runtime: Runtime, 
         assert face.does("erasures repeat", after_restore=after_restore).fine
     action = runtime.operator_actions.history()[0]
     assert (action.what, action.target, action.result["done"]) == ("erasures repeat", "summer", 1)
-
-
-def test_another_number_repeats_nothing(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, runtime)
-    refused = job("repeat_erasures").execute_in_process(run_config={"confirm": 3}, raise_on_error=False)
-    assert not refused.success and "0 entries are back, but 3 were confirmed" in str(refused.all_events)
 
 
 def test_scripts_get_one_document(runtime: Runtime) -> None:

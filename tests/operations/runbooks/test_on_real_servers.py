@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import dagster as dg
 import orjson
 import pytest
 
 from regworkers_core.runtime import Runtime
-from tests.dagster.support import job, use
 from tests.support import campaigns, draws
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put
+from tests.support.faces import Face
 from tests.support.terminal import Answer
 from tests.support.typing_in import Typed
 
@@ -39,10 +38,6 @@ def findings(answer: Answer) -> list[str]:
 
 def recorded(runtime: Runtime) -> list[tuple[str, str, str]]:
     return [(each.what, each.target, each.outcome) for each in runtime.operator_actions.history()]
-
-
-def launched(name: str, **config: Any) -> dg.ExecuteInProcessResult:
-    return job(f"runbook_{name}").execute_in_process(run_config=config, raise_on_error=False)
 
 
 def test_a_lost_replica_is_counted_and_rebuilt_with_the_time_of_each_step(
@@ -79,30 +74,18 @@ def test_an_unavailable_dependency_before_a_rebuild_is_a_finding(
     assert reported.code == 1 and "kafka" in findings(reported)[0]
 
 
-def test_differences_are_repaired_without_any_sensor_and_compared_again(
-    runtime: Runtime, typed: Typed
-) -> None:
-    put(runtime, key("e1"), needsReplication=False)
-
-    reported = typed("runbook", "out-of-sync", "--format", "json")
-    assert (reported.code, findings(reported)[-1]) == (
-        1,
-        f"{report(reported)['facts']['differences']} entries are missing",
-    )
-    assert document(runtime, key("e1")) is None and recorded(runtime) == []
-
-    done = typed("runbook", "out-of-sync", "--apply", "--format", "json")
-    assert done.code == 0, done.stdout
-    assert document(runtime, key("e1")) is not None
-    assert "after the repair" in report(done)["summary"] and report(done)["changed"].startswith(
-        "repair: queued"
-    )
+def test_differences_are_repaired_without_any_sensor_and_compared_again(runtime: Runtime, face: Face) -> None:
+    lost = key(f"lost-by-{face.name}")
+    put(runtime, lost, needsReplication=False)
+    found = face.does("runbook out-of-sync")
+    assert not found.fine and "entries are missing" in found.text and "differences" in found.text
+    assert document(runtime, lost) is None and recorded(runtime) == []
+    done = face.does("runbook out-of-sync", apply=True)
+    assert done.fine and document(runtime, lost) is not None, done.text
+    assert "after the repair" in done.text and "repair: queued" in done.text
     assert recorded(runtime) == [("runbook out-of-sync", "all", "done")]
-
-
-def test_removals_need_apply(typed: Typed) -> None:
-    refused = typed("runbook", "out-of-sync", "--yes-remove", "3")
-    assert refused.code == 2 and "--apply" in refused.stderr
+    unsure = face.does("runbook out-of-sync", yes_remove=3)
+    assert not unsure.fine and "apply" in unsure.text
 
 
 def test_markets_that_wait_for_codes_are_explained_and_resumed_once_they_are_there(
@@ -196,33 +179,12 @@ def test_an_unavailable_dependency_is_a_finding_of_time_outs(
     assert any("the work of the drains could not be read" in text for text in findings(answer))
 
 
-def test_jobs_change_nothing_by_default_and_fail_with_advice(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, runtime)
-    put(runtime, key("e9"), needsReplication=False)
-    reported = launched("out_of_sync")
-    assert not reported.success and document(runtime, key("e9")) is None and recorded(runtime) == []
-    (failed,) = [event for event in reported.all_events if event.is_step_failure]
-    failure = failed.step_failure_data.user_failure_data
-    assert "entries are missing" in failure.description
-    assert "findings" in failure.metadata and "differences" in failure.metadata
-
-    repaired = launched("out_of_sync", apply=True)
-    assert repaired.success and document(runtime, key("e9")) is not None
-    ((what, _, outcome),) = recorded(runtime)
-    assert (what, outcome) == ("runbook out-of-sync", "done")
-
-
 @pytest.mark.parametrize(
-    "name", ["stream_lag", "kafka", "time_outs", "cost", "selection_failures", "campaign_configuration"]
+    "name", ["stream-lag", "kafka", "time-outs", "cost", "selection-failures", "campaign-configuration"]
 )
-def test_a_job_that_finds_nothing_wrong_is_green_and_has_its_numbers(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, name: str
+def test_what_finds_nothing_wrong_is_fine_and_has_its_numbers(
+    runtime: Runtime, face: Face, name: str
 ) -> None:
-    use(monkeypatch, runtime)
     # An unread record is a finding.
     run(runtime, "enqueue")
-    result = launched(name)
-    assert result.success
-    assert job(f"runbook_{name}").description
+    assert face.does(f"runbook {name}").fine

@@ -58,6 +58,8 @@ def _other(file: Path) -> Path:
 
 def test_only_the_word_of_the_phase_publishes_it(runtime: Runtime, face: Face) -> None:
     close_campaign(runtime)
+    early = face.does("draw confirm", confirm=f"{world.CAMPAIGN}:1")
+    assert not early.fine and "is not ready for this step" in early.text
     list(draw(runtime).steps())
     for word, said in (
         (world.CAMPAIGN, "should be <campaignId>:<phase>"),
