@@ -19,8 +19,8 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from pymongo.errors import AutoReconnect
 from starlette.testclient import TestClient
 
+from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.adapters.mongo.client import classify_mongo
-from regworkers_core.adapters.mongo.operator_actions import OperatorActions
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.operations import WebSettings
 from regworkers_dagster.web.serve import application
