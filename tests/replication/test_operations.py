@@ -86,8 +86,8 @@ def test_one_entry_is_traced_and_replicated_and_shows_no_fans_data(runtime: Runt
     assert found.fine and "in_sync" in found.text
     for answer in (missing, found):
         assert not [word for word in ("example.com", "Zoë", "Łukasz") if word in answer.text]
-    told = face.does("audit", what="replicate")
-    assert told.fine and "summer:-e1" in told.text
+    audited = face.does("audit", what="replicate")
+    assert audited.fine and "summer:-e1" in audited.text
     (action,) = runtime.operator_actions.history()
     assert (action.what, action.target, action.result["sent"]) == ("replicate", "summer:-e1", True)
 

@@ -116,7 +116,7 @@ def dagster_context() -> Iterator[WorkspaceProcessContext]:
             yield context
 
 
-class Away(OpenGate):
+class Unavailable(OpenGate):
     """While it is `down`, MongoDB does not answer."""
 
     down = False
@@ -130,7 +130,7 @@ class Actions(OperatorActions):
     """The audit log on a MongoDB of its own."""
 
     def __init__(self) -> None:
-        self.gate = Away()
+        self.gate = Unavailable()
         collection = Mongo().client(self.gate)["audit"]["operator_actions"]
         super().__init__(collection, dependency("mongo", classify_mongo), clock=time.time)
 
