@@ -7,6 +7,7 @@ of the command and the description of the job, so it names neither options nor f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import StrEnum
@@ -117,7 +118,8 @@ class Input(BaseModel):
                 raise RequestError(f"{at} is missing: its description says what to enter") from None
             if problem["type"] == "string_unicode":
                 raise RequestError(f"{at} cannot be encoded as UTF-8") from None
-            text = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+            # Before "should" stands the kind of the value: Input, String, List.
+            text = re.sub(r"^(Value error, |[A-Z]\w+ (?=should ))", "", problem["msg"])
             raise RequestError(f"{at} {text}".strip()) from None
 
     def default(self) -> Default | None:

@@ -30,7 +30,7 @@ from tests.support.terminal import regworkers
 class Given(Input):
     words: ClassVar = ("drain",)
     drain: str = Field(description="Which drain it is about.")
-    text: str = Field("", description="A text that may be empty.")
+    text: str = Field("", max_length=20, description="A text that may be empty.")
     number: int = Field(3, ge=1, le=9, description="A number from 1 to 9.")
     seats: dict[str, int] = Field({}, description="Seats by market.")
     reserves: dict[str, dict[str, int]] = Field({}, description="Seats by market and segment.")
@@ -163,6 +163,7 @@ def test_what_is_left_fails_both_faces_after_it_was_recorded(
     [
         ({"drain": "save", "text": "wrong"}, "this text is wrong"),
         ({"drain": "save", "number": 10}, "number should be less than or equal to 9"),
+        ({"drain": "save", "text": "x" * 21}, "text should have at most 20 characters"),
         ({"drain": " "}, "is missing: its description says what to enter"),
     ],
 )
