@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
-from regworkers_core.domain.keys import EntryKey, unstorable
+from fairdraw.terms import is_market_id
+from regworkers_core.domain.keys import EntryKey, is_selection_id, unstorable
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.timestamps import iso, seconds
 
@@ -101,9 +102,6 @@ def removal_order(fields: Mapping[str, Any]) -> Order | None:
     return lenient_order(fields) if is_read else lenient_order({**fields, "version": LAST_VERSION})
 
 
-Check = Callable[[object], bool]
-
-
 def _text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -120,20 +118,37 @@ def _mapping(value: object) -> bool:
     return isinstance(value, dict)
 
 
+class Field(NamedTuple):
+    """A field of the contract."""
+
+    accepts: Callable[[object], bool]
+    wanted: str  # what `accepts` takes, in words
+    # What of it `entry.replicated` has, None: nothing. Text without a grammar may be a mail address.
+    in_event: Callable[[Any], object] | None = None
+
+
+def _id(value: str | None) -> str | None:
+    return value if value and is_selection_id(value) else None
+
+
+def _those(is_id: Callable[[str], bool]) -> Callable[[Any], object]:
+    return lambda values: [each for each in values or () if is_id(each)]
+
+
 # The fields of the contract that the replica carries beside the key and the order.
-FIELDS: Mapping[str, tuple[Check, str]] = {
-    "ref": (_text, "a string"),
-    "email": (_text, "a string"),
-    "firstName": (_text, "a string"),
-    "lastName": (_text, "a string"),
-    "globalUserId": (_text, "a string"),
-    "memberId": (_text, "a string"),
-    "unit": (_text, "a string"),
-    "weight": (_number, "a whole number"),
-    "segments": (_texts, "a list of strings"),
-    "markets": (_texts, "a list of strings"),
-    "attributes": (_mapping, "a map"),
-    "correlationId": (_text, "a string"),
+FIELDS: Mapping[str, Field] = {
+    "ref": Field(_text, "a string", _id),
+    "email": Field(_text, "a string"),
+    "firstName": Field(_text, "a string"),
+    "lastName": Field(_text, "a string"),
+    "globalUserId": Field(_text, "a string"),
+    "memberId": Field(_text, "a string"),
+    "unit": Field(_text, "a string"),
+    "weight": Field(_number, "a whole number"),
+    "markets": Field(_texts, "a list of strings", _those(is_market_id)),
+    "segments": Field(_texts, "a list of strings", _those(is_selection_id)),
+    "attributes": Field(_mapping, "a map"),
+    "correlationId": Field(_text, "a string"),
 }
 ORDER_FIELDS = ("createdAt", "version", "updatedAt")
 # Every top-level field that an upsert may set and a tombstone must therefore remove.
@@ -169,16 +184,16 @@ class Entry:
             if item.get(name, own) != own:
                 raise PermanentFailure(Reason.INVALID_ENTRY, f"field {name} contradicts the item's key")
         fields: dict[str, Any] = {"campaignId": key.campaign_id, "entryId": key.entry_id}
-        for name, (accepts, wanted) in FIELDS.items():
+        for name, field in FIELDS.items():
             value = item.get(name)
             if value is None:
                 continue
-            if not accepts(value):
-                raise _invalid(name, wanted, value)
+            if not field.accepts(value):
+                raise _invalid(name, field.wanted, value)
             is_usual = value.__class__ is str and value.isascii()
             if not is_usual and (problem := unstorable(value)):
                 raise PermanentFailure(Reason.INVALID_ENTRY, f"field {name} {problem}")
-            fields[name] = whole_number(value) if accepts is _number else value
+            fields[name] = whole_number(value) if field.accepts is _number else value
         if not str(fields.get("email", "")).strip():
             raise PermanentFailure(Reason.INVALID_ENTRY, "field email is missing or empty")
         order = _strict_order(item)

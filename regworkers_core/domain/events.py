@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from regworkers_core.domain.entry import Entry, Order
-from regworkers_core.domain.keys import EntryKey, is_selection_id
+from regworkers_core.domain.entry import FIELDS, Entry, Order
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.domain.selection import MarketPhase, Notice, Planned, is_market_id
+from regworkers_core.domain.selection import MarketPhase, Notice, Planned
 from regworkers_core.domain.timestamps import iso, seconds
 
 SOURCE = "regworkers/replication"
@@ -44,13 +44,7 @@ def event_id(key: EntryKey, order: Order, kind: EventType) -> str:
 
 def entry_replicated(entry: Entry, replicated_at: str, correlation_id: str) -> dict[str, Any]:
     """The event of one saved state of a live entry."""
-    ref = entry.fields.get("ref")
-    data = {
-        # Anything else than an id may be a mail address, and could not take part in a draw.
-        "ref": ref if ref is not None and is_selection_id(ref) else None,
-        "markets": [market for market in entry.fields.get("markets", ()) if is_market_id(market)],
-        "segments": [segment for segment in entry.fields.get("segments", ()) if is_selection_id(segment)],
-    }
+    data = {name: field.in_event(entry.fields.get(name)) for name, field in FIELDS.items() if field.in_event}
     return _event(entry.key, entry.order, EventType.ENTRY_REPLICATED, replicated_at, correlation_id, data)
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.entry import LAST_VERSION, Entry, Order, is_time, removal_order
+from regworkers_core.domain.entry import LAST_VERSION, REPLICA_FIELDS, Entry, Order, is_time, removal_order
 from regworkers_core.domain.events import entry_replicated
 from regworkers_core.domain.keys import MAX_DEPTH, EntryKey, is_too_deep, quoted, shown, unstorable
 from regworkers_core.domain.messages import (
@@ -138,14 +138,9 @@ def test_any_value_for_an_item_is_refused_with_a_reason(raw: object) -> None:
 
 @given(
     fields=st.dictionaries(
-        st.sampled_from(
-            ["ref", "firstName", "unit", "weight", "segments", "markets", "attributes", "createdAt",
-             "version", "updatedAt", "correlationId", "entityType", "entryId", "needsReplication"]
-        ),
-        VALUES,
-        max_size=4,
+        st.sampled_from([*REPLICA_FIELDS, "entityType", "needsReplication"]), VALUES, max_size=4
     )
-)  # fmt: skip
+)
 @example(fields={"attributes": {"a": HALF}})
 @example(fields={"attributes": {"a\x00": 1}})
 @example(fields={"attributes": {"a": 2**63}})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.eligibility import FactSource, Known
-from regworkers_core.domain.entry import Entry
+from regworkers_core.domain.entry import FIELDS, Entry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.case import AsOf, Facts
 from regworkers_core.eligibility.request import BIDI_CONTROLS, MAX_NAME, Check, read_check, subject_of
@@ -24,8 +24,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
-ENTRY_FIELDS = ["email", "firstName", "lastName", "globalUserId", "memberId", "unit", "markets", "region"]
-ENTRY_FIELDS += ["birthDate", "attributes", "segments", "weight", "entryId", "ref", "other"]
+ENTRY_FIELDS = [*FIELDS, "region", "birthDate", "entryId", "other"]
 ITEMS = JSON | st.fixed_dictionaries(
     {},
     optional={
