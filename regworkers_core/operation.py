@@ -118,7 +118,7 @@ class Input(BaseModel):
                 raise RequestError(f"{at} is missing: its description says what to enter") from None
             if problem["type"] == "string_unicode":
                 raise RequestError(f"{at} cannot be encoded as UTF-8") from None
-            # Before "should" stands the kind of the value: Input, String, List.
+            # The kind of the value comes before "should": Input, String, List.
             text = re.sub(r"^(Value error, |[A-Z]\w+ (?=should ))", "", problem["msg"])
             raise RequestError(f"{at} {text}".strip()) from None
 
