@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from benchmarks.page import ratios_table, rehearsal_table
 from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS
 from regworkers_core.eligibility.rules import RULES
-from regworkers_core.operations.alerts.conditions import TABLE
+from regworkers_core.operations.alerts.conditions import CHECKS
 from regworkers_core.operations.runbooks import cost
 from regworkers_core.replication.enqueue.stream_source import CHECKPOINTS_PER_SECOND, idle_pause
 from regworkers_core.settings import PROJECT_ROOT, EnqueueSettings, Settings, StreamSettings
@@ -40,14 +40,17 @@ def rules_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+_NO_ALERT = "none: only reviews ask it"
+
+
 def conditions_table() -> str:
-    """The conditions of alerts in Markdown, one row for each."""
+    """The checks in Markdown, one row for each."""
     columns = ("condition", "fires when", "severity", "key after `<condition>:`", "what to do")
     lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
     lines += [
-        f"| `{each.name}` | {each.fires} | {each.severity} | {each.key} | [{each.runbook.removesuffix('.md')}]"
-        f"(runbooks/{each.runbook}) |"
-        for each in TABLE
+        f"| `{each.name}` | {each.fires} | {each.severity} | {each.key or _NO_ALERT} | "
+        f"[{each.runbook.removesuffix('.md')}](runbooks/{each.runbook}) |"
+        for each in CHECKS
     ]
     return "\n".join(lines) + "\n"
 

@@ -7,10 +7,11 @@ closes on a blind eye.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from fairdraw.documents import as_document
 from regworkers_core.domain.activity import DrainWindow
@@ -325,6 +326,19 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What is left of an objective's budget, over all its subjects: 1 is all of it, below 0 it is overdrawn."""
+
+    objective: str
+    target: float
+    share: Share
+
+    @property
+    def left(self) -> float:
+        return 1 - self.share.burn(self.target)
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectiveState:
     """What came of an objective's events within each window."""
 
@@ -334,6 +348,15 @@ class ObjectiveState:
     # The same for the short windows of pages, of items without their two worst minutes.
     steady: Mapping[float, Share]
     last_bad_at: float | None = None  # when the last bad event came (epoch seconds), None: not known
+
+
+class Pattern(NamedTuple):
+    """Error and warning lines that say the same."""
+
+    level: str  # that of the log
+    worker: str  # who wrote them
+    event: str  # what they say
+    about: str  # the dependency, reason or error, with `#` for ids and numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,3 +387,7 @@ class Snapshot:
     # None: CloudWatch has no metrics of this environment, no agent collects its lines.
     function: Reading[FunctionState | None] = None
     lines: Reading[LinesState | None] = None
+    # Only reviews read these.
+    budgets: Reading[tuple[Budget, ...]] = NOT_READ
+    patterns: Reading[Counter[Pattern]] = NOT_READ  # how many lines of each, in the period
+    patterns_before: Reading[Counter[Pattern]] = NOT_READ  # the same of the period before

@@ -16,6 +16,7 @@ from fairdraw import scheduling
 from fairdraw.documents import as_document
 from regworkers_core.adapters.aws.answers import AwsRefusal, all_pages
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import Pattern
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 
@@ -215,19 +216,6 @@ def alarm_states(runtime: Runtime) -> list[AlarmState]:
         )
         for each in _alarms(runtime)
     ]
-
-
-class Pattern(NamedTuple):
-    """Lines that say the same."""
-
-    # That of the log.
-    level: str
-    # Who wrote them.
-    worker: str
-    # What they say.
-    event: str
-    # The dependency, reason or error, with `#` for ids and numbers.
-    about: str
 
 
 class ErrorLines(NamedTuple):

@@ -93,8 +93,8 @@ class AlertSeverities(Section):
     # Watched besides the conditions: a certificate that brokers refuse, an analytics queue that is never empty.
     certificate_renewal: Severity = Severity.WARNING
     analytics_age: Severity = Severity.WARNING
-    # Watched by CloudWatch alone: throttling, many retries, single failed items, messages that wait long, lag above its
-    # objective.
+    # Watched by CloudWatch and reviews: throttling, many retries, single failed items, messages that wait long, lag
+    # above its objective, error lines that are new or many more.
     performance: Severity = Severity.WARNING
 
     def first_of(self, condition: str) -> Severity:

@@ -11,17 +11,14 @@ import orjson
 import structlog
 
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.snapshot import (
-    Snapshot,
-    Unread,
-)
+from regworkers_core.domain.snapshot import Budget, Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.observability.metrics import BUDGET_LEFT, CONCURRENCY, EVALUATED, Metering
 from regworkers_core.operations.alerts.conditions.availability import ALERTS_SENSOR
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, Outage, evaluate
 from regworkers_core.operations.doctor import Examination, examine_snapshot
-from regworkers_core.operations.health.objectives import Budget, read_budgets
+from regworkers_core.operations.health.objectives import read_budgets
 from regworkers_core.operations.health.rows import SECTIONS, RowState
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime

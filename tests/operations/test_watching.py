@@ -11,10 +11,10 @@ import pytest
 
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.snapshot import Pattern
 from regworkers_core.infrastructure.alarms import alarms
 from regworkers_core.observability.metrics import RECEIVED, Metering
 from regworkers_core.operations.cloudwatch import (
-    Pattern,
     WatchingCost,
     alarm_states,
     error_lines,
@@ -136,8 +136,9 @@ def test_prices_are_of_a_month_and_lines_of_the_period() -> None:
         )
     }
     report, without = cost.assess(work, 7, KEPT), cost.assess(work, 7)
-    (row,) = [each for each in report.tables["services"] if each["service"] == "cloudwatch"]
-    assert row["dollars"] == pytest.approx(3.5 + 100 * cost.CLOUDWATCH_REQUEST)
+    services = next(each for each in report.tables if each.title == "services")
+    (row,) = [each for each in services.rows if "cloudwatch" in each]
+    assert row[services.columns.index("dollars")] == pytest.approx(3.5 + 100 * cost.CLOUDWATCH_REQUEST)
     # Alarms and metrics cost the same without entries: they are in the sum, and not in the price of a million.
     added = {
         name: report.facts[name] - without.facts[name]  # type: ignore[operator]
@@ -146,7 +147,7 @@ def test_prices_are_of_a_month_and_lines_of_the_period() -> None:
     assert added == pytest.approx(
         {"dollars": 3.5 + month * 7 / 30, "dollarsPerMillionEntries": 3.5}, abs=0.001
     )
-    assert report.facts["ingestedGb"] == 7.0 and not report.findings
+    assert report.facts["ingestedGb"] == 7.0 and not report.remarks
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_prices_are_of_a_month_and_lines_of_the_period() -> None:
 )
 def test_what_makes_logs_dear_is_a_finding(changes: dict[str, Any], advice: str) -> None:
     watching = WatchingCost(**{name: getattr(KEPT, name) for name in KEPT.__slots__} | changes)
-    (finding,) = cost.assess({}, 7, watching).findings
+    (finding,) = cost.assess({}, 7, watching).remarks
     assert advice in finding.advice
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import nlargest
 from itertools import accumulate
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from regworkers_core.domain.snapshot import (
     DRAWS,
     FRESHNESS,
     OBJECTIVES,
+    Budget,
     CampaignState,
     ObjectiveState,
     Share,
@@ -135,19 +135,6 @@ def objective_states(
         )
         for key, line in found.items()
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What is left of an objective's budget, over all its subjects: 1 is all of it, below 0 it is overdrawn."""
-
-    objective: str
-    target: float
-    share: Share
-
-    @property
-    def left(self) -> float:
-        return 1 - self.share.burn(self.target)
 
 
 def budgets(found: Mapping[Key, Timeline], settings: ObjectivesSettings, now: float) -> tuple[Budget, ...]:

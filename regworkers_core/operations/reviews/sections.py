@@ -20,7 +20,7 @@ from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.files import private_folder, write_private
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
-from regworkers_core.domain.snapshot import Unread
+from regworkers_core.domain.snapshot import Severity, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operation import Level, Remark, Report, Table
 from regworkers_core.operations.alerts.conditions.condition import Check
@@ -164,15 +164,17 @@ def read_sections(parts: Iterable[SectionReader], tell: Callable[[str], None]) -
     return tuple(sections)
 
 
-def lines_of(
-    check: Check, settings: Settings, now: float, *, level: Level = "finding", **parts: Any
-) -> list[Remark]:
-    """What a check of the alerts finds in these parts of a snapshot, over the review's period."""
+def level_of(severity: str) -> Level:
+    return "finding" if severity == Severity.CRITICAL else "warning"
+
+
+def lines_of(check: Check, settings: Settings, now: float, **parts: Any) -> list[Remark]:
+    """What a check finds in these parts of a snapshot, over the review's period."""
     judged = check.of(settings, now, **parts)
     if isinstance(judged, Unread):
         return [Remark("note", f"{check.name}: {judged.why}")]
     page = f"docs/runbooks/{check.runbook}"
-    return [Remark(level, f"{each.summary}; {page}") for each in judged.findings]
+    return [Remark(level_of(each.severity), f"{each.summary}; {page}") for each in judged.findings]
 
 
 def no_drains(since: float, what: str = "none ran, or none wrote its log") -> Report:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.adapters.mongo.incidents import Incident
-from regworkers_core.domain.snapshot import QueueState, Severity
+from regworkers_core.domain.snapshot import Budget, QueueState, Severity
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.operation import Level, Remark, Report, Table
+from regworkers_core.operation import Remark, Report, Table
+from regworkers_core.operations.alerts.conditions.availability import new_lines
 from regworkers_core.operations.alerts.conditions.drains import batch_time, error_rate
+from regworkers_core.operations.alerts.conditions.objectives import budget_left
+from regworkers_core.operations.alerts.conditions.work import expiry
 from regworkers_core.operations.cloudwatch import (
     MOST_ERROR_LINES,
     AlarmState,
@@ -20,12 +24,13 @@ from regworkers_core.operations.cloudwatch import (
     error_lines,
 )
 from regworkers_core.operations.health.activity import DAY_SECONDS, Activity, Days, Window, together
-from regworkers_core.operations.health.objectives import Budget, read_budgets
+from regworkers_core.operations.health.objectives import read_budgets
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.reviews.sections import (
     SectionReader,
     counted,
+    level_of,
     lines_of,
     no_drains,
     rounded,
@@ -34,23 +39,20 @@ from regworkers_core.operations.reviews.sections import (
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
+from regworkers_core.settings.operations import AlertSeverities
 
 DAYS = 7
 _MOST_FAILURES = 50_000
 _MOST_ROWS = 15
 _MOST_CAUSES = 5
-# A message that expires sooner is a finding.
-_DAYS_LEFT = 4.0
 _LONG_OPEN_SECONDS = DAY_SECONDS
 # Growth by these factors is a trend; smaller differences between weeks are normal.
 _GROWN = 1.25
 _MORE = 2.0
 _SHORT_SECONDS = 0.1
 # Limits of the alerts, which look at minutes, as they are for a week.
-_OVER_A_WEEK = {"error_rate": 0.01, "error_items": 1}
-_FEW_LINES = 10
-# With less of a budget left, changes should wait.
-_BUDGET_LEFT = 0.25
+_WARNS = AlertSeverities(error_rate=Severity.WARNING)
+_OVER_A_WEEK = {"error_rate": 0.01, "error_items": 1, "severity": _WARNS}
 
 
 def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
@@ -69,30 +71,31 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     def of_dead_letters() -> Report:
         names = map(runtime.names.dead_letter_queue, runtime.names.queues)
         queues = [read_queue(runtime, name) for name in names]
-        return dead_letters(queues, failures(), since=since, now=now)
+        return dead_letters(queues, failures(), settings, since=since)
 
     def of_objectives() -> Report:
-        return objectives(read_budgets(runtime, read_campaigns(runtime)), settings.objectives.budget_days)
+        return objectives(read_budgets(runtime, read_campaigns(runtime)), settings, now)
+
+    def of_errors() -> Report:
+        return errors(failures(), *days(), settings, since=since)
 
     def of_logs() -> Report:
-        return logs(error_lines(runtime, before, since), error_lines(runtime, since, now))
+        return logs(error_lines(runtime, before, since), error_lines(runtime, since, now), settings, now)
 
     yield SectionReader("dead_letters", "Dead letters", of_dead_letters)
     yield SectionReader("alerts", "Alerts", lambda: alerts(runtime.incidents.all(), since=since, now=now))
     yield SectionReader("objectives", "Objectives", of_objectives)
     yield SectionReader("durations", "Duration of batches", lambda: durations(*days(), settings, since=since))
-    yield SectionReader(
-        "errors", "Error patterns", lambda: errors(failures(), *days(), settings, since=since)
-    )
+    yield SectionReader("errors", "Error patterns", of_errors)
     yield SectionReader("alarms", "CloudWatch alarms", lambda: alarms(alarm_states(runtime), now=now))
     yield SectionReader("logs", "Error lines", of_logs)
 
 
 def dead_letters(
-    queues: Sequence[QueueState], recorded: RecordedFailures, *, since: float, now: float
+    queues: Sequence[QueueState], recorded: RecordedFailures, settings: Settings, *, since: float
 ) -> Report:
     """Compare each dead-letter queue with the open documents about its queue."""
-    start = iso(since)
+    start, now = iso(since), since + DAYS * DAY_SECONDS
     of_queue = defaultdict[str, list[RecordedFailure]](list)
     for failure in recorded.failures:
         of_queue[failure.queue + "-dlq"].append(failure)
@@ -101,11 +104,21 @@ def dead_letters(
         failures = of_queue[queue.name]
         open_ = [each for each in failures if each.open]
         oldest = min((each.first_failed_at for each in open_), default=None)
-        age = (now - (seconds(oldest) or now)) / DAY_SECONDS if oldest else None
-        left = None if age is None else queue.retention_seconds / DAY_SECONDS - age
+        age = now - (seconds(oldest) or now) if oldest else None
+        left = None if age is None else queue.retention_seconds - age
         new = sum(each.first_failed_at >= start for each in failures)
         rows.append((queue.name, queue.waiting, len(open_), new, _days(age), _days(left)))
-        remarks += _of_queue(queue, len(open_), left)
+        expires = lines_of(expiry, settings, now, queues=(replace(queue, oldest_seconds=age),))
+        remarks += expires
+        if queue.waiting and not expires:
+            text = f"{queue.name}: {counted(queue.waiting, 'message')} to review; `regworkers dlq groups` shows them"
+            remarks.append(Remark("warning", text))
+        if queue.waiting > len(open_):
+            unknown = counted(queue.waiting - len(open_), "message")
+            text = (
+                f"{queue.name}: {unknown} without an open dead-letter document: put there by another system"
+            )
+            remarks.append(Remark("warning", text))
     closed = [each for each in recorded.failures if not each.open and (each.closed_at or "") >= start]
     statuses = sorted(Counter(each.status for each in closed).items())
     how = f" ({', '.join(f'{number} {status}' for status, number in statuses)})" if closed else ""
@@ -137,20 +150,6 @@ def dead_letters(
     )
 
 
-def _of_queue(queue: QueueState, open_: int, left: float | None) -> Iterator[Remark]:
-    if left is not None and left < _DAYS_LEFT:
-        lost = "has expired" if left <= 0 else f"expires in {left:.1f} days"
-        text = f"{queue.name}: the oldest message {lost}; `regworkers dlq groups` shows why it failed"
-        yield Remark("finding", text)
-    elif queue.waiting:
-        waiting = counted(queue.waiting, "message")
-        yield Remark("warning", f"{queue.name}: {waiting} to review; `regworkers dlq groups` shows them")
-    if queue.waiting > open_:
-        unknown = counted(queue.waiting - open_, "message")
-        text = f"{queue.name}: {unknown} without an open dead-letter document: put there by another system"
-        yield Remark("warning", text)
-
-
 def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Report:
     """The incidents that are open or changed. The collection has one document per alert: its latest incident."""
     start = iso(since)
@@ -160,7 +159,7 @@ def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Report
     remarks = []
     for each in open_:
         open_seconds = _open_seconds(each, now)
-        level: Level = "finding" if each.alert.severity is Severity.CRITICAL else "warning"
+        level = level_of(each.alert.severity)
         if level == "finding" or open_seconds >= _LONG_OPEN_SECONDS:
             alert, open_hours = each.alert, f"{open_seconds / 3600:.1f}"
             text = f"{alert.key} is open for {open_hours} hours: {alert.summary}; {alert.runbook}"
@@ -200,24 +199,21 @@ def _open_seconds(incident: Incident, now: float) -> float:
     return max(0.0, end - (seconds(incident.opened_at) or end))
 
 
-def objectives(budgets: Sequence[Budget], days: int) -> Report:
+def objectives(budgets: Sequence[Budget], settings: Settings, now: float) -> Report:
     """What is left of the budgets of the last days."""
-    remarks, rows = list[Remark](), []
+    days, rows = settings.objectives.budget_days, []
     for each in budgets:
         share, left = each.share, 100 * each.left
         good = None if not share.events else f"{100 * (1 - share.bad / share.events):.3f} %"
         rows.append(
             (each.objective, f"{100 * each.target:g} %", good, share.events, share.bad, f"{left:.1f} %")
         )
-        if left < 100 * _BUDGET_LEFT:
-            text = f"{each.objective}: {left:.1f} % of the budget of {days} days is left"
-            remarks.append(Remark("finding" if left <= 0 else "warning", text))
     least = min(budgets, key=lambda each: each.left)
     names = ("objective", "target", "good", "events", "bad", "budget left")
     shown = {each.objective: 100 * each.left for each in budgets}
     return section_report(
         f"The least is left of {least.objective}: {100 * least.left:.1f} % of its budget of {days} days.",
-        remarks,
+        lines_of(budget_left, settings, now, budgets=tuple(budgets)),
         [Table(f"Of the last {days} days", names, rows)],
         {
             "budgets": bars(
@@ -305,8 +301,7 @@ def errors(
             runs = counted(down, "run")
             remarks.append(Remark("note", f"{name}: {runs} ended because a dependency was down"))
     limits = settings.model_copy(update={"alerts": settings.alerts.model_copy(update=_OVER_A_WEEK)})
-    end = since + DAYS * DAY_SECONDS
-    remarks += lines_of(error_rate, limits, end, level="warning", drains=tuple(grown))
+    remarks += lines_of(error_rate, limits, since + DAYS * DAY_SECONDS, drains=tuple(grown))
     tables = []
     if rows:
         names = ("reason", "error", "queue", "week before", "this week", "still open", "fingerprint")
@@ -342,8 +337,8 @@ def alarms(states: Sequence[AlarmState], *, now: float) -> Report:
         hours = f"{open_seconds / 3600:.1f}"
         rows.append((each.name, each.severity, each.state, each.since, hours))
         if each.state == "ALARM":
-            level: Level = "finding" if each.severity == Severity.CRITICAL.value else "warning"
-            remarks.append(Remark(level, f"{each.name} is in ALARM for {hours} hours: see docs/aws.md"))
+            text = f"{each.name} is in ALARM for {hours} hours: see docs/aws.md"
+            remarks.append(Remark(level_of(each.severity), text))
         elif open_seconds >= _LONG_OPEN_SECONDS:
             days = f"{open_seconds / DAY_SECONDS:.1f}"
             remarks.append(
@@ -359,19 +354,13 @@ def alarms(states: Sequence[AlarmState], *, now: float) -> Report:
     )
 
 
-def logs(before: ErrorLines, now: ErrorLines) -> Report:
+def logs(before: ErrorLines, now: ErrorLines, settings: Settings, at: float) -> Report:
     """Error and warning lines by pattern, this week and the week before."""
-    remarks, rows = list[Remark](), []
-    for pattern, is_ in now.patterns.most_common():
-        was = before.patterns[pattern]
-        level, worker, event, about = pattern
-        rows.append((level, worker or None, event, about or None, was, is_))
-        text = " ".join(filter(None, (worker, f"`{event}`", about)))
-        if not was and level == "ERROR":
-            remarks.append(Remark("warning", f"new this week: {text}, {counted(is_, 'line')}"))
-        elif was and is_ >= _MORE * was and is_ - was >= _FEW_LINES:
-            more = f"more than the week before ({was:,}): {text}, {counted(is_, 'line')}"
-            remarks.append(Remark("warning", more))
+    rows = [
+        (*(each or None for each in pattern), before.patterns[pattern], number)
+        for pattern, number in now.patterns.most_common()
+    ]
+    remarks = lines_of(new_lines, settings, at, patterns=now.patterns, patterns_before=before.patterns)
     if now.cut or before.cut:
         text = f"of {now.lines:,} lines ({before.lines:,} the week before) the newest {MOST_ERROR_LINES:,} were grouped"
         remarks.append(Remark("note", text))
@@ -386,7 +375,7 @@ def logs(before: ErrorLines, now: ErrorLines) -> Report:
 
 
 def _days(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1f}"
+    return None if value is None else f"{value / DAY_SECONDS:.1f}"
 
 
 def _percent(rate: float | None) -> str | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
-from regworkers_core.domain.snapshot import IncidentChange, QueueState, Severity, Share
+from regworkers_core.domain.snapshot import Budget, IncidentChange, Pattern, QueueState, Severity, Share
 from regworkers_core.operation import Report
-from regworkers_core.operations.cloudwatch import AlarmState, ErrorLines, Pattern
-from regworkers_core.operations.health.objectives import Budget
+from regworkers_core.operations.cloudwatch import AlarmState, ErrorLines
 from regworkers_core.operations.reviews.weekly import (
     alarms,
     alerts,
@@ -18,21 +17,30 @@ from regworkers_core.operations.reviews.weekly import (
     logs,
     objectives,
 )
-from regworkers_core.settings import Settings
+from regworkers_core.settings import AlertSettings, Settings
 from tests.operations.reviews.world import DAY, NOW, ago, day, failure, has, incident, said
 
 SINCE = NOW - 7 * DAY
 DLQ = "replication-queue-dlq"
+SEVERITIES = {
+    "batch_time": "critical",
+    "performance": "critical",
+    "dead_letters": "warning",
+    "data_loss_critical": "warning",
+}
+OTHER = Settings(alerts=AlertSettings.model_validate({"severity": SEVERITIES}))
 
 
-def section_of(*failures: RecordedFailure, depth: int = 0, days_kept: float = 14.0) -> Report:
-    queue = QueueState(DLQ, depth, 0, 0, True, days_kept * DAY)
-    return dead_letters([queue], RecordedFailures(failures, cut=False), since=SINCE, now=NOW)
+def section_of(*failures: RecordedFailure, depth: int = 0, settings: Settings | None = None) -> Report:
+    queue = QueueState(DLQ, depth, 0, 0, True, 14 * DAY)
+    return dead_letters([queue], RecordedFailures(failures, cut=False), settings or Settings(), since=SINCE)
 
 
 def test_a_dead_letter_that_expires_within_four_days_is_a_finding() -> None:
     assert has(section_of(failure(first_failed_at=ago(10.5)), depth=1), "finding", DLQ, "expires in 3.5 days")
     assert has(section_of(failure(first_failed_at=ago(15)), depth=1), "finding", "has expired")
+    assert has(section_of(failure(first_failed_at=ago(15))), "finding", "has expired"), "of an empty queue"
+    assert has(section_of(failure(first_failed_at=ago(15)), settings=OTHER), "warning", "has expired")
     fresh = section_of(failure(first_failed_at=ago(2)), depth=1)
     assert not said(fresh, "finding") and has(fresh, "warning", "1 message ")
 
@@ -86,8 +94,10 @@ def test_slower_batches_are_named_with_the_dependency_that_they_wait_for() -> No
     ).remarks
 
 
-def test_a_batch_near_its_visibility_timeout_is_a_finding() -> None:
+def test_a_batch_near_its_visibility_timeout_is_as_urgent_as_the_severity_of_its_check() -> None:
     section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), Settings(), since=SINCE)
+    assert has(section, "warning", "55.0 s", "60 s")
+    section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), OTHER, since=SINCE)
     assert has(section, "finding", "55.0 s", "60 s")
 
 
@@ -146,15 +156,17 @@ def test_error_lines_that_are_new_or_many_more_are_warnings_and_known_ones_are_n
     new, grown, usual = (Pattern("ERROR", "save", name, "sqs") for name in ("new", "grown", "usual"))
     before = ErrorLines(Counter({grown: 20, usual: 50}), 70)
     now = ErrorLines(Counter({new: 1, grown: 45, usual: 60}), 106)
-    section = logs(before, now)
+    section = logs(before, now, Settings(), NOW)
     assert [text.split(":")[0] for text in said(section, "warning")] == [
         "more than the week before (20)",
         "new this week",
     ]
     assert section.said[0] == "106 lines of 3 patterns within the week, 70 the week before."
     assert [row[2] for row in section.tables[0].rows] == ["usual", "grown", "new"]
-    assert has(logs(before, ErrorLines(Counter({usual: 60}), 90_000)), "note", "of 90,000 lines")
-    quiet = logs(ErrorLines(Counter(), 0), ErrorLines(Counter(), 0))
+    assert said(logs(before, now, OTHER, NOW), "finding") == said(section, "warning")
+    cut = logs(before, ErrorLines(Counter({usual: 60}), 90_000), Settings(), NOW)
+    assert has(cut, "note", "of 90,000 lines")
+    quiet = logs(ErrorLines(Counter(), 0), ErrorLines(Counter(), 0), Settings(), NOW)
     assert not quiet.tables and not quiet.remarks
 
 
@@ -162,9 +174,11 @@ def test_a_budget_that_is_overdrawn_is_a_finding_and_one_that_is_nearly_used_up_
     good = Budget("freshness", 0.99, Share(100_000, 100))
     little = Budget("delivery", 0.999, Share(100_000, 80))
     none = Budget("correctness", 0.9999, Share(100_000, 15))
-    section = objectives([good, little, Budget("draws", 0.95, Share()), none], 30)
+    budgets = [good, little, Budget("draws", 0.95, Share()), none]
+    section = objectives(budgets, Settings(), NOW)
     assert has(section, "warning", "delivery", "20.0 %") and has(section, "finding", "correctness", "-50.0 %")
     assert not has(section, "warning", "freshness") and section.said[0].startswith(
         "The least is left of correctness"
     )
     assert section.tables[0].rows[2] == ("draws", "95 %", None, 0, 0, "100.0 %")
+    assert has(objectives(budgets, OTHER, NOW), "warning", "correctness", "-50.0 %")

@@ -4,6 +4,7 @@ checkEligibility, which fans wait for, and the lines of pods.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TypeVar
@@ -12,6 +13,7 @@ from regworkers_core.domain.snapshot import (
     CertificateState,
     FunctionState,
     LinesState,
+    Pattern,
     SchedulerState,
     Severity,
     TickState,
@@ -47,6 +49,8 @@ ALERTS_SENSOR = "alerts_sensor"
 # The daemon loop may start a due schedule late, and its tick may wait on a busy machine.
 _SCHEDULE_LATE_SECONDS = 60.0
 _LISTED = 100
+# Smaller differences between two periods are normal.
+_MORE, _FEW_LINES = 2, 10
 # The dependencies without which a verdict is UNKNOWN.
 _VERDICT_NEEDS = ("dynamodb", "mongo", "service-user", "service-campaign")
 _SEVERITY, _CERTIFICATES = LIMITS.severity, CertificatesSettings()
@@ -329,3 +333,25 @@ def lines(context: Context, read: LinesState | None) -> Iterator[Finding]:
             {"logGroup": read.log_group},
             row="",
         )
+
+
+@Check(
+    name="error-lines",
+    severities=f"{_SEVERITY.performance} (`performance`)",
+    runbook="README.md",
+    reads=("patterns", "patterns_before"),
+)
+def new_lines(context: Context, now: Counter[Pattern], before: Counter[Pattern]) -> Iterator[Finding]:
+    """Fires when a pattern of error lines is new, or one of error or warning lines has twice as many as in the period
+    before, and ten more.
+    """
+    for pattern, number in now.most_common():
+        was, text = (
+            before[pattern],
+            " ".join(filter(None, (pattern.worker, f"`{pattern.event}`", pattern.about))),
+        )
+        lines = f"{text}, {number:,} line{'' if number == 1 else 's'}"
+        if not was and pattern.level == "ERROR":
+            yield Finding(text, context.severity.performance, f"new this week: {lines}")
+        elif was and number >= max(_MORE * was, was + _FEW_LINES):
+            yield Finding(text, context.severity.performance, f"more than the week before ({was:,}): {lines}")

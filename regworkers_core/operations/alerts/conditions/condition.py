@@ -154,12 +154,12 @@ class Check:
 
     # The scope of its alerts; its severities are the settings that begin with it.
     name: str
-    # For docs/alerts.md: what its keys are.
-    key: str
     # A page below docs/runbooks.
     runbook: str
+    # For docs/alerts.md: what its keys are. Empty: it opens no alert, only reviews ask it.
+    key: str = ""
     # The end of the line that reports many findings together: "12 ...".
-    several: str
+    several: str = ""
     # A section of the doctor; empty: it is not shown there.
     section: str = ""
     # For docs/alerts.md: when it fires, if the docstring of its function does not say "Fires when ...".

@@ -5,7 +5,7 @@ The threshold finds what is bad now, the burn rate what is bad enough for long e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from regworkers_core.domain.snapshot import (
@@ -13,6 +13,7 @@ from regworkers_core.domain.snapshot import (
     DELIVERY,
     DRAWS,
     FRESHNESS,
+    Budget,
     ObjectiveState,
     Severity,
     Unread,
@@ -21,6 +22,7 @@ from regworkers_core.domain.timestamps import duration, iso
 from regworkers_core.operations.alerts.conditions.condition import (
     FUSE,
     Assessment,
+    Check,
     Context,
     Finding,
     Judged,
@@ -33,6 +35,8 @@ from regworkers_core.operations.health.objectives import SUBJECTS
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.settings import Settings
 from regworkers_core.settings.operations import AlertSeverities, BurnRate
+
+_BUDGET_LEFT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,24 @@ _SHARING = {
     DRAWS: _Sharing("draws were late", lambda of: of.campaign_stuck, lambda _: causes_of_stuck_draws()),
     CORRECTNESS: _Sharing("items became dead letters", lambda of: of.dead_letters, lambda _: ()),
 }
+
+
+@Check(
+    name="budget",
+    severities=f"{Severity.WARNING}; overdrawn that of the condition that shares the incident of the objective",
+    runbook="README.md",
+    reads=("budgets",),
+)
+def budget_left(context: Context, budgets: Sequence[Budget]) -> Iterator[Finding]:
+    """Fires when less than a quarter of the error budget of an [objective](#objectives) is left: changes should
+    wait.
+    """
+    days = context.settings.objectives.budget_days
+    for each in budgets:
+        if each.left < _BUDGET_LEFT:
+            overdrawn = _SHARING[each.objective].paging(context.severity)
+            text = f"{each.objective}: {100 * each.left:.1f} % of the budget of {days} days is left"
+            yield Finding(each.objective, Severity.WARNING if each.left > 0 else overdrawn, text)
 
 
 def burning(state: ObjectiveState, settings: Settings) -> BurnRate | None:

@@ -39,6 +39,7 @@ from regworkers_core.replication.drains import SAVE
 from regworkers_core.settings import AnalyticsSettings, Names
 
 _DAY_SECONDS = 24 * 3600.0
+_EXPIRY_DAYS = 4
 _STREAM, _STREAM_RETENTION, _REPLICA = "demand-table", "demand-table-stream", "replica"
 _ANALYTICS_QUEUE = "analytics-queue"
 _ANALYTICS_DEAD = "analytics-queue-dlq"
@@ -192,6 +193,24 @@ def data_loss(context: Context) -> Iterator[Finding | Unknown]:
             yield Unknown(each.name, each.age)
         else:
             yield from _loss(context, each, each.age)
+
+
+@Check(
+    name="expiry",
+    severities=f"{LIMITS.severity.data_loss_critical} (`dataLossCritical`)",
+    runbook="dead-letters.md",
+    reads=("queues",),
+)
+def expiry(context: Context, queues: Sequence[QueueState]) -> Iterator[Finding]:
+    """Fires when SQS deletes the message of the oldest open dead letter of a queue in less than four days, or has
+    deleted it: then the queue may be empty, and `data-loss` sees nothing of it.
+    """
+    for queue in queues:
+        left = queue.seconds_left
+        if queue.is_dead_letter and left is not None and left < _EXPIRY_DAYS * _DAY_SECONDS:
+            lost = f"expires in {left / _DAY_SECONDS:.1f} days" if left else "has expired"
+            text = f"{queue.name}: the oldest message {lost}; `regworkers dlq groups` shows why it failed"
+            yield Finding(queue.name, context.severity.data_loss_critical, text)
 
 
 @dataclass(frozen=True, slots=True)
