@@ -1,4 +1,4 @@
-"""What commands read from the command line: bundles of options, pairs, files to write."""
+"""What commands read from the command line: bundles of options, pairs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, getdoc, signature
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -14,7 +13,6 @@ from rich.console import Group
 from rich.text import Text
 
 from fairdraw.answers import Answer, parameters_of
-from regworkers_core.adapters.files import write_private
 from regworkers_core.cli.output import Format, FormatOption, answer
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.dependency_status import with_short_timeouts
@@ -22,9 +20,6 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 
 CampaignArgument = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="id or slug")]
-PageOption = Annotated[
-    Path | None, typer.Option("--page", help="write the report with its plots to this HTML file")
-]
 
 T = TypeVar("T")
 
@@ -132,11 +127,3 @@ def seats_of_segments(option: str, words: Sequence[str]) -> dict[str, dict[str, 
 def quick_runtime() -> Runtime:
     """A runtime with short time-outs, for a command whose operator waits for the answer."""
     return Runtime(with_short_timeouts(load_settings()))
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file that was named, for this user only. Raises UsageError."""
-    try:
-        write_private(path, data)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
