@@ -30,7 +30,7 @@ LIMITS = {
     "regworkers_core": Size(7, 700),
     "regworkers_core/adapters": Size(44, 6_700),
     "regworkers_core/analytics": Size(12, 1_800),
-    "regworkers_core/cli": Size(18, 2_100),
+    "regworkers_core/cli": Size(17, 1_800),
     "regworkers_core/domain": Size(14, 1_700),
     "regworkers_core/drains": Size(5, 900),
     "regworkers_core/eligibility": Size(18, 2_600),
@@ -40,9 +40,9 @@ LIMITS = {
     "regworkers_core/operations": Size(66, 9_600),
     "regworkers_core/replication": Size(30, 4_700),
     "regworkers_core/reporting": Size(2, 200),
-    "regworkers_core/selection": Size(57, 7_500),
+    "regworkers_core/selection": Size(52, 7_500),
     "regworkers_core/settings": Size(5, 900),
-    "regworkers_dagster": Size(33, 4_500),
+    "regworkers_dagster": Size(30, 4_400),
     "regworkers_local": Size(13, 1_800),
 }
 # What the packages are to have together, whatever their folders may.
