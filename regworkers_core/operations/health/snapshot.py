@@ -270,16 +270,18 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
     leases = runtime.leases.several(list(keys.values()))
     failed = runtime.outbox.failed()
     held = {
-        name
+        name: record.unconfirmed.fields.get("drawnAt")
         for name, record in draws.items()
         if record.unconfirmed is not None and runtime.outbox.any_held(name)
     }
     return tuple(
-        campaign_state(
-            campaign,
-            draws.get(campaign.campaign_id),
-            leases.get(keys.get(campaign.campaign_id, _NO_KEY)),
-            holds_messages=campaign.campaign_id in held,
+        replace(
+            campaign_state(
+                campaign,
+                draws.get(campaign.campaign_id),
+                leases.get(keys.get(campaign.campaign_id, _NO_KEY)),
+            ),
+            held_since=held.get(campaign.campaign_id),
             failed_messages=failed[campaign.campaign_id] if campaign.campaign_id in draws else 0,
         )
         for campaign in campaigns
@@ -287,17 +289,11 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
 
 
 def campaign_state(
-    campaign: Campaign,
-    record: DrawRecord | None,
-    lease: LeaseRow | None = None,
-    *,
-    holds_messages: bool = False,
-    failed_messages: int = 0,
+    campaign: Campaign, record: DrawRecord | None, lease: LeaseRow | None = None
 ) -> CampaignState:
-    """Pure. Markets are open from a phase's publication until their last code is assigned and every fan is notified."""
+    """Pure: what the three rows show. Markets are open from a phase's publication until their last code is assigned and every fan is notified."""
     if lease is not None and not works_on_draw(lease.owner):
         lease = None
-    unconfirmed = record.unconfirmed if record and holds_messages else None
     open_markets, blocked, stopped = 0, [], ""
     for phase in record.phases.values() if record else ():
         if phase.stopped:
@@ -321,8 +317,6 @@ def campaign_state(
         failed="; ".join(blocked),
         lease_beat=f"{lease.token}/{lease.counter}" if lease else "",
         round_due_at=None if due is None else iso(due),
-        held_since=None if unconfirmed is None else unconfirmed.fields.get("drawnAt"),
-        failed_messages=failed_messages,
         stopped=stopped,
         unjudged_since=min(unjudged, default=None),
         draws=_draws(campaign, record),
