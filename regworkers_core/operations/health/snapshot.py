@@ -291,7 +291,9 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
 def campaign_state(
     campaign: Campaign, record: DrawRecord | None, lease: LeaseRow | None = None
 ) -> CampaignState:
-    """Pure: what the three rows show. Markets are open from a phase's publication until their last code is assigned and every fan is notified."""
+    """Pure: what these show. Markets are open from a phase's publication until their last code is assigned and every
+    fan is notified.
+    """
     if lease is not None and not works_on_draw(lease.owner):
         lease = None
     open_markets, blocked, stopped = 0, [], ""
