@@ -3,7 +3,8 @@
 Scripts read these documents. Whatever test runs a command in its process, the document is reduced to lines such as
 `"markets[].capacity": "int|null"`. A path that ends with `?` is not in every document, and `*` means the keys of a
 map. An object is a map if one of its keys is no name, but a date or an id. Where ids look like names, write `*` for one
-of them into the file by hand: it stays when the documents are recorded again.
+of them into the file by hand: it stays when the documents are recorded again. Keys of `config show` are those of the
+settings, so only what tests set is recorded.
 
 `python -m tests.cli.documents --record` runs every test that asks for a document, and writes the file again. With the
 paths of tests it runs these alone, and adds what they show.
@@ -29,7 +30,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from regworkers_core.cli.main import _Root as Root
 from regworkers_core.cli.main import build
-from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.settings import PROJECT_ROOT, Settings, masked
 
 RECORD = Path(__file__).with_name("documents.json")
 # Names a folder: what this run prints is written there, and not compared.
@@ -271,7 +272,19 @@ def _by_function() -> dict[Callable[..., Any], str]:
 @cache
 def recorded() -> dict[str, Shape]:
     """What each command prints, by its name without `regworkers`."""
-    return {name: Shape.parsed(lines) for name, lines in orjson.loads(RECORD.read_bytes()).items()}
+    found = {name: Shape.parsed(lines) for name, lines in orjson.loads(RECORD.read_bytes()).items()}
+    for name, shape in _derived().items():
+        for place, more in found.get(name, Shape()).items():
+            shape[place] = Found(shape[place].types | more.types, more.values, more.objects)
+        found[name] = shape
+    return found
+
+
+def _derived() -> dict[str, Shape]:
+    """What follows from the code: only what tests show otherwise is recorded."""
+    shape = Shape()
+    shape.see(orjson.loads(orjson.dumps(masked(Settings.model_construct()), default=str)))
+    return {"config show": shape}
 
 
 def record(words: list[str]) -> int:
@@ -297,13 +310,14 @@ def record(words: list[str]) -> int:
             for name, found in orjson.loads(file.read_bytes()).items():
                 for place, types, values, objects in found:
                     seen.setdefault(name, Shape())[tuple(place)].add(Found(set(types), values, objects))
-    lines = {}
+    lines, derived = {}, _derived()
     for name in sorted(commands()):
         shape, known = seen.get(name, Shape()), before.get(name, Shape())
         for place, each in known.items() if words else ():
             shape[place].add(each)
         if shape:
-            lines[name] = shape.general(shape.maps(known.maps(set()))).lines()
+            follows = derived.get(name, Shape()).lines().items()
+            lines[name] = dict(sorted(shape.general(shape.maps(known.maps(set()))).lines().items() - follows))
     RECORD.write_bytes(orjson.dumps(lines, option=orjson.OPT_INDENT_2) + b"\n")
     return code
 
