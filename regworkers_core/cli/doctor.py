@@ -125,14 +125,10 @@ def _together(rows: Iterable[Row]) -> Iterator[tuple[RowState, str]]:
     for row in rows:
         since = f", since {row.since}" if row.since and row.section != "drains" else ""
         lines.setdefault((row.state, row.text + since, row.help), []).append(row.name)
-    for (state, text, help_), names in sorted(lines.items(), key=_worst_first):
+    for (state, text, help_), names in sorted(lines.items(), key=lambda line: -line[0][0].rank):
         subject = ", ".join(name for name in names if name)
         said = f"{subject}: {text}" if subject else text
         yield state, f"{said} -> {help_}" if help_ else said
-
-
-def _worst_first(line: tuple[tuple[RowState, str, str], object]) -> int:
-    return -list(RowState).index(line[0][0])
 
 
 def _summary(rows: Sequence[Row]) -> str:

@@ -71,10 +71,7 @@ class Examination:
 
     @property
     def state(self) -> RowState:
-        worst = RowState.FINE
-        for row in self.rows:
-            worst = worst.or_worse(row.state)
-        return worst
+        return max((row.state for row in self.rows), key=lambda state: state.rank, default=RowState.FINE)
 
     @property
     def fine(self) -> bool:
@@ -209,5 +206,5 @@ def _rows_with_findings(rows: Sequence[Row], found: Sequence[Found]) -> list[Row
 def _with_finding(row: Row, found: Sequence[Found]) -> Row:
     if not found:
         return row
-    worst = max(found, key=lambda each: list(RowState).index(each.state))
+    worst = max(found, key=lambda each: each.state.rank)
     return replace(row, state=worst.state, since=worst.since or row.since, help=worst.help)

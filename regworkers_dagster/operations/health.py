@@ -15,6 +15,7 @@ from regworkers_core.domain.snapshot import Budget, Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.observability.logs import bind, describe
 from regworkers_core.observability.metrics import BUDGET_LEFT, CONCURRENCY, EVALUATED, Metering
+from regworkers_core.operation import Report, Table
 from regworkers_core.operations.alerts.conditions.availability import ALERTS_SENSOR
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, Outage, evaluate
 from regworkers_core.operations.doctor import Examination, examine_snapshot
@@ -25,7 +26,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import unless_known
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import Declared, Flow, asset_job, sensor
-from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
+from regworkers_dagster.launching import values_of, verdict
+from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.resources import ALL, TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import (
     OPERATION_TAG,
@@ -67,23 +69,19 @@ def examine_system(context: dg.AssetExecutionContext) -> Iterator[dg.Materialize
         snapshot = read_system(runtime, lambda: scheduler_here(context.op_execution_context))
         examination = examine_snapshot(runtime, snapshot)
         left = {f"budget_left_{each.objective}": 100 * each.left for each in _budgets(runtime, snapshot)}
-    metadata = {**of_examination(examination), **facts_as_metadata(left)}
-    check = dg.AssetCheckResult(asset_key=SYSTEM_HEALTH.key, **_verdict(examination))
+    report = report_of(examination)
+    metadata = facts_as_metadata(values_of(report) | left)
+    check = dg.AssetCheckResult(**_verdict(examination, report))
     yield dg.MaterializeResult(asset_key=SYSTEM_HEALTH.key, metadata=metadata, check_results=[check])
-    if not examination.fine:
-        raise dg.Failure(description=examination_in_words(examination), allow_retries=False)
+    if report.left:
+        raise dg.Failure(description=report.left, allow_retries=False)
 
 
-def _verdict(examination: Examination) -> dict[str, Any]:
+def _verdict(examination: Examination, report: Report) -> dict[str, Any]:
     """Fields of a result of the doctor's check."""
     critical = examination.state is RowState.CRITICAL
-    return {
-        "check_name": FINDS_NOTHING.name,
-        "passed": examination.fine,
-        "severity": dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN,
-        "description": examination_in_words(examination),
-        "metadata": of_examination(examination),
-    }
+    severity = dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN
+    return {**verdict(report, FINDS_NOTHING), "severity": severity}
 
 
 DOCTOR = asset_job(
@@ -96,30 +94,15 @@ DOCTOR = asset_job(
 )
 
 
-def examination_in_words(examination: Examination) -> str:
-    """One line: what is wrong, the worst first."""
-    wrong = [f"{each.state}: {each.summary}" for each in examination.found]
-    unread = [
-        f"{SECTIONS[row.section].title}: {row.text}"
-        for row in examination.rows
-        if row.state is RowState.UNREAD
-    ]
-    return "; ".join([*wrong, *unread]) or "nothing is wrong"
-
-
-def of_examination(examination: Examination) -> Metadata:
-    """The numbers by state, and all rows as a table, the worst first."""
-    rows = sorted(examination.rows, key=lambda row: -list(RowState).index(row.state))
+def report_of(examination: Examination) -> Report:
+    """The numbers by state, all rows as a table, the worst first, and one line of what is wrong."""
+    rows = sorted(examination.rows, key=lambda row: -row.state.rank)
     cells = [
         (SECTIONS[row.section].title, row.name, row.state, row.text, row.since or "", row.help)
         for row in rows
     ]
-    facts: dict[str, Any] = {
-        "state": examination.state.value,
-        "findings": len(examination.found),
-        **{state.value: sum(row.state is state for row in rows) for state in RowState if state.is_finding},
-        "system": table(("section", "name", "state", "", "since", "what to do"), cells),
-    }
+    facts: dict[str, Any] = {"state": examination.state.value, "findings": len(examination.found)}
+    facts |= {state.value: sum(row.state is state for row in rows) for state in RowState if state.is_finding}
     facts |= {
         f"waiting_{row.name.replace('-', '_')}": sum(
             int(row.facts[part]) for part in ("visible", "inFlight", "delayed")
@@ -127,7 +110,16 @@ def of_examination(examination: Examination) -> Metadata:
         for row in rows
         if row.section in ("queues", "deadLetterQueues") and row.facts
     }
-    return facts_as_metadata(facts)
+    wrong = [f"{each.state}: {each.summary}" for each in examination.found]
+    wrong += [
+        f"{SECTIONS[row.section].title}: {row.text}"
+        for row in examination.rows
+        if row.state is RowState.UNREAD
+    ]
+    words = "; ".join(wrong) or "nothing is wrong"
+    table = Table("system", ("section", "name", "state", "", "since", "what to do"), cells)
+    said, left = ([words], "") if examination.fine else ([], words)
+    return Report(document=facts, tables=[table], said=said, left=left)
 
 
 # The default of `alerts.lookSeconds`: an evaluation costs about a second of CPU, and every other sensor waits for it.
@@ -143,15 +135,12 @@ def alerts_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     found = evaluate(runtime, snapshot, by=SENSOR, outage=outage_of(context.cursor))
     if found.outage is None:
         runtime.metrics.put([Metering(EVALUATED, 1), *_running(snapshot), *_hourly(runtime, snapshot)])
+    examination = examine_snapshot(runtime, snapshot)
+    check = dg.AssetCheckEvaluation(**_verdict(examination, report_of(examination)))
     return dg.SensorResult(
         skip_reason=alerts_in_words(found),
         cursor=orjson.dumps(found.outage.as_state()).decode() if found.outage else "",
-        asset_events=unless_known(
-            context.instance,
-            dg.AssetCheckEvaluation(
-                asset_key=SYSTEM_HEALTH.key, **_verdict(examine_snapshot(runtime, snapshot))
-            ),
-        ),
+        asset_events=unless_known(context.instance, check),
     )
 
 

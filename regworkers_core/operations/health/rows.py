@@ -48,9 +48,10 @@ class RowState(StrEnum):
     def is_finding(self) -> bool:
         return self in (RowState.UNREAD, RowState.WARNING, RowState.CRITICAL)
 
-    def or_worse(self, other: RowState) -> RowState:
-        order = list(RowState)
-        return max(self, other, key=order.index)
+    @property
+    def rank(self) -> int:
+        """How bad it is: the worst is the highest."""
+        return list(RowState).index(self)
 
     @classmethod
     def of(cls, severity: Severity) -> RowState:
