@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from regworkers_core.domain.keys import CAMPAIGN_PREFIX, ENTRY_PREFIX
 from regworkers_core.engine.drain_report import OUTCOMES
 from tests.simulation.platform import Order, fields_of, order_of
 from tests.simulation.scheduler import Process
@@ -50,6 +51,7 @@ class Watch:
             world.monitors[("mongo", operation)] = [self._replica]
         for operation in ("PutItem", "UpdateItem", "DeleteItem"):
             world.monitors[("dynamodb", operation)] = [self._leases]
+        world.monitors[("dynamodb", "BatchExecuteStatement")] = [self._flags]
 
     def is_last(self, id_: str, order: Order, removed: bool) -> bool:
         """Whether this is what is stored now."""
@@ -85,6 +87,17 @@ class Watch:
         if gone and not self.repairing:
             self._broke(f"{process.name} deleted the documents of {', '.join(sorted(gone))}")
         self._entries = found
+
+    def _flags(self, process: Process, request: Any) -> None:
+        """No flag is cleared of a state that the replica has never held."""
+        items = self._world.items()
+        for statement in request["Statements"]:
+            pk, sk = (each["S"] for each in statement["Parameters"][2:4])
+            id_ = f"{pk.removeprefix(CAMPAIGN_PREFIX)}:{sk.removeprefix(ENTRY_PREFIX)}"
+            item = items.get(id_, {})
+            cleared = item.get("needsReplication") is False
+            if cleared and (id_, order_of(item), False) not in self.saved:
+                self._broke(f"{process.name} cleared the flag of a state of {id_} that was never saved")
 
     def _leases(self, process: Process, request: Any) -> None:
         if not request["TableName"].endswith("worker-leases"):

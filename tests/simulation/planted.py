@@ -7,10 +7,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
+from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import entry_documents
+from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.drains.residency import Sight
 from regworkers_core.engine.drain import Drain
@@ -67,20 +68,14 @@ def no_version_guard(patch: pytest.MonkeyPatch) -> None:
 
 def flag_cleared_without_condition(patch: pytest.MonkeyPatch) -> None:
     """The flag is cleared although the entry has changed since it was read."""
-    cleared = Saver._clear
+    statement = DemandTable._clear_statement
 
-    def clear(self: Saver, entries: Mapping[Any, Any], *more: Any) -> None:
-        for entry in entries.values():
-            with suppress(ClientError):
-                self.table._client.update_item(  # type: ignore[attr-defined]
-                    TableName=self.table.table,  # type: ignore[attr-defined]
-                    Key={"PK": {"S": entry.key.pk}, "SK": {"S": entry.key.sk}},
-                    UpdateExpression="REMOVE needsReplication",
-                    ConditionExpression="attribute_exists(PK)",
-                )
-        cleared(self, entries, *more)
+    def any_state(self: DemandTable, entry: Entry, replicated_at: str) -> dict[str, Any]:
+        made = statement(self, entry, replicated_at)
+        whatever, _, _ = made["Statement"].partition(' AND "')
+        return {"Statement": whatever, "Parameters": made["Parameters"][: whatever.count("?")]}
 
-    patch.setattr(Saver, "_clear", clear)
+    patch.setattr(DemandTable, "_clear_statement", any_state)
 
 
 def event_forgotten_on_repeat(patch: pytest.MonkeyPatch) -> None:
