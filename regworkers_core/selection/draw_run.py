@@ -142,16 +142,18 @@ class DrawRun(Confirming):
             self._runtime.draws.open(self.campaign_id, 1, opened, token=lease.token)
             as_of = self._now()
             with self._bench() as bench:
-                judged, judgement = freezing.judge(
+                judgement = freezing.judge(
                     self._runtime, campaign, self._judge, as_of, bench, lease.token, self._tell
                 )
             self._on_step("draw.after_judge")
-            decided = {"eligibility": judged, "asOf": as_of, "terms": terms}
+            decided = {"eligibility": judgement.facts, "asOf": as_of, "terms": terms}
             with self._audited(1, accepted):
                 self._decide(
                     lease, 1, {**decided, "differences": dict(differences), "accepted": list(accepted)}
                 )
-        return StepResult("judge", StepState.DONE, {**judged, **codes.as_facts()}, judgement.markdown)
+        return StepResult(
+            "judge", StepState.DONE, {**judgement.facts, **codes.as_facts()}, judgement.markdown
+        )
 
     def _strike(self, lease: Lease, campaign: Campaign, first: PhaseRecord) -> None:
         """Take strikes that come after the freeze, until a manifest is committed."""
@@ -172,7 +174,7 @@ class DrawRun(Confirming):
             if "sha256" not in first.eligibility:
                 raise self._missing("judge")
             with self._bench() as bench:
-                frozen, hashes = freezing.freeze(
+                frozen = freezing.freeze(
                     self._runtime,
                     campaign,
                     first.eligibility,
@@ -183,12 +185,7 @@ class DrawRun(Confirming):
                 )
             self._on_step("draw.after_freeze")
             # With its judgement: a run that lost its lease may have written another one since.
-            decided = {
-                "freeze": frozen,
-                "eligibility": first.eligibility,
-                "asOf": first.as_of,
-                "hashes": hashes,
-            }
+            decided = {**frozen, "eligibility": first.eligibility, "asOf": first.as_of}
             self._decide(lease, 1, {**decided, "status": PhaseStatus.FROZEN.value}, once="hashes")
         return StepResult("freeze", StepState.DONE, freezing.facts(self._phase(1)))
 

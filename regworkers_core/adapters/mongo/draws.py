@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from regworkers_core.adapters.mongo.store import Document, Store
 from regworkers_core.domain.reasons import RequestError
@@ -262,6 +262,11 @@ class DrawRecord:
                 f"the draw of {self.campaign_id} was annulled at {self.annulled['annulledAt']}"
                 f" ({self.annulled['reason']}): nothing follows it, and this campaign is never drawn again"
             )
+
+
+class PhaseOfDraw(NamedTuple):
+    record: DrawRecord
+    phase: PhaseRecord
 
 
 # Prefix of the lease's owner while messages are sent under it and no step works on the draw.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from regworkers_core.adapters.mongo.draws import (
     DrawRecord,
@@ -45,11 +45,16 @@ def finish_market(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> 
     return runtime.draw_markets.complete(market, written=written, enqueued=enqueued, at=iso(runtime.clock()))
 
 
-def counts(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> tuple[int, int, int]:
-    """Return planned, written and enqueued. The market `-` has only messages, so written is 0."""
+class Counts(NamedTuple):
+    planned: int
+    written: int  # of the market `-` 0: it has only messages
+    enqueued: int
+
+
+def counts(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> Counts:
     planned = int(phase.markets[market.market_id]["planned"])
     written = 0 if market.market_id == NON_WINNERS else runtime.selections.count(market)
-    return planned, written, runtime.outbox.count(market)
+    return Counts(planned, written, runtime.outbox.count(market))
 
 
 def waits_to_finish(phase: PhaseRecord) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -130,8 +130,8 @@ def write_seats(
             rows += batch.num_rows
             last = chosen[-1].position if chosen else last
 
-    key, sha256, rows = _write(objects, market, _SEATS, tables())
-    return Plan(market, key, sha256, rows, last)
+    written = _write(objects, market, _SEATS, tables())
+    return replace(written, last_position=last)
 
 
 def write_others(objects: ObjectStore, market: MarketPhase, result: Committed) -> Plan:
@@ -145,14 +145,11 @@ def write_others(objects: ObjectStore, market: MarketPhase, result: Committed) -
             yield pa.table(parts, schema=_OTHERS)
             rows += batch.num_rows
 
-    key, sha256, rows = _write(objects, market, _OTHERS, tables())
-    return Plan(market, key, sha256, rows, 0)
+    return _write(objects, market, _OTHERS, tables())
 
 
-def _write(
-    objects: ObjectStore, market: MarketPhase, schema: pa.Schema, tables: Iterator[pa.Table]
-) -> tuple[str, str, int]:
-    """Return key, SHA-256 and rows. Each attempt has its own key; the market's record names the valid one."""
+def _write(objects: ObjectStore, market: MarketPhase, schema: pa.Schema, tables: Iterator[pa.Table]) -> Plan:
+    """Each attempt has its own key; the market's record names the valid one."""
     rows = 0
     with tempfile.TemporaryDirectory(prefix="regworkers-plan-") as folder:
         path = Path(folder) / "plan.parquet"
@@ -163,7 +160,12 @@ def _write(
         name = f"plan/{market.market_id}-{secrets.token_hex(8)}.parquet"
         key = pipeline_key(market.campaign_id, market.phase, name)
         objects.put_file(key, path)
-        return key, file_hash(path), rows
+        return Plan(market, key, file_hash(path), rows, 0)
+
+
+class _Fetched(NamedTuple):
+    buffer: pa.Buffer
+    metadata: pq.FileMetaData
 
 
 class Plans:
@@ -176,7 +178,7 @@ class Plans:
         self._objects = objects
         self._lock = scheduling.lock()
         self._fetching: dict[str, scheduling.Lock] = {}
-        self._open: OrderedDict[str, tuple[pa.Buffer, pq.FileMetaData]] = OrderedDict()
+        self._open: OrderedDict[str, _Fetched] = OrderedDict()
 
     def rows(self, plan: Plan, first: int, last: int) -> list[Planned]:
         """Return rows `first` to `last`, counted from 1. Raises PermanentFailure KEY_CONFLICT if the plan has no such
@@ -201,7 +203,7 @@ class Plans:
         wanted = table.slice(first - 1 - start, last - first + 1).to_pylist()
         return [_planned(row, plan.market) for row in wanted]
 
-    def _plan(self, plan: Plan) -> tuple[pa.Buffer, pq.FileMetaData]:
+    def _plan(self, plan: Plan) -> _Fetched:
         with self._lock:
             if plan.key in self._open:
                 self._open.move_to_end(plan.key)
@@ -219,7 +221,7 @@ class Plans:
                     self._open.popitem(last=False)
             return fetched
 
-    def _fetch(self, plan: Plan) -> tuple[pa.Buffer, pq.FileMetaData]:
+    def _fetch(self, plan: Plan) -> _Fetched:
         with tempfile.TemporaryDirectory(prefix="regworkers-plan-") as folder:
             path = Path(folder) / "plan.parquet"
             try:
@@ -233,7 +235,7 @@ class Plans:
                     f"{plan.key} has SHA-256 {found}, the plan that was written {plan.sha256}: restore that version",
                 )
             buffer = pa.memory_map(str(path)).read_buffer()
-        return buffer, pq.read_metadata(pa.BufferReader(buffer))
+        return _Fetched(buffer, pq.read_metadata(pa.BufferReader(buffer)))
 
 
 def with_replanned(

@@ -13,7 +13,13 @@ from typing import Any
 
 import orjson
 
-from regworkers_core.adapters.mongo.draws import DrawRecord, MarketStatus, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import (
+    DrawRecord,
+    MarketStatus,
+    PhaseOfDraw,
+    PhaseRecord,
+    PhaseStatus,
+)
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.reasons import (
@@ -134,7 +140,7 @@ def retry_market(runtime: Runtime, campaign_id: str, market_id: str, *, run_id: 
     return {**market.as_fields(), **facts, "phaseCompleted": completed}
 
 
-def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[DrawRecord, PhaseRecord]:
+def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> PhaseOfDraw:
     """Return the draw and the oldest phase in which this market is not complete (later ones wait for it), else the
     latest. Raises RequestError if there is no such market to assign.
     """
@@ -150,7 +156,7 @@ def market_at_work(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[
         raise RequestError(
             f"campaign {campaign_id} has no market {quoted(market_id)} to assign: there are {known}"
         )
-    return draw, phase
+    return PhaseOfDraw(draw, phase)
 
 
 def _advance_all(
@@ -318,13 +324,13 @@ def _all_done(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> Fact
     return {"status": MarketStatus.COMPLETED.value, "written": written, "enqueued": enqueued}
 
 
-def _phase(runtime: Runtime, campaign_id: str, number: int | None) -> tuple[DrawRecord, PhaseRecord]:
+def _phase(runtime: Runtime, campaign_id: str, number: int | None) -> PhaseOfDraw:
     record = runtime.draws.get(campaign_id)
     if record is None or not record.phases or (number is not None and number not in record.phases):
         which = "draw" if number is None else f"phase {number} of the draw"
         raise RequestError(f"campaign {quoted(campaign_id)} has no {which}: `regworkers draw run`")
     record.require_counts()
-    return record, record.latest if number is None else record.phases[number]
+    return PhaseOfDraw(record, record.latest if number is None else record.phases[number])
 
 
 def _new_run_id() -> str:

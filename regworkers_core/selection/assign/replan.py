@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.codes import Code, CodeStatus
@@ -95,7 +95,7 @@ def replan_codes(
     if market_id == NON_WINNERS:
         raise RequestError("the messages to those who did not win have no codes")
     if not confirm:
-        return _find_moves(runtime, campaign_id, market_id)[0]
+        return _find_moves(runtime, campaign_id, market_id).found
     with planning(runtime, campaign_id, run_id) as lease:
         found, given = _find_moves(runtime, campaign_id, market_id)
         require_word(confirm, found.word)
@@ -124,8 +124,13 @@ def replan_codes(
     return replace(found, applied=True, queued=int(facts.get("queued", 0)))
 
 
-def _find_moves(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[Replanned, list[Code]]:
-    """Return the moves that open chunks need, and the codes among them that were given outside of this system."""
+class _Moves(NamedTuple):
+    found: Replanned
+    given: list[Code]  # those among them that were given outside of this system
+
+
+def _find_moves(runtime: Runtime, campaign_id: str, market_id: str) -> _Moves:
+    """Return the moves that open chunks need."""
     draw, phase = market_at_work(runtime, campaign_id, market_id)
     entry = phase.markets[market_id]
     market = MarketPhase(campaign_id, market_id, phase.phase)
@@ -149,7 +154,7 @@ def _find_moves(runtime: Runtime, campaign_id: str, market_id: str) -> tuple[Rep
         for (row, planned, code), to in zip(lost, after, strict=True)
     )
     given = [code for _, _, code in lost if code.status is not CodeStatus.VOID]
-    return Replanned(market, moves, applied=False), given
+    return _Moves(Replanned(market, moves, applied=False), given)
 
 
 def _lost(

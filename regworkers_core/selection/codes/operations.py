@@ -8,7 +8,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -222,8 +222,12 @@ def block(call: Call, given: BlockCodes) -> Report:
     )
 
 
-def _codes(call: Call, campaign: Campaign, given: VoidCodes) -> tuple[list[str], int]:
-    """The codes, and the number of lines of the file without one."""
+class _Codes(NamedTuple):
+    codes: list[str]
+    unread: int  # lines of the file without one
+
+
+def _codes(call: Call, campaign: Campaign, given: VoidCodes) -> _Codes:
     if bool(given.upload) == bool(given.positions):
         raise RequestError("give either a file, or a market with positions")
     if given.upload:
@@ -231,13 +235,13 @@ def _codes(call: Call, campaign: Campaign, given: VoidCodes) -> tuple[list[str],
         codes = [line.code for line in lines if isinstance(line, CodeRow)]
         if not codes:
             raise RequestError("the file has no codes")
-        return codes, len(lines) - len(codes)
+        return _Codes(codes, len(lines) - len(codes))
     at = call.runtime.codes.at(campaign.campaign_id, given.market_id, given.positions)
     if missing := sorted(set(given.positions) - at.keys()):
         raise RequestError(
             f"{given.market_id} of {campaign.campaign_id} has no code at position {missing[0]}"
         )
-    return [placed.code for placed in at.values()], 0
+    return _Codes([placed.code for placed in at.values()], 0)
 
 
 def _stock(stocks: Sequence[MarketStock], title: str = "stock") -> Table:

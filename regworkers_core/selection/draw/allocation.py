@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import orjson
@@ -119,6 +119,11 @@ def _inputs(bench: Workbench, record: DrawRecord, phase: PhaseRecord) -> Path:
     return folder
 
 
+class _Stored(NamedTuple):
+    entries: str  # the hash of its rows beyond the result
+    sha256: str
+
+
 def _with_entries(
     bench: Workbench,
     record: DrawRecord,
@@ -126,10 +131,8 @@ def _with_entries(
     outcomes: Path,
     engine: Engine,
     result: str,
-) -> tuple[str, str]:
-    """Store `outcomes.parquet` with the entry of each ref and its outcome in the phase before. Returns the hash of its
-    rows beyond the result, and the SHA-256 of the file.
-    """
+) -> _Stored:
+    """Store `outcomes.parquet` with the entry of each ref and its outcome in the phase before."""
     campaign_id, number = record.campaign_id, phase.phase
     pool = freezing.fetch(bench, record, POOL, bench.root / POOL)
     target = bench.scratch / OUTCOMES
@@ -158,7 +161,7 @@ def _with_entries(
         connection.read_parquet(str(target)).create_view("written")
         entries = entries_hash(connection, "written", bench.scratch)
         try:
-            return entries, bench.put(pipeline_key(campaign_id, number, OUTCOMES), target)
+            return _Stored(entries, bench.put(pipeline_key(campaign_id, number, OUTCOMES), target))
         except InputDiffers as differs:
             # An attempt that died before its decision may have written the same rows as other bytes.
             stored = bench.fetch(differs.key, bench.scratch / "stored.parquet", differs.found)

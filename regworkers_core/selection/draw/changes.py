@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -338,10 +338,15 @@ def _complete(runtime: Runtime, campaign_id: str, run_id: str) -> None:
         )
 
 
-def _latest(runtime: Runtime, campaign_id: str) -> tuple[DrawRecord, int, str | None]:
-    """Return the draw, its latest committed phase and that manifest's hash; phase 1 and None when none is committed."""
+class _Committed(NamedTuple):
+    record: DrawRecord
+    phase: int = 1  # the latest that is committed
+    manifest_hash: str | None = None  # None: no phase is
+
+
+def _latest(runtime: Runtime, campaign_id: str) -> _Committed:
     record = runtime.draws.get(campaign_id)
     if record is None:
         raise RequestError(f"campaign {quoted(campaign_id)} was never drawn: there is no draw to annul")
     committed = [phase for phase in record.phases.values() if phase.manifest_hash]
-    return (record, committed[-1].phase, committed[-1].manifest_hash) if committed else (record, 1, None)
+    return _Committed(record, *((committed[-1].phase, committed[-1].manifest_hash) if committed else ()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,8 @@ def await_writers(
 
 def judge(
     runtime: Runtime, campaign: Campaign, judge: Judge, as_of: str, bench: Workbench, token: int, tell: Tell
-) -> tuple[dict[str, Any], Judgement]:
-    """Judge all entries and store the result. Returns the field `eligibility` of phase 1, and the judgement."""
+) -> Judgement:
+    """Judge all entries and store the result. The facts are the field `eligibility` of phase 1."""
     tell("judging the entries")
     made = judge(campaign, as_of=as_of, folder=bench.root, tell=tell)
     prefix = own_prefix("judged", token)
@@ -84,7 +84,7 @@ def judge(
         # A repeated judgement replaces the page of the one before.
         runtime.objects.put_file(key, bench.root / PAGE)
         facts["page"] = f"s3://{runtime.names.bucket}/{key}"
-    return facts, made
+    return replace(made, facts=facts)
 
 
 @dataclass(slots=True)
@@ -187,9 +187,9 @@ def freeze(
     engine: Engine,
     token: int,
     tell: Tell,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Build and store the pool from the judged entries alone. Returns the field `freeze` of phase 1, and the SHA-256 of
-    its files by name. Raises DrawError for a duplicate ref.
+) -> dict[str, Any]:
+    """Build and store the pool from the judged entries alone. Returns the fields `freeze` and `hashes` (SHA-256 of its
+    files) of phase 1. Raises DrawError for a duplicate ref.
     """
     key = pipeline_key(campaign.campaign_id, 1, f"{judged['prefix']}/{JUDGED}")
     bench.fetch(key, bench.root / JUDGED, judged["sha256"])
@@ -216,7 +216,7 @@ def freeze(
         for name in (POOL, EXCLUSIONS, LEAVES)
     }
     numbers = {**counts.as_dict(), "root": root, "count": count}
-    return {"prefix": prefix, **numbers, "at": iso(runtime.clock())}, hashes
+    return {"freeze": {"prefix": prefix, **numbers, "at": iso(runtime.clock())}, "hashes": hashes}
 
 
 def fetch(bench: Workbench, record: DrawRecord, name: str, path: Path) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -233,6 +233,11 @@ class NotSettled(Failure):
         self.findings = findings
 
 
+class Differences(NamedTuple):
+    numbers: Mapping[str, int]
+    accepted: Sequence[Mapping[str, str]]  # the lines that accept them
+
+
 class Confirming(HeldDraw):
     """A run on a draw that asks the gate. `accept` is what its operator accepts by name."""
 
@@ -297,18 +302,16 @@ class Confirming(HeldDraw):
         }
         self._decide(lease, phase.phase, {"gate": kept})
 
-    def _differences(
-        self, found: ReplicationProgress, first: PhaseRecord | None
-    ) -> tuple[Mapping[str, int], Sequence[Mapping[str, str]]]:
-        """Return the differences despite which the pool is frozen, and the lines that accept them: an operator accepts
-        them by name, in this run, or accepted the same ones in a run that died before the freeze. Raises NotSettled.
+    def _differences(self, found: ReplicationProgress, first: PhaseRecord | None) -> Differences:
+        """Return the differences despite which the pool is frozen: an operator accepts them by name, in this run, or
+        accepted the same ones in a run that died before the freeze. Raises NotSettled.
         """
         if not found.open:
-            return {}, ()
+            return Differences({}, ())
         if found.differences and RECONCILE in self._accept.findings:
-            return found.differences, self._accept.lines(self._now(), [RECONCILE])
+            return Differences(found.differences, self._accept.lines(self._now(), [RECONCILE]))
         if first is not None and first.accepted and first.fields.get("differences") == found.differences:
-            return found.differences, first.accepted
+            return Differences(found.differences, first.accepted)
         how = f"`regworkers draw run {self.campaign_id} --accept-finding {RECONCILE} --reason TEXT`"
         accepts = f"{how} draws anyway, and publishes the reason"
         raise NotSettled(self.campaign_id, [*found.open, *([accepts] if found.differences else [])])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import file_hash, sha256_hex
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
-from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import PhaseOfDraw, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import PermanentFailure, Reason, RequestError, UsageError
 from regworkers_core.domain.selection import public_key
@@ -252,7 +252,7 @@ class HeldDraw:
             raise self._missing("judge")
         return record.phases[number]
 
-    def _ready(self, needed: PhaseStatus, step: str) -> tuple[DrawRecord, PhaseRecord]:
+    def _ready(self, needed: PhaseStatus, step: str) -> PhaseOfDraw:
         """Return the record and the phase. Raises RequestError unless the phase has reached `needed`, by `step`."""
         record = self._runtime.draws.get(self.campaign_id)
         if record is None or not record.phases:
@@ -264,7 +264,7 @@ class HeldDraw:
             raise UsageError(f"the draw of {self.campaign_id} has no phase {number}")
         if not phase.reached(needed):
             raise self._missing(step)
-        return record, phase
+        return PhaseOfDraw(record, phase)
 
     def _missing(self, step: str) -> RequestError:
         return RequestError(

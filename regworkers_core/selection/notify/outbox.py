@@ -129,12 +129,15 @@ def undelivered(runtime: Runtime) -> list[Unit]:
             for market_id, entry in phase.markets.items():
                 if entry["status"] == MarketStatus.COMPLETED and "deliveredAt" not in entry:
                     units.append(Unit(MarketPhase(record.campaign_id, market_id, number), record))
-    return sorted(units, key=_order)
-
-
-def _order(unit: Unit) -> tuple[str, int, bool, str]:
-    market = unit.market
-    return market.campaign_id, market.phase, market.market_id == NON_WINNERS, market.market_id
+    return sorted(
+        units,
+        key=lambda unit: (
+            unit.market.campaign_id,
+            unit.market.phase,
+            unit.market.market_id == NON_WINNERS,
+            unit.market.market_id,
+        ),
+    )
 
 
 def due_units(runtime: Runtime) -> list[Unit]:

@@ -152,22 +152,22 @@ def served_policy() -> str:
     whatever the stored file holds.
     """
     curves, curves_source = curves_scripts()
-    scripts, _ = _inline(f'{curves}<script id="code">{module("site.js")}</script>')
-    return _allowing([*scripts, curves_source], ["'unsafe-inline'"])
+    inline = _inline(f'{curves}<script id="code">{module("site.js")}</script>')
+    return _allowing([*inline["script"], curves_source], ["'unsafe-inline'"])
 
 
 def _policy(html: str, *more: str) -> str:
     """The policy that allows what is in the page."""
-    scripts, styles = _inline(html)
-    return _allowing([*scripts, *more], styles)
+    inline = _inline(html)
+    return _allowing([*inline["script"], *more], inline["style"])
 
 
-def _inline(html: str) -> tuple[list[str], list[str]]:
-    """The sources of the scripts and of the styles that are in the page."""
+def _inline(html: str) -> Mapping[str, list[str]]:
+    """The sources of each `script` and `style` in the page."""
     allowed: dict[str, list[str]] = {"script": [], "style": []}
     for tag, text in _INLINE.findall(html):
         allowed[tag].append(source(text.encode()))
-    return allowed["script"], allowed["style"]
+    return allowed
 
 
 def _allowing(scripts: Sequence[str], styles: Sequence[str]) -> str:

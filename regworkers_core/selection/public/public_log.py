@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fairdraw.errors import DrawError
 from fairdraw.log import tree
@@ -76,6 +76,16 @@ class Placed:
         if self.waiting is not None:
             raise self.waiting
         return self.leaf
+
+
+class _Published(NamedTuple):
+    state: LogState
+    waiting: NotWitnessed | None = None
+
+
+class _Signed(NamedTuple):
+    note: Note
+    waiting: NotWitnessed | None
 
 
 class PublicLog:
@@ -252,9 +262,7 @@ class PublicLog:
             raise DrawError(path, "does not continue the log: find out who wrote it")
         return longer
 
-    def _publish(
-        self, extend: Callable[[LogState], LogState], *, fresh: bool = False
-    ) -> tuple[LogState, NotWitnessed | None]:
+    def _publish(self, extend: Callable[[LogState], LogState], *, fresh: bool = False) -> _Published:
         """Read the log, extend it and publish that; again if another writer came between."""
         for _ in range(_ATTEMPTS):
             tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
@@ -269,7 +277,7 @@ class PublicLog:
                 longer = self._with(longer, key_leaf(signers[0].verifier(), self._clock()))
             longer = extend(longer)
             if longer.size == state.size and tagged is not None and not fresh:
-                return state, None
+                return _Published(state)
             for size in range(state.size + 1, longer.size + 1):
                 self._put_tiles(longer.nodes[:size])
             begun = longer.changed_at(signers[0].verifier())
@@ -277,7 +285,7 @@ class PublicLog:
             used = signers if both else signers[:1]
             note, waiting = self._signed(state, longer, used)
             if waiting is not None:
-                return longer, waiting
+                return _Published(longer, waiting)
             self._put_keys(used)
             self._on_step("log.after_tiles")
             if changed:
@@ -288,7 +296,7 @@ class PublicLog:
             tag = None if tagged is None else tagged.tag
             if self._objects.put_over(FOLDER + CHECKPOINT, str(note).encode(), tag) is not None:
                 self._on_step("log.after_checkpoint")
-                return replace(longer, note=note), None
+                return _Published(replace(longer, note=note))
         raise TransientFailure("s3", f"{_ATTEMPTS} other writers of the log came between")
 
     def _put_tiles(self, nodes: Sequence[bytes]) -> None:
@@ -319,14 +327,12 @@ class PublicLog:
             # Another writer publishes the same, or its own settings with its own checkpoint.
             self._objects.put_over(FOLDER + KEYS, data, None if stored is None else stored.tag)
 
-    def _signed(
-        self, before: LogState, state: LogState, signers: Sequence[SignerKey]
-    ) -> tuple[Note, NotWitnessed | None]:
+    def _signed(self, before: LogState, state: LogState, signers: Sequence[SignerKey]) -> _Signed:
         note = signed(state.checkpoint.text, *signers)
         cosigned, problems = self._witnesses.cosign(note, state.nodes, before.size)
         missing = len(cosigned) < self._witnesses.needed
         waiting = NotWitnessed(len(cosigned), self._witnesses.needed, problems) if missing else None
-        return note.with_signatures(*cosigned), waiting
+        return _Signed(note.with_signatures(*cosigned), waiting)
 
 
 def log_leaves(runtime: Runtime, campaign_id: str, phase: int, kind: Kind, *hashes: str) -> None:

@@ -224,6 +224,5 @@ def measured_files(drawn: Sequence[Path]) -> dict[str, Any]:
                 "out": str(files.outcomes),
             }
             connection.execute(_OUTCOMES, values)
-        return measured(files, ReportContext(commitment_late=None), memory_mib=_MEMORY_MIB, scratch=scratch)[
-            0
-        ]
+        context = ReportContext(commitment_late=None)
+        return measured(files, context, memory_mib=_MEMORY_MIB, scratch=scratch).numbers

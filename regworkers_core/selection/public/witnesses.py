@@ -10,6 +10,7 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fairdraw import scheduling
 from fairdraw.log import tree
@@ -27,6 +28,11 @@ _ATTEMPTS = 4
 class Witness:
     url: str
     key: VerifierKey
+
+
+class Cosigned(NamedTuple):
+    signatures: list[Signature]
+    problems: list[str]  # a line for each witness without a right one
 
 
 class Witnesses:
@@ -57,14 +63,11 @@ class Witnesses:
     def keys(self) -> list[VerifierKey]:
         return [each.key for each in self._witnesses]
 
-    def cosign(self, note: Note, nodes: Sequence[bytes], known: int) -> tuple[list[Signature], list[str]]:
-        """Ask all witnesses at once. `nodes` are the hashes of all leaves, `known` the size that they probably know.
-        Returns the cosignatures that are right, and a line for each witness without one.
-        """
-        found: list[Signature] = []
-        problems: list[str] = []
+    def cosign(self, note: Note, nodes: Sequence[bytes], known: int) -> Cosigned:
+        """Ask all witnesses at once. `nodes` are the hashes of all leaves, `known` the size that they probably know."""
+        found, problems = made = Cosigned([], [])
         if not self._witnesses:
-            return found, problems
+            return made
         with scheduling.pool(len(self._witnesses), "witnesses") as pool:
             asked = [
                 (each.key.name, pool.submit(self._cosigned, each, note, nodes, known))
@@ -75,7 +78,7 @@ class Witnesses:
                     found.append(answer.result())
                 except (NoAnswer, NoteError) as error:
                     problems.append(f"{name}: {error}")
-        return found, problems
+        return made
 
     def _cosigned(self, witness: Witness, note: Note, nodes: Sequence[bytes], old: int) -> Signature:
         for _ in range(_ATTEMPTS):

@@ -152,7 +152,8 @@ def _tested(
     work.execute(_STRATA)
     counts = work.rows(_EXPECTED)
     # Missing times (null) are one group.
-    names = sorted({row[0] or "" for row in counts}, key=lambda name: _place(dimension, name))
+    found = {row[0] or "" for row in counts}
+    names = [name for name in dimension.labels if name in found] + sorted(found - dimension.labels.keys())
     index = {name: place for place, name in enumerate(names)}
     size = len(names)
     candidates, hits, expected, covariance = (
@@ -169,11 +170,6 @@ def _tested(
     labels = tuple(dimension.labels.get(name, name or "unknown") for name in names)
     counted = GroupCounts(labels, candidates, hits, expected, covariance)
     return _test(dimension.name, dimension.title, question, pooled(counted, in_order=dimension.in_order))
-
-
-def _place(dimension: Dimension, name: str) -> tuple[int, str]:
-    keys = list(dimension.labels)
-    return (keys.index(name), "") if name in dimension.labels else (len(keys), name)
 
 
 def _weights(work: Workspace, winners: int, candidates: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document, as_json
 from fairdraw.maths.manifest import ALGORITHM
@@ -78,16 +78,21 @@ def build_report(
     return DrawReport(numbers, found, drawn, html_page(numbers, drawn, context))
 
 
+class Measured(NamedTuple):
+    numbers: dict[str, Any]
+    notes: list[Remark]
+
+
 def measured(
     files: ReportFiles, context: ReportContext, *, memory_mib: int = MEMORY_MIB, scratch: Path | None = None
-) -> tuple[dict[str, Any], list[Remark]]:
-    """The numbers and notes of a report, without plots and page. Raises as `build_report`."""
+) -> Measured:
+    """A report without plots and page. Raises as `build_report`."""
     drawn = DrawnPhase.read(files.artefacts)
     with Workspace(files, memory_mib=memory_mib, scratch=scratch) as work:
         numbers = _numbers(files, work, drawn, context)
     found = notes(numbers, drawn.manifest, context)
     numbers["notes"] = as_json(found)
-    return numbers, found
+    return Measured(numbers, found)
 
 
 def _numbers(

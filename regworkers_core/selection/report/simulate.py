@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -223,6 +223,11 @@ def _terms(market: Market) -> MarketTerms:
     return MarketTerms(market.market_id, market.capacity, reserves)
 
 
+class Won(NamedTuple):
+    groups: Counter[Group]
+    last: dict[str, int]  # rank that each market admitted
+
+
 class _Groups:
     """Counts entries and winners by group, over the few distinct lists."""
 
@@ -244,8 +249,7 @@ class _Groups:
                 self.entries["any", market] += n
                 self.entries["place", str(place)] += n
 
-    def won(self, winners: Path) -> tuple[Counter[Group], dict[str, int]]:
-        """Winners by group, and the last rank admitted by each market."""
+    def won(self, winners: Path) -> Won:
         found: Counter[Group] = Counter()
         last: dict[str, int] = defaultdict(int)
         for preferences, segments, weight, market, n, rank in self._base.execute(
@@ -258,7 +262,7 @@ class _Groups:
             if place == 1:
                 found["kept", market] += n
             last[market] = max(last[market], rank)
-        return found, last
+        return Won(found, last)
 
     def _add(self, counter: Counter[Group], segments: int, weight: int, n: int) -> None:
         counter["all", ""] += n

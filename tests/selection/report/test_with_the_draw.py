@@ -74,7 +74,7 @@ def phase(folder: Path, world: World, engine: Engine, previous: Path | None = No
 def report_of(folder: Path, world: World) -> dict[str, Any]:
     pool, exclusions = (world.folder / f"{name}.parquet" for name in ("pool", "exclusions"))
     files = ReportFiles(folder, pool, exclusions, folder / "outcomes.parquet")
-    return measured(files, ReportContext(), memory_mib=200)[0]
+    return measured(files, ReportContext(), memory_mib=200).numbers
 
 
 def check_against(folder: Path, numbers: Mapping[str, Any]) -> None:
