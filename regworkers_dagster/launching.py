@@ -165,7 +165,7 @@ def asset(operation: Operation[Any], spec: dg.AssetSpec) -> dg.AssetsDefinition:
         check_specs=[dg.AssetCheckSpec(operation.warns, asset=spec.key, description=operation.description)],
         config_schema=fields_of(config),
         can_subset=False,
-        # Of a schedule: what did not answer is asked again within the hour, not at its next time.
+        # A schedule runs it: what did not answer is asked again within the hour, not at its next time.
         retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL),
         required_resource_keys=set(operation.uses),
     )
@@ -250,14 +250,22 @@ def config_of(operation: Operation[Any]) -> type[dg.Config]:
     return config
 
 
-def _field(field: FieldInfo) -> tuple[Any, Any]:
-    """Type and field of a config."""
+class _Field(NamedTuple):
+    """A field of a config."""
+
+    kind: Any
+    field: Any
+
+
+def _field(field: FieldInfo) -> _Field:
     text = f"{field.description} {UPLOAD if is_file(field.metadata) else _FORMS.get(field.annotation, '')}".rstrip()
     if field.annotation in (str, str | None):
-        return str, Field(default="" if field.is_required() else field.default or "", description=text)
+        return _Field(
+            str, Field(default="" if field.is_required() else field.default or "", description=text)
+        )
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     kind = field.annotation if default is not None else field.annotation | None  # type: ignore[operator]
-    return kind, Field(default=default, description=text)
+    return _Field(kind, Field(default=default, description=text))
 
 
 @dataclass(slots=True)

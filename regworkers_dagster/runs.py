@@ -23,6 +23,7 @@ from regworkers_core.operations.health.scheduler import (
     MOST_RUNS,
     NO_RUN,
     REFUSED_TAG,
+    LastTick,
     Work,
     look_back_seconds,
     schedule_state,
@@ -194,14 +195,13 @@ def _is_on(state: Any, by_default: bool) -> bool:
     return by_default if state is None else state.status.value in _ON
 
 
-def _last_tick(instance: dg.DagsterInstance, state: Any) -> tuple[float | None, str]:
+def _last_tick(instance: dg.DagsterInstance, state: Any) -> LastTick:
     if state is None:
-        return None, ""
+        return LastTick()
     last = next(iter(instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)), None)
     if last is None:
-        return None, ""
-    # Without the error's text, which may contain anything.
-    return last.timestamp, (last.error.cls_name or "error") if last.error else ""
+        return LastTick()
+    return LastTick(last.timestamp, (last.error.cls_name or "error") if last.error else "")
 
 
 def _iso(at: float | None) -> str | None:

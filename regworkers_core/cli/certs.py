@@ -149,7 +149,7 @@ def _where(runtime: Runtime, environment: Environment, target: Target, output: P
     if target is Target.CI:
         where = "stdout" if output is None else f"file {output}"
         return f"{where}, for the CI variable {certificates.CI_VARIABLES[environment]}"
-    secrets = [runtime.names.prefix + each for each in certificates.secrets_of(runtime) if each]
+    secrets = [runtime.names.prefix + each for each in certificates.secrets_of(runtime)]
     return "secret " + " and ".join(secrets)
 
 

@@ -340,8 +340,8 @@ def plan(runtime: Runtime, environment: Environment) -> RenewalPlan:
     return RenewalPlan(environment, vault.address, f"{vault.mount}/issue/{vault.role}", name, vault.ttl)
 
 
-def secrets_of(runtime: Runtime) -> tuple[str, str | None]:
-    """Names of the secrets of certificate and key, without the prefix; None for a key stored with the certificate.
+def secrets_of(runtime: Runtime) -> list[str]:
+    """Names of the secrets of certificate and key, without the prefix; only one for a key stored with the certificate.
 
     Raises UsageError if the settings name none.
     """
@@ -350,7 +350,7 @@ def secrets_of(runtime: Runtime) -> tuple[str, str | None]:
         raise UsageError(
             "kafka.tls.certificateSecret names no secret to write to: set it, or take the PEM with --to ci"
         )
-    return tls.certificate_secret, tls.key_secret or None
+    return [tls.certificate_secret, *filter(None, [tls.key_secret])]
 
 
 def verified(runtime: Runtime, issued: Issued) -> Inspection:
@@ -383,10 +383,11 @@ def store(runtime: Runtime, issued: Issued) -> list[str]:
 
     The key is written first: workers that read between the two writes find a pair that does not match, and wait.
     """
-    certificate, key = secrets_of(runtime)
-    if key is None:
+    certificate, *others = secrets_of(runtime)
+    if not others:
         runtime.secrets.put(certificate, issued.bundle, description=_DESCRIPTION)
         return [runtime.names.prefix + certificate]
+    (key,) = others
     runtime.secrets.put(key, issued.key, description=_DESCRIPTION)
     runtime.secrets.put(certificate, issued.shown, description=_DESCRIPTION)
     return [runtime.names.prefix + key, runtime.names.prefix + certificate]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -124,10 +124,14 @@ def parse_outdated(answer: bytes, locked: Lock) -> tuple[Outdated, ...]:
     return tuple(sorted(known, key=lambda each: (each.name, each.locked)))
 
 
-def parse_audit(answer: bytes) -> tuple[tuple[Vulnerability, ...], tuple[str, ...]]:
-    """Vulnerabilities, and packages that the advisory service does not know.
+class Audit(NamedTuple):
+    vulnerable: tuple[Vulnerability, ...]
+    skipped: tuple[str, ...]  # packages that the advisory service does not know
 
-    Raises ToolUnavailable if it knows none: then it is a mirror without advisories, and an empty answer is no proof.
+
+def parse_audit(answer: bytes) -> Audit:
+    """Raises ToolUnavailable if the service knows no package: then it is a mirror without advisories, and an empty
+    answer is no proof.
     """
     try:
         packages = _json(answer)["dependencies"]
@@ -142,7 +146,7 @@ def parse_audit(answer: bytes) -> tuple[tuple[Vulnerability, ...], tuple[str, ..
         raise ToolUnavailable("pip-audit did not return a list of packages") from None
     if packages and not audited:
         raise ToolUnavailable("the advisory service knows no package: it may be a mirror without advisories")
-    return found, skipped
+    return Audit(found, skipped)
 
 
 def _normalized(name: str) -> str:

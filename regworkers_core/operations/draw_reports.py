@@ -20,7 +20,6 @@ from regworkers_core.operation import AtTerminal, Call, OfCampaign, Report, Tabl
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
-    from regworkers_core.selection.codes.stock import MarketStock
     from regworkers_core.selection.report.simulation import Scenario
 
 
@@ -63,7 +62,8 @@ def outline(runtime: Runtime, campaign_id: str, phase: int) -> Report:
             f"{each['seats']:,}",
             f"{each['winners']:,}",
             f"{each['new']:,}",
-            *_codes(stocks.get(each["marketId"])),
+            f"{stock.available:,}" if (stock := stocks.get(each["marketId"])) else "0",
+            f"{stock.missing:,}" if stock else "0",
         )
         for each in numbers["markets"]
     ]
@@ -77,10 +77,6 @@ def outline(runtime: Runtime, campaign_id: str, phase: int) -> Report:
         ],
         said=[f"{note['level']}: {note['text']}" for note in numbers["notes"]],
     )
-
-
-def _codes(stock: MarketStock | None) -> tuple[str, str]:
-    return ("0", "0") if stock is None else (f"{stock.available:,}", f"{stock.missing:,}")
 
 
 def _reported_phase(campaign_id: str, record: DrawRecord | None, wanted: int | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -52,12 +52,19 @@ def pause_drain(runtime: Runtime, name: str, reason: str, *, by: str, lasts: str
     return store_pause(runtime.leases, paused, now)
 
 
-def resume_drain(runtime: Runtime, name: str) -> tuple[BlownFuse | None, PausedDrain | None]:
-    """Remove what keeps the drain from its work; returns both, None for what was not there. Raises UsageError for an
-    unknown drain.
-    """
+class Resumed(NamedTuple):
+    """What was removed; None: it was not there."""
+
+    fuse: BlownFuse | None
+    pause: PausedDrain | None
+
+
+def resume_drain(runtime: Runtime, name: str) -> Resumed:
+    """Remove what keeps the drain from its work. Raises UsageError for an unknown drain."""
     _check(name)
-    return remove_hold(runtime.leases, BlownFuse, name), remove_hold(runtime.leases, PausedDrain, name)
+    return Resumed(
+        remove_hold(runtime.leases, BlownFuse, name), remove_hold(runtime.leases, PausedDrain, name)
+    )
 
 
 def _check(name: str) -> None:
@@ -249,7 +256,7 @@ def logs(call: Call, given: Logs) -> Report:
     sought = Sought(start, given.correlation_id)
     if given.entry:
         key = OneEntry.of({"campaign_id": given.campaign_id, "entry_id": given.entry}, str).key(call)
-        traced = trace_hops(call.runtime, key)[0]
+        traced = trace_hops(call.runtime, key).document
         sought = _of_entry(traced, start, given.correlation_id, (key.campaign_id, key.entry_id))
     found = look_up(call.runtime, sought)
     # Without the ids that were asked for, which every line has.

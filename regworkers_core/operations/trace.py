@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
-from typing import Any
+from typing import Any, NamedTuple
 
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.entry import Entry, lenient_order
@@ -225,7 +225,12 @@ def hop(name: str, read: Callable[[], Hop]) -> Hop:
         return Hop(name, UNREAD, None, {"why": str(failure)})
 
 
-def trace_hops(runtime: Runtime, key: EntryKey) -> tuple[dict[str, Any], list[Hop]]:
+class Traced(NamedTuple):
+    document: dict[str, Any]
+    hops: list[Hop]
+
+
+def trace_hops(runtime: Runtime, key: EntryKey) -> Traced:
     """The document of `trace_entry` with `hops`, `correlationId` and `logs` (a command), and the hops from the demand
     table to the outbox. Raises TransientFailure when source or replica do not answer; other hops show it themselves.
     """
@@ -259,7 +264,7 @@ def trace_hops(runtime: Runtime, key: EntryKey) -> tuple[dict[str, Any], list[Ho
         if correlation_id
         else f"regworkers logs {place}",
     }
-    return document, hops
+    return Traced(document, hops)
 
 
 def _dead_letters_hop(trace: dict[str, Any]) -> Hop:

@@ -283,10 +283,10 @@ def unless_known(
     return [found] if other or time.time() - last.create_timestamp >= _REPEAT_SECONDS else []
 
 
-def _said(found: dg.AssetCheckEvaluation) -> tuple[str | None, dict[str, Any]]:
+def _said(found: dg.AssetCheckEvaluation) -> dict[str, Any]:
     """What a reader sees of it."""
     shown = {name: value for name, value in found.metadata.items() if name != _EVALUATED_AT}
-    return found.description, shown
+    return {**shown, "": found.description}
 
 
 def repeated(last: Any) -> dg.AssetCheckEvaluation:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import structlog
@@ -77,9 +77,14 @@ def report_dead(instance: dg.DagsterInstance, dead: Dead) -> bool:
     return True
 
 
+class Crashes(NamedTuple):
+    number: int = 0
+    seconds: float = 0.0  # since the last of them
+
+
 def crashes_in_a_row(
     instance: dg.DagsterInstance, tags: Mapping[str, str], now: float, *, job_name: str | None = None
-) -> tuple[int, float]:
+) -> Crashes:
     """The number of latest runs with these tags that failed in a row, and the seconds since the last of them ended."""
     filters = dg.RunsFilter(job_name=job_name, tags=dict(tags), statuses=list(ENDED))
     records = instance.get_run_records(filters, limit=_RECENT_RUNS)
@@ -89,9 +94,9 @@ def crashes_in_a_row(
             break
         failed += 1
     if not failed:
-        return 0, 0.0
+        return Crashes()
     ended = max(record.end_time or record.update_timestamp.timestamp() for record in records[:failed])
-    return failed, now - ended
+    return Crashes(failed, now - ended)
 
 
 def _drain_run(record: dg.RunRecord, drain: str, settings: DrainSettings, now: float) -> DrainRun:

@@ -62,14 +62,17 @@ class Counted(NamedTuple):
         return orjson.dumps({"at": self.at, "runIds": sorted(self.run_ids)}).decode()
 
 
-def new_outcomes(
-    found: Iterable[RunOutcome], counted: Counted | None, now: float
-) -> tuple[list[RunOutcome], Counted]:
+class NewOutcomes(NamedTuple):
+    runs: list[RunOutcome]
+    counted: Counted
+
+
+def new_outcomes(found: Iterable[RunOutcome], counted: Counted | None, now: float) -> NewOutcomes:
     """The runs that are not counted yet, and the next cursor. Without a cursor none counts: `found` ended before."""
     known = list(found)
     new = [] if counted is None else [each for each in known if each.run_id not in counted.run_ids]
     recent = frozenset(each.run_id for each in known if each.at > now - _OVERLAP_SECONDS)
-    return new, Counted(now, recent)
+    return NewOutcomes(new, Counted(now, recent))
 
 
 @ticking

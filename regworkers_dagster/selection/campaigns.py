@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
 import orjson
@@ -140,18 +140,23 @@ class LeaseMark:
     since: float
 
 
+class Observed(NamedTuple):
+    alive: bool
+    mark: LeaseMark | None
+
+
 def observe_lease(
     row: LeaseRow | None, known: LeaseMark | None, *, now: float, lease_seconds: float
-) -> tuple[bool, LeaseMark | None]:
+) -> Observed:
     """Whether a run holds a draw's lease, and what to remember of it. The lease counts as alive until this observer has
     seen its counter unchanged for one lease time. A sender of messages under the lease is not a run.
     """
     if row is None or not works_on_draw(row.owner):
-        return False, None
+        return Observed(False, None)
     mark = f"{row.owner}/{row.token}/{row.counter}"
     if known is None or known.mark != mark:
-        return True, LeaseMark(mark, now)
-    return now - known.since < lease_seconds, known
+        return Observed(True, LeaseMark(mark, now))
+    return Observed(now - known.since < lease_seconds, known)
 
 
 def retries(
@@ -220,13 +225,18 @@ def campaigns_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Ans
     )
 
 
+class _Due(NamedTuple):
+    requests: list[dg.RunRequest]
+    words: list[str]  # the decision on each due draw
+    marks: dict[str, LeaseMark]  # the leases that were seen
+
+
 def _draws_to_start(
     context: dg.SensorEvaluationContext,
     runtime: Runtime,
     campaigns: Sequence[Campaign],
     draws: dict[str, DrawRecord],
-) -> tuple[list[dg.RunRequest], list[str], dict[str, LeaseMark]]:
-    """The runs to request, the decision on each due draw in words, and the leases seen."""
+) -> _Due:
     settings, now = runtime.settings.selection, time.time()
     known = lease_marks(context.cursor)
     requests: list[dg.RunRequest] = []
@@ -264,7 +274,7 @@ def _draws_to_start(
                     job_name=_DRAW, partition_key=campaign.campaign_id, tags={"regworkers/draw": due}
                 )
             )
-    return requests, words, marks
+    return _Due(requests, words, marks)
 
 
 def draw_runs(instance: dg.DagsterInstance, campaign_id: str, now: float) -> DrawRuns:

@@ -100,7 +100,7 @@ class Guard:
     def _wrong_host(self, headers: Headers) -> Refused | None:
         given = headers.getlist("host")
         host = _authority(given[0]) if len(given) == 1 else None
-        if host is not None and host[0] in self._hosts:
+        if host is not None and host.host in self._hosts:
             return None
         return Refused(
             421,
@@ -128,8 +128,8 @@ def _wrong_origin(headers: Headers) -> Refused | None:
     origin, host = _authority(rest), _authority(headers["host"])
     port = _DEFAULT_PORTS.get(scheme)
     if len(given) == 1 and port is not None and origin is not None and host is not None:
-        ours = (host[0], host[1] or port)
-        if (origin[0], origin[1] or port) == ours:
+        ours = (host.host, host.port or port)
+        if (origin.host, origin.port or port) == ours:
             return None
     return Refused(403, "a page of another origin sent this")
 
@@ -185,10 +185,15 @@ def _has_aliases(text: str) -> bool:
         return False
 
 
-def _authority(text: str) -> tuple[str, int | None] | None:
+class _Authority(NamedTuple):
+    host: str
+    port: int | None
+
+
+def _authority(text: str) -> _Authority | None:
     """Host and port of `text`, in lower case; None for what is neither a name nor an address."""
     found = _AUTHORITY.fullmatch(text.lower())
-    return None if found is None else (found[1], int(found[2]) if found[2] else None)
+    return None if found is None else _Authority(found[1], int(found[2]) if found[2] else None)
 
 
 def _hardened(send: Send) -> Send:

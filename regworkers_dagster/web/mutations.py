@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from dagster import AssetKey
@@ -313,7 +313,12 @@ def _rename(instance: Any, answer: Any, who: str) -> None:
         instance.update_backfill(backfill._replace(tags={**backfill.tags, OPERATOR_TAG: who}))
 
 
-def described(arguments: Mapping[str, Any], name: str = "") -> tuple[str, dict[str, Any]]:
+class Described(NamedTuple):
+    text: str
+    facts: dict[str, Any]
+
+
+def described(arguments: Mapping[str, Any], name: str = "") -> Described:
     """The target of a change, and its arguments for the audit log: names and numbers, no free text and nothing that
     looks like a mail address. `name` is the name that belongs to an opaque id.
     """
@@ -327,7 +332,7 @@ def described(arguments: Mapping[str, Any], name: str = "") -> tuple[str, dict[s
             kept = [*before, *(kept if isinstance(kept, list) else [kept])]
         facts[key] = kept[:_MAX_LIST_ITEMS] if isinstance(kept, list) else kept
     target = name or next((facts[key] for key in _NAMES if key in facts), "")
-    return (", ".join(map(str, target)) if isinstance(target, list) else str(target)), facts
+    return Described(", ".join(map(str, target)) if isinstance(target, list) else str(target), facts)
 
 
 def _leaves(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -366,10 +371,10 @@ def named(context: Any, arguments: Mapping[str, Any]) -> str:
     return ""
 
 
-def outcome(answer: Any) -> tuple[str, dict[str, Any]]:
+def outcome(answer: Any) -> Described:
     """`done` or `failed`, and the type of the answer: Dagster returns its errors instead of raising them."""
     meta = getattr(type(answer), "_meta", None)
     kind = meta.name if meta is not None else ""
     interfaces = [each._meta.name for each in getattr(meta, "interfaces", ())]
     failed = "Error" in interfaces or kind.endswith("Failure")
-    return ("failed" if failed else "done"), ({"answer": kind} if kind else {})
+    return Described("failed" if failed else "done", {"answer": kind} if kind else {})

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Generic, NamedTuple, Self, TypeVar
 
 import structlog
 
@@ -240,9 +240,17 @@ class Seen:
         return {"seen": self.messages, **as_document(self, "fitting", "hidden", "partly")}
 
 
+T = TypeVar("T")
+
+
+class Read(NamedTuple, Generic[T]):
+    found: T
+    seen: Seen
+
+
 def list_messages(
     runtime: Runtime, queues: Sequence[DeadQueue], choice: Choice, assess: Assess, *, limit: int
-) -> tuple[list[Assessed], Seen]:
+) -> Read[list[Assessed]]:
     """The first `limit` that match, each with its verdict. Receives no more messages than that takes."""
     found: list[Assessed] = []
     seen, now = Seen(), runtime.clock()
@@ -258,12 +266,10 @@ def list_messages(
                     browser.enough()
         seen.add(queue, browser)
     seen.fitting = len(found)
-    return found, seen
+    return Read(found, seen)
 
 
-def find_message(
-    runtime: Runtime, queue: DeadQueue, wanted: str, assess: Assess
-) -> tuple[Assessed | None, Seen]:
+def find_message(runtime: Runtime, queue: DeadQueue, wanted: str, assess: Assess) -> Read[Assessed | None]:
     """The message with this id, or the first about the item with this id. None: it is not among the messages that
     were read, which may not be all.
     """
@@ -275,4 +281,4 @@ def find_message(
                 found = assess(named[:1])[0]
                 break
     seen.add(queue, browser)
-    return found, seen
+    return Read(found, seen)

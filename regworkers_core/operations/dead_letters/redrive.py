@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fairdraw import scheduling
 from regworkers_core.domain.reasons import UsageError
@@ -102,6 +103,11 @@ def redrive(
             work.result = run.report.numbers()
         work.outcome = "done" if run.report.finished else "stopped"
         return run.report
+
+
+class _Pass(NamedTuple):
+    tried: Counter[str]  # messages by cause
+    ended: Ended | None  # why it did
 
 
 class _Redrive:
@@ -226,10 +232,8 @@ class _Redrive:
         elif growth.outcome is Outcome.NONE and sent.open.get(cause) and not self._options.at_once:
             growth.outcome = Outcome.UNANSWERED
 
-    def _send_round(self, sent: Round, sizes: dict[str, int]) -> tuple[Counter[str], Ended | None]:
-        """Send up to `sizes` messages of each cause, at the rate. Returns how many of each were tried, and why the pass
-        through the queue ended.
-        """
+    def _send_round(self, sent: Round, sizes: dict[str, int]) -> _Pass:
+        """Send up to `sizes` messages of each cause, at the rate."""
         tried = Counter[str]()
         report, sizes = self.report, dict(sizes)
         left = {cause: self._left_of(cause) for cause in sizes}
@@ -263,7 +267,7 @@ class _Redrive:
                     tried[cause] >= min(size, left[cause]) for cause, size in sizes.items()
                 ):
                     browser.enough()
-        return tried, browser.ended
+        return _Pass(tried, browser.ended)
 
     def _wanted(
         self, messages: Sequence[DeadMessage], sizes: dict[str, int], tried: Counter[str]
@@ -325,6 +329,11 @@ def _is_sendable(assessed: Assessed) -> bool:
     return assessed.verdict not in SETTLED and assessed.message.unreadable is None
 
 
+class Moved(NamedTuple):
+    sent: list[DeadMessage]
+    kept: set[str]  # ids of those among them that could not be deleted
+
+
 def move(
     messages: Sequence[DeadMessage],
     source: Queue,
@@ -332,9 +341,8 @@ def move(
     report: RedriveReport,
     *,
     on_step: OnStep = no_step,
-) -> tuple[list[DeadMessage], set[str]]:
-    """One send, one delete of what the send confirmed. Returns the messages that were sent, and the ids of those among
-    them that could not be deleted.
+) -> Moved:
+    """One send, one delete of what the send confirmed.
 
     Raises TransientFailure when the delete gets no answer: what was sent is then on both queues.
     """
@@ -349,4 +357,4 @@ def move(
     report.doubled += len(kept)
     on_step("redrive.after_delete")
     report.sent.update(message.fingerprint for message in sent)
-    return sent, kept
+    return Moved(sent, kept)

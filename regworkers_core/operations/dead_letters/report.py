@@ -15,6 +15,7 @@ from regworkers_core.domain.reasons import Reason
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.dead_letters.browse import (
+    Read,
     Seen,
     matching,
     never,
@@ -246,7 +247,7 @@ def count_causes(
     assess: Assess | None = None,
     stopped: Callable[[], bool] = never,
     on_progress: Progress = no_progress,
-) -> tuple[Causes, Seen]:
+) -> Read[Causes]:
     """Causes with their trends; with `assess` also the verdict on every message."""
     causes, seen, now = Causes(), Seen(), runtime.clock()
     for queue in queues:
@@ -256,7 +257,7 @@ def count_causes(
                 causes.add_all(messages, assess)
         seen.add(queue, browser)
         causes.read_history(runtime, queue, now)
-    return causes, seen
+    return Read(causes, seen)
 
 
 class RedriveEnded(StrEnum):

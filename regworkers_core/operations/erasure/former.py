@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from regworkers_core.domain.claim import (
     IDENTITY_PREFIX,
@@ -97,10 +98,15 @@ class FormerIdentities:
                     yield claim, (kind, value)
 
 
-def _read(claim: TableKey) -> tuple[str, str]:
-    """Type and keyed hash of the identity that is claimed."""
+class _Claimed(NamedTuple):
+    kind: str
+    hashed: str
+
+
+def _read(claim: TableKey) -> _Claimed:
+    """The identity that is claimed."""
     kind, _, hashed = claim[1].removeprefix(IDENTITY_PREFIX).partition("#")
-    return kind, hashed
+    return _Claimed(kind, hashed)
 
 
 def _lines(what: str, claims: Collection[TableKey]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from cronsim import CronSim, CronSimError
@@ -195,12 +195,16 @@ def schedule_state(name: str, cron: str, last: float | None, error: str, since: 
     return TickState(name, longest_gap_seconds(cron), _iso(last), error, _iso(since), _iso(due))
 
 
-def _last_tick(state: Mapping[str, Any]) -> tuple[float | None, str]:
+class LastTick(NamedTuple):
+    at: float | None = None
+    error: str = ""  # only its class: the text may contain anything
+
+
+def _last_tick(state: Mapping[str, Any]) -> LastTick:
     last = next(iter(state["ticks"]), None)
     if last is None:
-        return None, ""
-    # Without the error's text, which may contain anything.
-    return last["timestamp"], (last.get("error") or {}).get("className") or ""
+        return LastTick()
+    return LastTick(last["timestamp"], (last.get("error") or {}).get("className") or "")
 
 
 def _iso(at: float | None) -> str | None:

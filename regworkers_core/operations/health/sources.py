@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from regworkers_core.adapters.kafka.log import Partition
 from regworkers_core.adapters.mongo.activity import QueueActivity
@@ -67,10 +67,12 @@ def dependency_of(reader: str) -> str:
     return "mongo" if reader.startswith(_AGE) else ""
 
 
-def queue_states(
-    found: Mapping[str, Any],
-) -> tuple[Reading[tuple[QueueState, ...]], dict[str, Unread]]:
-    """The queues whose depth could be read (Unread if none), and the others by name."""
+class QueueStates(NamedTuple):
+    read: Reading[tuple[QueueState, ...]]  # Unread if no depth could be read
+    unread: dict[str, Unread]
+
+
+def queue_states(found: Mapping[str, Any]) -> QueueStates:
     states, unread = [], {}
     for reader, state in found.items():
         if reader.startswith(_DEPTH):
@@ -79,7 +81,7 @@ def queue_states(
                 unread[name] = state
             else:
                 states.append(_with_age(state, found[_AGE + name]))
-    return (tuple(states) if states or not unread else next(iter(unread.values()))), unread
+    return QueueStates(tuple(states) if states or not unread else next(iter(unread.values())), unread)
 
 
 def read_analytics_queue(runtime: Runtime) -> QueueState | None:

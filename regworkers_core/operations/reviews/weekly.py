@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, RecordedFailures
 from regworkers_core.adapters.mongo.incidents import Incident
@@ -55,6 +56,11 @@ _WARNS = AlertSeverities(error_rate=Severity.WARNING)
 _OVER_A_WEEK = {"error_rate": 0.01, "error_items": 1, "severity": _WARNS}
 
 
+class _Weeks(NamedTuple):
+    former: Days
+    latest: Days
+
+
 def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     """The sections. Dead letters and the drain log are read once for all sections that need them."""
     settings, since, before = runtime.settings, now - DAYS * DAY_SECONDS, now - 2 * DAYS * DAY_SECONDS
@@ -64,9 +70,9 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
         return runtime.dead_letters.since(iso(before), most=_MOST_FAILURES)
 
     @cache
-    def days() -> tuple[Days, Days]:
+    def days() -> _Weeks:
         activity = Activity(runtime)
-        return activity.by_day(Window(before, since)), activity.by_day(Window(since, now))
+        return _Weeks(activity.by_day(Window(before, since)), activity.by_day(Window(since, now)))
 
     def of_dead_letters() -> Report:
         names = map(runtime.names.dead_letter_queue, runtime.names.queues)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.campaign_store import CampaignStore, StoredKey, as_cached, parse_cached
@@ -128,16 +128,21 @@ def cache_store(runtime: Runtime) -> CampaignStore:
     return runtime.campaign_store
 
 
-def _campaign_key(campaign_id: str, stored: StoredKey) -> tuple[CachedKey, Campaign | None]:
+class _CampaignKey(NamedTuple):
+    key: CachedKey
+    campaign: Campaign | None = None
+
+
+def _campaign_key(campaign_id: str, stored: StoredKey) -> _CampaignKey:
     if stored.value is None:
-        return CachedKey(stored.key, KeyState.ABSENT), None
+        return _CampaignKey(CachedKey(stored.key, KeyState.ABSENT))
     try:
         campaign = parse_cached(campaign_id, stored.value)
     except UsageError as error:
-        return CachedKey(stored.key, KeyState.DAMAGED, stored.left_seconds, error=str(error)), None
+        return _CampaignKey(CachedKey(stored.key, KeyState.DAMAGED, stored.left_seconds, error=str(error)))
     state = KeyState.FRESH if stored.fresh else KeyState.STALE
     # Shows only the fields of a campaign: others may hold anything.
-    return CachedKey(stored.key, state, stored.left_seconds, as_cached(campaign)), campaign
+    return _CampaignKey(CachedKey(stored.key, state, stored.left_seconds, as_cached(campaign)), campaign)
 
 
 def _slug_key(stored: StoredKey) -> CachedKey:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from regworkers_core.adapters.aws.answers import AwsRefusal
 from regworkers_core.domain.activity import DrainWindow
@@ -69,14 +70,19 @@ def run(runtime: Runtime, *, days: float = 7.0) -> Report:
     return assess(Activity(runtime).last(days * DAY_SECONDS), days, watching, unread)
 
 
-def readable_watching(runtime: Runtime, days: float) -> tuple[WatchingCost | None, str]:
+class Watching(NamedTuple):
+    cost: WatchingCost | None
+    unread: str = ""
+
+
+def readable_watching(runtime: Runtime, days: float) -> Watching:
     """What CloudWatch costs; or why that could not be read, which hides no other cost."""
     try:
-        return watching_cost(runtime, days), ""
+        return Watching(watching_cost(runtime, days))
     except (TransientFailure, UsageError) as error:
-        return None, str(error)
+        return Watching(None, str(error))
     except AwsRefusal as error:
-        return None, f"AWS refuses {error.operation_name} ({error.code})"
+        return Watching(None, f"AWS refuses {error.operation_name} ({error.code})")
 
 
 def assess(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from regworkers_core.adapters.kafka.admin import Cluster
 from regworkers_core.analytics.publishing import PUBLISH
@@ -150,7 +151,12 @@ def _archive_findings(reading: KafkaReading) -> Iterator[Remark]:
         yield Remark("finding", text, "regworkers archive run")
 
 
-def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:
+class _Numbers(NamedTuple):
+    facts: dict[str, object]
+    topics: list[Row]
+
+
+def _numbers(reading: KafkaReading) -> _Numbers:
     facts: dict[str, object] = {}
     topics: list[Row] = []
     cluster, certificate, queue = reading.cluster, reading.certificate, reading.queue
@@ -185,4 +191,4 @@ def _numbers(reading: KafkaReading) -> tuple[dict[str, object], list[Row]]:
         facts["secondsToDataLoss"] = None if queue.seconds_left is None else round(queue.seconds_left)
     if not isinstance(reading.producer, Unread):
         facts["sentLately"] = reading.producer.counts["sent"] if reading.producer else 0
-    return facts, topics
+    return _Numbers(facts, topics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fairdraw import scheduling
 from regworkers_core.domain.activity import DrainWindow
@@ -125,10 +126,15 @@ def assess(
     )
 
 
-def limit_of(name: str, settings: Settings) -> tuple[str, float | None]:
-    """The setting that limits an answer of a dependency, and its seconds."""
+class Limit(NamedTuple):
+    setting: str
+    seconds: float | None
+
+
+def limit_of(name: str, settings: Settings) -> Limit:
+    """What limits an answer of a dependency."""
     setting = _OF_SERVICES if name.startswith("service-") else _SETTINGS.get(name, "")
-    return setting, float(settings.at(setting)) if setting else None
+    return Limit(setting, float(settings.at(setting)) if setting else None)
 
 
 def _dependency_rows(

@@ -167,7 +167,7 @@ def _with_entries(
             stored = bench.fetch(differs.key, bench.scratch / "stored.parquet", differs.found)
             if not _has_rows(connection, stored, bench.scratch, result, entries):
                 raise
-            return entries, differs.found
+            return _Stored(entries, differs.found)
 
 
 def _has_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
 from regworkers_core.domain.snapshot import (
@@ -286,13 +286,19 @@ def _loss(context: Context, kept: _Kept, age: float) -> Iterator[Finding]:
     )
 
 
-def _margins(context: Context, name: str, retention: float) -> tuple[float, float]:
-    """Seconds left at the first step and at the second."""
+class _Margins(NamedTuple):
+    """Seconds that are left at each step."""
+
+    warn: float
+    critical: float
+
+
+def _margins(context: Context, name: str, retention: float) -> _Margins:
     if name == _ANALYTICS_QUEUE:
         own = context.settings.analytics
-        return own.warn_days_left * _DAY_SECONDS, own.critical_days_left * _DAY_SECONDS
+        return _Margins(own.warn_days_left * _DAY_SECONDS, own.critical_days_left * _DAY_SECONDS)
     alerts = context.settings.alerts
-    return alerts.loss_share_left * retention, alerts.loss_critical_share_left * retention
+    return _Margins(alerts.loss_share_left * retention, alerts.loss_critical_share_left * retention)
 
 
 @Check(
