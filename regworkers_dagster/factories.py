@@ -178,13 +178,11 @@ def one_op_job(
     is_flat: bool = False,
     uses: Set[str] = STORES,
     call_seconds: float | None = None,
-    worker: str = "",
     declared: Declared,
 ) -> Callable[[Body], dg.JobDefinition]:
     """A job of a function `(context, config, runtime)`, whose docstring describes the op in the UI.
 
-    `uses` are the resources that the function touches, `call_seconds` is as for `runtime_of`, `worker` is the name in
-    logs (empty: the job's).
+    `uses` are the resources that the function touches, `call_seconds` is as for `runtime_of`.
     """
 
     def make(function: Body) -> dg.JobDefinition:
@@ -199,7 +197,7 @@ def one_op_job(
             out=dg.Out(dg.Nothing),
         )
         def op(context: dg.OpExecutionContext) -> Any:
-            bind(runId=context.run_id, worker=worker or name)
+            bind(runId=context.run_id, worker=name)
             with plain_failures(context):
                 config = config_type(**context.op_config)
                 return function(context, config, runtime_of(context, call_seconds=call_seconds))

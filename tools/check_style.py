@@ -24,7 +24,6 @@ NOT_YET: dict[str, set[str]] = {
     "regworkers_core/cli": {"imports"},
     "regworkers_core/replication": {"parameters"},
     "regworkers_core/selection": {"parameters"},
-    "regworkers_dagster": {"parameters"},
 }
 
 MOST_PARAMETERS = 8

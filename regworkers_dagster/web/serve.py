@@ -271,20 +271,13 @@ def serve(
     host: str,
     port: int | None,
     path_prefix: str,
-    db_statement_timeout: int,
-    db_pool_recycle: int,
-    db_pool_max_overflow: int,
     read_only: bool,
-    uvicorn_log_level: str,
-    dagster_log_level: str,
-    log_format: str,
-    code_server_log_level: str,
-    live_data_poll_rate: int,
     listener: int | None,
     instance_id: str,
-    **workspace: Any,
+    **options: Any,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, on the socket `listener` if a parent has bound one. Raises UsageError for an
+    """Serve until SIGINT or SIGTERM, on the socket `listener` if a parent has bound one, with Dagster's own `options`,
+    which also name the workspace. Raises UsageError for an
     address at which anyone could launch a run, and without DAGSTER_HOME.
     """
     settings = load_settings()
@@ -294,17 +287,19 @@ def serve(
         )
     refuse_strangers(host, settings.web, read_only=read_only)
     refuse_unknown_jobs(settings.web)
-    configure_loggers(formatter=log_format, log_level=dagster_log_level.upper())
+    configure_loggers(formatter=options["log_format"], log_level=options["dagster_log_level"].upper())
     configure_telemetry(settings)
-    target = workspace_opts_to_load_target(WorkspaceOpts.extract_from_cli_options(workspace))
+    target = workspace_opts_to_load_target(WorkspaceOpts.extract_from_cli_options(options))
     with DagsterInstance.get() as instance:
-        instance.optimize_for_webserver(db_statement_timeout, db_pool_recycle, db_pool_max_overflow)
+        instance.optimize_for_webserver(
+            *(options[f"db_{name}"] for name in ("statement_timeout", "pool_recycle", "pool_max_overflow"))
+        )
         with WorkspaceProcessContext(
             instance,
             workspace_load_target=target,
             version=__version__,
             read_only=read_only,
-            code_server_log_level=code_server_log_level,
+            code_server_log_level=options["code_server_log_level"],
         ) as context:
             _run(
                 application(
@@ -312,12 +307,12 @@ def serve(
                     settings.web,
                     read_only=read_only,
                     prefix=path_prefix,
-                    poll_milliseconds=live_data_poll_rate,
+                    poll_milliseconds=options["live_data_poll_rate"],
                     lifespan=_lifespan,
                 ),
                 host,
                 port or _PORT,
-                uvicorn_log_level,
+                options["uvicorn_log_level"],
                 None if listener is None else socket.socket(fileno=listener),
                 instance_id,
             )
