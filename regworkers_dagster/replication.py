@@ -23,7 +23,7 @@ from regworkers_core.operations.health.activity import Activity
 from regworkers_core.replication import operations
 from regworkers_core.replication.drains import ENQUEUE, SAVE
 from regworkers_core.replication.enqueue.stream_probe import oldest_unread, stream_lag
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.decisions import Decision, by_age
 from regworkers_dagster.drains.observing import (
@@ -215,7 +215,7 @@ def verify_segments(context: dg.OpExecutionContext) -> None:
     bind(runId=context.run_id, worker="verify")
     workers = VerifyConfig(**context.op_config).workers
     with plain_failures(context):
-        reconcile(runtime_of(context), cycle=True, workers=workers, on_phase=context.log.info)
+        reconcile(runtime_of(context), Comparing(cycle=True), workers=workers, on_phase=context.log.info)
 
 
 @dg.op(
@@ -231,7 +231,9 @@ def report_cycle(
     """A difference fails the check and then the run."""
     bind(runId=context.run_id, worker="verify")
     with plain_failures(context):
-        report = operations.compared(reconcile(runtime_of(context), cycle=True, on_phase=context.log.info))
+        report = operations.compared(
+            reconcile(runtime_of(context), Comparing(cycle=True), on_phase=context.log.info)
+        )
     yield from materialised(report, PARITY)
     yield dg.AssetCheckEvaluation(**verdict(report, PARITY))
     if report.left:

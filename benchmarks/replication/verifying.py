@@ -24,7 +24,7 @@ from regworkers_core.domain.keys import ENTRY_PREFIX, EntryKey
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.replication.reconcile.classify import Sides
-from regworkers_core.replication.reconcile.reconciliation import Reconciliation
+from regworkers_core.replication.reconcile.reconciliation import Comparing, Reconciliation
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.settings import load_settings
 
@@ -79,7 +79,7 @@ def compare(entries: int) -> Verified:
         # What is planted is certain at the second look, or waits for the objective of virtual time.
         sleep=lambda _seconds: None,
     )
-    result = flow.run(cycle=True)
+    result = flow.run(Comparing(cycle=True))
     found = {kind.value: number for kind, number in result.counts.items() if number}
     if found != dict.fromkeys(_PLANTED, 1) or not result.adds_up:
         raise RuntimeError(f"planted one of each of {_PLANTED}, found {found}")

@@ -13,6 +13,7 @@ from fairdraw import commands
 from fairdraw.answers import Answer
 from fairdraw.commands import file_bytes
 from fairdraw.documents import as_json
+from fairdraw.verifier.assemble import has_signatures, page_hash, verifier_hash
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import CampaignArgument, flatten_options, mounted
 from regworkers_core.cli.output import Format, FormatOption, answer, progress
@@ -56,8 +57,6 @@ def verify_page_command(
 
     The receipt in it does not count. Exits 1 if the page differs, 2 if the file is no such page.
     """
-    from fairdraw.verifier.assemble import has_signatures, page_hash, verifier_hash
-
     found, expected = page_hash(file_bytes(file)), verifier_hash()
     same, ours = found == expected, f"regworkers {version('regworkers')}"
     if not has_signatures():

@@ -291,15 +291,17 @@ def draw_run(
     """A phase of a campaign's draw, by default the latest one, for a run to work on; `more` as DrawRun takes it."""
     from regworkers_core.eligibility.judging import judge_campaign
     from regworkers_core.replication.settled import settled
-    from regworkers_core.selection.draw_run import DrawRun
+    from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 
     return DrawRun(
         runtime,
         campaign_id,
-        run_id=run_id,
-        settled=partial(settled, runtime, on_phase=tell),
-        judge=partial(judge_campaign, runtime),
-        stop=stop,
-        on_progress=tell,
-        **{"patience_seconds": _PATIENCE_SECONDS, **more},
+        DrawOptions(
+            run_id=run_id,
+            settled=partial(settled, runtime, on_phase=tell),
+            judge=partial(judge_campaign, runtime),
+            stop=stop,
+            tell=tell,
+            **{"patience_seconds": _PATIENCE_SECONDS, **more},
+        ),
     )

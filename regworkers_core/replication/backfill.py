@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, NamedTuple
 
 import structlog
@@ -31,7 +31,7 @@ from regworkers_core.replication.backfill_run import (
 from regworkers_core.replication.keys import require_campaign
 from regworkers_core.runtime import Runtime
 
-__all__ = ["BackfillReport", "backfill_status", "pause_backfill", "start_backfill"]
+__all__ = ["Backfill", "BackfillReport", "backfill_status", "pause_backfill", "start_backfill"]
 
 log = structlog.get_logger(__name__)
 
@@ -86,46 +86,53 @@ class BackfillReport:
         }
 
 
+@dataclass(frozen=True)
+class Backfill:
+    """What to start."""
+
+    campaign_id: str | None = None
+    _: KW_ONLY
+    rate: float | None = None  # in items a second; None: replication.backfillItemsPerSecond
+    segments: int | None = None  # None: replication.scanSegments
+    since: str = ""  # only entries whose `updatedAt` is that ISO time or later are sent; all are read
+    backfill_id: str | None = None  # None: the campaign's, or `all`
+    dry_run: bool = False  # counts, and stores nothing
+    only_resume: bool = False
+
+
 def start_backfill(
     runtime: Runtime,
-    campaign_id: str | None = None,
+    backfill: Backfill = Backfill(),
     *,
-    rate: float | None = None,
-    segments: int | None = None,
-    since: str = "",
-    backfill_id: str | None = None,
-    dry_run: bool = False,
-    only_resume: bool = False,
     stop: StopSignal | None = None,
     on_progress: Progress = no_progress,
     on_step: OnStep = no_step,
 ) -> BackfillReport:
-    """Start the backfill of this id (default: the campaign's, or `all`), or resume it. One that is finished starts
-    again unless `only_resume`. `rate` is in items a second. With `since` only entries whose `updatedAt` is that ISO
-    time or later are sent; all are read. A dry run counts and stores nothing. Blocks until it ends.
+    """Start the backfill of this id, or resume it. One that is finished starts again unless `only_resume`. Blocks until
+    it ends.
 
     Raises UsageError while the same backfill runs elsewhere, if it was started for something else, and for an unknown
     campaign; TransientFailure when a dependency stays unavailable, and then the position is kept, too.
     """
     stop = stop or StopSignal()
-    settings = runtime.settings
-    wanted = settings.replication.backfill_items_per_second if rate is None else rate
+    settings, campaign_id = runtime.settings, backfill.campaign_id
+    wanted = settings.replication.backfill_items_per_second if backfill.rate is None else backfill.rate
     if wanted <= 0:
         raise UsageError("the rate of a backfill must be above 0 items a second")
-    rows = BackfillRows(runtime.leases, _id(campaign_id, backfill_id))
-    if not only_resume:
+    rows = BackfillRows(runtime.leases, _id(campaign_id, backfill.backfill_id))
+    if not backfill.only_resume:
         require_campaign(runtime, campaign_id)
     reader = SegmentReader(runtime.demand_table)
     fresh = Parameters(
         campaign_id,
-        1 if campaign_id is not None else segments or settings.replication.scan_segments,
+        1 if campaign_id is not None else backfill.segments or settings.replication.scan_segments,
         iso(runtime.clock()),
-        None if campaign_id is not None or since else estimate_items(runtime),
-        since,
+        None if campaign_id is not None or backfill.since else estimate_items(runtime),
+        backfill.since,
     )
-    if dry_run:
+    if backfill.dry_run:
         return _count(rows.id, fresh, reader, stop, on_progress)
-    parameters, afresh = _parameters(rows, fresh, campaign_id, only_resume)
+    parameters, afresh = _parameters(rows, fresh, campaign_id, backfill.only_resume)
     began = scheduling.monotonic()
     lease_seconds = settings.enqueue.lease_seconds
     holder = LeaseHolder(runtime.leases, uuid.uuid4().hex, lease_seconds=lease_seconds)

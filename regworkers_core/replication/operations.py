@@ -11,10 +11,10 @@ from regworkers_core.domain.entry import Order
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
-from regworkers_core.replication.backfill import backfill_status, pause_backfill, start_backfill
+from regworkers_core.replication.backfill import Backfill, backfill_status, pause_backfill, start_backfill
 from regworkers_core.replication.reconcile import reconciliation
 from regworkers_core.replication.reconcile.acceptance import Accept, AcceptanceReport
-from regworkers_core.replication.reconcile.reconciliation import ReconcileResult
+from regworkers_core.replication.reconcile.reconciliation import Comparing, ReconcileResult
 from regworkers_core.replication.reconcile.undo import undo_acceptance
 
 _SINCE = "Only entries that changed since: 2026-11-25T18:00:00Z, 2026-11-25, 90m, 12h, 7d. Empty: all."
@@ -104,12 +104,14 @@ def reconcile(call: Call, given: Compared) -> Report:
         accept = Accept(number if call.apply else None, given.after_restore)
     result = reconciliation.reconcile(
         runtime,
-        given.campaign(call),
-        repair=call.apply,
-        yes_remove=given.yes_remove,
-        accept=accept,
-        since=parse_since(given.since, runtime.clock()),
-        cycle=given.cycle,
+        Comparing(
+            given.campaign(call),
+            repair=call.apply,
+            yes_remove=given.yes_remove,
+            accept=accept,
+            since=parse_since(given.since, runtime.clock()),
+            cycle=given.cycle,
+        ),
         on_progress=partial(call.face.progress, unit="entries"),
         on_phase=call.face.tell,
     )
@@ -279,13 +281,15 @@ def _queued(
 ) -> Report:
     report = start_backfill(
         call.runtime,
-        campaign_id=given.campaign(call),
-        rate=given.rate,
-        segments=segments,
-        since=since,
-        backfill_id=given.named,
-        dry_run=not call.apply,
-        only_resume=only_resume,
+        Backfill(
+            campaign_id=given.campaign(call),
+            rate=given.rate,
+            segments=segments,
+            since=since,
+            backfill_id=given.named,
+            dry_run=not call.apply,
+            only_resume=only_resume,
+        ),
         stop=call.stop,
         on_progress=partial(call.face.progress, unit="keys"),
     )

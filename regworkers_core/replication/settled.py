@@ -10,7 +10,7 @@ from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile.acceptance import how_to_accept
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 
 _POLL_SECONDS = 2.0
@@ -62,7 +62,7 @@ def settled(
         on_phase(f"replication is at work: {depth} messages wait{', the stream has more' if unread else ''}")
         sleep(_POLL_SECONDS)
     stuck = (unread or depth) and len(seen) == 1
-    result = reconcile(runtime, campaign_id, on_phase=on_phase)
+    result = reconcile(runtime, Comparing(campaign_id), on_phase=on_phase)
     counts = {kind: number for kind, number in result.counts.items() if number and kind not in _IN_NO_POOL}
     if not counts:
         return ReplicationProgress()

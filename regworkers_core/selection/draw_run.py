@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairdraw.log.leaves import Kind
@@ -39,8 +40,22 @@ from regworkers_core.selection.public.public_log import log_leaves
 Settled = Callable[[str], ReplicationProgress]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DrawOptions:
+    run_id: str
+    settled: Settled
+    judge: Judge
+    phase: int | None = None  # None: the latest
+    strikes: tuple[tuple[str, str], ...] = ()  # entry and reason
+    stop: StopSignal = field(default_factory=StopSignal)
+    on_step: OnStep = no_step
+    tell: Tell = lambda _text: None
+    patience_seconds: float = math.inf  # for the beacon, in all
+    accept: AcceptedFindings | None = None  # what the operator accepts by name
+
+
 class DrawRun(Confirming):
-    """A run that takes a phase of a campaign's draw through its steps; without `phase`, the latest one.
+    """A run that takes a phase of a campaign's draw through its steps.
 
     Every step raises DrawBusy while another run works on the draw, TransientFailure when a store is unavailable,
     UsageError when the step before it is missing or the campaign cannot be drawn, DrawError for artefacts that
@@ -49,27 +64,11 @@ class DrawRun(Confirming):
     or the beacon is available again.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        campaign_id: str,
-        *,
-        run_id: str,
-        settled: Settled,
-        judge: Judge,
-        phase: int | None = None,
-        strikes: tuple[tuple[str, str], ...] = (),
-        stop: StopSignal | None = None,
-        on_step: OnStep = no_step,
-        on_progress: Tell = lambda _text: None,
-        patience_seconds: float = math.inf,
-        accept: AcceptedFindings | None = None,
-    ) -> None:
-        super().__init__(runtime, campaign_id, run_id=run_id, phase=phase, accept=accept)
-        self._settled, self._judge, self._strikes = settled, judge, strikes
-        self._stop = stop or StopSignal()
-        self._on_step, self._tell = on_step, on_progress
-        self._patience = Patience(self._stop, on_progress, patience_seconds)
+    def __init__(self, runtime: Runtime, campaign_id: str, given: DrawOptions) -> None:
+        super().__init__(runtime, campaign_id, run_id=given.run_id, phase=given.phase, accept=given.accept)
+        self._settled, self._judge, self._strikes = given.settled, given.judge, given.strikes
+        self._stop, self._on_step, self._tell = given.stop, given.on_step, given.tell
+        self._patience = Patience(self._stop, given.tell, given.patience_seconds)
 
     def steps(self, confirm: str | None = None, *, unasked: bool = False) -> Iterator[StepResult]:
         """Run all steps in order, up to one that awaits something, or waits. `confirm` is the word that confirms the

@@ -26,7 +26,7 @@ from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.drains import NOTIFICATIONS
-from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.faults.workers import DRAWN, judged
 from tests.support import entries
 from tests.support.drains import replicate_all, run
@@ -93,9 +93,11 @@ def _draw(runtime: Runtime) -> DrawRun:
     return DrawRun(
         runtime,
         DRAWN,
-        run_id="supervisor",
-        settled=lambda campaign: settled(runtime, campaign),
-        judge=partial(judged, runtime),
+        DrawOptions(
+            run_id="supervisor",
+            settled=lambda campaign: settled(runtime, campaign),
+            judge=partial(judged, runtime),
+        ),
     )
 
 

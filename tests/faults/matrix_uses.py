@@ -34,7 +34,7 @@ from regworkers_core.observability.tracing import configure_tracing, flush, span
 from regworkers_core.operations.dependency_status import read_in_parallel
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import InputDiffers
-from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from regworkers_local.servers import HOST
 from tests.selection.draw.world import CAMPAIGN, close_campaign, everybody
 from tests.support.fault_proxy import Fault, fault_proxy
@@ -226,10 +226,12 @@ class Drawing(Use):
         run = DrawRun(
             self.world.runtime,
             CAMPAIGN,
-            run_id="matrix",
-            settled=lambda _campaign: ReplicationProgress(),
-            judge=partial(everybody, self.world.runtime),
-            patience_seconds=0.1,
+            DrawOptions(
+                run_id="matrix",
+                settled=lambda _campaign: ReplicationProgress(),
+                judge=partial(everybody, self.world.runtime),
+                patience_seconds=0.1,
+            ),
         )
         self.world.failed_draw = None
         try:

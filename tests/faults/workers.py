@@ -43,7 +43,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import DRAINS
 from regworkers_core.observability.logs import describe
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.faults.victim import VARIANTS
 from tests.support import entries
 from tests.support.draws import without_plots
@@ -196,11 +196,12 @@ def draw(runtime: Runtime, job: Job, tell: Teller) -> None:
     run = DrawRun(
         runtime,
         DRAWN,
-        run_id=job.name,
-        # The entrants were replicated before, and the load of the others would hold up every comparison.
-        settled=lambda _campaign: ReplicationProgress(),
-        judge=partial(judged, runtime),
-        patience_seconds=1.0,
+        DrawOptions(
+            run_id=job.name,
+            settled=lambda _campaign: ReplicationProgress(),
+            judge=partial(judged, runtime),
+            patience_seconds=1.0,
+        ),
     )
     for name in STEPS[job.first :][: job.steps]:
         tell("step", step=name, state="begun")

@@ -21,7 +21,7 @@ from regworkers_core.eligibility.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
 from tests.simulation.platform import attributes, stamp
@@ -152,11 +152,13 @@ class Drawing:
         run = DrawRun(
             runtime,
             CAMPAIGN,
-            run_id=process.name,
-            settled=partial(settled, runtime),
-            judge=partial(judge_campaign, runtime),
-            stop=stop,
-            patience_seconds=_PATIENCE_SECONDS,
+            DrawOptions(
+                run_id=process.name,
+                settled=partial(settled, runtime),
+                judge=partial(judge_campaign, runtime),
+                stop=stop,
+                patience_seconds=_PATIENCE_SECONDS,
+            ),
         )
         try:
             for step in run.steps(unasked=True):

@@ -28,7 +28,7 @@ from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.backfill import start_backfill
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 from tests.simulation import checks
 from tests.simulation.drawing import Drawing
@@ -331,9 +331,9 @@ class Play:
         """Two workers share it."""
         other = self.world.runtime(Process("second operator"))
         second = self.scheduler.start(
-            lambda: self._quietly(lambda: reconcile(other, cycle=True, workers=2)), "cycle"
+            lambda: self._quietly(lambda: reconcile(other, Comparing(cycle=True), workers=2)), "cycle"
         )
-        reconcile(runtime, cycle=True, workers=2)
+        reconcile(runtime, Comparing(cycle=True), workers=2)
         second.join()
 
     def _quietly(self, act: Callable[[], object]) -> None:
@@ -398,7 +398,7 @@ class Play:
             # Of ten entries, two that are ahead are as many as after a restore.
             accept = Accept(after_restore=True) if world.restored or world.behind else None
             for _ in range(_MOST_REPAIRS):
-                listed = reconcile(runtime, accept=accept)
+                listed = reconcile(runtime, Comparing(accept=accept))
                 found = listed.counts
                 self.tell(
                     f"reconcile found { {kind.value: number for kind, number in found.items() if number} }"
@@ -411,7 +411,7 @@ class Play:
                 if left == len(self.to_correct):
                     return
                 confirmed = accept and replace(accept, number=listed.acceptance.found)
-                reconcile(runtime, repair=True, yes_remove=found[Kind.ORPHANED], accept=confirmed)
+                reconcile(runtime, Comparing(repair=True, yes_remove=found[Kind.ORPHANED], accept=confirmed))
 
         self.scheduler.spawn(work, "repair", process).join()
 

@@ -25,9 +25,9 @@ from regworkers_core.domain.events import EventType, event_id
 from regworkers_core.eligibility.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
-from regworkers_core.replication.backfill import start_backfill
+from regworkers_core.replication.backfill import Backfill, start_backfill
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.support import campaigns, entries
 from tests.support.drains import run
 from tests.support.runtimes import test_settings
@@ -99,9 +99,11 @@ def _draw(runtime: Runtime, campaign_id: str) -> DrawRun:
     return DrawRun(
         runtime,
         campaign_id,
-        run_id=f"draw-{campaign_id}",
-        settled=lambda _campaign: ReplicationProgress(),
-        judge=partial(judge_campaign, runtime),
+        DrawOptions(
+            run_id=f"draw-{campaign_id}",
+            settled=lambda _campaign: ReplicationProgress(),
+            judge=partial(judge_campaign, runtime),
+        ),
     )
 
 
@@ -141,9 +143,7 @@ def _open_campaign(runtime: Runtime, expected: dict[str, Any]) -> None:
     stop = StopSignal()
     report = start_backfill(
         runtime,
-        "completed",
-        rate=8.0,
-        backfill_id="before",
+        Backfill("completed", rate=8.0, backfill_id="before"),
         stop=stop,
         on_progress=lambda *_: stop.set(),
     )

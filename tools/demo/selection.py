@@ -24,7 +24,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.codes.importing import import_codes
+from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from regworkers_core.selection.public.page import INDEX
 from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
 from regworkers_core.selection.public.source import campaign_source, export
@@ -97,10 +97,12 @@ def _import_codes(runtime: Runtime, console: Console) -> None:
         path.write_text("code,marketId\n" + "".join(rows))
         report = import_codes(
             runtime,
-            path,
-            runtime.campaigns.require_id(CAMPAIGN.campaign_id),
-            market_id=None,
-            rejects=Path(folder) / "rejects.csv",
+            CodesFile(
+                path,
+                runtime.campaigns.require_id(CAMPAIGN.campaign_id),
+                market_id=None,
+                rejects=Path(folder) / "rejects.csv",
+            ),
             run_id="demo",
             resume=resume_blocked,
         )

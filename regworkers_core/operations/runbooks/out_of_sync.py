@@ -14,7 +14,7 @@ from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.runbook import OnLine, no_line, runbook_report
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
 
 NAME = "out-of-sync"
@@ -31,13 +31,15 @@ def run(
     """Compare; with `apply` also repair what differs, while a save drain of this process works beside those that run,
     and compare again. Raises TransientFailure when a side does not answer, UsageError for an unknown campaign.
     """
-    before = reconcile(runtime, campaign_id, on_phase=on_line)
+    before = reconcile(runtime, Comparing(campaign_id), on_phase=on_line)
     if not apply or before.clean:
         return assess(campaign_id, before)
     with saving(runtime):
-        repaired = reconcile(runtime, campaign_id, repair=True, yes_remove=yes_remove, on_phase=on_line)
+        repaired = reconcile(
+            runtime, Comparing(campaign_id, repair=True, yes_remove=yes_remove), on_phase=on_line
+        )
     on_line("comparing again")
-    after = reconcile(runtime, campaign_id, on_phase=on_line)
+    after = reconcile(runtime, Comparing(campaign_id), on_phase=on_line)
     repair = repaired.repair
     if repair is None:
         return assess(campaign_id, before, after=after)

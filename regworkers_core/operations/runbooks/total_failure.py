@@ -19,7 +19,7 @@ from regworkers_core.operations.health.scheduler import read_scheduler
 from regworkers_core.operations.health.snapshot import ReadScheduler, read_system
 from regworkers_core.operations.runbook import OnLine, no_line, runbook_report
 from regworkers_core.operations.runbooks.out_of_sync import differences, saving
-from regworkers_core.replication.backfill import start_backfill
+from regworkers_core.replication.backfill import Backfill, start_backfill
 from regworkers_core.replication.drains import REBUILD
 from regworkers_core.replication.reconcile.reconciliation import reconcile
 from regworkers_core.runtime import Runtime
@@ -179,14 +179,14 @@ def check_workers(scheduler: ReadScheduler | None) -> Done:
 
 
 def _count(runtime: Runtime, stop: StopSignal) -> Done:
-    report = start_backfill(runtime, dry_run=True, stop=stop)
+    report = start_backfill(runtime, Backfill(dry_run=True), stop=stop)
     return Done(f"{report.sent} entries in the demand table", entries=report.sent)
 
 
 def _rebuild(runtime: Runtime, rate: float | None, stop: StopSignal, clock: Callable[[], float]) -> Done:
     """Queue all keys and save them meanwhile, until the queue is empty or stops moving."""
     with saving(runtime, REBUILD):
-        report = start_backfill(runtime, rate=rate, stop=stop)
+        report = start_backfill(runtime, Backfill(rate=rate), stop=stop)
         waiting = _await_empty(runtime, stop, clock)
     text = f"{report.sent} keys queued and saved"
     if not report.finished:

@@ -123,34 +123,38 @@ _PATIENCE_OBJECTIVES = 2
 OnPhase = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Comparing:
+    """What to compare, and what to do about it."""
+
+    campaign_id: str | None = None
+    _: KW_ONLY
+    repair: bool = False  # queues what differs
+    yes_remove: int | None = None  # removals that are queued also where the repair would refuse that many
+    accept: Accept | None = None  # the source wins where the replica is ahead, or would without `repair`
+    since: str = ""  # only entries whose `updatedAt`, on either side, is that ISO time or later
+    cycle: bool = False  # only the segments that were not verified within `replication.verifiedHours`
+
+
 @span("reconcile")
 def reconcile(
     runtime: Runtime,
-    campaign_id: str | None = None,
+    comparing: Comparing = Comparing(),
     *,
-    repair: bool = False,
-    yes_remove: int | None = None,
-    accept: Accept | None = None,
-    since: str = "",
-    cycle: bool = False,
     workers: int = 1,
     on_progress: Progress = no_progress,
     on_phase: OnPhase = lambda _text: None,
 ) -> ReconcileResult:
-    """Compare the demand table with the replica, with all content, and queue what differs if `repair`. Up to
-    `yes_remove` removals are queued also where the repair would refuse that many. With `accept` the source wins where
-    the replica is ahead; without `repair` the result only lists where that would be.
-
-    `since` compares only entries whose `updatedAt`, on either side, is that ISO time or later. `cycle` compares only
-    the segments that were not verified within `replication.verifiedHours`, and shares them with other workers that do
-    so, of which there are `workers`: each takes its part of `replication.reconcileReadUnits`.
+    """Compare the demand table with the replica, with all content, and queue what differs if `repair`. Of the `workers`
+    that share a cycle each takes its part of `replication.reconcileReadUnits`.
 
     `on_progress` gets the number of entries read so far (both sides and each recheck count), from several threads but
     one at a time; `on_phase` a few words on the next phase. Blocks for both scans, and for one lag objective per
     recheck. Raises TransientFailure when a store cannot answer, UsageError without tables, addresses or credentials,
     for an unknown campaign, and for a cycle of a part or with a repair.
     """
-    if cycle and (campaign_id or since or repair or accept):
+    campaign_id, since = comparing.campaign_id, comparing.since
+    if comparing.cycle and (campaign_id or since or comparing.repair or comparing.accept):
         raise UsageError("a cycle compares all campaigns and repairs nothing")
     require_campaign(runtime, campaign_id)
     rate = runtime.settings.replication.reconcile_read_units / workers
@@ -167,9 +171,7 @@ def reconcile(
         on_progress=on_progress,
         on_phase=on_phase,
     )
-    result = flow.run(
-        campaign_id, repair=repair, yes_remove=yes_remove, accept=accept, since=since, cycle=cycle
-    )
+    result = flow.run(comparing)
     log.info(
         "reconcile ended",
         **{name: value for name, value in result.as_dict().items() if name not in ("samples", "acceptance")},
@@ -229,16 +231,8 @@ class Reconciliation:
         self._done = 0
         self._lock = scheduling.lock()
 
-    def run(
-        self,
-        campaign_id: str | None = None,
-        *,
-        repair: bool = False,
-        yes_remove: int | None = None,
-        accept: Accept | None = None,
-        since: str = "",
-        cycle: bool = False,
-    ) -> ReconcileResult:
+    def run(self, comparing: Comparing) -> ReconcileResult:
+        campaign_id, since, cycle = comparing.campaign_id, comparing.since, comparing.cycle
         began = self.clock()
         generations = 0
         with Comparison(self.settings.compare_memory_mib) as comparison:
@@ -269,16 +263,16 @@ class Reconciliation:
             totals = comparison.totals()
             samples = {kind: comparison.samples(kind, SAMPLES) for kind, number in counts.items() if number}
             accepted = None
-            if accept is not None:
-                accepted = self._accept(comparison, campaign_id, accept, lower=repair)
+            if comparing.accept is not None:
+                accepted = self._accept(comparison, campaign_id, comparing.accept, lower=comparing.repair)
             repaired = None
-            if repair:
+            if comparing.repair:
                 removals = limit_removals(
                     comparison.orphans(),
                     replica=totals.replica,
                     share=self.settings.repair_removal_share,
                     always=self.settings.repair_removals,
-                    confirmed=yes_remove,
+                    confirmed=comparing.yes_remove,
                 )
                 repaired = self._repair(comparison, recheck, removals)
             if not cycle and not since:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.files import (
@@ -176,13 +176,17 @@ class ImportReport:
         }
 
 
+class CodesFile(NamedTuple):
+    path: Path
+    campaign: Campaign
+    market_id: str | None  # of rows that name none; a row that names another one is rejected
+    rejects: Path  # takes the rows that are not valid, with line and reason
+
+
 def import_codes(
     runtime: Runtime,
-    path: Path,
-    campaign: Campaign,
+    file: CodesFile,
     *,
-    market_id: str | None,
-    rejects: Path,
     run_id: str,
     resume: Resume,
     dry_run: bool = False,
@@ -190,13 +194,12 @@ def import_codes(
     on_progress: Progress = no_progress,
     on_step: OnStep = no_step,
 ) -> ImportReport:
-    """Import every valid row of the file and write the others, with line and reason, to `rejects`; then `resume` the
-    markets of a published draw that waited for codes.
+    """Import every valid row of the file; then `resume` the markets of a published draw that waited for codes.
 
-    `market_id` is the market of rows that name none; a row that names another one is rejected. Raises UsageError for a
-    file that cannot be read, a market that is not the campaign's, or another import that runs; TransientFailure if a
-    store stays unavailable (import the file again to continue).
+    Raises UsageError for a file that cannot be read, a market that is not the campaign's, or another import that runs;
+    TransientFailure if a store stays unavailable (import the file again to continue).
     """
+    path, campaign, market_id, rejects = file
     market_id = _market_for(campaign, market_id, read_columns(path))
     report = ImportReport(campaign.campaign_id, dry_run)
     with (

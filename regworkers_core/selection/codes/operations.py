@@ -26,7 +26,13 @@ from regworkers_core.operation import (
     Table,
     operation,
 )
-from regworkers_core.selection.codes.importing import CodeRow, import_codes, named_campaign, read_lines
+from regworkers_core.selection.codes.importing import (
+    CodeRow,
+    CodesFile,
+    import_codes,
+    named_campaign,
+    read_lines,
+)
 from regworkers_core.selection.codes.stock import (
     MarketStock,
     mark_blocked,
@@ -86,10 +92,12 @@ def import_(call: Call, given: ImportCodes) -> Report:
     campaign = call.campaign(given.campaign_id or named_campaign(path))
     report = import_codes(
         call.runtime,
-        path,
-        campaign,
-        market_id=given.market_id or None,
-        rejects=path.with_name(path.name + ".rejects.csv"),
+        CodesFile(
+            path,
+            campaign,
+            market_id=given.market_id or None,
+            rejects=path.with_name(path.name + ".rejects.csv"),
+        ),
         run_id=call.run_id,
         resume=resume_blocked,
         dry_run=given.dry_run,

@@ -13,8 +13,8 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.events import ProducerRole, Signature
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.health.sources import put_age_metrics, read_analytics_queue, read_lines
-from regworkers_core.replication.backfill import backfill_status, start_backfill
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.backfill import Backfill, backfill_status, start_backfill
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.replication.reconcile.segments import Segment, Segments
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
@@ -101,12 +101,12 @@ def test_reconcile_and_backfill_need_what_their_policy_allows(stocked: Runtime) 
     replicate_all(stocked)
     stocked.database["entries"].delete_one({"_id": key("e1").document_id})
     with needs("reconcile", stocked) as runtime:
-        assert reconcile(runtime, repair=True).repair is not None
-        reconcile(runtime, "summer")
+        assert reconcile(runtime, Comparing(repair=True)).repair is not None
+        reconcile(runtime, Comparing("summer"))
         Segments(stocked.leases, lease_seconds=30).add(Segment("gone"))
-        reconcile(runtime, cycle=True)
+        reconcile(runtime, Comparing(cycle=True))
         for campaign in (None, "summer"):
-            start_backfill(runtime, campaign)
+            start_backfill(runtime, Backfill(campaign))
             backfill_status(runtime, campaign)
 
 

@@ -14,7 +14,7 @@ from regworkers_core.replication.settled import lag_warnings, settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns.registry import make_secret
-from regworkers_core.selection.codes.importing import import_codes
+from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from tests.infrastructure.deploy.policies import Recorder, compare
 from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
@@ -31,10 +31,7 @@ def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
     with uploads.fetched(runtime, upload) as file:
         done = import_codes(
             runtime,
-            file,
-            campaign,
-            market_id="berlin",
-            rejects=rejects,
+            CodesFile(file, campaign, market_id="berlin", rejects=rejects),
             run_id="import",
             resume=resume_blocked,
         )

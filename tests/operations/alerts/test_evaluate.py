@@ -23,7 +23,7 @@ from regworkers_core.flows import DRAIN
 from regworkers_core.observability.metrics import BUDGET_LEFT, Metering
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, ROW, evaluate
 from regworkers_core.operations.health.snapshot import read_system
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains import sensing
 from regworkers_dagster.operations.health import alerts_tick, outage_of
@@ -228,7 +228,7 @@ def test_a_replica_that_differs(world: World) -> None:
     put(world.base, key("lost"), updatedAt="2020-01-01T00:00:00.000Z")
     replicate_all(world.base)
     world.base.database["entries"].delete_one({"_id": key("lost").document_id})
-    reconcile(world.base, repair=True)
+    reconcile(world.base, Comparing(repair=True))
     world.look()
     assert world.open() == {"drift:replica"}
     run(world.base, "save")

@@ -11,7 +11,7 @@ from regworkers_core.operations.erasure.erase import Eraser
 from regworkers_core.operations.erasure.facts import SECRET
 from regworkers_core.operations.erasure.operations import pending, replay
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 from tests.operations.dead_letters.world import FAST
 from tests.operations.erasure.world import (
@@ -100,7 +100,7 @@ def test_a_restored_table_is_cleaned_by_the_ledger_though_mongodb_lost_the_tombs
     other = put(runtime, E2)
     replicate_all(runtime)
     at = erased(runtime, E1).erased_at
-    assert reconcile(runtime, "summer").clean
+    assert reconcile(runtime, Comparing("summer")).clean
     # Both stores of the evening before: neither knows of the erasure.
     runtime.database["entries"].delete_many({})
     restore_table(runtime, image, other)
@@ -204,6 +204,6 @@ def test_an_entry_whose_creation_its_writer_wrote_otherwise_is_erased_and_stays_
     replicate_all(runtime)
     assert "email" not in (document(runtime, E1) or {})
     assert pending(runtime).found == 1
-    assert reconcile(runtime, "summer", repair=True).counts[Kind.ERASED] == 1
+    assert reconcile(runtime, Comparing("summer", repair=True)).counts[Kind.ERASED] == 1
     runtime.database["entries"].delete_many({})
     assert replay(runtime, confirmed=1).finished and source(runtime, E1) is None

@@ -25,7 +25,7 @@ from regworkers_core.operations.trace import trace_entry
 from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Kind, Sides
-from regworkers_core.replication.reconcile.reconciliation import Reconciliation, reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, Reconciliation, reconcile
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
 from regworkers_core.replication.saver import Saver
@@ -483,7 +483,7 @@ def test_reconcile_names_it_repairs_nothing_and_the_draw_does_not_wait_for_it(ru
     replicate_all(runtime)
     put(runtime, E1, **{**image, "needsReplication": False})
     replicate_all(runtime)
-    result = reconcile(runtime, "summer", repair=True)
+    result = reconcile(runtime, Comparing("summer", repair=True))
     assert result.counts[Kind.ERASED] == 1 and sum(result.counts.values()) == 1 and result.adds_up
     assert not result.clean and "erasures repeat" in result.explanations[Kind.ERASED]
     assert result.repair is not None and (result.repair.sent, result.repair.tombstones_deleted) == (0, 0)
@@ -519,7 +519,7 @@ def test_an_acceptance_that_copies_while_the_fan_is_erased_keeps_no_copy(runtime
         # Between the copy and the lowering; what the erasure finds is put back, as if it had looked before.
         on_step=lambda step: erased_before_the_copy(runtime) if step == "accept.after_keep" else None,
     )
-    result = flow.run("summer", repair=True, accept=Accept(1))
+    result = flow.run(Comparing("summer", repair=True, accept=Accept(1)))
     assert result.acceptance is not None and result.acceptance.accepted == 0
     assert runtime.superseded_entries.of_entry(E1) == []
     stored = document(runtime, E1)

@@ -15,6 +15,7 @@ from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill import (
+    Backfill,
     BackfillReport,
     backfill_status,
     pause_backfill,
@@ -54,7 +55,7 @@ def test_an_emptied_replica_is_rebuilt_from_the_table(runtime: Runtime) -> None:
     replicate_all(runtime)
     runtime.database["entries"].delete_many({})
     assert reconcile(runtime).counts[Kind.MISSING] == 1801
-    report = start_backfill(runtime, rate=100_000)
+    report = start_backfill(runtime, Backfill(rate=100_000))
     assert report.finished and report.sent == report.sent_now == 1801
     assert report.segments == report.segments_finished == runtime.settings.replication.scan_segments
     saved = run(runtime, "save")
@@ -77,20 +78,20 @@ def test_one_campaign_is_sent_by_itself_and_a_dry_run_only_counts(runtime: Runti
     fill(runtime, 30)
     fill(runtime, 20, "winter")
     queue = runtime.queue(runtime.names.replication_queue)
-    counted = start_backfill(runtime, "winter", dry_run=True)
+    counted = start_backfill(runtime, Backfill("winter", dry_run=True))
     assert (counted.ended, counted.sent, counted.sent_now) == ("counted", 20, 0)
-    assert start_backfill(runtime, dry_run=True).sent == 50
+    assert start_backfill(runtime, Backfill(dry_run=True)).sent == 50
     assert queue.depth().total == 0
     with pytest.raises(UsageError, match="none was ever started"):
         backfill_status(runtime, "winter")
-    assert start_backfill(runtime, "winter").sent == 20
+    assert start_backfill(runtime, Backfill("winter")).sent == 20
     assert run(runtime, "save").counts["applied"] == 20
 
 
 def test_paused_from_outside_it_says_how_to_go_on_and_goes_on(runtime: Runtime) -> None:
     fill(runtime, 200)
     reports: list[BackfillReport] = []
-    thread = threading.Thread(target=lambda: reports.append(start_backfill(runtime, rate=40)))
+    thread = threading.Thread(target=lambda: reports.append(start_backfill(runtime, Backfill(rate=40))))
     thread.start()
     wait_until(lambda: _sent(runtime) > 0, what="the first keys")
     with pytest.raises(UsageError, match="running elsewhere"):
@@ -103,7 +104,7 @@ def test_paused_from_outside_it_says_how_to_go_on_and_goes_on(runtime: Runtime) 
     assert "regworkers backfill resume --id all" in paused.advice
     assert backfill_status(runtime)["state"] == "paused"
     assert regworkers(runtime, "backfill", "pause", "--format", "json").document["wanted"] == "paused"
-    resumed = start_backfill(runtime, rate=100_000, only_resume=True)
+    resumed = start_backfill(runtime, Backfill(rate=100_000, only_resume=True))
     assert resumed.finished and resumed.sent == 200 and resumed.sent_now == 200 - paused.sent
     assert run(runtime, "save").counts["applied"] == 200
 
@@ -116,7 +117,7 @@ def kills_itself() -> None:
         if next(sends) == 4:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    start_backfill(Runtime(test_settings(sys.argv[1])), rate=20, segments=1, on_step=kill)
+    start_backfill(Runtime(test_settings(sys.argv[1])), Backfill(rate=20, segments=1), on_step=kill)
 
 
 def test_a_killed_one_goes_on_at_its_position(runtime: Runtime) -> None:
@@ -126,7 +127,7 @@ def test_a_killed_one_goes_on_at_its_position(runtime: Runtime) -> None:
     confirmed = _sent(runtime)
     assert confirmed == 30, "three of four sends were stored"
     wait_until(lambda: backfill_status(runtime)["state"] == "interrupted")
-    report = start_backfill(runtime, rate=100_000)
+    report = start_backfill(runtime, Backfill(rate=100_000))
     assert report.finished and report.sent == 100 and report.sent_now == 70
     saved = run(runtime, "save")
     assert saved.counts["applied"] == 100
@@ -137,22 +138,22 @@ def test_a_stop_signal_before_anything_was_sent_leaves_all_for_later(runtime: Ru
     fill(runtime, 5)
     stop = StopSignal()
     stop.set()
-    report = start_backfill(runtime, rate=0.5, stop=stop)
+    report = start_backfill(runtime, Backfill(rate=0.5), stop=stop)
     assert report.ended == "stopped" and report.sent < 5
     assert start_backfill(runtime).sent == 5
 
 
 def test_what_cannot_be_meant_is_refused_in_one_line(runtime: Runtime) -> None:
     with pytest.raises(UsageError, match="above 0"):
-        start_backfill(runtime, rate=0)
+        start_backfill(runtime, Backfill(rate=0))
     with pytest.raises(UsageError, match="never started"):
-        start_backfill(runtime, only_resume=True)
+        start_backfill(runtime, Backfill(only_resume=True))
     fill(runtime, 2)
     stop = StopSignal()
     stop.set()
-    start_backfill(runtime, backfill_id="drill", stop=stop, rate=0.01)
+    start_backfill(runtime, Backfill(backfill_id="drill", rate=0.01), stop=stop)
     with pytest.raises(UsageError, match="the whole table"):
-        start_backfill(runtime, "summer", backfill_id="drill")
+        start_backfill(runtime, Backfill("summer", backfill_id="drill"))
     start_backfill(runtime)
     with pytest.raises(UsageError, match="is finished"):
         pause_backfill(runtime)

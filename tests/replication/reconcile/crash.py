@@ -14,7 +14,12 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.stop import no_step
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Kind, Sides
-from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, Reconciliation, reconcile
+from regworkers_core.replication.reconcile.reconciliation import (
+    Comparing,
+    ReconcileResult,
+    Reconciliation,
+    reconcile,
+)
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.replication.reconcile.undo import Undo, UndoReport
 from regworkers_core.runtime import Runtime
@@ -69,7 +74,7 @@ def accept(
         visibility_seconds=1,
         on_step=on_step,
     )
-    return flow.run(repair=True, accept=Accept(number, after_restore))
+    return flow.run(Comparing(repair=True, accept=Accept(number, after_restore)))
 
 
 def undo(
@@ -81,7 +86,7 @@ def undo(
 def _accepted(runtime: Runtime, former: dict[EntryKey, object]) -> Verdict:
     """Whether any repair after the crash leads to the source's states, with every former version kept once."""
     accept(runtime, reconcile(runtime).counts[Kind.AHEAD], after_restore=True)
-    reconcile(runtime, repair=True)
+    reconcile(runtime, Comparing(repair=True))
     replicate_all(runtime)
     kept = [row["former"] for row in runtime.database["superseded_entries"].find()]
     lost = [

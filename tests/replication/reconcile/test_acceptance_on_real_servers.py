@@ -13,7 +13,7 @@ from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.replication.reconcile.acceptance import Accept
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.replication.reconcile.undo import Now, undo_acceptance
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
@@ -64,9 +64,9 @@ def test_an_entry_that_was_created_again_by_a_slow_clock_is_cured_and_brought_ba
     put(runtime, key("e2"), **AGED)
     with saving(runtime):
         run(runtime, "enqueue")
-        dry = reconcile(runtime, "summer", accept=Accept())
+        dry = reconcile(runtime, Comparing("summer", accept=Accept()))
         assert findings(dry) == {"ahead": 1} and document(runtime, E1) == former
-        done = reconcile(runtime, "summer", repair=True, accept=Accept(1))
+        done = reconcile(runtime, Comparing("summer", repair=True, accept=Accept(1)))
     assert done.clean, done.as_dict()
     assert name_of(runtime) == "again" and reconcile(runtime).clean
     assert (source(runtime, E1) or {})["needsReplication"] is False, "the draw waits for no flag"
@@ -85,7 +85,7 @@ def test_an_entry_that_was_created_again_by_a_slow_clock_is_cured_and_brought_ba
     assert findings(reconcile(runtime)) == {"ahead": 1}
     assert undo_acceptance(runtime, "summer").acceptance is None
     with saving(runtime):
-        assert reconcile(runtime, repair=True, accept=Accept(1)).clean, "it may be accepted again"
+        assert reconcile(runtime, Comparing(repair=True, accept=Accept(1))).clean, "it may be accepted again"
     assert len(rows(runtime)) == 1 and undo(runtime).counts[Now.RETURNABLE] == 1
 
 
@@ -113,7 +113,7 @@ def test_an_acceptance_that_is_killed_is_simply_repeated(runtime: Runtime, step:
         assert undo(runtime).counts == {**dict.fromkeys(Now, 0), Now.CURRENT: 1}
         assert accept(runtime, 1).acceptance is not None
     else:
-        assert findings(reconcile(runtime, repair=True)) == {"stale": 1}, "any repair heals it"
+        assert findings(reconcile(runtime, Comparing(repair=True))) == {"stale": 1}, "any repair heals it"
     run(runtime, "save")
     assert name_of(runtime) == "again" and reconcile(runtime).clean
     (row,) = rows(runtime)

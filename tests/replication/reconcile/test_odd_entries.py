@@ -10,7 +10,7 @@ from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.replication.reconcile.classify import Kind, of_replica, of_source
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 from tests.replication.reconcile.world import World, entry_key
 from tests.support.drains import replicate_all
@@ -102,7 +102,7 @@ def test_one_refused_key_in_the_table_is_reported_by_reconcile_and_its_neighbour
     put(runtime, key("good"), createdAt="2026-01-01T00:00:00.000Z", updatedAt="2026-01-01T00:00:00.000Z")
     put(runtime, key("c", "a:b"))
     replicate_all(runtime)
-    result = reconcile(runtime, repair=True)
+    result = reconcile(runtime, Comparing(repair=True))
     assert result.counts[Kind.REJECTED] == 1 and result.totals["matched"] == 1
     assert result.samples[Kind.REJECTED] == ("a:b:c",)
     assert not result.clean

@@ -12,7 +12,7 @@ from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.drains import SAVE
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, key, put, remove, source
@@ -92,7 +92,7 @@ def test_a_replica_that_equals_its_source_is_clean(runtime: Runtime) -> None:
         "matched": 31,
         "only_in_replica": 0,
     }
-    assert reconcile(runtime, "winter").totals["source"] == 1
+    assert reconcile(runtime, Comparing("winter")).totals["source"] == 1
 
 
 def test_both_stores_have_a_range_of_ids_in_the_same_order_and_name_the_same_campaigns(
@@ -135,7 +135,7 @@ def test_a_part_reads_only_what_changed_since_on_either_side(runtime: Runtime) -
     since = "2026-02-01T00:00:00.000Z"
     put(runtime, key("changed"), createdAt=OLD, version=2, updatedAt=since)
     forget(runtime, key("lost"))
-    result = reconcile(runtime, since=since)
+    result = reconcile(runtime, Comparing(since=since))
     assert findings(result) == {"stale": 1} and result.totals["source"] == 1
     assert runtime.reconcile_results.last() is None, "a part says nothing about the whole"
     assert findings(reconcile(runtime)) == {"stale": 1, "missing": 1}
@@ -151,7 +151,7 @@ def test_each_class_is_found_and_the_repair_heals_it_without_writing_the_table(r
     assert found.samples[Kind.STALE] == ("summer:drifted", "summer:stale")
     assert waiting_keys(runtime) == 0, "looking sends nothing"
     with saving(runtime):
-        repaired = reconcile(runtime, repair=True)
+        repaired = reconcile(runtime, Comparing(repair=True))
     assert repaired.repair is not None
     assert repaired.clean, repaired.as_dict()
     assert (repaired.repair.sent, repaired.repair.removals, repaired.repair.tombstones_deleted) == (5, 1, 1)
@@ -170,7 +170,7 @@ def test_a_document_without_custody_fields_is_of_the_lowest_order(runtime: Runti
     runtime.database["entries"].update_one({"_id": "summer:e1"}, {"$unset": {"_replication": ""}})
     assert findings(reconcile(runtime)) == {"stale": 1}
     with saving(runtime):
-        assert reconcile(runtime, repair=True).clean
+        assert reconcile(runtime, Comparing(repair=True)).clean
     assert (document(runtime, key("e1")) or {})["_replication"]["version"] == 1
 
 

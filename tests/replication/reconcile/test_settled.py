@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regworkers_core.replication.reconcile.classify import Kind
-from regworkers_core.replication.reconcile.reconciliation import reconcile
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from tests.support import entries
@@ -85,5 +85,5 @@ def test_a_state_that_replication_refuses_keeps_no_campaign_open(runtime: Runtim
     replicate_all(runtime)
     entries.put(runtime, key, version=2, email=None)
     replicate_all(runtime)
-    assert reconcile(runtime, "summer").counts[Kind.REJECTED] == 1
+    assert reconcile(runtime, Comparing("summer")).counts[Kind.REJECTED] == 1
     assert look(runtime) == [] and differences(runtime) == {}

@@ -18,7 +18,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Sides
-from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, Reconciliation
+from regworkers_core.replication.reconcile.reconciliation import Comparing, ReconcileResult, Reconciliation
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.settings import ReplicationSettings
 from tests.support.entries import item
@@ -147,7 +147,7 @@ class World:
             sleep=self.sleep,
             **options,
         )
-        return flow.run(repair=repair, yes_remove=yes_remove, accept=accept, **part)
+        return flow.run(Comparing(repair=repair, yes_remove=yes_remove, accept=accept, **part))
 
     def order(self, key: EntryKey) -> Order:
         return self.stored[key].order

@@ -18,7 +18,7 @@ from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
-from regworkers_core.selection.codes.importing import ImportReport, import_codes
+from regworkers_core.selection.codes.importing import CodesFile, ImportReport, import_codes
 from tests.support.campaigns import create
 from tests.support.children import run_child
 from tests.support.waiting import sleeping, wait_until
@@ -40,10 +40,9 @@ class Importer:
         self.file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         report = import_codes(
             self.runtime,
-            self.file,
-            self.runtime.campaigns.require("summer"),
-            market_id=market,
-            rejects=self.rejects,
+            CodesFile(
+                self.file, self.runtime.campaigns.require("summer"), market_id=market, rejects=self.rejects
+            ),
             run_id=f"import-{self._runs}",
             resume=resume_blocked,
             **options,
@@ -172,10 +171,12 @@ def test_the_rejects_of_an_earlier_import_are_over_and_any_other_file_is_left_al
     importer("code,marketId", "A001,rome")
     again = import_codes(
         importer.runtime,
-        importer.file,
-        importer.runtime.campaigns.require("summer"),
-        market_id=None,
-        rejects=importer.rejects,
+        CodesFile(
+            importer.file,
+            importer.runtime.campaigns.require("summer"),
+            market_id=None,
+            rejects=importer.rejects,
+        ),
         run_id="again",
         resume=resume_blocked,
     )
@@ -183,10 +184,12 @@ def test_the_rejects_of_an_earlier_import_are_over_and_any_other_file_is_left_al
     importer.file.write_text("code,marketId\nA001,berlin\n")
     options: dict[str, Any] = {"market_id": None, "run_id": "clean", "resume": resume_blocked}
     campaign = importer.runtime.campaigns.require("summer")
-    clean = import_codes(importer.runtime, importer.file, campaign, rejects=importer.rejects, **options)
+    clean = import_codes(
+        importer.runtime, CodesFile(importer.file, campaign, rejects=importer.rejects), **options
+    )
     assert clean.rejects_file is None and not importer.rejects.exists()
     with pytest.raises(UsageError, match="is not a list of rejects"):
-        import_codes(importer.runtime, importer.file, campaign, rejects=importer.file, **options)
+        import_codes(importer.runtime, CodesFile(importer.file, campaign, rejects=importer.file), **options)
     assert importer.file.read_text().startswith("code,marketId")
 
 
@@ -204,10 +207,12 @@ def test_the_market_must_be_said_unless_there_is_only_one(importer: Importer) ->
     create(importer.runtime, "small", markets=markets)
     report = import_codes(
         importer.runtime,
-        importer.file,
-        importer.runtime.campaigns.require("small"),
-        market_id=None,
-        rejects=importer.rejects,
+        CodesFile(
+            importer.file,
+            importer.runtime.campaigns.require("small"),
+            market_id=None,
+            rejects=importer.rejects,
+        ),
         run_id="r",
         resume=resume_blocked,
     )
@@ -319,10 +324,7 @@ def test_a_hundred_thousand_lines_take_no_more_memory_than_a_few_batches(importe
     tracemalloc.start()
     report = import_codes(
         importer.runtime,
-        importer.file,
-        campaign,
-        market_id="berlin",
-        rejects=importer.rejects,
+        CodesFile(importer.file, campaign, market_id="berlin", rejects=importer.rejects),
         run_id="r",
         resume=resume_blocked,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
-from regworkers_core.selection.codes.importing import import_codes
+from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from tests.support.runtimes import test_settings
 
 
@@ -17,10 +17,12 @@ def main(prefix: str, file: str) -> None:
     runtime = Runtime(test_settings(prefix))
     import_codes(
         runtime,
-        Path(file),
-        runtime.campaigns.require("summer"),
-        market_id="berlin",
-        rejects=Path(file).with_suffix(".rejects"),
+        CodesFile(
+            Path(file),
+            runtime.campaigns.require("summer"),
+            market_id="berlin",
+            rejects=Path(file).with_suffix(".rejects"),
+        ),
         run_id="victim",
         resume=resume_blocked,
         on_step=lambda _name: os.kill(os.getpid(), signal.SIGKILL),

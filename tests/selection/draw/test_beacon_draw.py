@@ -137,7 +137,7 @@ def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
 def test_a_terminal_counts_down_the_seconds_to_the_round(own: Runtime, clock: Clock) -> None:
     shown: list[str] = []
     stop = Waiting(clock)
-    *_, last = draw(own, stop=stop, on_progress=shown.append).steps()
+    *_, last = draw(own, stop=stop, tell=shown.append).steps()
     assert last.name == "publish"
     texts = [text for text in shown if text.startswith("round ")]
     assert texts[0].endswith("is due in 11 min 0 s") and texts[1].endswith("is due in 10 min 59 s")
@@ -153,7 +153,7 @@ def test_an_outage_of_the_beacon_for_hours_costs_only_time(own: Runtime, clock: 
             own.beacon.down = self._clock.at < START + 5 * 3600  # type: ignore[attr-defined]
             return super().wait(seconds)
 
-    run = draw(own, stop=Back(clock), on_progress=shown.append)
+    run = draw(own, stop=Back(clock), tell=shown.append)
     for step in (run.judge, run.freeze, run.commit):
         assert step().state == "done"
     assert clock.at >= START + 5 * 3600 and "does not answer" in shown[-1]

@@ -26,7 +26,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import draw_lease
 from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.terms import TopUp
-from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from regworkers_core.selection.public.source import export
 from tests.selection.draw.crash import STEPS as CRASH_STEPS
 from tests.selection.draw.crash import crash_and_resume
@@ -108,7 +108,7 @@ def test_the_page_of_a_repeated_judgement_replaces_the_one_before(runtime: Runti
             return everybody(runtime, campaign, as_of=as_of, folder=folder, tell=tell)
 
         judged = DrawRun(
-            runtime, CAMPAIGN, run_id=text, settled=lambda _: ReplicationProgress(), judge=judge
+            runtime, CAMPAIGN, DrawOptions(run_id=text, settled=lambda _: ReplicationProgress(), judge=judge)
         ).judge()
         assert judged.state == "done"
     page = runtime.objects.get_bytes(f"reports/{CAMPAIGN}/phase-1/{PAGE}")

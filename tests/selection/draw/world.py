@@ -19,7 +19,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import StepResult
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 
 CAMPAIGN = "summer"
 STEPS = ("judge", "freeze", "commit", "seed", "rank", "allocate", "report")
@@ -107,7 +107,7 @@ def draw(runtime: Runtime, **options: Any) -> DrawRun:
         "settled": lambda _campaign: ReplicationProgress(),
         "judge": partial(everybody, runtime),
     }
-    return DrawRun(runtime, CAMPAIGN, **{**given, **options})
+    return DrawRun(runtime, CAMPAIGN, DrawOptions(**{**given, **options}))
 
 
 def done_to(last: str, run: DrawRun) -> DrawRun:
