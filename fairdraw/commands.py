@@ -64,7 +64,7 @@ def verify(
     ] = None,
     plain: Annotated[bool, Help("replay in plain Python, also where DuckDB is installed")] = False,
     artefacts: Callable[[str], AbstractContextManager[Artefacts]] = in_folder,
-    on_progress: Callable[[int, str], None] | None = None,
+    tell: Callable[[str], None] = lambda _text: None,
 ) -> Answer:
     """Replay all phases of a draw and compare every byte.
 
@@ -81,7 +81,7 @@ def verify(
             published=published,
             recorded=found.recorded,
             files=found.files,
-            on_progress=on_progress,
+            tell=tell,
         )
     return Answer(done.as_dict(), list(_verification(done)), not done.passed)
 

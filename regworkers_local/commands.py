@@ -174,7 +174,7 @@ def load(
         runtime, LoadPlan(entries, updates, removals, rate, int(time.time()) if seed is None else seed)
     )
     with progress("entries", "writing", total=entries) as show, StopSignal().on_signals() as stop:
-        loaded = loader.run(stop, lambda so_far: show(completed=so_far.inserted))
+        loaded = loader.run(stop, show.progress)
     examples = [" ".join(key) for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]
     document = {**loaded.as_dict(), "forExample": ", ".join(examples), "userForExample": loaded.example_user}
     answer(document, form)

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,7 +22,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import retry_parts
-from regworkers_core.engine.stop import StopSignal
+from regworkers_core.engine.stop import Progress, StopSignal, no_progress
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.registry import commit_to_secret
 from regworkers_local.service_stores import Stores
@@ -196,13 +196,13 @@ class Loader:
             raise ValueError("demo data made a key that is not an entry's")
         return key
 
-    def run(self, stop: StopSignal, on_progress: Callable[[Loaded], None] = lambda _loaded: None) -> Loaded:
+    def run(self, stop: StopSignal, on_progress: Progress = no_progress) -> Loaded:
         """Insert, then update and remove. Raises TransientFailure when DynamoDB stops answering."""
         started = time.monotonic()
         if not self.loaded.inserted:
             self.write_campaigns()
         self._insert(stop, started, on_progress)
-        self._change(stop, on_progress)
+        self._change(stop)
         self.loaded.seconds = time.monotonic() - started
         return self.loaded
 
@@ -222,7 +222,7 @@ class Loader:
             )
             self._runtime.campaign_cache.forget(Campaign.parse(document))
 
-    def _insert(self, stop: StopSignal, started: float, on_progress: Callable[[Loaded], None]) -> None:
+    def _insert(self, stop: StopSignal, started: float, on_progress: Progress) -> None:
         plan = self._plan
 
         def batches() -> Iterator[list[int]]:
@@ -234,7 +234,7 @@ class Loader:
             if not stop.is_set:
                 self._pace(started, stop)
                 self._write(numbers)
-                on_progress(self.loaded)
+                on_progress(self.loaded.inserted, plan.entries, "entries")
 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(write, batches()))
@@ -278,7 +278,7 @@ class Loader:
         if left := retry_parts(requests, put, dynamodb.policy, time.sleep):
             raise TransientFailure("dynamodb", f"{len(left)} items stayed unprocessed")
 
-    def _change(self, stop: StopSignal, on_progress: Callable[[Loaded], None]) -> None:
+    def _change(self, stop: StopSignal) -> None:
         """Update the first live entries (every tenth twice) and remove the last."""
         plan, loaded = self._plan, self.loaded
         keys = sorted(loaded.live)
@@ -290,7 +290,6 @@ class Loader:
                 self._update(key)
                 with self._lock:
                     loaded.updated += 1
-                on_progress(loaded)
 
         def remove(key: tuple[str, str]) -> None:
             if not stop.is_set:
@@ -299,7 +298,6 @@ class Loader:
                 )
                 with self._lock:
                     loaded.removed += 1
-                on_progress(loaded)
 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(change, [*updates, *updates[::10]]))

@@ -44,8 +44,8 @@ from fairdraw.proof.inputs import (
 )
 from fairdraw.terms import signed_at
 
-# Called before each step, with the phase and what is checked.
-OnProgress = Callable[[int, str], None]
+# Called with words on what is done next.
+Tell = Callable[[str], None]
 _OUTPUTS = (RESULT, CUTOFFS, SUMMARY)
 # Characters of a line that are shown: a damaged file may be one endless line.
 _SHOWN = 160
@@ -139,7 +139,7 @@ def verify(
     published: Sequence[str] = (),
     recorded: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
-    on_progress: OnProgress | None = None,
+    tell: Tell = lambda _text: None,
 ) -> Verification:
     """Replay `folder/phase-1`, `folder/phase-2` and so on.
 
@@ -152,7 +152,6 @@ def verify(
     other error is a finding.
     """
     folders = phase_folders(folder, also_not_confirmed=True)
-    tell = on_progress or (lambda phase, step: None)
     try:
         with scratch_folder(engine.scratch) as scratch:
             return _Replay(folders, scratch, engine, published, recorded, files or {}, tell).run()
@@ -171,7 +170,7 @@ class _Replay:
         published: Sequence[str],
         recorded: Sequence[str],
         files: Mapping[str, str],
-        tell: OnProgress,
+        tell: Tell,
     ) -> None:
         self._folders, self._scratch, self._engine = folders, scratch, engine
         self._known, self._files, self._tell = published or recorded, files, tell
@@ -190,15 +189,15 @@ class _Replay:
         replayable = True
         previous: Path | None = None
         for number, each in enumerate(inputs, 1):
-            self._tell(number, "manifest, seed, strikes")
+            self._tell(f"phase {number}: manifest, seed, strikes")
             self._check_inputs(inputs, number)
-            self._tell(number, "leaves")
+            self._tell(f"phase {number}: leaves")
             self._check_leaves(inputs, number)
             replayable = replayable and self._sound(each.folder)
             if not replayable:
                 self._notes.append(f"phase {number} was not replayed: its inputs are not valid")
                 continue
-            self._tell(number, "replay")
+            self._tell(f"phase {number}: replay")
             previous = self._replay(each, previous)
             replayable = previous is not None
         first = inputs[0].manifest

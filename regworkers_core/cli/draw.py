@@ -31,7 +31,7 @@ def _verify(target: str, **given: Any) -> Answer:
             target,
             **given,
             artefacts=lambda named: artefacts_of(named, Runtime.load),
-            on_progress=lambda phase, step: show(advance=1, description=f"phase {phase}: {step}"),
+            tell=lambda text: show(advance=1, description=text),
         )
 
 

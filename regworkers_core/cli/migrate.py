@@ -96,18 +96,13 @@ def shadow_command(
         _show(found, {} if found is None else found.as_dict(), form)
         return
     with progress("changes", "shadow") as show, StopSignal().on_signals() as stop:
-
-        def compared(report: ShadowReport) -> None:
-            text = f"shadow: {report.differences} differ, at {report.until or 'the beginning'}"
-            show(completed=report.compared, description=text)
-
         report, drained = shadow(
             runtime,
             stop=stop,
             max_seconds=longest,
             idle_seconds=math.inf if idle is None else idle,
             afresh=afresh,
-            on_report=compared,
+            on_progress=show.progress,
         )
     document = report.as_dict() | {
         "ended": drained.ended,

@@ -35,7 +35,7 @@ from regworkers_core.engine.leases import (
     LeasesBelow,
     held_lease,
 )
-from regworkers_core.engine.stop import OnStep, StopSignal, no_step
+from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.replication.drains import ENQUEUE
 from regworkers_core.replication.enqueue.changes import (
     RecordChange,
@@ -277,7 +277,7 @@ def shadow(
     max_seconds: float,
     idle_seconds: float = math.inf,
     afresh: bool = False,
-    on_report: Callable[[ShadowReport], None] = lambda _report: None,
+    on_progress: Progress = no_progress,
     on_step: OnStep = no_step,
 ) -> Shadowed:
     """Compare until the stop signal, for `max_seconds`, or until no record came for `idle_seconds`. Goes on where the
@@ -344,7 +344,10 @@ def shadow(
                 probe=lambda *_names: runtime.probe("dynamodb", "mongo"),
                 down=lambda: runtime.dependencies.down(*_NEEDS),
                 stop=stop,
-                on_progress=lambda _drain: on_report(report),
+                on_progress=lambda _drain: on_progress(
+                    report.compared,
+                    unit=f"changes, {report.differences} differ, at {report.until or 'the beginning'}",
+                ),
             ).run()
             step("shadow.end")
             return Shadowed(report, ended)

@@ -57,10 +57,10 @@ class Progress:
         self.started = time.monotonic()
         self.finished = self.started
 
-    def note(self, loaded: Loaded) -> None:
+    def note(self, done: int, total: int | None = None, unit: str = "") -> None:
         """Record a write of the loader."""
-        if not self._written or loaded.inserted > self._written[-1]:
-            self._written.append(loaded.inserted)
+        if not self._written or done > self._written[-1]:
+            self._written.append(done)
             self._written_at.append(time.monotonic())
 
     @contextmanager

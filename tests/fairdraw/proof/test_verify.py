@@ -45,16 +45,18 @@ def edit(path: Path, **fields: object) -> None:
 
 
 def test_a_draw_by_the_rules_verifies(revealed: Path, tmp_path: Path) -> None:
-    steps: list[tuple[int, str]] = []
+    steps: list[str] = []
     engine = LargeEngine(tmp_path, threads=1, memory_mib=256)
-    done = verify(revealed, engine=engine, on_progress=lambda phase, step: steps.append((phase, step)))
+    done = verify(revealed, engine=engine, tell=steps.append)
     assert done.passed and done.findings == ()
     assert [each.phase for each in done.phases] == [1, 2]
     assert [each.manifest_hash for each in done.phases] == [
         file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)
     ]
     assert steps == [
-        (phase, step) for phase in (1, 2) for step in ("manifest, seed, strikes", "leaves", "replay")
+        f"phase {phase}: {step}"
+        for phase in (1, 2)
+        for step in ("manifest, seed, strikes", "leaves", "replay")
     ]
     assert any("trust in the operator" in note for note in done.notes)
     assert list(tmp_path.iterdir()) == [], "nothing of the replay is left behind"
