@@ -182,14 +182,14 @@ def test_the_rejects_of_an_earlier_import_are_over_and_any_other_file_is_left_al
     )
     assert again.rejects_file == importer.rejects and len(importer.rejected) == 1
     importer.file.write_text("code,marketId\nA001,berlin\n")
-    options: dict[str, Any] = {"market_id": None, "run_id": "clean", "resume": resume_blocked}
+    options: dict[str, Any] = {"run_id": "clean", "resume": resume_blocked}
     campaign = importer.runtime.campaigns.require("summer")
     clean = import_codes(
-        importer.runtime, CodesFile(importer.file, campaign, rejects=importer.rejects), **options
+        importer.runtime, CodesFile(importer.file, campaign, None, importer.rejects), **options
     )
     assert clean.rejects_file is None and not importer.rejects.exists()
     with pytest.raises(UsageError, match="is not a list of rejects"):
-        import_codes(importer.runtime, CodesFile(importer.file, campaign, rejects=importer.file), **options)
+        import_codes(importer.runtime, CodesFile(importer.file, campaign, None, importer.file), **options)
     assert importer.file.read_text().startswith("code,marketId")
 
 
