@@ -1,7 +1,7 @@
 """Writes tables of the code between their marks in the docs: `make docs`. Tests compare the two.
 
-Two take some minutes, and are written on request only: with `seeds` what simulated days show by seed, with `power`
-what simulated draws show of the bias audit.
+Some simulate for minutes, and are written on request only: with `pages` which alerts page in simulated days, with
+`seeds` what these show by seed, with `power` what simulated draws show of the bias audit.
 """
 
 from __future__ import annotations
@@ -166,9 +166,8 @@ TABLES = {
 }
 # Every commit may change the figures: tests compare the limits alone.
 SIZES = {("decisions/0012-size.md", "size"): size_table}
-# Takes as long as a simulation.
-SLOW_TABLES = {("alerts.md", "pages"): pages_table}
 ON_REQUEST: Mapping[str, Mapping[tuple[str, str], Callable[[], str]]] = {
+    "pages": {("alerts.md", "pages"): pages_table},
     "seeds": {("reliability.md", "seeds"): seeds_table},
     "power": {
         ("fairness.md", "audit power, simulated"): simulated_table,
@@ -186,7 +185,7 @@ def parts(page: str, name: str) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else {**TABLES, **SIZES, **SLOW_TABLES}
+    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else {**TABLES, **SIZES}
     for (page, name), table in chosen.items():
         before, _, after = parts(page, name)
         (PROJECT_ROOT / "docs" / page).write_text(before + table() + after, encoding="utf-8")
