@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,12 @@ defs = dagster.Definitions(jobs=[draw])
 """
 LAUNCH = """mutation { launchRun(executionParams: {selector: {repositoryName: "__repository__",
   repositoryLocationName: "location", jobName: "draw"}}) { __typename ... on PythonError { message } } }"""
+STATE = {
+    "aws": "http://127.0.0.1:1",
+    "mongo": "mongodb://127.0.0.1:1",
+    "redis": "redis://127.0.0.1:1",
+    "kafka": "127.0.0.1:1",
+}
 JSON = {"content-type": "application/json"}
 
 
@@ -46,6 +53,9 @@ def project(root: Path) -> Path:
     (root / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\nstorage: {sqlite: {base_dir: .dagster/storage}}\n"
     )
+    # The web application reads our definitions, which want an instance that was started.
+    (root / ".local/other").mkdir(parents=True)
+    (root / ".local/other/state.json").write_text(json.dumps(STATE))
     return root
 
 
