@@ -38,15 +38,8 @@ _FOLDER = "REGWORKERS_TEST_DOCUMENTS"
 _ASKS = re.compile(r'"--format",\s+"json"')
 _NAME = re.compile(r"[a-z_]\w*")
 _KEYS = re.compile(r"\[\]|[^.\[\]]+")
-_TYPES = {
-    bool: "bool",
-    int: "int",
-    float: "float",
-    str: "str",
-    list: "list",
-    dict: "object",
-    type(None): "null",
-}
+_TYPES = {each: each.__name__ for each in (bool, int, float, str, list)}
+_TYPES |= {dict: "object", type(None): "null"}
 
 # The keys that lead to a value: "[]" is any element of a list, "*" any value of a map.
 Place = tuple[str, ...]
@@ -294,16 +287,8 @@ def record(words: list[str]) -> int:
     )
     before = recorded()
     with tempfile.TemporaryDirectory() as folder:
-        pytest = (
-            sys.executable,
-            "-m",
-            "pytest",
-            "-n",
-            os.environ.get("W", "4"),
-            "--dist",
-            "worksteal",
-            *tests,
-        )
+        workers = os.environ.get("W", "4")
+        pytest = (sys.executable, "-m", "pytest", "-n", workers, "--dist", "worksteal", *tests)
         code = subprocess.run(pytest, env={**os.environ, _FOLDER: folder}, check=False).returncode
         seen: dict[str, Shape] = {}
         for file in Path(folder).iterdir():
@@ -316,8 +301,9 @@ def record(words: list[str]) -> int:
         for place, each in known.items() if words else ():
             shape[place].add(each)
         if shape:
-            follows = derived.get(name, Shape()).lines().items()
-            lines[name] = dict(sorted(shape.general(shape.maps(known.maps(set()))).lines().items() - follows))
+            follows = derived.get(name, Shape()).lines()
+            shown = shape.general(shape.maps(known.maps(set()))).lines()
+            lines[name] = {path: types for path, types in shown.items() if follows.get(path) != types}
     RECORD.write_bytes(orjson.dumps(lines, option=orjson.OPT_INDENT_2) + b"\n")
     return code
 
