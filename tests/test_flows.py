@@ -70,7 +70,7 @@ found = {
     "because": [each.because for each in work.queue_depth.assess(context).findings],
     "page": next(each.fires for each in TABLE if each.name == "drain-stalled"),
     "health": [(each.name, each.wanted) for each in snapshot.read_drains(runtime)],
-    "advice": [each.advice for each in time_outs.assess({}, {"refunds": slow}, SETTINGS, 30.0).findings],
+    "advice": [each.advice for each in time_outs.assess({}, {"refunds": slow}, SETTINGS, 30.0).remarks],
     "manifests": [text.count("regworkers-refunds") for text in manifests(SETTINGS).values()],
     "commands": [each.name for each in drain_app.registered_commands],
     "job": defs.resolve_job_def("pay_refunds").description,

@@ -17,8 +17,8 @@ import pytest
 from fairdraw.large.receipts import build_receipt
 from fairdraw.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, canonical_bytes, file_hash
-from fairdraw.verifier import assemble
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
+from regworkers_core.cli import draw
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import public_key
 from regworkers_core.runtime import Runtime
@@ -165,9 +165,9 @@ def test_verify_page_compares_a_page_with_this_releases_whatever_receipt_is_in_i
     assert differs.code == 1 and "NOT the page" in differs.stdout and verifier_hash() in differs.stdout
     with pytest.MonkeyPatch.context() as patch:
         # The release's page, compared with that of a build without `make verifier`, and the other way round.
-        patch.setattr(assemble, "has_signatures", lambda: True)
+        patch.setattr(draw, "has_signatures", lambda: True)
         patch.setattr(
-            assemble,
+            draw,
             "verifier_hash",
             lambda *, signatures=True: "0" * 64 if signatures else same.document["found"],
         )
