@@ -132,7 +132,7 @@ def top_up(call: Call, given: TopUpDraw) -> Report:
     from regworkers_core.selection.draw.changes import next_phase, open_phase
 
     strikes = read_strikes(call, given.strikes) if given.strikes else ()
-    campaign_id = call.campaign_id(given.campaign_id)
+    campaign_id = call.campaign(given.campaign_id).campaign_id
     if given.confirm:
         phase = next_phase(call.runtime.draws.get(campaign_id))
         require_word(given.confirm, confirmation_word(campaign_id, phase))
