@@ -90,21 +90,12 @@ def job(
             events=[of_step(each, found.campaign_id) for each in found.report.steps] if of_step else (),
         )
 
-    body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
     who: Who = "system" if operation.job in started else "on-call"
     if operation.role == "manager":
         who = "manager"
-    declared = Declared(operation.duty, operation.size, who)
     if operation.warns:
-        selection = dg.AssetSelection.assets(operation.asset)
-        return asset_job(
-            operation.job,
-            selection,
-            description=operation.description,
-            tags=_tags(operation),
-            config=flat(_step(operation), config_of(operation)),
-            declared=declared,
-        )
+        return _asset_job(operation, dg.AssetSelection.assets(operation.asset), who)
+    body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
     return one_op_job(
         operation.job,
         step=_step(operation),
@@ -113,7 +104,7 @@ def job(
         is_flat=True,
         uses=operation.uses,
         call_seconds=TICK_CALL_SECONDS if operation.quick else None,
-        declared=declared,
+        declared=Declared(operation.duty, operation.size, who),
     )(body)
 
 
@@ -144,14 +135,18 @@ def check(operation: Operation[Any], spec: dg.AssetCheckSpec) -> dg.AssetChecksD
 
 def job_of_check(operation: Operation[Any], checked: dg.AssetChecksDefinition) -> Any:
     """The job that launches the operation as its check."""
+    # The sensor of first checks starts it.
+    return _asset_job(operation, dg.AssetSelection.checks(checked), "system")
+
+
+def _asset_job(operation: Operation[Any], selection: dg.AssetSelection, who: Who) -> Any:
     return asset_job(
         operation.job,
-        dg.AssetSelection.checks(checked),
+        selection,
         description=operation.description,
         tags=_tags(operation),
         config=flat(_step(operation), config_of(operation)),
-        # The sensor of first checks starts it.
-        declared=Declared(operation.duty, operation.size, "system"),
+        declared=Declared(operation.duty, operation.size, who),
     )
 
 

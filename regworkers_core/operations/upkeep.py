@@ -72,15 +72,22 @@ class Certificates(Input):
         return value
 
 
-@operation(
-    "review weekly",
-    "weekly_review",
-    size="report",
-    asset="weekly_review",
-    warns="weekly_review_is_fine",
-    uses=EVERYTHING,
-    alone="weekly_review",
-)
+def _review(period: str, *, long: bool = False) -> operation:
+    """Declare the review of a period: its asset is named as its job, and warns of what has to be repaired."""
+    job = f"{period}_review"
+    return operation(
+        f"review {period}",
+        job,
+        size="report",
+        asset=job,
+        warns=f"{job}_is_fine",
+        uses=EVERYTHING,
+        long=long,
+        alone=job,
+    )
+
+
+@_review("weekly")
 def weekly(call: Call, given: WriteReview) -> Report:
     """Compare dead letters, alerts and alarms, batch times, errors and log lines with the week before.
 
@@ -90,15 +97,7 @@ def weekly(call: Call, given: WriteReview) -> Report:
     return _reviewed(call, "weekly", given)
 
 
-@operation(
-    "review monthly",
-    "monthly_review",
-    size="report",
-    asset="monthly_review",
-    warns="monthly_review_is_fine",
-    uses=EVERYTHING,
-    alone="monthly_review",
-)
+@_review("monthly")
 def monthly(call: Call, given: WriteReview) -> Report:
     """Check limits of memory and batches, retention of queues, logs and streams, certificates, and the cost of a
     million entries with its trend.
@@ -109,16 +108,7 @@ def monthly(call: Call, given: WriteReview) -> Report:
     return _reviewed(call, "monthly", given)
 
 
-@operation(
-    "review quarterly",
-    "quarterly_review",
-    size="report",
-    asset="quarterly_review",
-    warns="quarterly_review_is_fine",
-    uses=EVERYTHING,
-    long=True,
-    alone="quarterly_review",
-)
+@_review("quarterly", long=True)
 def quarterly(call: Call, given: WriteQuarterlyReview) -> Report:
     """Check least privilege, outdated and vulnerable dependencies, and rehearse recovery: the replica is rebuilt beside
     the real one, compared and dropped again.
