@@ -135,14 +135,22 @@ def _parsed(data: bytes, artefact: str) -> Any:
 
 def parse_any_layout(data: bytes) -> Any:
     """Parse JSON that people may have laid out. Raises ValueError for what has no canonical form: numbers that are not
-    exact everywhere, more than 64 levels, halves of characters.
+    exact everywhere, more than 64 levels, halves of characters, a key twice in one object.
     """
     try:
-        document = json.loads(data.decode("utf-8"))
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=_each_key_once)
         canonical_bytes(document)
     except RecursionError:
         raise ValueError("too many levels of objects and lists") from None
     return document
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Programs differ in which value of a key they take that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _refuse_floats(value: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.files import canonical_bytes, parse_canonical
+from fairdraw.maths.files import canonical_bytes, parse_any_layout, parse_canonical
 from fairdraw.maths.manifest import (
     Manifest,
     SeedFile,
@@ -236,3 +236,14 @@ def test_a_cutoff_is_met_up_to_the_worst_admitted_itself() -> None:
     assert not meets_cutoff(cutoff, low, high)
     assert not meets_cutoff(cutoff, high, low)
     assert not meets_cutoff(Cutoff(0, "0" * 64, "0" * 64), low, low)
+
+
+def test_a_key_that_is_there_twice_is_refused_whatever_its_values() -> None:
+    assert parse_any_layout(b'{"a": 1, "b": [{"a": 2}]}') == {"a": 1, "b": [{"a": 2}]}
+    deep = b"[" * 70 + b"]" * 70
+    for value in (b"1", b"1.5", b"3.0", b"9007199254740992", b"9" * 5_000, b'"x"', b"null", b"{}", deep):
+        for twice in (b'{"a": %b, "a": 1}', b'{"a": 1, "a": %b}', b'[{"b": {"\\u0061": %b, "a": 1}}]'):
+            with pytest.raises(ValueError):
+                parse_any_layout(twice % value)
+            with pytest.raises(DrawError):
+                parse_canonical(twice % value, "manifest.json")
