@@ -34,6 +34,8 @@ class Outcome(StrEnum):
     UNSELECTED = "UNSELECTED"
     HOUSEHOLD_LIMIT = "HOUSEHOLD_LIMIT"
     STRUCK = "STRUCK"
+    # A winner of an earlier phase who let the seat lapse; also the reason in strikes.txt.
+    UNCLAIMED = "UNCLAIMED"
 
 
 def iso(seconds: float) -> str:

@@ -23,8 +23,9 @@ from fairdraw.large.engine import Engine
 from fairdraw.large.outcomes import LeafIdentity, Outcomes
 from fairdraw.large.rank import RANKED, Ranked, check_weights, rank_leaves
 from fairdraw.large.wishes import Wishes
-from fairdraw.maths.files import CUTOFFS, LEAVES, SUMMARY, canonical_bytes, scratch_folder, sha256_hex
+from fairdraw.maths.files import CUTOFFS, LEAVES, RESULT, SUMMARY, canonical_bytes, scratch_folder, sha256_hex
 from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.merkle import root_of
 from fairdraw.maths.phase import MarketCounts, Phase, Summary, seats_offered
 from fairdraw.maths.rules import (
     NO_SEATS,
@@ -248,6 +249,7 @@ def _write(
     summary = Summary(
         manifest_hash=phase.manifest.hash,
         result_hash=result_hash,
+        result_root=root_of(out / RESULT).root,
         cutoffs_hash=sha256_hex(cutoffs),
         outcomes=outcomes.counts(),
         markets={market.market_id: MarketCounts(new, winners) for market, new, winners in counts},

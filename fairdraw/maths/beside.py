@@ -24,7 +24,7 @@ from fairdraw.maths.files import (
     sha256_hex,
     short,
 )
-from fairdraw.maths.manifest import DRAND, Manifest
+from fairdraw.maths.manifest import Manifest
 
 NOTICE = "notice.json"
 ACCEPTED = "accepted.json"
@@ -170,9 +170,9 @@ class ReplacedManifest(JsonFile):
     def check(self, manifest: Manifest, artefact: str) -> None:
         """Raise DrawError unless it differs from the current `manifest` in its round alone."""
         before, now = self.document, manifest
-        if before.seed_source.get("kind") != DRAND or before.hash == now.hash:
+        if before.hash == now.hash:
             raise DrawError(artefact, f"not another round of the beacon than that of {MANIFEST}")
-        rounds = {**before.seed_source, "round": now.seed_source.get("round")}
+        rounds = replace(before.seed_source, round=now.seed_source.round)
         if replace(before, seed_source=rounds) != now:
             raise DrawError(artefact, f"more than seedSource.round differs from {MANIFEST}")
 

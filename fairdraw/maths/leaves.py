@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +15,11 @@ from fairdraw.terms import SELECTION_ID, Outcome
 
 _ID = SELECTION_ID.pattern
 _WEIGHT = "[1-9]|[1-5][0-9]|6[0-4]"
+# 32 bytes in base64url without padding: the last digit has four bits, then zeros.
+_UNIT = "u-[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
+UNIT = re.compile(_UNIT, re.ASCII)
+# No ref may look like a unit.
+UNIT_LIKE = re.compile("u-[A-Za-z0-9_-]{43}", re.ASCII)
 _LINE = re.compile(rf"({_ID})\|({_ID})\|({_WEIGHT})\|((?:{_ID}(?:,{_ID})*)?)\|({_ID}(?:,{_ID})*)", re.ASCII)
 # The same without groups, for other engines of expressions.
 SHAPE = rf"{_ID}\|{_ID}\|(?:{_WEIGHT})\|(?:{_ID}(?:,{_ID})*)?\|{_ID}(?:,{_ID})*"
@@ -30,6 +37,7 @@ class Leaf:
 
     # The name of the entry in all artefacts.
     ref: str
+    # Its own ref, or `unit_of` what the operator stores.
     unit: str
     # That of its unit.
     weight: int
@@ -43,6 +51,14 @@ class Leaf:
         """The line without its line feed, which is not part of the leaf."""
         lists = f"{','.join(self.segments)}|{','.join(self.preferences)}"
         return f"{self.ref}|{self.unit}|{self.weight}|{lists}"
+
+
+def unit_of(key: bytes, campaign_id: str, unit: str) -> str:
+    """Return what a leaf has for `unit` as stored: `u-` and the HMAC-SHA256 under the campaign's unit key of
+    `"vfunit2|" + campaignId + "|" + unit` in base64url.
+    """
+    made = hmac.digest(key, f"vfunit2|{campaign_id}|{unit}".encode(), "sha256")
+    return "u-" + base64.urlsafe_b64encode(made).decode("ascii").rstrip("=")
 
 
 def parse_leaf(line: str) -> Leaf:
@@ -60,6 +76,10 @@ def parse_leaf(line: str) -> Leaf:
         tuple(segments.split(",")) if segments else (),
         tuple(preferences.split(",")),
     )
+    if UNIT_LIKE.fullmatch(ref):
+        raise DrawError(LEAVES, f"{ref}: a ref may not look like a unit")
+    if unit != ref and not UNIT.fullmatch(unit):
+        raise DrawError(LEAVES, f"{ref}: a unit is the ref, or u- and 43 of base64url, found {unit}")
     if any(before >= after for before, after in pairwise(leaf.segments)):
         raise DrawError(LEAVES, f"{ref}: segments must be sorted, each once, found {segments}")
     if len(set(leaf.preferences)) < len(leaf.preferences):

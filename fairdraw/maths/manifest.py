@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -19,18 +19,25 @@ from fairdraw.maths.files import (
     JsonFile,
     is_hash,
     json_keys,
+    parse_canonical,
     sha256_hex,
     short,
 )
 from fairdraw.terms import is_market_id, is_selection_id
 
-ALGORITHM = "vf1"
-COMMIT_REVEAL = "commit-reveal"
+ALGORITHM = "vf2"
 DRAND = "drand"
+# It goes with the settings that name it.
+COMMIT_REVEAL = "commit-reveal"
 # The allocation numbers markets in 16 bits.
 MOST_MARKETS = 2**15 - 1
 STRIKE_REASON = re.compile(r"[A-Z_]+")
-_SIGNATURE = re.compile(r"(?:[0-9a-f]{2})+")
+# A signature in G1, compressed.
+_SIGNATURE = re.compile(r"[0-9a-f]{96}")
+
+
+class FormerRules(DrawError):
+    """A manifest of the rules `vf1`, by which nothing is drawn or verified any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +50,67 @@ class ReserveTerms:
 
 @dataclass(frozen=True, slots=True)
 class MarketTerms:
-    """The seats of one market. `capacity` is the total of all phases; reserves are in order of precedence, among the
-    seats offered.
-    """
+    """The seats of one market."""
 
     market_id: str
+    # The total of all phases.
     capacity: int
+    # In order of precedence, among the seats that the phase offers.
     reserves: tuple[ReserveTerms, ...] = ()
+    # What the reserves of phases 2, 3, ... may take in all, in order of precedence; the same in all phases.
+    later_reserves: tuple[ReserveTerms, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestSeedSource:
-    """The source of the randomness."""
+    """The source of the randomness: a round of a chain with this hash."""
 
-    # `drand` or `commit-reveal`.
-    kind: str
-    # The hash of the chain, or the kind. It enters the seed.
-    source: str
-    # It enters the seed; 0 with commit-reveal.
+    chain: str
     round: int
-    # SHA-256 of the secret; None with drand.
-    commitment: str | None
+
+    def as_document(self) -> dict[str, Any]:
+        return {"chain": self.chain, "kind": DRAND, "round": self.round}
 
     @staticmethod
-    def parse(document: object) -> ManifestSeedSource:
-        """Read `{"commitment", "kind": "commit-reveal"}` or `{"chain", "kind": "drand", "round"}`. Raises DrawError."""
-        kind = document.get("kind") if isinstance(document, Mapping) else None
-        if kind == DRAND:
-            fields = Fields(MANIFEST, "seedSource", document, ("chain", "kind", "round"))
-            return ManifestSeedSource(DRAND, fields.hash("chain"), fields.integer("round", 1), None)
-        if kind == COMMIT_REVEAL:
-            fields = Fields(MANIFEST, "seedSource", document, ("commitment", "kind"))
-            return ManifestSeedSource(COMMIT_REVEAL, COMMIT_REVEAL, 0, fields.hash("commitment"))
-        raise DrawError(
-            MANIFEST, f"seedSource.kind: {COMMIT_REVEAL} or {DRAND} is needed, found {short(kind)}"
+    def read(fields: Fields) -> ManifestSeedSource:
+        """Read `{"chain", "kind": "drand", "round"}`. Raises DrawError."""
+        fields.text("kind", DRAND.__eq__, f'"{DRAND}"')
+        return ManifestSeedSource(fields.hash("chain"), fields.integer("round", 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Registrations:
+    """What became of the entries of the tree of registrations, each in one class."""
+
+    erased: int
+    # Registered entries without a leaf for any other reason.
+    excluded: int
+    # Entries of the tree that are notices about earlier ones.
+    notices: int
+    # That of the tree, in hex.
+    root: str
+    # The number of all entries of the tree.
+    size: int
+    withdrawn: int
+
+    @staticmethod
+    def read(fields: Fields, count: int) -> Registrations:
+        """Read the object. `count` is the number of leaves. Raises DrawError unless the classes sum to the size."""
+        made = Registrations(
+            erased=fields.integer("erased"),
+            excluded=fields.integer("excluded"),
+            notices=fields.integer("notices"),
+            root=fields.hash("root"),
+            size=fields.integer("size"),
+            withdrawn=fields.integer("withdrawn"),
         )
+        classed = made.notices + count + made.excluded + made.withdrawn + made.erased
+        if made.size != classed:
+            fields.refuse(
+                "size",
+                f"{made.size} entries, but notices, count, excluded, withdrawn and erased are {classed}",
+            )
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +130,14 @@ class Manifest(JsonFile):
     phase: int
     # `{"manifestHash", "resultHash"}` of the phase before; None in phase 1.
     previous: Mapping[str, str] | None
+    # None for a campaign that logged no registrations.
+    registrations: Registrations | None
     # The root over leaves.txt, in hex.
     root: str
-    # It is as in the JSON: `ManifestSeedSource.parse` reads it.
-    seed_source: Mapping[str, Any]
+    seed_source: ManifestSeedSource
     strikes_hash: str
+    # The root over the lines of strikes.txt, in hex.
+    strikes_root: str
     # None: all that are left.
     waitlist_size: int | None
     wins_per_unit: int
@@ -119,52 +155,99 @@ class Manifest(JsonFile):
         return json_keys(cls, "algorithm")
 
     @classmethod
+    def parse(cls, data: bytes, artefact: str = "") -> Self:
+        """Read exactly these bytes. Raises DrawError; FormerRules for a manifest of `vf1`."""
+        document = parse_canonical(data, artefact or MANIFEST)
+        if document.get("algorithm") == "vf1":
+            raise FormerRules(
+                artefact or MANIFEST,
+                f"this draw follows the rules vf1, which are gone, so it can only be annulled: {ALGORITHM} is read",
+            )
+        return cls.read(Fields(artefact or MANIFEST, "", document, cls.keys()))
+
+    @classmethod
     def read(cls, fields: Fields) -> Self:
-        fields.text("algorithm", lambda text: text == ALGORITHM, f'"{ALGORITHM}"')
+        fields.text("algorithm", ALGORITHM.__eq__, f'"{ALGORITHM}"')
         campaign_id = fields.id("campaignId")
+        count = fields.integer("count")
         phase = fields.integer("phase", 1)
-        source = fields.raw("seedSource")
-        ManifestSeedSource.parse(source)
+        registrations = None
+        if fields.raw("registrations") is not None:
+            registrations = Registrations.read(
+                fields.nested("registrations", json_keys(Registrations)), count
+            )
         return cls(
             as_of=fields.time("asOf"),
             campaign_id=campaign_id,
-            count=fields.integer("count"),
+            count=count,
             draw_id=fields.text("drawId", campaign_id.__eq__, f"the campaign's id ({campaign_id})"),
-            markets=_markets(fields),
+            markets=_markets(fields, phase),
             phase=phase,
             previous=_previous(fields, phase),
+            registrations=registrations,
             root=fields.hash("root"),
-            seed_source=dict(source),
+            seed_source=ManifestSeedSource.read(fields.nested("seedSource", ("chain", "kind", "round"))),
             strikes_hash=fields.hash("strikesHash"),
+            strikes_root=fields.hash("strikesRoot"),
             waitlist_size=None if fields.raw("waitlistSize") is None else fields.integer("waitlistSize"),
             wins_per_unit=fields.integer("winsPerUnit", 1),
         )
 
 
-def _markets(fields: Fields) -> tuple[MarketTerms, ...]:
-    markets = tuple(_market(each) for each in fields.objects("markets", json_keys(MarketTerms)))
+def _markets(fields: Fields, phase: int) -> tuple[MarketTerms, ...]:
+    markets = tuple(market_terms(each) for each in fields.objects("markets", json_keys(MarketTerms)))
     if len(markets) > MOST_MARKETS:
         fields.refuse("markets", f"{len(markets)}, at most {MOST_MARKETS} can be drawn together")
     for before, after in pairwise(market.market_id for market in markets):
         if before >= after:
             fields.refuse("markets", f"ids must increase strictly: {after} follows {before}")
+    for number, market in enumerate(markets):
+        if phase > 1 and (wrong := undeclared(market)):
+            fields.refuse(f"markets[{number}].reserves", wrong)
     return markets
 
 
-def _market(fields: Fields) -> MarketTerms:
+def market_terms(fields: Fields) -> MarketTerms:
+    """Read `{"capacity", "laterReserves", "marketId", "reserves"}`. Raises DrawError."""
     market_id, capacity = fields.text("marketId", is_market_id, "an id, not -"), fields.integer("capacity")
-    reserves: dict[str, ReserveTerms] = {}
-    for each in fields.objects("reserves", json_keys(ReserveTerms)):
-        segment = each.id("segment")
-        if segment in reserves:
-            fields.refuse("reserves", f"duplicate segment {segment} in market {market_id}")
-        reserves[segment] = ReserveTerms(segment, each.integer("seats"))
-    seats = sum(reserve.seats for reserve in reserves.values())
+    reserves, later = _reserves(fields, "reserves"), _reserves(fields, "laterReserves")
+    seats = sum(reserve.seats for reserve in reserves)
     if seats > capacity:
         fields.refuse(
             "reserves", f"{seats} reserved seats in market {market_id}, whose capacity is {capacity}"
         )
-    return MarketTerms(market_id, capacity, tuple(reserves.values()))
+    return MarketTerms(market_id, capacity, reserves, later)
+
+
+def _reserves(fields: Fields, key: str) -> tuple[ReserveTerms, ...]:
+    found: dict[str, ReserveTerms] = {}
+    for each in fields.objects(key, json_keys(ReserveTerms)):
+        segment = each.id("segment")
+        if segment in found:
+            fields.refuse(key, f"duplicate segment {segment}")
+        found[segment] = ReserveTerms(segment, each.integer("seats"))
+    return tuple(found.values())
+
+
+def undeclared(market: MarketTerms, before: Iterable[MarketTerms] = ()) -> str:
+    """Return what `reserves` of a later phase take that `laterReserves` do not declare; empty if nothing. `before` are
+    the terms of the same market in the phases from 2 on before this one, whose reserves count, filled or not.
+    """
+    declared = iter(market.later_reserves)
+    used = Counter[str]()
+    for each in before:
+        used.update({reserve.segment: reserve.seats for reserve in each.reserves})
+    for reserve in market.reserves:
+        own = next((each for each in declared if each.segment == reserve.segment), None)
+        if own is None:
+            return f"segment {reserve.segment} is not next in laterReserves of market {market.market_id}"
+        taken = used[reserve.segment] + reserve.seats
+        if taken > own.seats:
+            return (
+                f"{taken} seats for {reserve.segment} since phase 2, laterReserves of market {market.market_id}"
+                f" have {own.seats}"
+            )
+    return ""
 
 
 def _previous(fields: Fields, phase: int) -> dict[str, str] | None:
@@ -214,41 +297,45 @@ def check_cumulative(before: Mapping[str, str], now: Mapping[str, str]) -> None:
             raise DrawError(STRIKES, f"{ref} was struck ({reason}) in the phase before: found {found}")
 
 
-def derive_seed(manifest_hash: str, source: str, round: int, randomness: str) -> str:
-    """Return `SHA256("vfseed1|" + manifestHash of phase 1 + "|" + source + "|" + round + "|" + randomness)` in hex.
+def derive_seed(manifest_hash: str, source: ManifestSeedSource, randomness: str) -> str:
+    """Return `SHA256("vfseed2|" + manifestHash of phase 1 + "|" + chain hash + "|" + round + "|" + randomness)` in hex.
 
-    `source` is `commit-reveal` with round 0, or drand's chain hash. Raises DrawError unless `randomness` is exactly 64
-    lower-case hex digits.
+    Raises DrawError unless `randomness` is exactly 64 lower-case hex digits.
     """
     if not is_hash(randomness):
         raise DrawError(SEED, f"randomness: 64 lower-case hex digits are needed, found {randomness!r}")
-    return sha256_hex(f"vfseed1|{manifest_hash}|{source}|{round}|{randomness}".encode())
+    return sha256_hex(f"vfseed2|{manifest_hash}|{source.chain}|{source.round}|{randomness}".encode())
 
 
-def changed_terms(first: Manifest, later: Manifest) -> Iterator[DrawError]:
-    """Errors of a later manifest that changes more than phase, previous, strikes, waitlist, capacities and reserves."""
-    markets = [market.market_id for market in first.markets]
-    if [market.market_id for market in later.markets] != markets:
-        yield DrawError(MANIFEST, f"markets: phase 1 has {', '.join(markets)}, found others")
+def changed_terms(earlier: Sequence[Manifest], later: Manifest) -> Iterator[DrawError]:
+    """Errors of a later manifest that changes more than phase, previous, strikes, capacities upwards, and reserves
+    within laterReserves. `earlier` are those of the phases before that are known, at least the last one, in order.
+    """
+    before = earlier[-1]
+    if [each.market_id for each in later.markets] != [each.market_id for each in before.markets]:
+        yield DrawError(MANIFEST, "markets: the phase before has others")
+    else:
+        for number, (then, now) in enumerate(zip(before.markets, later.markets, strict=True)):
+            if now.later_reserves != then.later_reserves:
+                yield DrawError(MANIFEST, f"markets[{number}].laterReserves: not those of the phase before")
+            elif wrong := undeclared(now, (each.markets[number] for each in earlier if each.phase > 1)):
+                yield DrawError(MANIFEST, f"markets[{number}].reserves: {wrong}")
+            if now.capacity < then.capacity:
+                yield DrawError(
+                    MANIFEST, f"markets[{number}].capacity: {now.capacity}, less than {then.capacity} before"
+                )
     same = replace(
         later,
-        phase=first.phase,
-        previous=first.previous,
-        strikes_hash=first.strikes_hash,
-        waitlist_size=first.waitlist_size,
-        markets=first.markets,
+        phase=before.phase,
+        previous=before.previous,
+        strikes_hash=before.strikes_hash,
+        strikes_root=before.strikes_root,
+        markets=before.markets,
     )
-    before, now = first.as_document(), same.as_document()
-    for key, value in before.items():
-        if now[key] != value:
-            yield DrawError(MANIFEST, f"{key}: phase 1 has {value!r}, found {now[key]!r}")
-
-
-def commitment_of(randomness: str) -> str:
-    """Return the commitment to a secret: SHA-256 of its 32 bytes (not of their hex digits)."""
-    if not is_hash(randomness):
-        raise DrawError(SEED, "randomness: 64 lower-case hex digits are needed")
-    return hashlib.sha256(bytes.fromhex(randomness)).hexdigest()
+    expected, found = before.as_document(), same.as_document()
+    for key, value in expected.items():
+        if found[key] != value:
+            yield DrawError(MANIFEST, f"{key}: the phase before has {value!r}, found {found[key]!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,55 +344,49 @@ class SeedFile(JsonFile):
 
     FILE: ClassVar[str] = SEED
 
-    # That of the manifest's seed source.
-    kind: str
-    # 64 hex digits: the hash of drand's signature, or the secret.
+    # The SHA-256 of the signature's bytes, in hex.
     randomness: str
-    # 0 with commit-reveal.
     round: int
     seed: str
-    # Drand's, in hex; None with commit-reveal.
-    signature: str | None
+    # The beacon's signature of the round, in hex.
+    signature: str
 
     @staticmethod
-    def of(
-        manifest_hash: str, kind: str, source: str, round: int, randomness: str, signature: str | None
-    ) -> SeedFile:
-        """Derive the seed from the manifest hash of phase 1. Raises DrawError for malformed randomness."""
-        seed = derive_seed(manifest_hash, source, round, randomness)
-        return SeedFile(kind, randomness, round, seed, signature)
+    def of(manifest_hash: str, source: ManifestSeedSource, signature: str) -> SeedFile:
+        """Derive the seed from the manifest hash of phase 1 and the signature of the round, 96 hex digits."""
+        randomness = sha256_hex(bytes.fromhex(signature))
+        return SeedFile(randomness, source.round, derive_seed(manifest_hash, source, randomness), signature)
+
+    def as_document(self) -> dict[str, Any]:
+        return {"kind": DRAND} | as_document(self)
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        return json_keys(cls, "kind")
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        kind = fields.text("kind", (COMMIT_REVEAL, DRAND).__contains__, f"{COMMIT_REVEAL} or {DRAND}")
-        signature = None
-        if kind == DRAND:
-            signature = fields.text("signature", _SIGNATURE.fullmatch, "lower-case hex")
-        elif fields.raw("signature") is not None or fields.integer("round") != 0:
-            fields.refuse("", f"{COMMIT_REVEAL} has round 0 and no signature")
+        fields.text("kind", DRAND.__eq__, f'"{DRAND}"')
         return cls(
-            kind=kind,
             randomness=fields.hash("randomness"),
-            round=fields.integer("round"),
+            round=fields.integer("round", 1),
             seed=fields.hash("seed"),
-            signature=signature,
+            signature=fields.text("signature", _SIGNATURE.fullmatch, "96 lower-case hex digits"),
         )
 
-    def check(self, manifest_hash: str, seed_source: object) -> None:
-        """Raise DrawError unless this follows from the `seedSource` and the manifest hash of phase 1.
+    def check(self, manifest_hash: str, source: ManifestSeedSource) -> None:
+        """Raise DrawError unless this follows from the seed source and the manifest hash of phase 1.
 
-        It does not verify drand's BLS signature, only that the randomness is its SHA-256.
+        It does not verify the beacon's BLS signature, only that the randomness is its SHA-256.
         """
-        source = ManifestSeedSource.parse(seed_source)
-        if (self.kind, self.round) != (source.kind, source.round):
-            raise DrawError(
-                SEED,
-                f"{source.kind} with round {source.round} was committed to, found {self.kind} with {self.round}",
-            )
-        if source.commitment is not None:
-            if commitment_of(self.randomness) != source.commitment:
-                raise DrawError(SEED, "randomness: its SHA-256 is not the commitment of the manifest")
-        elif self.signature is None or sha256_hex(bytes.fromhex(self.signature)) != self.randomness:
+        if self.round != source.round:
+            raise DrawError(SEED, f"round {source.round} was committed to, found {self.round}")
+        if sha256_hex(bytes.fromhex(self.signature)) != self.randomness:
             raise DrawError(SEED, "randomness: not the SHA-256 of the signature")
-        if derive_seed(manifest_hash, source.source, source.round, self.randomness) != self.seed:
+        if derive_seed(manifest_hash, source, self.randomness) != self.seed:
             raise DrawError(SEED, "seed: does not follow from the manifest of phase 1 and the randomness")
+
+
+def commitment_of(randomness: str) -> str:
+    """Return the commitment to a secret. It goes with `COMMIT_REVEAL`."""
+    return sha256_hex(bytes.fromhex(randomness))

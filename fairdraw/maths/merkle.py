@@ -107,6 +107,14 @@ def root_of(path: Path) -> Root:
     return Root(tree.root().hex(), count)
 
 
+def root_over(data: bytes) -> str:
+    """Return the root over the lines of a small file, in hex, each of which ends with a line feed."""
+    tree = TreeHash()
+    for line in data.split(b"\n")[:-1]:
+        tree.add(leaf_hash(line))
+    return tree.root().hex()
+
+
 def write_index(path: Path, index: Path) -> Root:
     """Do as `root_of`, and write the index of blocks for `proof_of`, which can be rebuilt at any time.
 

@@ -23,6 +23,7 @@ from fairdraw.maths.files import (
     sha256_hex,
 )
 from fairdraw.maths.manifest import Manifest, SeedFile, changed_terms, check_cumulative, parse_strikes
+from fairdraw.maths.merkle import root_over
 from fairdraw.terms import Outcome
 
 
@@ -50,6 +51,8 @@ class Phase:
         strikes = parse_strikes(strikes_data)
         if sha256_hex(strikes_data) != manifest.strikes_hash:
             raise DrawError(STRIKES, "its SHA-256 is not the strikesHash of the manifest")
+        if root_over(strikes_data) != manifest.strikes_root:
+            raise DrawError(STRIKES, "the root over its lines is not the strikesRoot of the manifest")
         seed = SeedFile.parse((folder / SEED).read_bytes())
         phase = Phase(folder, previous, manifest, strikes, seed)
         if (previous is None) != (manifest.phase == 1):
@@ -73,7 +76,7 @@ class Phase:
                 )
         if self.manifest.phase != before.phase + 1:
             raise DrawError(MANIFEST, f"phase {self.manifest.phase} follows phase {before.phase}: one by one")
-        for error in changed_terms(before, self.manifest):
+        for error in changed_terms([before], self.manifest):
             raise error
         for name in (LEAVES, SEED):
             if not equal_files(self.folder / name, folder / name):
@@ -117,6 +120,8 @@ class Summary(JsonFile):
 
     manifest_hash: str
     result_hash: str
+    # The root over the lines of result.txt, in hex.
+    result_root: str
     cutoffs_hash: str
     # Entries by outcome, zeros included.
     outcomes: Mapping[str, int]
@@ -130,6 +135,7 @@ class Summary(JsonFile):
         return cls(
             fields.hash("manifestHash"),
             fields.hash("resultHash"),
+            fields.hash("resultRoot"),
             fields.hash("cutoffsHash"),
             {outcome: outcomes.integer(outcome) for outcome in Outcome},
             {

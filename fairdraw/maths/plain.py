@@ -16,6 +16,7 @@ from fairdraw.errors import DrawError, UsageError
 from fairdraw.maths.files import CUTOFFS, LEAVES, RESULT, STRIKES, SUMMARY, canonical_bytes, sha256_hex
 from fairdraw.maths.leaves import Leaf, Position, parse_leaf
 from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.merkle import root_over
 from fairdraw.maths.phase import MarketCounts, Phase, Summary, seats_offered
 from fairdraw.terms import Outcome
 
@@ -116,10 +117,10 @@ def _candidates(leaves: Sequence[Leaf], manifest: Manifest, seed: str) -> list[_
 
     def key(unit: str, weight: int) -> bytes:
         tickets = range(weight)
-        return min(hashed(f"vf1|{seed}|{manifest.draw_id}|{unit}|{ticket}") for ticket in tickets)
+        return min(hashed(f"vf2|{seed}|{manifest.draw_id}|{unit}|{ticket}") for ticket in tickets)
 
     ordered = sorted(
-        _Candidate(key(leaf.unit, leaf.weight), leaf.unit, hashed(f"vf1e|{seed}|{leaf.ref}"), leaf)
+        _Candidate(key(leaf.unit, leaf.weight), leaf.unit, hashed(f"vf2e|{seed}|{leaf.ref}"), leaf)
         for leaf in leaves
     )
     seen: Counter[str] = Counter()
@@ -244,6 +245,7 @@ class PlainEngine:
         summary = Summary(
             manifest_hash=manifest.hash,
             result_hash=sha256_hex(drawn.result),
+            result_root=root_over(drawn.result),
             cutoffs_hash=sha256_hex(drawn.cutoffs),
             outcomes={str(outcome): outcomes[outcome] for outcome in Outcome},
             markets={

@@ -15,12 +15,12 @@ _ZEROS = "0" * 64
 
 def key_prefix(seed: str, draw_id: str) -> str:
     """Return the text of a ticket up to its unit."""
-    return f"vf1|{seed}|{draw_id}|"
+    return f"vf2|{seed}|{draw_id}|"
 
 
 def entry_key_prefix(seed: str) -> str:
     """Return the text of an entry key up to its ref."""
-    return f"vf1e|{seed}|"
+    return f"vf2e|{seed}|"
 
 
 def keys_of(seed: str, draw_id: str, unit: str, weight: int) -> list[str]:
@@ -30,12 +30,12 @@ def keys_of(seed: str, draw_id: str, unit: str, weight: int) -> list[str]:
 
 
 def unit_key(seed: str, draw_id: str, unit: str, weight: int) -> str:
-    """Return `min over j of SHA256("vf1|" + seed + "|" + drawId + "|" + unit + "|" + j)`, in hex."""
+    """Return `min over j of SHA256("vf2|" + seed + "|" + drawId + "|" + unit + "|" + j)`, in hex."""
     return min(keys_of(seed, draw_id, unit, weight))
 
 
 def entry_key(seed: str, ref: str) -> str:
-    """Return `SHA256("vf1e|" + seed + "|" + ref)`, in hex."""
+    """Return `SHA256("vf2e|" + seed + "|" + ref)`, in hex."""
     return sha256_hex(f"{entry_key_prefix(seed)}{ref}".encode())
 
 

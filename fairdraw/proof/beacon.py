@@ -13,7 +13,7 @@ from typing import Any
 
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import MANIFEST
-from fairdraw.maths.manifest import Manifest, ManifestSeedSource
+from fairdraw.maths.manifest import Manifest
 from fairdraw.terms import CHAINS, LAST_SECOND, LEAD_SECONDS, Chain, iso, seconds
 
 SEED = "seed.json"
@@ -38,10 +38,8 @@ def check_round(manifest: Manifest) -> None:
     The manifest is made after `asOf`: with an earlier round the operator could know the randomness, or had no time to
     publish the manifest.
     """
-    source = ManifestSeedSource.parse(manifest.seed_source)
-    if source.commitment is not None:
-        return
-    due, as_of = chain_of(source.source).due(source.round), seconds(manifest.as_of) or 0.0
+    source = manifest.seed_source
+    due, as_of = chain_of(source.chain).due(source.round), seconds(manifest.as_of) or 0.0
     if due > LAST_SECOND:
         raise DrawError(MANIFEST, f"seedSource.round: {source.round} is signed after the year 9999")
     if due < as_of + LEAD_SECONDS:

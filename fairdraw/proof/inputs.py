@@ -20,9 +20,7 @@ from fairdraw.maths.files import (
     sha256_hex,
 )
 from fairdraw.maths.manifest import (
-    DRAND,
     Manifest,
-    ManifestSeedSource,
     SeedFile,
     changed_terms,
     derive_seed,
@@ -141,7 +139,7 @@ def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]
 
     The hashes of the previous phase are left to the replay, which computes them.
     """
-    each, first = phases[number - 1], phases[0]
+    each = phases[number - 1]
     if each.manifest is None:
         return
     yield from _contradictions(phases, number)
@@ -155,9 +153,9 @@ def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]
             check_round(each.manifest)
         except DrawError as error:
             yield error
-    if number == 1 or first.manifest is None:
-        return
-    yield from changed_terms(first.manifest, each.manifest)
+    earlier = [before.manifest for before in phases[: number - 1]]
+    if earlier and all(earlier):
+        yield from changed_terms([known for known in earlier if known], each.manifest)
 
 
 def check_seed(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
@@ -167,16 +165,14 @@ def check_seed(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
         return
     try:
         check_randomness(each.manifest, each.seed)
-        each.seed.check(first.manifest_hash, each.manifest.seed_source)
+        each.seed.check(first.manifest_hash, first.manifest.seed_source)
     except DrawError as error:
         yield error
 
 
 def check_randomness(manifest: Manifest, seed: SeedFile) -> None:
     """Check that the seed has the signature of the committed round. Raises DrawError for `seed.json`."""
-    source = ManifestSeedSource.parse(manifest.seed_source)
-    if source.kind == DRAND:
-        verify_beacon(source.source, source.round, seed.signature or "")
+    verify_beacon(manifest.seed_source.chain, manifest.seed_source.round, seed.signature)
 
 
 def _contradictions(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
@@ -207,8 +203,7 @@ def _witnesses(phases: Sequence[Inputs], number: int) -> Iterator[tuple[str, boo
     if each.summary is not None:
         yield SUMMARY, each.summary.get("manifestHash") == each.manifest_hash
     if number == 1 and each.seed is not None and each.manifest is not None:
-        source = ManifestSeedSource.parse(each.manifest.seed_source)
-        derived = derive_seed(each.manifest_hash, source.source, source.round, each.seed.randomness)
+        derived = derive_seed(each.manifest_hash, each.manifest.seed_source, each.seed.randomness)
         yield SEED, derived == each.seed.seed
     after = phases[number] if number < len(phases) else None
     if after is not None and after.manifest is not None and after.manifest.previous is not None:

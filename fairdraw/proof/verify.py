@@ -210,7 +210,9 @@ class _Replay:
         self._check_files()
         annulled = self._annulled()
         if first is not None:
-            self._notes.append(guarantee.of_source(first.seed_source, published=inputs[0].published))
+            self._notes.append(
+                guarantee.of_source(first.seed_source.as_document(), published=inputs[0].published)
+            )
         for each in inputs:
             self._notes.extend(published_lines(each.number, each.published))
         if not self._findings:
@@ -223,7 +225,7 @@ class _Replay:
         return Verification(
             campaign_id=first.campaign_id if first else "",
             count=first.count if first else 0,
-            round_at=signed_at(first.seed_source) if first else None,
+            round_at=signed_at(first.seed_source.as_document()) if first else None,
             annulled=annulled,
             phases=tuple(self._phases),
             findings=tuple(self._findings.values()),
