@@ -213,6 +213,17 @@ class Fields:
             self.refuse(key, f"an integer of at least {least} is needed, found {short(value)}")
         return value
 
+    def flag(self, key: str) -> bool:
+        value = self._document[key]
+        if not isinstance(value, bool):
+            self.refuse(key, f"true or false is needed, found {short(value)}")
+        return value
+
+    def object(self, key: str) -> dict[str, Any]:
+        """Return the object under `key` as it is."""
+        self.nested(key)
+        return dict(self._document[key])
+
     def text(self, key: str, accept: Any, what: str) -> str:
         """Return the string under `key` if `accept(value)` holds; `what` describes it in the error."""
         value = self._document[key]

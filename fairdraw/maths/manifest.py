@@ -181,7 +181,7 @@ class Manifest(JsonFile):
             campaign_id=campaign_id,
             count=count,
             draw_id=fields.text("drawId", campaign_id.__eq__, f"the campaign's id ({campaign_id})"),
-            markets=_markets(fields, phase),
+            markets=markets_of(fields, phase),
             phase=phase,
             previous=_previous(fields, phase),
             registrations=registrations,
@@ -194,7 +194,8 @@ class Manifest(JsonFile):
         )
 
 
-def _markets(fields: Fields, phase: int) -> tuple[MarketTerms, ...]:
+def markets_of(fields: Fields, phase: int = 1) -> tuple[MarketTerms, ...]:
+    """Read the list under `markets`. Raises DrawError."""
     markets = tuple(market_terms(each) for each in fields.objects("markets", json_keys(MarketTerms)))
     if len(markets) > MOST_MARKETS:
         fields.refuse("markets", f"{len(markets)}, at most {MOST_MARKETS} can be drawn together")
