@@ -18,7 +18,7 @@ from fairdraw import scheduling
 from fairdraw.answers import Answer, Help, Line, Style
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.follow import FollowedLog, follow
-from fairdraw.log.leaves import LogKeys
+from fairdraw.log.keys import LogKeys
 from fairdraw.log.place import Place, at_place
 from fairdraw.log.witness import serve
 from fairdraw.maths.files import is_hash, write_durably

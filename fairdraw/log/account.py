@@ -7,16 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from fairdraw.errors import DrawError
-from fairdraw.log.leaves import (
-    RESULT_LEAVES,
-    Kind,
-    LogKeys,
-    LogLeaf,
-    LogState,
-    kept_path,
-)
-from fairdraw.log.note import NoteError
+from fairdraw.log.keys import LogKeys
+from fairdraw.log.leaves import Kind, LogLeaf, LogState
 from fairdraw.log.place import Place, in_log
+from fairdraw.log.times import LeafTimes
 from fairdraw.maths.beside import (
     ANNULLED,
     NOTICE,
@@ -25,7 +19,7 @@ from fairdraw.maths.beside import (
     codes_name,
     replaced_name,
 )
-from fairdraw.maths.files import CUTOFFS, MANIFEST, RESULT, sha256_hex
+from fairdraw.maths.files import MANIFEST, SUMMARY, sha256_hex
 from fairdraw.maths.manifest import Manifest
 from fairdraw.terms import LEAD_SECONDS, iso, seconds, signed_at
 
@@ -50,6 +44,7 @@ class DrawAccount:
     def __init__(self, place: Place, state: LogState, keys: LogKeys, campaign_id: str, now: float) -> None:
         self._place, self._state, self._keys, self._now = place, state, keys, now
         self._id, self._found = campaign_id, state.of_campaign(campaign_id)
+        self._times = LeafTimes(state, keys, in_log(place.read))
         # The place of each digest of a code that was seen.
         self._digests: dict[str, str] = {}
 
@@ -73,12 +68,12 @@ class DrawAccount:
 
     def _phase(self, phase: int, *, annulled: bool) -> Iterator[str]:
         manifests, results = self._of(Kind.MANIFEST, phase), self._of(Kind.RESULT, phase)
-        if len(results) > RESULT_LEAVES:
-            yield f"{len(results)} leaves of its result, and not {RESULT_LEAVES}: another one was drawn"
+        if len(results) > 1:
+            yield f"{len(results)} results: another one was drawn"
         if results and not manifests:
             yield "a result without a manifest"
-        for (_, leaf), name in zip(results, (RESULT, CUTOFFS), strict=False):
-            yield from self._differs(leaf, name)
+        for _, leaf in results[:1]:
+            yield from self._differs(leaf, SUMMARY)
         notices = self._of(Kind.NOTICE, phase)
         if len(notices) > 1:
             yield f"{len(notices)} notices: fans may have read different ones"
@@ -97,13 +92,9 @@ class DrawAccount:
         if phase == 1:
             at = None if manifest is None else seconds(signed_at(manifest.seed_source) or "")
             yield from self._commit(index, leaf, at)
-            yield from self._commitment(index, manifest)
         due = (seconds(leaf.time) or 0.0) if at is None else at
-        if len(results) < RESULT_LEAVES and not annulled and self._now > due + PATIENCE_SECONDS:
-            yield (
-                f"neither a result with cut-offs nor an annulment, a day after its round or commit ({iso(due)}) and"
-                " later"
-            )
+        if not results and not annulled and self._now > due + PATIENCE_SECONDS:
+            yield f"neither a result nor an annulment, a day after its round or commit ({iso(due)}) and later"
 
     def _differs(self, leaf: LogLeaf, name: str) -> Iterator[str]:
         """A finding if the file is not the one of the leaf, unless it may still come."""
@@ -177,54 +168,17 @@ class DrawAccount:
             )
 
     def _seen(self, index: int, leaf: LogLeaf) -> float:
-        """When a leaf was in the log: by its time, or by as many witnesses as are needed, if that is later."""
-        logged, need = seconds(leaf.time) or 0.0, self._keys.need
-        if not need:
-            return logged
-        times = sorted(self._cosigned(index) or ())
-        return self._now if len(times) < need else max(logged, times[need - 1])
-
-    def _cosigned(self, index: int) -> list[float] | None:
-        """When witnesses cosigned the first checkpoint that was kept of a leaf; None if none was. Raises DrawError."""
-        kept = self._state.first_kept(index, self._keys.log, in_log(self._place.read))
-        if kept is None:
-            return None
-        size, note = kept
-        try:
-            cosigned = note.verified(self._keys.witnesses)
-        except NoteError as error:
-            raise DrawError(kept_path(size, self._keys.log[0]), str(error)) from None
-        # One key under two names is one witness.
-        return [*{each.key.public: float(each.at or 0) for each in cosigned}.values()]
+        """When a leaf was in the log; now for one that has no time."""
+        at = self._times.at(index)
+        return self._now if at is None else at
 
     def _commit(self, index: int, leaf: LogLeaf, due: float | None) -> Iterator[str]:
         """Whether the manifest of phase 1 was in the log, and seen by enough witnesses, before its round is due."""
-        cosigned = self._cosigned(index)
-        if cosigned is None:
+        at = self._times.at(index)
+        if at is None:
             yield "no checkpoint was kept of its commit"
-            return
-        if due is None:
-            return
-        if (seconds(leaf.time) or 0.0) > due - LEAD_SECONDS:
-            yield (
-                f"the manifest was logged at {leaf.time}, less than {LEAD_SECONDS} s before its round ({iso(due)})"
-            )
-        count = sum(at <= due - LEAD_SECONDS for at in cosigned)
-        if count < self._keys.need:
-            yield (
-                f"{count} of {self._keys.need} needed witnesses saw its manifest {LEAD_SECONDS} s before its round"
-            )
-
-    def _commitment(self, index: int, manifest: Manifest | None) -> Iterator[str]:
-        """Whether the commitment to a secret was in the log before the manifest, and no other one to choose from."""
-        commitment = manifest and manifest.seed_source.get("commitment")
-        if commitment is None:
-            return
-        found = self._of(Kind.COMMITMENT, 1)
-        if not any(at < index and leaf.hash == commitment for at, leaf in found):
-            yield "the commitment to its secret was not in the log before its manifest"
-        if len(found) > 1:
-            yield f"{len(found)} commitments to secrets: the operator could choose among them"
+        elif due is not None and at > due - LEAD_SECONDS:
+            yield f"the manifest was in the log at {iso(at)}, less than {LEAD_SECONDS} s before its round ({iso(due)})"
 
     def _codes(self, leaf: LogLeaf) -> Iterator[str]:
         """Look for codes that are planned twice."""

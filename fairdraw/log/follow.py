@@ -2,70 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log import tree
 from fairdraw.log.account import DrawAccount
-from fairdraw.log.leaves import (
-    CHECKPOINT,
-    KEYS,
-    LOG_KEYS,
-    Kind,
-    LogKeys,
-    LogLeaf,
-    LogState,
-)
+from fairdraw.log.keys import LogKeys
+from fairdraw.log.leaves import CHECKPOINT, Kind, LogLeaf, LogState
 from fairdraw.log.note import Checkpoint, Note, NoteError
-from fairdraw.log.place import Place, Read, in_log
-from fairdraw.maths.files import Fields, parse_canonical, sha256_hex
+from fairdraw.log.parts import published
+from fairdraw.log.place import Place, Read
+from fairdraw.maths.files import sha256_hex
 from fairdraw.terms import iso
-
-
-class Published(NamedTuple):
-    """A log, and the keys that it is verified by."""
-
-    state: LogState
-    keys: LogKeys
-
-
-def published(read: Read, trusted: LogKeys | None = None) -> Published | None:
-    """The log and its keys: the `trusted` ones, and for what these do not name those that the operator published. None
-    if there is no log.
-
-    Raises DrawError with the file that is wrong.
-    """
-
-    below = in_log(read)
-    data, keys = below(KEYS), trusted or LogKeys()
-    if data is not None:
-        own = LogKeys.read(Fields(KEYS, "", parse_canonical(data, KEYS), LOG_KEYS))
-        seen = keys if keys.witnesses else own
-        keys = LogKeys(keys.log or own.log, seen.witnesses, seen.need)
-    if not keys.log:
-        return None
-    return Published(LogState.verified(below, keys.log), keys)
-
-
-def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
-    """What receipts have from the log, by campaign and number of phases; it is read once. None for a draw without
-    leaves, and where there is no log. Raises DrawError.
-    """
-    found = published(read)
-    if found is None:
-        return lambda _campaign_id, _phases: None
-    state, keys = found
-    document = {"log": [*map(str, keys.log)], "need": keys.need, "witnesses": [*map(str, keys.witnesses)]}
-
-    @cache
-    def part(campaign_id: str, phases: int) -> dict[str, Any] | None:
-        return state.part_of(campaign_id, phases, document, keys.log, in_log(read))
-
-    return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +73,12 @@ def follow(
     if note is None:
         raise AssertionError("a log that was verified has a checkpoint")
     try:
-        cosigned = note.verified(keys.witnesses)
+        cosigned = note.verified(keys.quorum.witnesses)
     except NoteError as error:
         raise DrawError(CHECKPOINT, str(error)) from None
     findings = list(_tiles(read, state))
-    if (count := len({each.key.public for each in cosigned})) < keys.need:
-        findings.append(f"{count} of {keys.need} needed witnesses cosigned the checkpoint")
+    if not keys.quorum.is_met_by([each.key for each in cosigned]):
+        findings.append(f"{len(cosigned)} witnesses cosigned the checkpoint (needed: {keys.quorum})")
     if kept is not None:
         findings += _continues(state, kept, keys)
     leaves = [(index, state.leaf(index)) for index in range(state.size)]
@@ -143,7 +94,7 @@ def follow(
         root=state.checkpoint.root.hex(),
         checkpoint=str(note),
         keys=tuple(map(str, keys.log)),
-        needed=keys.need,
+        needed=keys.quorum.need,
         witnesses={each.key.name: iso(each.at or 0) for each in cosigned},
         waiting=_waiting(read, state.size),
         annulled=tuple(each for each in campaigns if each in annulled),

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 from fairdraw.errors import DrawError
 from fairdraw.log import tree
-from fairdraw.log.note import (
-    COSIGNATURE,
-    SIGNATURE,
-    Checkpoint,
-    Note,
-    NoteError,
-    VerifierKey,
-)
+from fairdraw.log.note import Checkpoint, Note, NoteError, VerifierKey
 from fairdraw.maths.files import Fields, JsonFile, sha256_hex
-from fairdraw.maths.merkle import leaf_hash, levels_of, path_to, path_up
+from fairdraw.maths.merkle import TreeHash, leaf_hash, levels_of, path_up
 from fairdraw.terms import is_selection_id, iso, seconds
 
 CHECKPOINT, KEYS = "checkpoint", "keys.json"
-# The fields of the latter.
-LOG_KEYS = ("log", "need", "witnesses")
 # The first checkpoint of each size, by its size and the key that signed it.
 _KEPT = "checkpoints/"
-# A phase has two leaves of kind `result`: of result.txt, then of cutoffs.json.
-RESULT_LEAVES = 2
 # The former key signs so long beside the new one.
 CHANGE_SECONDS = 30 * 86_400.0
 
 
 class Kind(StrEnum):
-    """What a leaf's hash is about: a file of a phase, the commitment to a secret, or a key of the log."""
+    """What a leaf's hash is about: a record of the campaign, a file of a phase, or a key of the log."""
 
-    COMMITMENT = "commitment"
+    OPENED = "opened"
+    AMENDED = "amended"
     MANIFEST = "manifest"
     REPLACED = "replaced"
     NOTICE = "notice"
@@ -46,6 +36,10 @@ class Kind(StrEnum):
     KEY = "key"
 
 
+# Leaves of these kinds belong to no phase: theirs is 0. That of an amendment is its number.
+_NO_PHASE = frozenset({Kind.OPENED, Kind.KEY})
+
+
 @dataclass(frozen=True, slots=True)
 class LogLeaf(JsonFile):
     """One leaf."""
@@ -53,7 +47,7 @@ class LogLeaf(JsonFile):
     FILE: ClassVar[str] = "leaf of the log"
 
     campaign_id: str
-    # The SHA-256 of the file, the commitment itself, or the SHA-256 of the key's text.
+    # The SHA-256 of the file (of kind `result`: of summary.json), or of the key's text.
     hash: str
     kind: Kind
     phase: int
@@ -65,13 +59,11 @@ class LogLeaf(JsonFile):
         kind = Kind(fields.text("kind", set(Kind).__contains__, f"one of {', '.join(Kind)}"))
         if kind is Kind.KEY:
             fields.text("campaignId", lambda text: text == "", "no campaign")
-            least, most = 0, 0
         else:
             fields.text("campaignId", is_selection_id, "an id")
-            least, most = 1, 1 if kind is Kind.COMMITMENT else 1 << 53
-        phase = fields.integer("phase", least)
-        if phase > most:
-            fields.refuse("phase", f"{most} is needed for a {kind}, found {phase}")
+        phase = fields.integer("phase", 0 if kind in _NO_PHASE else 1)
+        if phase and kind in _NO_PHASE:
+            fields.refuse("phase", f"0 is needed for {kind}, found {phase}")
         return cls(fields.raw("campaignId"), fields.hash("hash"), kind, phase, fields.time("time"))
 
     @property
@@ -89,13 +81,6 @@ def kept_path(size: int, key: VerifierKey) -> str:
 
 def key_leaf(key: VerifierKey, at: float) -> LogLeaf:
     return LogLeaf("", sha256_hex(str(key).encode()), Kind.KEY, 0, iso(at))
-
-
-class Kept(NamedTuple):
-    """A checkpoint that was kept, with the number of leaves at that time."""
-
-    size: int
-    note: Note
 
 
 @dataclass(frozen=True)
@@ -168,6 +153,16 @@ class LogState:
         return [(at, self.leaf(at)) for at, entry in enumerate(self.entries) if entry.startswith(begin)]
 
     @cached_property
+    def _roots(self) -> list[bytes]:
+        """The root of the tree at each size."""
+        growing = TreeHash()
+        roots = [growing.root()]
+        for node in self.nodes:
+            growing.add(node)
+            roots.append(growing.root())
+        return roots
+
+    @cached_property
     def _levels(self) -> list[list[bytes]]:
         return levels_of(self.nodes)
 
@@ -184,90 +179,11 @@ class LogState:
             signed = note.verified([key])
         except NoteError as error:
             raise DrawError(kept_path(size, key), str(error)) from None
-        if not signed or note.text != Checkpoint(self.origin, size, tree.root_over(self.nodes[:size])).text:
+        if not signed or note.text != Checkpoint(self.origin, size, self._roots[size]).text:
             raise DrawError(kept_path(size, key), "is no checkpoint of these entries: find out who wrote it")
         return note
-
-    def first_kept(
-        self, index: int, keys: Sequence[VerifierKey], read: Callable[[str], bytes | None]
-    ) -> Kept | None:
-        """The first checkpoint that was kept of a log with leaf `index`, signed by one of `keys`. Raises DrawError."""
-        for size in range(index + 1, self.size + 1):
-            for key in keys:
-                if (data := read(kept_path(size, key))) is not None:
-                    return Kept(size, self.kept(data, size, key))
-        return None
 
     def changed_at(self, key: VerifierKey) -> float | None:
         """When `key` replaced another one; None for the log's first key."""
         index = self.find(key_leaf(key, 0.0))
         return None if index is None else seconds(self.leaf(index).time)
-
-    def part_of(
-        self,
-        campaign_id: str,
-        phases: int,
-        keys: Mapping[str, Any],
-        signers: Sequence[VerifierKey],
-        read: Callable[[str], bytes | None],
-    ) -> dict[str, Any] | None:
-        """The key `log` of a receipt of the first `phases` phases, with the `keys` of keys.json; None for a draw
-        without leaves. `signers` are the log's own of them, `read` gives the log's files. Raises DrawError.
-        """
-        found = [
-            (index, leaf)
-            for index, leaf in self.of_campaign(campaign_id)
-            if leaf.phase <= phases or leaf.kind is Kind.ANNULLED
-        ]
-        manifests = [index for index, leaf in found if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
-        if not manifests:
-            return None
-        committed = None
-        # The last one took the place of those before.
-        if (kept := self.first_kept(manifests[-1], signers, read)) is not None:
-            size, note = kept
-            proof = [node.hex() for node in path_to(manifests[-1], self.nodes[:size])]
-            committed = {"checkpoint": str(note), "proof": proof}
-        entries = [
-            {"index": index, "leaf": self.entries[index].decode(), "proof": self.proof(index)}
-            for index, _ in found
-        ]
-        return {
-            "checkpoint": str(self.note),
-            "committed": committed,
-            "entries": entries,
-            "keys": dict(keys),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class LogKeys:
-    """The keys of a log and its witnesses, and how many witnesses are needed."""
-
-    log: tuple[VerifierKey, ...] = ()
-    witnesses: tuple[VerifierKey, ...] = ()
-    need: int = 0
-
-    @staticmethod
-    def read(fields: Fields) -> LogKeys:
-        keys = LogKeys(
-            _keys(fields, "log", SIGNATURE), _keys(fields, "witnesses", COSIGNATURE), fields.integer("need")
-        )
-        if keys.need > len(keys.witnesses):
-            fields.refuse("need", f"{keys.need} witnesses of {len(keys.witnesses)} cannot be needed")
-        return keys
-
-
-def _keys(fields: Fields, key: str, kind: int) -> tuple[VerifierKey, ...]:
-    found = []
-    for each in fields.list(key):
-        if not isinstance(each, str):
-            fields.refuse(key, "texts of keys are needed")
-        try:
-            parsed = VerifierKey.parse(each)
-        except NoteError as error:
-            fields.refuse(key, str(error))
-        if parsed.kind != kind:
-            fields.refuse(key, f"the key of {parsed.name} has type 0x{parsed.kind:02x}, not 0x{kind:02x}")
-        found.append(parsed)
-    return tuple(found)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 # The types of keys, the first byte of what a key's text encodes.
 SIGNATURE = 0x01
 COSIGNATURE = 0x04
+COSIGNATURES = (COSIGNATURE,)
 _KINDS = {SIGNATURE: "Ed25519", COSIGNATURE: "cosignature/v1"}
 _PRIVATE = "PRIVATE+KEY+"
 _DASH = "\u2014 "

@@ -21,7 +21,7 @@ from fairdraw.proof.logged import (
     NO_LOG,
     NO_WITNESS,
     ONLY_THESE_LEAVES,
-    OPERATORS_KEYS,
+    RECEIPTS_KEYS,
     LoggedPhase,
     LogPart,
     Trust,
@@ -75,7 +75,7 @@ class StepChecker:
             self.annulled = Annulled.parse(text.encode())
         self._log: LogPart | None = None
         if fields.raw("version") != BEFORE_THE_LOG and fields.raw("log") is not None:
-            self._log = LogPart(fields.nested("log", ("checkpoint", "committed", "entries", "keys")), trust)
+            self._log = LogPart(fields.nested("log", ("checkpoint", "entries", "keys", "kept")), trust)
 
     def steps(self) -> list[tuple[str, Step]]:
         raise NotImplementedError
@@ -106,16 +106,16 @@ class StepChecker:
             limits.append(f"{NO_LOG[0].upper()}{NO_LOG[1:]}.")
         else:
             limits.append(ONLY_THESE_LEAVES)
-            if not self._log.need:
+            if not self._log.quorum.need:
                 limits.append(f"{NO_WITNESS[0].upper()}{NO_WITNESS[1:]}.")
-        if any(key.given == "operator" for key in self.keys()):
-            limits.append(OPERATORS_KEYS)
+        if any(key.given == "receipt" for key in self.keys()):
+            limits.append(RECEIPTS_KEYS)
         return tuple(limits)
 
     def _check_log(self) -> str:
         if self._log is None:
             raise Unchecked(NO_LOG)
-        return self._log.check(self.campaign_id, self.phases(), self.annulled)
+        return self._log.check(self.campaign_id, self.phases(), (), self.annulled)
 
     def _check_witnesses(self) -> str:
         if self._log is None:

@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple, NoReturn
 
 from fairdraw.errors import DrawError
-from fairdraw.log.leaves import LOG_KEYS, RESULT_LEAVES, Kind, LogKeys, LogLeaf
-from fairdraw.log.note import (
-    Checkpoint,
-    Note,
-    NoteError,
-    Signature,
-    VerifierKey,
-)
+from fairdraw.log.keys import LOG_KEYS, LogKeys, Quorum
+from fairdraw.log.leaves import Kind, LogLeaf
+from fairdraw.log.note import Checkpoint, Note, NoteError, Signature, VerifierKey
+from fairdraw.log.policy import parse_policy
+from fairdraw.log.times import cosigned_at
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import Fields, parse_any_layout, sha256_hex
-from fairdraw.maths.manifest import Manifest, ManifestSeedSource
+from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import verify_proof
-from fairdraw.proof.beacon import SEED
 from fairdraw.proof.guarantee import Published
-from fairdraw.terms import CHAINS, LEAD_SECONDS, seconds, signed_at
+from fairdraw.terms import LEAD_SECONDS, QUICKNET_HASH, Chain, iso, seconds
 
 TRUST = "trust file"
-_BEACON_KEY = re.compile(r"[0-9a-f]{192}")
 # Hex digits of a fingerprint, and of each of its groups.
 _FINGERPRINT, _GROUP = 16, 4
 NO_LOG = "this draw is in no public log: when it was committed to, and to what, is the operator's word alone"
 NO_WITNESS = (
     "no witness is needed: only the operator vouches that all see the same log, and for the times in it"
 )
+WEAK_QUORUM = (
+    "two sets of witnesses that share none are each enough: the operator alone can show two people two logs"
+)
+NO_LEAD = "how long before its round the draw had to be committed to is unknown for this beacon: no trust file says it"
 # How the details call the earlier checkpoint.
 AT_COMMIT = "the checkpoint of the commit"
-NO_COMMITTED = (
-    "the log has no checkpoint from the time of the commit: only the operator vouches that the manifest was in it"
-    " before its round"
-)
 ONLY_THESE_LEAVES = (
-    "The log shows that these statements were in it, and in which order; their times are the operator's. That it has no"
-    " other one about this draw shows only to those who read all of it."
+    "The log shows that these statements were in it, and in which order. That it has no other one about this draw shows"
+    " only to those who read all of it."
 )
-OPERATORS_KEYS = (
-    "Some keys are taken as the operator gave them: compare their fingerprints with a source that the operator cannot"
+RECEIPTS_KEYS = (
+    "Some keys are taken as this receipt has them: compare their fingerprints with a source that the operator cannot"
     " change, or give a file of trusted keys (`--trust`)."
 )
+# Kinds of leaves that are about a phase.
+_OF_PHASE = frozenset({Kind.MANIFEST, Kind.REPLACED, Kind.NOTICE, Kind.RESULT, Kind.CODES})
 
 
 class Unchecked(Exception):
@@ -61,7 +58,7 @@ class TrustedKey:
     name: str
     # The start of the SHA-256 of the public key.
     fingerprint: str
-    # Who gave it: `operator`, or `trust` (the file).
+    # Who gave it: `receipt`, `rules` (the key of quicknet), or `trust` (the file).
     given: str
 
     @staticmethod
@@ -73,41 +70,74 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """A file of trusted keys: `{"beacon": {chain hash: public key}, "log": [key], "need": n, "witnesses": [key]}`.
+    """What a reader trusts: a file `{"beacon": {chain hash: {"lead": seconds}}, "log": [key], "need": n, "witnesses":
+    [key]}`, where an address may follow the key of a witness, or a policy (C2SP tlog-policy).
 
-    What it does not name is taken as the operator gave it: a chain, the log's keys, the witnesses with their number.
+    What it does not name is taken as the receipt has it: the log's keys, the witnesses with their number.
     """
 
-    beacon: Mapping[str, str] = field(default_factory=dict)
+    # Least seconds between the commit and the round, by the hash of the chain.
+    leads: Mapping[str, int] = field(default_factory=dict)
     keys: LogKeys = field(default_factory=LogKeys)
+    # Where witnesses can be asked what they signed.
+    addresses: Mapping[VerifierKey, str] = field(default_factory=dict)
 
     @staticmethod
     def parse(data: bytes) -> Trust:
-        """Read a trust file in JSON, in any layout. Raises DrawError with the key and what was found."""
-        try:
-            document = parse_any_layout(data)
-        except ValueError:
-            raise DrawError(TRUST, "not a JSON document") from None
-        fields = Fields(TRUST, "", document, ("beacon", *LOG_KEYS))
-        chains = fields.nested("beacon")
-        known = {
-            chain: chains.text(chain, _BEACON_KEY.fullmatch, "192 lower-case hex digits")
-            for chain in chains.names
-        }
-        return Trust(known, LogKeys.read(fields))
+        """Read a trust file in JSON, in any layout, or a policy. Raises DrawError with the key or line and what was
+        found.
+        """
+        if data.lstrip()[:1] == b"{":
+            return _in_json(data)
+        keys, addresses = parse_policy(data)
+        if keys.quorum.need and not keys.log:
+            raise DrawError(TRUST, _NO_LOG_KEY)
+        return Trust({}, keys, addresses)
 
-    def beacon_keys(self, manifest: Manifest) -> Iterator[TrustedKey]:
-        """The key of the manifest's chain, if it has one that is known."""
-        chain = str(manifest.seed_source.get("chain"))
-        if chain in CHAINS:
-            public = self.beacon.get(chain, CHAINS[chain].public_key)
-            given = "trust" if chain in self.beacon else "operator"
-            yield TrustedKey.of("beacon", CHAINS[chain].beacon_id, bytes.fromhex(public), given)
+    @property
+    def vouches(self) -> bool:
+        """Whether a receipt can hold by it: it names the keys of the log and the witnesses."""
+        return bool(self.keys.log and self.keys.quorum.members)
 
-    def check_beacon(self, chain: str) -> None:
-        """Raise DrawError if another key is trusted for the chain than that of which its hash was made."""
-        if self.beacon.get(chain, CHAINS[chain].public_key) != CHAINS[chain].public_key:
-            raise DrawError(SEED, f"the trusted key of chain {chain} is not the one that the hash is of")
+    def lead(self, chain_hash: str) -> int | None:
+        """Least seconds between the commit and the round of this chain; None if it is unknown."""
+        return self.leads.get(chain_hash, LEAD_SECONDS if chain_hash == QUICKNET_HASH else None)
+
+    def beacon_key(self, chain: Chain) -> TrustedKey:
+        given = "rules" if chain.hash == QUICKNET_HASH else "trust" if chain.hash in self.leads else "receipt"
+        return TrustedKey.of("beacon", chain.beacon_id, bytes.fromhex(chain.public_key), given)
+
+
+_NO_LOG_KEY = (
+    "log: witnesses, and no key of the log: a second log of the operator's could have the same witnesses"
+)
+
+
+def _in_json(data: bytes) -> Trust:
+    try:
+        document = parse_any_layout(data)
+    except ValueError:
+        raise DrawError(TRUST, "not a JSON document") from None
+    fields = Fields(TRUST, "", document, ("beacon", *LOG_KEYS))
+    chains, leads = fields.nested("beacon"), {}
+    for chain in chains.names:
+        leads[chain] = chains.nested(chain, ("lead",)).integer("lead", 1)
+        if chain == QUICKNET_HASH and leads[chain] < LEAD_SECONDS:
+            chains.refuse(chain, f"a lead of at least {LEAD_SECONDS} s is needed for quicknet")
+    texts = [str(each).partition(" ") for each in fields.list("witnesses")]
+    keys = LogKeys.read(
+        Fields(TRUST, "", {**document, "witnesses": [text for text, _, _ in texts]}, ("beacon", *LOG_KEYS))
+    )
+    addresses = [address.strip().rstrip("/") for _, _, address in texts]
+    need, number = keys.quorum.need, len(keys.quorum.members)
+    if number and 2 * need <= number:
+        fields.refuse(
+            "need", f"{need} of {number} witnesses: more than half are needed. {_capital(WEAK_QUORUM)}"
+        )
+    if number and not keys.log:
+        fields.refuse("", _NO_LOG_KEY)
+    known = {key: at for key, at in zip(keys.quorum.witnesses, addresses, strict=True) if at}
+    return Trust(leads, keys, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +148,10 @@ class LoggedPhase:
     number: int
     manifest: Manifest
     manifest_hash: str
-    # The hashes of result.txt and cutoffs.json, in the order of their leaves; none in the receipt of an excluded entry.
-    results: tuple[str, ...]
-    published: Published
+    # SHA-256 of summary.json; None if the receipt does not have it (phase 1 of an excluded entry).
+    summary_hash: str | None
+    # None if the receipt has nothing of it (later phases of an excluded entry).
+    published: Published | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,59 +173,74 @@ class _Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Committed:
-    """A checkpoint from the time of the commit, and the path of the manifest's leaf to its root."""
+class _Kept:
+    """A checkpoint that was kept, and the path of a leaf to its root."""
 
     note: Note
     checkpoint: Checkpoint
+    index: int
     proof: tuple[str, ...]
 
     @staticmethod
-    def read(fields: Fields) -> _Committed:
-        return _Committed(*_checkpoint(fields), tuple(map(str, fields.list("proof"))))
+    def read(fields: Fields) -> _Kept:
+        return _Kept(*_checkpoint(fields), fields.integer("index"), tuple(map(str, fields.list("proof"))))
 
 
 class LogPart:
-    """The key `log` of a receipt: a checkpoint and one from the time of the commit, leaves of the campaign with their
-    proofs, and the operator's keys.
+    """The key `log` of a receipt: a checkpoint, leaves of the campaign with their proofs, the checkpoints that give the
+    times of some, and the operator's keys.
     """
 
     def __init__(self, fields: Fields, trust: Trust) -> None:
         self._note, self._checkpoint = _checkpoint(fields)
-        self._committed: _Committed | None = None
-        if fields.raw("committed") is not None:
-            self._committed = _Committed.read(fields.nested("committed", ("checkpoint", "proof")))
         self._entries = [_Entry.read(each) for each in fields.objects("entries", ("index", "leaf", "proof"))]
         for before, after in zip(self._entries, self._entries[1:], strict=False):
             if before.index >= after.index:
                 fields.refuse("entries", f"indexes must increase, {after.index} follows {before.index}")
+        kept = [_Kept.read(each) for each in fields.objects("kept", ("checkpoint", "index", "proof"))]
+        self._kept = {each.index: each for each in kept}
+        if len(self._kept) < len(kept):
+            fields.refuse("kept", "one checkpoint for each leaf is allowed")
         given = LogKeys.read(fields.nested("keys", LOG_KEYS))
         self._given = [
             ("log", trust.keys.log, given.log),
-            ("witness", trust.keys.witnesses, given.witnesses),
+            ("witness", trust.keys.quorum.witnesses, given.quorum.witnesses),
         ]
         self._log = trust.keys.log or given.log
-        chosen = trust.keys if trust.keys.witnesses else given
-        self._witnesses, self.need = chosen.witnesses, chosen.need
+        self.quorum: Quorum = trust.keys.quorum if trust.keys.quorum.members else given.quorum
 
     def keys(self) -> Iterator[TrustedKey]:
         for what, trusted, given in self._given:
             for key in trusted or given:
-                yield TrustedKey.of(what, key.name, key.public, "trust" if trusted else "operator")
+                yield TrustedKey.of(what, key.name, key.public, "trust" if trusted else "receipt")
 
-    def check(self, campaign_id: str, phases: Sequence[LoggedPhase], annulled: Annulled | None) -> str:
-        """Check every leaf, and that the log has what the receipt shows of each phase. Raises DrawError."""
+    def leaves(self, kind: Kind) -> list[LogLeaf]:
+        return [each.leaf for each in self._entries if each.leaf.kind is kind]
+
+    def check(
+        self,
+        campaign_id: str,
+        phases: Sequence[LoggedPhase],
+        opened: Sequence[str],
+        annulled: Annulled | None,
+    ) -> str:
+        """Check every leaf, and that the log has what the receipt shows: each phase, and the record of the campaign
+        (`opened`: the hashes of its files, in order). Raises DrawError.
+        """
         checkpoint = self._checkpoint
         for each in self._entries:
             if each.leaf.campaign_id != campaign_id:
                 _wrong(f"leaf {each.index} of the log belongs to campaign {each.leaf.campaign_id}")
             if not verify_proof(each.line, each.index, checkpoint.size, each.proof, checkpoint.root.hex()):
                 _wrong(f"the proof of leaf {each.index} does not lead to the root of the checkpoint")
+            if each.leaf.kind in _OF_PHASE and each.leaf.phase > len(phases):
+                _unknown(each)
         logged = [self._check_phase(each) for each in phases]
+        self._check_opened(opened)
         notes = [("the checkpoint", self._note)]
-        if (committed := self._committed) is not None:
-            self._check_committed(committed, logged[0])
-            notes.append((AT_COMMIT, committed.note))
+        for kept in self._kept.values():
+            self._check_kept(kept)
+            notes.append((_kept_name(kept), kept.note))
         said = None if annulled is None else sha256_hex(annulled.to_bytes())
         for each in self._entries:
             if each.leaf.kind is Kind.ANNULLED and each.leaf.hash != said:
@@ -214,98 +260,132 @@ class LogPart:
                     f" {entry.leaf.time}"
                     for phase, entry in zip(phases, logged, strict=True)
                 ),
-                *([] if committed is None else [f"{AT_COMMIT} has {committed.checkpoint.size} leaves"]),
             ]
         )
 
-    def check_witnesses(self, first: Manifest) -> str:
-        """Check that enough witnesses saw the checkpoint, and that of the commit in time, where a round says what in
-        time is. `first` is the manifest of phase 1. Raises DrawError, Unchecked.
+    def check_witnesses(self, first: LoggedPhase, due: str | None, lead: int | None) -> str:
+        """Check that enough witnesses saw the checkpoint, and the manifest of the `first` phase `lead` seconds (None:
+        unknown) before its round is signed at `due`. Raises DrawError, Unchecked.
         """
-        if not self.need:
-            return NO_WITNESS
-        found = [self._seen(self._note.signatures, "the checkpoint")]
-        notes, at = [self._note], signed_at(first.seed_source)
-        if at is not None and self._committed is not None:
-            latest, note = (seconds(at) or 0.0) - LEAD_SECONDS, self._committed.note
-            in_time = [each for each in note.signatures if each.cosigned_at <= latest]
-            found.append(self._seen(in_time, f"{AT_COMMIT} at least {LEAD_SECONDS} s before its round"))
-            notes.append(note)
-        for note in notes:
-            _verify(note, self._witnesses)
-        if at is not None and self._committed is None:
-            raise Unchecked(NO_COMMITTED)
+        quorum = self.quorum
+        found = [self._seen()] if quorum.need else []
+        _verify(self._note, quorum.witnesses)
+        manifest = self._manifest(first)
+        at = self.time_of(manifest)
+        if at is None:
+            _wrong("no checkpoint shows when enough witnesses saw the manifest in the log")
+        if due is not None and lead is not None:
+            before = (seconds(due) or 0.0) - at
+            if before < lead:
+                _wrong(
+                    f"the manifest was in the log at {iso(at)}, its round was signed at {due}: at least {lead} s must"
+                    " be between"
+                )
+            found.append(f"the manifest was in the log at {iso(at)}, {int(before)} s before its round")
+        if not quorum.need:
+            raise Unchecked(NO_WITNESS)
+        if not quorum.colluders:
+            raise Unchecked(WEAK_QUORUM)
+        if lead is None:
+            raise Unchecked(NO_LEAD)
         return "\n".join(found)
 
-    def _seen(self, signatures: Sequence[Signature], what: str) -> str:
-        known = {(key.name, key.key_id): key for key in self._witnesses}
-        signed = {(each.name, each.key_id) for each in signatures}
+    def time_of(self, entry: _Entry) -> float | None:
+        """When a leaf was in the log, in seconds since the epoch: by the witnesses, or by its own time where none is
+        needed; None if the receipt does not show it. Raises DrawError.
+        """
+        if not self.quorum.need:
+            return seconds(entry.leaf.time)
+        if (kept := self._kept.get(entry.index)) is None:
+            return None
+        try:
+            at = cosigned_at(kept.note, self.quorum)
+        except NoteError as error:
+            _wrong(str(error))
+        return at if at < inf else None
+
+    def _seen(self) -> str:
+        known = {(key.name, key.key_id): key for key in self.quorum.witnesses}
+        signed = {(each.name, each.key_id) for each in self._note.signatures}
         keys = [key for name, key in known.items() if name in signed]
-        # One key under two names is one witness.
-        count = len({key.public for key in keys})
-        witnesses = "1 trusted witness" if count == 1 else f"{count} trusted witnesses"
-        found = f"{witnesses} cosigned {what} (needed: {self.need})"
-        if count < self.need:
+        witnesses = "1 trusted witness" if len(keys) == 1 else f"{len(keys)} trusted witnesses"
+        found = f"{witnesses} cosigned the checkpoint (needed: {self.quorum})"
+        if not self.quorum.is_met_by(keys):
             _wrong(found)
-        return f"{found}: {', '.join(sorted({key.name for key in keys}))}"
+        collude = "1 of them" if self.quorum.colluders == 1 else f"{self.quorum.colluders} of them"
+        return (
+            f"{found}: {', '.join(sorted(key.name for key in keys))}; {collude} would have to collude with the operator"
+            " to vouch for two histories"
+        )
 
-    def _check_committed(self, committed: _Committed, manifest: _Entry) -> None:
-        """Check that the manifest was in the log of that checkpoint."""
-        before, origin = committed.checkpoint, self._checkpoint.origin
+    def _check_opened(self, opened: Sequence[str]) -> None:
+        """Check that the log has each file of the campaign's record, and no other one."""
+        found = [each for each in self._entries if each.leaf.kind in (Kind.OPENED, Kind.AMENDED)]
+        for each in found:
+            number = each.leaf.phase
+            if number >= len(opened) or each.leaf.hash != opened[number]:
+                _unknown(each)
+        numbers = [each.leaf.phase for each in found]
+        if numbers != [*range(len(opened))]:
+            _wrong(f"the log has {len(found)} leaves of the campaign's record, which has {len(opened)} files")
+
+    def _check_kept(self, kept: _Kept) -> None:
+        """Check that a leaf was in the log of that checkpoint."""
+        before, origin, what = kept.checkpoint, self._checkpoint.origin, _kept_name(kept)
+        entry = next((each for each in self._entries if each.index == kept.index), None)
+        if entry is None:
+            _wrong(f"{what} is about no leaf of the receipt")
         if before.origin != origin:
-            _wrong(f"{AT_COMMIT} is of the log {before.origin}, not of {origin}")
-        proof = committed.proof
-        if not verify_proof(manifest.line, manifest.index, before.size, proof, before.root.hex()):
-            _wrong(f"the proof of leaf {manifest.index} does not lead to the root of {AT_COMMIT}")
+            _wrong(f"{what} is of the log {before.origin}, not of {origin}")
+        if not verify_proof(entry.line, entry.index, before.size, kept.proof, before.root.hex()):
+            _wrong(f"the proof of leaf {entry.index} does not lead to the root of {what}")
 
-    def _check_phase(self, phase: LoggedPhase) -> _Entry:
-        """Check the leaves of a phase; return that of its manifest."""
+    def _manifest(self, phase: LoggedPhase) -> _Entry:
         found = self._of(Kind.MANIFEST, phase)
         own = next((each for each in found if each.leaf.hash == phase.manifest_hash), None)
         if own is None:
             _wrong(f"phase {phase.number}: the log has no manifest {phase.manifest_hash}")
-        published = phase.published
-        earlier = {each.manifest_hash for each in published.replaced}
-        for each in found:
+        return own
+
+    def _check_phase(self, phase: LoggedPhase) -> _Entry:
+        """Check the leaves of a phase; return that of its manifest."""
+        own, published = self._manifest(phase), phase.published
+        before = () if published is None else published.replaced
+        earlier = {each.manifest_hash for each in before}
+        for each in self._of(Kind.MANIFEST, phase):
             if each.leaf.hash != own.leaf.hash and not (each.index < own.index and each.leaf.hash in earlier):
                 _unknown(each)
-        replaced = {sha256_hex(each.to_bytes()) for each in published.replaced}
+        replaced = {sha256_hex(each.to_bytes()) for each in before}
         for each in self._of(Kind.REPLACED, phase):
             if each.leaf.hash not in replaced:
                 _unknown(each)
-        notices = self._of(Kind.NOTICE, phase)
-        notice = None if published.notice is None else sha256_hex(published.notice.to_bytes())
-        if notices and notices[-1].leaf.hash != notice:
-            _unknown(notices[-1])
-        if notice is not None and not notices:
-            _wrong(f"phase {phase.number}: the log has no notice {notice}")
-        results = tuple(each.leaf.hash for each in self._of(Kind.RESULT, phase))
-        if len(results) != RESULT_LEAVES or results != (phase.results or results):
+        if published is not None:
+            notices = self._of(Kind.NOTICE, phase)
+            notice = None if published.notice is None else sha256_hex(published.notice.to_bytes())
+            if notices and notices[-1].leaf.hash != notice:
+                _unknown(notices[-1])
+            if notice is not None and not notices:
+                _wrong(f"phase {phase.number}: the log has no notice {notice}")
+        results = self._of(Kind.RESULT, phase)
+        if len(results) != 1 or phase.summary_hash not in (None, results[0].leaf.hash):
+            found = ", ".join(each.leaf.hash for each in results) or "-"
             _wrong(
-                f"phase {phase.number}: the log has the results {', '.join(results) or '-'}, not one with its cut-offs:"
-                f" {', '.join(phase.results) or '-'}"
+                f"phase {phase.number}: the log has the results {found}, not one: {phase.summary_hash or '-'}"
             )
-        if phase.number == 1:
-            self._check_commit(phase, own)
+        if results[0].index < own.index:
+            _wrong(f"phase {phase.number}: its result was in the log before its manifest")
         return own
-
-    def _check_commit(self, phase: LoggedPhase, manifest: _Entry) -> None:
-        """Check what had to be in the log before the randomness was known, or before the manifest."""
-        source = ManifestSeedSource.parse(phase.manifest.seed_source)
-        at = signed_at(phase.manifest.seed_source)
-        if at is not None and (seconds(manifest.leaf.time) or 0.0) + LEAD_SECONDS > (seconds(at) or 0.0):
-            _wrong(
-                f"the manifest was logged at {manifest.leaf.time}, its round was signed at {at}: at least"
-                f" {LEAD_SECONDS} s must be between"
-            )
-        if source.commitment is not None and not any(
-            each.leaf.hash == source.commitment and each.index < manifest.index
-            for each in self._of(Kind.COMMITMENT, phase)
-        ):
-            _wrong(f"the log has no commitment {source.commitment} before the manifest")
 
     def _of(self, kind: Kind, phase: LoggedPhase) -> list[_Entry]:
         return [each for each in self._entries if (each.leaf.kind, each.leaf.phase) == (kind, phase.number)]
+
+
+def _kept_name(kept: _Kept) -> str:
+    return f"the checkpoint of {kept.checkpoint.size} leaves"
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
 
 
 class _Signed(NamedTuple):

@@ -16,7 +16,7 @@ from fairdraw.documents import as_document
 from fairdraw.large.engine import Engine
 from fairdraw.large.receipts import ReceiptSource
 from fairdraw.large.tiles import DRAW, OnLeaves, Proofs, write_proofs
-from fairdraw.log.follow import log_parts
+from fairdraw.log.parts import log_parts
 from fairdraw.maths.beside import published
 from fairdraw.maths.files import LEAVES, OUTCOMES, RESULT
 from fairdraw.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS

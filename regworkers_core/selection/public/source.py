@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from fairdraw.commands import Artefacts
 from fairdraw.large.receipts import ReceiptSource
-from fairdraw.log.follow import log_parts
+from fairdraw.log.parts import log_parts
 from fairdraw.log.place import Place
 from fairdraw.maths.beside import (
     ACCEPTED,

@@ -10,7 +10,8 @@ import pytest
 
 from fairdraw.large.receipts import Receipt, build_receipt
 from fairdraw.log import account, follow, tree, witness
-from fairdraw.log.leaves import Kind, LogKeys, LogLeaf, LogState, kept_path
+from fairdraw.log.keys import LogKeys, Quorum
+from fairdraw.log.leaves import Kind, LogLeaf, LogState, kept_path
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
 from fairdraw.log.tree import consistency
@@ -38,7 +39,7 @@ ORIGIN = "example.com/log"
 LOG = SignerKey(ORIGIN, b"l" * 32)
 WITNESS, PUPPET = SignerKey("witness.example.com", b"w" * 32), SignerKey("puppet.example.com", b"p" * 32)
 NOW = int(QUICKNET.due(ROUND))
-TRUST = Trust(keys=LogKeys((LOG.verifier(),), (WITNESS.verifier(COSIGNATURE),), 1))
+TRUST = Trust(keys=LogKeys((LOG.verifier(),), Quorum(1, (WITNESS.verifier(COSIGNATURE),))))
 LEAVES = entrants()
 REF = LEAVES[-1].ref
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from fairdraw.errors import DrawError, UsageError
-from fairdraw.log.follow import FollowedLog, follow, log_parts
-from fairdraw.log.leaves import Kind, LogKeys, kept_path
+from fairdraw.log.follow import FollowedLog, follow
+from fairdraw.log.keys import LogKeys, Quorum
+from fairdraw.log.leaves import Kind, kept_path
 from fairdraw.log.note import COSIGNATURE
+from fairdraw.log.parts import log_parts
 from fairdraw.log.place import Place as follow_place
 from fairdraw.log.place import at_place
 from fairdraw.maths.beside import Annulled, ReplacedManifest
@@ -366,8 +368,7 @@ def test_too_few_cosignatures_are_found_and_leaves_that_wait_are_counted() -> No
     assert found.witnesses == {"witness.example/w1": "2026-09-21T14:13:20.000Z"}
     keys = LogKeys(
         tuple(place.log.verifier_keys()),
-        (cosigner(1).verifier(COSIGNATURE), cosigner(2).verifier(COSIGNATURE)),
-        need=2,
+        Quorum(2, (cosigner(1).verifier(COSIGNATURE), cosigner(2).verifier(COSIGNATURE))),
     )
     assert place.findings(trusted=keys) == ("1 of 2 needed witnesses cosigned the checkpoint",)
 
@@ -376,7 +377,7 @@ def test_other_keys_than_the_trusted_ones_prove_nothing() -> None:
     place = Place()
     place.leaf(Kind.COMMITMENT, hash_of("a"))
     with pytest.raises(DrawError, match="none of the log's keys"):
-        place.findings(trusted=LogKeys((cosigner().verifier(),), (), 0))
+        place.findings(trusted=LogKeys((cosigner().verifier(),)))
 
 
 def test_a_place_without_a_log_is_no_log() -> None:

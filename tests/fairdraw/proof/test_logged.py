@@ -17,7 +17,7 @@ from fairdraw.log.note import COSIGNATURE, Note, Signature
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.proof.check import ReceiptChecked, check_receipt
-from fairdraw.proof.logged import NO_COMMITTED, NO_LOG, NO_WITNESS, Trust
+from fairdraw.proof.logged import NO_LOG, NO_WITNESS, Trust
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.terms import QUICKNET, QUICKNET_HASH, iso
 from tests.fairdraw.proof.draws import ROUND, publish_beside, refs
@@ -255,15 +255,10 @@ def test_witnesses_must_have_seen_the_manifest_in_time(receipt: dict[str, Any], 
     assert check(logged(build_receipt(revealed, refs(36)[3]), **asked, seen_at=SEEN + 900)).verdict == "holds"
 
 
-def test_without_a_checkpoint_of_the_commit_the_time_stays_open(
-    receipt: dict[str, Any], revealed: Path
-) -> None:
-    asked: dict[str, Any] = {"witnesses": WITNESSES, "need": 2, "seen_at": None}
-    checked = check(logged(receipt, **asked))
-    assert checked.verdict == "incomplete"
-    assert state(checked, "witnesses") == ("unchecked", NO_COMMITTED)
-    assert check(logged(receipt, seen_at=None)).verdict == "holds", "no witness is needed"
-    assert check(logged(build_receipt(revealed, refs(36)[3]), **asked)).verdict == "holds"
+def test_without_a_checkpoint_of_the_commit_the_manifest_is_not_in_time(receipt: dict[str, Any]) -> None:
+    checked = check(logged(receipt, witnesses=WITNESSES, need=3, seen_at=None))
+    assert failed(checked) == ["witnesses"]
+    assert "no checkpoint shows when" in state(checked, "witnesses")[1]
 
 
 def test_a_checkpoint_of_the_commit_that_was_changed_fails(receipt: dict[str, Any]) -> None:
