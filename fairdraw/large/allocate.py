@@ -217,7 +217,7 @@ def _seat(
     ids = [market.market_id for market in manifest.markets]
     leaves = phase.folder / LEAVES
     wishes = Wishes.read(leaves, manifest.count, ids, segments, tuple(phase.strikes), scratch)
-    outcomes.strike(wishes.struck)
+    outcomes.strike(wishes.struck, phase.strikes, phase.unclaimed)
     markets = _offered(manifest, outcomes.pin(), segments)
     Allocation(markets, wishes, candidates, outcomes.undecided(candidates), batch_rows).run()
     return markets

@@ -18,7 +18,15 @@ from fairdraw import scheduling
 from fairdraw.errors import DrawError
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, RESULT
-from fairdraw.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS, SHAPE, parse_leaf
+from fairdraw.maths.leaves import (
+    LEAF_COLUMNS,
+    RESULT_COLUMNS,
+    SHAPE,
+    UNIT,
+    UNIT_LIKE,
+    parse_leaf,
+    require_unit,
+)
 from fairdraw.maths.rules import MAX_WEIGHT
 
 # The type stubs of Arrow cover only a part of what these functions and columns take.
@@ -47,9 +55,11 @@ def text_bytes(strings: Column) -> Any:
 # segments counts as empty; any other missing value makes a malformed line.
 _LEAVES = f"""
 SELECT ref, line, weight,
-       line IS NULL OR NOT regexp_full_match(line, '{SHAPE}') OR repeated OR own_weight < 1 AS wrong
+       line IS NULL OR NOT regexp_full_match(line, '{SHAPE}') OR repeated OR own_weight < 1
+           OR (ref <> unit AND NOT regexp_full_match(unit, '{UNIT.pattern}'))
+           OR (starts_with(ref, 'u-') AND regexp_full_match(ref, '{UNIT_LIKE.pattern}')) AS wrong
 FROM (
-    SELECT p.ref, p.weight AS own_weight, coalesce(heavy.weight, p.weight) AS weight,
+    SELECT p.ref, p.unit, p.weight AS own_weight, coalesce(heavy.weight, p.weight) AS weight,
            p.ref || '|' || p.unit || '|' || coalesce(heavy.weight, p.weight) || '|'
                || array_to_string(list_sort(list_distinct(coalesce(p.segments, []))), ',') || '|'
                || array_to_string(p.preferences, ',') AS line,
@@ -121,6 +131,7 @@ def _check(batch: Batch, before: str) -> str:
 _BLOCK_BYTES = 4 << 20
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-,|\n"
 _LONGEST_ID = 64
+_UNIT_CHARS = 45
 
 
 class _Guarded(io.RawIOBase):
@@ -182,14 +193,16 @@ def read_columns(path: Path, artefact: str, columns: Sequence[str], wanted: Sequ
 
 
 def read_leaves(path: Path, wanted: Sequence[str] = LEAF_COLUMNS) -> Iterator[Batch]:
-    """Yield batches of leaves.txt with the `wanted` columns; `weight` as UINT8. Wanted refs, units and weights are
-    checked, and that refs increase strictly; the caller checks segments and preferences. Raises DrawError.
+    """Yield batches of leaves.txt with the `wanted` columns; `weight` as UINT8. Wanted refs, units (together with the
+    refs) and weights are checked, and that refs increase strictly; the caller checks segments and preferences. Raises
+    DrawError.
     """
     before: str | None = None
     for batch in read_columns(path, LEAVES, LEAF_COLUMNS, wanted):
-        for name in ("ref", "unit"):
-            if name in wanted:
-                _check_ids(batch, name)
+        if "ref" in wanted:
+            _check_refs(batch["ref"])
+        if "unit" in wanted:
+            _check_units(batch["ref"], batch["unit"])
         if "ref" in wanted:
             before = _check_order(batch["ref"], before)
         if "weight" in wanted:
@@ -211,13 +224,26 @@ def ahead(batches: Iterator[Any]) -> Iterator[Any]:
             yield batch
 
 
-def _check_ids(batch: Batch, name: str) -> None:
-    column = batch[name]
-    lengths = compute.min_max(compute.binary_length(column)).as_py()
-    if lengths["min"] < 1 or lengths["max"] > _LONGEST_ID or (text_bytes(column) == ord(",")).any():
-        for text in column.to_pylist():
+def _check_refs(refs: Column) -> None:
+    lengths = compute.binary_length(refs)
+    bounds = compute.min_max(lengths).as_py()
+    if bounds["min"] < 1 or bounds["max"] > _LONGEST_ID or (text_bytes(refs) == ord(",")).any():
+        for text in refs.to_pylist():
             if not 1 <= len(text) <= _LONGEST_ID or "," in text:
-                raise DrawError(LEAVES, f"{name}: 1 to {_LONGEST_ID} of A-Z a-z 0-9 _ -, found {text!r}")
+                raise DrawError(LEAVES, f"ref: 1 to {_LONGEST_ID} of A-Z a-z 0-9 _ -, found {text!r}")
+    if bounds["max"] >= _UNIT_CHARS:
+        for ref in refs.filter(compute.equal(lengths, _UNIT_CHARS)).to_pylist():
+            if UNIT_LIKE.fullmatch(ref):
+                raise DrawError(LEAVES, f"{ref}: a ref may not look like a unit")
+
+
+def _check_units(refs: Column, units: Column) -> None:
+    # Most units are one entry and have its ref.
+    others = compute.not_equal(refs, units)
+    named = units.filter(others)
+    if not compute.all(compute.match_substring_regex(named, f"^{UNIT.pattern}$"), min_count=0).as_py():
+        for ref, unit in zip(refs.filter(others).to_pylist(), named.to_pylist(), strict=True):
+            require_unit(ref, unit)
 
 
 def _check_order(refs: Column, before: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +24,8 @@ from fairdraw.large.columns import (
     terminated,
     text_bytes,
 )
-from fairdraw.maths.files import OUTCOMES, RESULT
-from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.files import OUTCOMES, RESULT, STRIKES
+from fairdraw.maths.manifest import Manifest, struck_outcome
 from fairdraw.terms import Outcome
 
 _NAME = pa.dictionary(pa.int16(), pa.string())
@@ -34,7 +34,7 @@ _TYPES: Any = [("ref", pa.string()), ("market", _NAME), ("rank", pa.int32())]
 OUTCOMES_SCHEMA = pa.schema(_TYPES + [(name, _NAME) for name in _FEW_VALUES[1:]])
 _ORDER = tuple(Outcome)
 _CODES = {outcome: code for code, outcome in enumerate(_ORDER)}
-_WINNER, _STRUCK = _CODES[Outcome.WINNER], _CODES[Outcome.STRUCK]
+_WINNER = _CODES[Outcome.WINNER]
 # One past the last outcome: none, or not decided yet.
 _NONE = len(_ORDER)
 
@@ -99,9 +99,17 @@ class Outcomes:
         if (self._market[won] == len(self._markets)).any():
             raise DrawError(RESULT, "a winner without a market in the result of the phase before")
 
-    def strike(self, positions: npt.NDArray[np.int32]) -> None:
-        """Take seats from these entries, or bar them from one."""
-        self._code[positions], self._market[positions] = _STRUCK, len(self._markets)
+    def strike(
+        self, positions: npt.NDArray[np.int32], strikes: Mapping[str, str], unclaimed: Collection[str]
+    ) -> None:
+        """Take seats from these entries, or bar them from one. `strikes` are reasons by ref, in the order of
+        `positions`; `unclaimed` those whose seat lapses now. Raises DrawError if one of these has none.
+        """
+        for ref, position in zip(strikes, positions, strict=True):
+            if ref in unclaimed and self._before[position] != _WINNER:
+                raise DrawError(STRIKES, f"{ref} is UNCLAIMED, and was no winner of the phase before")
+        codes = [_CODES[struck_outcome(reason)] for reason in strikes.values()]
+        self._code[positions], self._market[positions] = codes, len(self._markets)
 
     def pin(self) -> list[int]:
         """Return the winners of earlier phases by market: their seats are not offered again."""

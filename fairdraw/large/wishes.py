@@ -44,6 +44,7 @@ class Wishes:
         none = np.zeros(1, np.int32)
         self.rights = np.zeros(count, np.int32) if segments else np.broadcast_to(none, count)
         self.members = np.zeros((1, len(segments)), np.bool_)
+        # Lines of the struck leaves, in order.
         self.struck = np.zeros(0, np.int32)
         self.flat: npt.NDArray[np.int16] = np.zeros(0, np.int16)
         self._file = scratch / "preferences"

@@ -78,13 +78,20 @@ def parse_leaf(line: str) -> Leaf:
     )
     if UNIT_LIKE.fullmatch(ref):
         raise DrawError(LEAVES, f"{ref}: a ref may not look like a unit")
-    if unit != ref and not UNIT.fullmatch(unit):
-        raise DrawError(LEAVES, f"{ref}: a unit is the ref, or u- and 43 of base64url, found {unit}")
+    require_unit(ref, unit)
     if any(before >= after for before, after in pairwise(leaf.segments)):
         raise DrawError(LEAVES, f"{ref}: segments must be sorted, each once, found {segments}")
     if len(set(leaf.preferences)) < len(leaf.preferences):
         raise DrawError(LEAVES, f"{ref}: duplicate preference in {preferences}")
     return leaf
+
+
+def require_unit(ref: str, unit: str) -> None:
+    """Raise DrawError unless the unit is the ref, or 32 bytes in the form of `unit_of`."""
+    if unit != ref and not UNIT.fullmatch(unit):
+        raise DrawError(
+            LEAVES, f"{ref}: a unit is the ref, or u- and 32 bytes in base64url, found {short(unit)}"
+        )
 
 
 def _why(line: str) -> str:

@@ -23,7 +23,7 @@ from fairdraw.maths.files import (
     sha256_hex,
     short,
 )
-from fairdraw.terms import is_market_id, is_selection_id
+from fairdraw.terms import Outcome, is_market_id, is_selection_id
 
 ALGORITHM = "vf2"
 DRAND = "drand"
@@ -290,12 +290,27 @@ def parse_strikes(data: bytes) -> dict[str, str]:
     return strikes
 
 
-def check_cumulative(before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise DrawError if a strike of the phase before is missing now or has another reason."""
-    for ref, reason in before.items():
+def newly_unclaimed(before: Mapping[str, str] | None, now: Mapping[str, str]) -> frozenset[str]:
+    """Return the refs that are UNCLAIMED for the first time, each of which must be a winner of the phase before.
+    `before` are the strikes of that phase, None in phase 1.
+
+    Raises DrawError if one of them is missing now or has another reason, and for a seat that lapses in phase 1.
+    """
+    for ref, reason in (before or {}).items():
         if now.get(ref) != reason:
             found = now.get(ref, "no strike")
             raise DrawError(STRIKES, f"{ref} was struck ({reason}) in the phase before: found {found}")
+    new = frozenset(
+        ref for ref, reason in now.items() if reason == Outcome.UNCLAIMED and ref not in (before or {})
+    )
+    if before is None and new:
+        raise DrawError(STRIKES, f"{min(new)} is UNCLAIMED in phase 1, in which no one has won yet")
+    return new
+
+
+def struck_outcome(reason: str) -> Outcome:
+    """Return the outcome of an entry that is struck for this reason."""
+    return Outcome.UNCLAIMED if reason == Outcome.UNCLAIMED else Outcome.STRUCK
 
 
 def derive_seed(manifest_hash: str, source: ManifestSeedSource, randomness: str) -> str:

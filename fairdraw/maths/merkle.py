@@ -1,4 +1,5 @@
-"""The RFC 6962 Merkle tree over leaves.txt: root, inclusion proofs, and an index that makes proofs fast.
+"""The RFC 6962 Merkle tree over the lines of leaves.txt, strikes.txt or result.txt: root, inclusion proofs, and an
+index that makes proofs fast.
 
 Leaf hash SHA-256(0x00 + leaf), node SHA-256(0x01 + left + right), split at the largest power of two below n;
 the root over no leaves is SHA-256 of nothing.
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.files import LEAVES, is_hash
+from fairdraw.maths.files import is_hash
 
 # Leaves per entry of the index: a power of two, so that each block is a complete subtree. A proof hashes one block
 # (about 1 ms) and the roots of all blocks (10 M leaves: 10,000 nodes, about 8 ms).
@@ -99,7 +100,7 @@ class Root(NamedTuple):
 
 
 def root_of(path: Path) -> Root:
-    """Return the root of a leaves.txt, at constant memory. Raises DrawError when the last line has no line feed."""
+    """Return the root over the lines of a file, at constant memory. Raises DrawError unless each has a line feed."""
     tree, count = TreeHash(), 0
     for _offset, leaves in blocks_of(path):
         tree.add(block_root(leaves))
@@ -118,7 +119,7 @@ def root_over(data: bytes) -> str:
 def write_index(path: Path, index: Path) -> Root:
     """Do as `root_of`, and write the index of blocks for `proof_of`, which can be rebuilt at any time.
 
-    A block has an entry of 40 bytes: its byte offset in leaves.txt (8 bytes, big-endian), then the root of its subtree.
+    A block has an entry of 40 bytes: its byte offset in the file (8 bytes, big-endian), then the root of its subtree.
     """
     tree, count = TreeHash(), 0
     made = index.with_name(index.name + ".part")
@@ -133,10 +134,11 @@ def write_index(path: Path, index: Path) -> Root:
 
 
 def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof:
-    """Return the inclusion proof of the leaf at this position (from 0) or with this ref.
+    """Return the inclusion proof of the line at this position (from 0), or of the one that begins with this ref, in
+    leaves.txt, strikes.txt or result.txt.
 
-    `index` is a file of `write_index`, made here when missing; without one, all of leaves.txt is hashed. Raises
-    KeyError for an unknown position or ref, DrawError when the index does not belong to leaves.txt.
+    `index` is a file of `write_index`, made here when missing; without one, the whole file is hashed. Raises KeyError
+    for an unknown position or ref, DrawError when the index does not belong to the file.
     """
     entries = _entries(path, index)
     with _mapped(path) as data:
@@ -147,7 +149,7 @@ def proof_of(path: Path, leaf: int | str, *, index: Path | None = None) -> Proof
             raise KeyError(leaf)
         if block_root(leaves) != entries[number][1]:
             raise DrawError(
-                LEAVES, f"the leaves from {number * BLOCK_LEAVES} on do not match their index: rebuild it"
+                path.name, f"the lines from {number * BLOCK_LEAVES} on do not match their index: rebuild it"
             )
         count = (len(entries) - 1) * BLOCK_LEAVES + data[entries[-1][0] :].count(b"\n")
     proof = path_to(inside, [leaf_hash(each) for each in leaves])
@@ -184,7 +186,7 @@ def blocks_of(path: Path, size: int = 0) -> Iterator[tuple[int, list[bytes]]]:
         offset = 0
         while lines := list(islice(file, size or BLOCK_LEAVES)):
             if not lines[-1].endswith(b"\n"):
-                raise DrawError(LEAVES, "the last line has no line feed")
+                raise DrawError(path.name, "the last line has no line feed")
             yield offset, [line[:-1] for line in lines]
             offset += sum(map(len, lines))
 
@@ -215,7 +217,7 @@ def _entries(path: Path, index: Path | None) -> list[tuple[int, bytes]]:
         write_index(path, index)
     data = index.read_bytes()
     if len(data) % _ENTRY_BYTES:
-        raise DrawError(LEAVES, "its index is truncated: rebuild it")
+        raise DrawError(path.name, "its index is truncated: rebuild it")
     return [
         (int.from_bytes(data[at : at + 8], "big"), data[at + 8 : at + _ENTRY_BYTES])
         for at in range(0, len(data), _ENTRY_BYTES)

@@ -22,7 +22,7 @@ from fairdraw.maths.files import (
     json_keys,
     sha256_hex,
 )
-from fairdraw.maths.manifest import Manifest, SeedFile, changed_terms, check_cumulative, parse_strikes
+from fairdraw.maths.manifest import Manifest, SeedFile, changed_terms, newly_unclaimed, parse_strikes
 from fairdraw.maths.merkle import root_over
 from fairdraw.terms import Outcome
 
@@ -39,6 +39,8 @@ class Phase:
     # Reasons by ref.
     strikes: dict[str, str]
     seed: SeedFile
+    # Refs that are UNCLAIMED for the first time.
+    unclaimed: frozenset[str] = frozenset()
 
     @staticmethod
     def read(folder: Path, previous: Path | None) -> Phase:
@@ -54,7 +56,8 @@ class Phase:
         if root_over(strikes_data) != manifest.strikes_root:
             raise DrawError(STRIKES, "the root over its lines is not the strikesRoot of the manifest")
         seed = SeedFile.parse((folder / SEED).read_bytes())
-        phase = Phase(folder, previous, manifest, strikes, seed)
+        before = None if previous is None else parse_strikes((previous / STRIKES).read_bytes())
+        phase = Phase(folder, previous, manifest, strikes, seed, newly_unclaimed(before, strikes))
         if (previous is None) != (manifest.phase == 1):
             raise DrawError(
                 MANIFEST, f"phase {manifest.phase}: the phase before is needed from phase 2 on, and only then"
@@ -81,7 +84,6 @@ class Phase:
         for name in (LEAVES, SEED):
             if not equal_files(self.folder / name, folder / name):
                 raise DrawError(name, "differs from the phase before: it is the same in all phases")
-        check_cumulative(parse_strikes((folder / STRIKES).read_bytes()), self.strikes)
 
 
 def seats_offered(manifest: Manifest, taken: Sequence[int]) -> dict[str, int]:

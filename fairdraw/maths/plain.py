@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.maths.files import CUTOFFS, LEAVES, RESULT, STRIKES, SUMMARY, canonical_bytes, sha256_hex
 from fairdraw.maths.leaves import Leaf, Position, parse_leaf
-from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.manifest import Manifest, struck_outcome
 from fairdraw.maths.merkle import root_over
 from fairdraw.maths.phase import MarketCounts, Phase, Summary, seats_offered
 from fairdraw.terms import Outcome
@@ -95,7 +95,7 @@ def draw(
     waiting = 0
     for ref, rank in ranks.items():
         if ref in strikes:
-            places[ref] = Place("", rank, Outcome.STRUCK)
+            places[ref] = Place("", rank, struck_outcome(strikes[ref]))
         elif market := pinned.get(ref) or won.get(ref):
             places[ref] = Place(market, rank, Outcome.WINNER)
         else:
@@ -104,7 +104,8 @@ def draw(
             places[ref] = Place("", rank, Outcome.WAITLIST if listed else Outcome.UNSELECTED)
     for leaf in leaves:
         if leaf.ref not in ranks:
-            past = Outcome.STRUCK if leaf.ref in strikes else Outcome.HOUSEHOLD_LIMIT
+            reason = strikes.get(leaf.ref)
+            past = Outcome.HOUSEHOLD_LIMIT if reason is None else struck_outcome(reason)
             places[leaf.ref] = Place("", 0, past)
     return Drawn(places, canonical_bytes(_cutoffs(manifest, offered, groups, candidates)))
 
@@ -231,6 +232,9 @@ class PlainEngine:
         leaves = list(_leaves(folder / LEAVES))
         _check(leaves, phase)
         before = {} if previous is None else _places(previous / RESULT, leaves, manifest)
+        for ref in sorted(phase.unclaimed):
+            if before[ref].outcome is not Outcome.WINNER:
+                raise DrawError(STRIKES, f"{ref} is UNCLAIMED, and was no winner of the phase before")
         drawn = draw(leaves, manifest, phase.seed.seed, phase.strikes, before)
         out.mkdir(parents=True, exist_ok=True)
         (out / RESULT).write_bytes(drawn.result)

@@ -29,8 +29,8 @@ from fairdraw.maths.files import (
     file_hash,
     scratch_folder,
 )
-from fairdraw.maths.manifest import check_cumulative
-from fairdraw.maths.merkle import root_of
+from fairdraw.maths.manifest import newly_unclaimed
+from fairdraw.maths.merkle import root_of, root_over
 from fairdraw.maths.phase import Summary
 from fairdraw.proof import guarantee
 from fairdraw.proof.guarantee import Published, published_lines
@@ -277,14 +277,16 @@ class _Replay:
                 self._add(
                     each.folder, STRIKES, f"SHA-256 is {found}, committed is {each.manifest.strikes_hash}"
                 )
-        if number > 1 and each.strikes is not None:
-            self._check_strikes(inputs[number - 2], each, each.strikes)
+            if each.strikes is not None and root_over(path.read_bytes()) != each.manifest.strikes_root:
+                self._add(each.folder, MANIFEST, "strikesRoot: not the root over the lines of strikes.txt")
+        if each.strikes is not None:
+            self._check_strikes(None if number == 1 else inputs[number - 2], each, each.strikes)
 
-    def _check_strikes(self, before: Inputs, each: Inputs, strikes: Mapping[str, str]) -> None:
-        if before.strikes is None or self._blamed(before.folder, STRIKES):
+    def _check_strikes(self, before: Inputs | None, each: Inputs, strikes: Mapping[str, str]) -> None:
+        if before is not None and (before.strikes is None or self._blamed(before.folder, STRIKES)):
             return
         try:
-            check_cumulative(before.strikes, strikes)
+            newly_unclaimed(before and before.strikes, strikes)
         except DrawError as error:
             self._blame(each.folder, error)
 

@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fairdraw.proof.draws import BEACON, two_phases
-
-
-@pytest.fixture(scope="session")
-def revealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two phases whose seed is a revealed secret."""
-    return two_phases(tmp_path_factory.mktemp("revealed"))
+from tests.fairdraw.proof.draws import two_phases
 
 
 @pytest.fixture(scope="session")
 def beaconed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two phases whose seed is the recorded round of the beacon."""
-    return two_phases(tmp_path_factory.mktemp("beaconed"), source=BEACON)
+    return two_phases(tmp_path_factory.mktemp("beaconed"))

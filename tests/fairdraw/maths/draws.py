@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from fairdraw.large.allocate import allocate_phase, compute
 from fairdraw.large.engine import Engine
 from fairdraw.large.rank import Ranked, order_leaves
 from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES
-from fairdraw.maths.manifest import Manifest, SeedFile, parse_strikes
+from fairdraw.maths.leaves import unit_of
+from fairdraw.maths.manifest import Manifest, MarketTerms, ReserveTerms, SeedFile, parse_strikes
 from fairdraw.maths.phase import Phase, Summary
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
-from tests.fairdraw.proof.draws import Terms, write_inputs
+from tests.fairdraw.proof.draws import CAMPAIGN, UNIT_KEY, Terms, write_inputs
 
 _SEGMENTS = ("a", "b", "c")
 _MARKETS = ("east", "north", "south", "west")
@@ -94,8 +96,7 @@ def outcomes_of(folder: Path) -> dict[str, tuple[str, int, str]]:
 def pools(draw: st.DrawFn, most: int = 24, markets: Sequence[str] = _MARKETS) -> list[OracleLeaf]:
     """Households, weights that are one for a unit, segments and preferences."""
     count = draw(st.integers(0, most))
-    # Some have the ref of an entry for a name, which may have a unit of its own.
-    units = [f"{draw(st.sampled_from('ru'))}{number:03d}" for number in range(max(count // 2, 1))]
+    units = [unit_of(UNIT_KEY, CAMPAIGN, str(number)) for number in range(max(count // 2, 1))]
     weights = {unit: draw(st.sampled_from((1, 1, 1, 2, 64))) for unit in units}
     leaves = []
     for number in range(count):
@@ -109,13 +110,10 @@ def pools(draw: st.DrawFn, most: int = 24, markets: Sequence[str] = _MARKETS) ->
 
 
 @st.composite
-def market_terms(
-    draw: st.DrawFn, least: Mapping[str, int] | None = None, reserves: bool = True
-) -> list[OracleMarket]:
-    """All four markets; `least`: seats that are taken already."""
+def market_terms(draw: st.DrawFn, reserves: bool = True) -> list[OracleMarket]:
+    """All four markets of a first phase."""
     made: list[OracleMarket] = []
     for market in _MARKETS:
-        taken = (least or {}).get(market, 0)
         left = seats = draw(st.integers(0, 6))
         kept = []
         for segment in draw(st.permutations(_SEGMENTS)) if reserves else ():
@@ -123,5 +121,44 @@ def market_terms(
                 size = draw(st.integers(0, left))
                 kept.append((segment, size))
                 left -= size
-        made.append((market, taken + seats, kept))
+        made.append((market, seats, kept))
+    return made
+
+
+@st.composite
+def first_terms(draw: st.DrawFn) -> list[MarketTerms]:
+    """All four markets of a first phase, with what later phases may reserve."""
+    return [
+        replace(
+            oracle.market_terms(market),
+            later_reserves=tuple(
+                ReserveTerms(segment, draw(st.integers(0, 4)))
+                for segment in draw(st.permutations(_SEGMENTS))[: draw(st.integers(0, 3))]
+            ),
+        )
+        for market in draw(market_terms())
+    ]
+
+
+@st.composite
+def later_terms(
+    draw: st.DrawFn, earlier: Sequence[Sequence[MarketTerms]], taken: Mapping[str, int]
+) -> list[MarketTerms]:
+    """The markets of the phase after the `earlier` ones, with the seats that are taken."""
+    made = []
+    for number, market in enumerate(earlier[-1]):
+        capacity = market.capacity + draw(st.integers(0, 3))
+        left, kept = capacity - taken.get(market.market_id, 0), []
+        for declared in market.later_reserves:
+            used = sum(
+                reserve.seats
+                for phase in earlier[1:]
+                for reserve in phase[number].reserves
+                if reserve.segment == declared.segment
+            )
+            if draw(st.booleans()):
+                seats = draw(st.integers(0, min(left, declared.seats - used)))
+                kept.append(ReserveTerms(declared.segment, seats))
+                left -= seats
+        made.append(replace(market, capacity=capacity, reserves=tuple(kept)))
     return made

@@ -12,11 +12,12 @@ from typing import Any
 
 from fairdraw.maths import plain
 from fairdraw.maths.leaves import Leaf
-from fairdraw.maths.manifest import Manifest, MarketTerms, ReserveTerms
+from fairdraw.maths.manifest import Manifest, ManifestSeedSource, MarketTerms, ReserveTerms
 from fairdraw.maths.plain import Drawn, Place
 from fairdraw.terms import Outcome
 
 OracleLeaf = tuple[str, str, int, tuple[str, ...], tuple[str, ...]]
+# Without laterReserves, for a draw of one phase.
 OracleMarket = tuple[str, int, list[tuple[str, int]]]
 
 
@@ -89,9 +90,11 @@ def draw(
         markets=tuple(map(market_terms, markets)),
         phase=1,
         previous=None,
+        registrations=None,
         root="",
-        seed_source={},
+        seed_source=ManifestSeedSource("", 1),
         strikes_hash="",
+        strikes_root="",
         waitlist_size=waitlist_size,
         wins_per_unit=wins_per_unit,
     )

@@ -27,7 +27,7 @@ from fairdraw.maths.beside import (
     replaced_number,
 )
 from fairdraw.maths.files import canonical_bytes
-from fairdraw.maths.manifest import Manifest, MarketTerms
+from fairdraw.maths.manifest import Manifest, ManifestSeedSource, MarketTerms
 from fairdraw.terms import QUICKNET_HASH
 
 AT = "2026-11-25T08:00:00.000Z"
@@ -40,9 +40,11 @@ MANIFEST = Manifest(
     markets=(MarketTerms("east", 4), MarketTerms("west", 5)),
     phase=1,
     previous=None,
+    registrations=None,
     root="a" * 64,
-    seed_source={"chain": QUICKNET_HASH, "kind": "drand", "round": 1_000},
+    seed_source=ManifestSeedSource(QUICKNET_HASH, 1_000),
     strikes_hash="b" * 64,
+    strikes_root="c" * 64,
     waitlist_size=None,
     wins_per_unit=1,
 )
@@ -51,7 +53,7 @@ ANNULMENT = Annulled(LATER, "summer", MANIFEST.hash, 1, "a wrong list")
 
 
 def later_round(number: int) -> Manifest:
-    return replace(MANIFEST, seed_source={**MANIFEST.seed_source, "round": number})
+    return replace(MANIFEST, seed_source=replace(MANIFEST.seed_source, round=number))
 
 
 REPLACEMENT = ReplacedManifest(AT, MANIFEST.to_bytes().decode(), None, LATER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,16 +13,18 @@ import pytest
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import canonical_bytes, parse_any_layout, parse_canonical
 from fairdraw.maths.manifest import (
+    FormerRules,
     Manifest,
+    ManifestSeedSource,
     SeedFile,
-    check_cumulative,
-    commitment_of,
     derive_seed,
+    newly_unclaimed,
     parse_strikes,
     strikes_bytes,
 )
 from fairdraw.maths.phase import MarketCounts, Summary
 from fairdraw.maths.rules import Cutoff, MarketCutoffs, cutoffs_document, meets_cutoff, parse_cutoffs
+from fairdraw.terms import Outcome
 from tests.fairdraw.maths import oracle
 
 A, B, C = (oracle.sha(name) for name in "abc")
@@ -29,20 +32,27 @@ A, B, C = (oracle.sha(name) for name in "abc")
 
 def document() -> dict[str, Any]:
     return {
-        "algorithm": "vf1",
+        "algorithm": "vf2",
         "asOf": "2026-11-25T08:00:00.000Z",
         "campaignId": "camp-1",
         "count": 3,
         "drawId": "camp-1",
         "markets": [
-            {"capacity": 5, "marketId": "east", "reserves": [{"seats": 2, "segment": "vip"}]},
-            {"capacity": 0, "marketId": "west", "reserves": []},
+            {
+                "capacity": 5,
+                "laterReserves": [{"seats": 9, "segment": "crew"}, {"seats": 2, "segment": "vip"}],
+                "marketId": "east",
+                "reserves": [{"seats": 2, "segment": "vip"}],
+            },
+            {"capacity": 0, "laterReserves": [], "marketId": "west", "reserves": []},
         ],
         "phase": 2,
         "previous": {"manifestHash": A, "resultHash": B},
+        "registrations": {"erased": 1, "excluded": 2, "notices": 3, "root": A, "size": 13, "withdrawn": 4},
         "root": C,
-        "seedSource": {"commitment": A, "kind": "commit-reveal"},
+        "seedSource": {"chain": A, "kind": "drand", "round": 7},
         "strikesHash": oracle.sha(""),
+        "strikesRoot": oracle.sha(""),
         "waitlistSize": None,
         "winsPerUnit": 1,
     }
@@ -81,7 +91,19 @@ def _set(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("markets", 0, "capacity", to=-1), "capacity: an integer of at least 0"),
         (_set("markets", 0, "marketId", to="e|st"), "marketId: an id"),
         (_set("markets", to={}), "markets: a list"),
-        (_set("algorithm", to="vf2"), "algorithm"),
+        (
+            lambda made: made["markets"][0]["laterReserves"].append({"seats": 1, "segment": "vip"}),
+            "duplicate segment vip",
+        ),
+        (_set("markets", 0, "laterReserves", to=[]), "segment vip is not next in laterReserves"),
+        (_set("markets", 0, "laterReserves", 1, "seats", to=1), "2 seats for vip since phase 2"),
+        (lambda made: made["markets"][0].pop("laterReserves"), r"markets\[0\]: missing laterReserves"),
+        (_set("algorithm", to="vf3"), "algorithm"),
+        (_set("registrations", "size", to=12), "registrations.size: 12 entries"),
+        (_set("registrations", "root", to=""), "registrations.root"),
+        (_set("registrations", "late", to=1), "registrations: unknown late"),
+        (_set("registrations", to=[]), "registrations: a JSON object"),
+        (_set("strikesRoot", to=None), "strikesRoot: 64 lower-case hex digits"),
         (_set("asOf", to="2026-11-25T08:00:00Z"), "asOf: a time like"),
         (_set("campaignId", to="x y"), "campaignId: an id"),
         (_set("drawId", to="other"), "drawId: the campaign's id"),
@@ -93,8 +115,11 @@ def _set(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("previous", "resultHash", to=B.upper()), "previous.resultHash: 64 lower-case hex digits"),
         (_set("root", to=C[1:]), "root: 64 lower-case hex digits"),
         (_set("seedSource", "kind", to="dice"), "seedSource.kind"),
-        (_set("seedSource", "round", to=1), "seedSource: unknown round"),
-        (_set("seedSource", to={"chain": A, "kind": "drand", "round": 0}), "seedSource.round"),
+        (_set("seedSource", "round", to=0), "seedSource.round"),
+        (
+            _set("seedSource", to={"commitment": A, "kind": "commit-reveal"}),
+            "seedSource: missing chain, round",
+        ),
         (_set("waitlistSize", to=-1), "waitlistSize"),
         (_set("winsPerUnit", to=0), "winsPerUnit"),
     ],
@@ -122,7 +147,10 @@ def test_only_canonical_json_with_integers_is_read(data: bytes) -> None:
 def test_many_reserves_are_read_in_a_time_that_grows_with_their_number() -> None:
     reserves = [{"seats": 0, "segment": f"s{number}"} for number in range(40_000)]
     data = canonical_bytes(
-        {**document(), "markets": [{"capacity": 1, "marketId": "east", "reserves": reserves}]}
+        {
+            **document(),
+            "markets": [{"capacity": 1, "laterReserves": reserves, "marketId": "east", "reserves": reserves}],
+        }
     )
     begun = time.process_time()
     assert len(Manifest.parse(data).markets[0].reserves) == 40_000
@@ -153,66 +181,70 @@ def test_malformed_strikes_are_refused(data: bytes) -> None:
 
 
 def test_a_strike_is_never_taken_back_nor_given_another_reason() -> None:
-    check_cumulative({"a": "FRAUD"}, {"a": "FRAUD", "b": "FRAUD"})
+    assert newly_unclaimed({"a": "FRAUD"}, {"a": "FRAUD", "b": "FRAUD", "c": "UNCLAIMED"}) == {"c"}
+    assert (
+        newly_unclaimed({"c": "UNCLAIMED"}, {"c": "UNCLAIMED"}) == newly_unclaimed(None, {"a": "X"}) == set()
+    )
     for now in ({}, {"a": "BY_REQUEST"}):
         with pytest.raises(DrawError, match="a was struck"):
-            check_cumulative({"a": "FRAUD"}, now)
+            newly_unclaimed({"a": "FRAUD"}, now)
+    with pytest.raises(DrawError, match="c is UNCLAIMED in phase 1"):
+        newly_unclaimed(None, {"c": "UNCLAIMED"})
 
 
-def test_the_seed_follows_from_manifest_source_round_and_randomness() -> None:
-    assert derive_seed(A, "commit-reveal", 0, B) == oracle.sha(f"vfseed1|{A}|commit-reveal|0|{B}")
-    assert derive_seed(A, C, 1000, B) == oracle.sha(f"vfseed1|{A}|{C}|1000|{B}")
+def test_the_seed_follows_from_manifest_chain_round_and_randomness() -> None:
+    assert derive_seed(A, ManifestSeedSource(C, 1000), B) == oracle.sha(f"vfseed2|{A}|{C}|1000|{B}")
 
 
 @pytest.mark.parametrize("randomness", ["", B[:-1], B + "0", B.upper(), "g" + B[1:], B[:-1] + "\n"])
 def test_randomness_is_exactly_64_lower_case_hex_digits(randomness: str) -> None:
     with pytest.raises(DrawError, match="randomness") as caught:
-        derive_seed(A, "commit-reveal", 0, randomness)
+        derive_seed(A, SOURCE, randomness)
     assert caught.value.artefact == "seed.json"
 
 
+SOURCE, SIGNATURE = ManifestSeedSource(C, 7), "ab" * 48
+
+
 def test_a_seed_file_is_checked_against_what_was_committed_to() -> None:
-    source = {"commitment": commitment_of(B), "kind": "commit-reveal"}
-    made = SeedFile.of(A, "commit-reveal", "commit-reveal", 0, B, None)
+    made = SeedFile.of(A, SOURCE, SIGNATURE)
+    assert made.randomness == hashlib.sha256(bytes.fromhex(SIGNATURE)).hexdigest()
     assert SeedFile.parse(made.to_bytes()) == made
-    made.check(A, source)
+    made.check(A, SOURCE)
     with pytest.raises(DrawError, match="does not follow"):
-        made.check(C, source)
-    with pytest.raises(DrawError, match="not the commitment"):
-        SeedFile.of(A, "commit-reveal", "commit-reveal", 0, C, None).check(A, source)
-    with pytest.raises(DrawError, match="drand with round 7 was committed to"):
-        made.check(A, {"chain": C, "kind": "drand", "round": 7})
-
-
-def test_the_randomness_of_the_beacon_is_the_hash_of_its_signature() -> None:
-    signature = "ab" * 48
-    randomness = hashlib.sha256(bytes.fromhex(signature)).hexdigest()
-    source = {"chain": C, "kind": "drand", "round": 7}
-    made = SeedFile.of(A, "drand", C, 7, randomness, signature)
-    made.check(A, source)
-    assert SeedFile.parse(made.to_bytes()) == made
+        made.check(C, SOURCE)
+    with pytest.raises(DrawError, match="does not follow"):
+        made.check(A, replace(SOURCE, chain=B))
     with pytest.raises(DrawError, match="not the SHA-256 of the signature"):
-        SeedFile.of(A, "drand", C, 7, randomness, "ac" * 48).check(A, source)
-    with pytest.raises(DrawError, match="drand with round 7 was committed to"):
-        SeedFile.of(A, "drand", C, 8, randomness, signature).check(A, source)
+        replace(made, signature="ac" * 48).check(A, SOURCE)
+    with pytest.raises(DrawError, match="round 8 was committed to, found 7"):
+        made.check(A, replace(SOURCE, round=8))
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
         ({"kind": "dice"}, "kind"),
-        ({"round": 1}, "round 0 and no signature"),
-        ({"signature": "ab"}, "round 0 and no signature"),
-        ({"kind": "drand", "signature": None}, "signature"),
-        ({"kind": "drand", "signature": "AB"}, "signature"),
+        ({"kind": "commit-reveal", "round": 0, "signature": None}, "kind"),
+        ({"round": 0}, "round"),
+        ({"signature": None}, "signature"),
+        ({"signature": "ab" * 47}, "signature"),
+        ({"signature": "AB" * 48}, "signature"),
         ({"seed": "x"}, "seed"),
         ({"randomness": B.upper()}, "randomness"),
     ],
 )
 def test_a_malformed_seed_file_is_refused(changes: dict[str, Any], complaint: str) -> None:
-    fields = SeedFile.of(A, "commit-reveal", "commit-reveal", 0, B, None).as_document() | changes
+    fields = SeedFile.of(A, SOURCE, SIGNATURE).as_document() | changes
     with pytest.raises(DrawError, match=complaint):
         SeedFile.parse(oracle.canonical(fields))
+
+
+def test_a_manifest_of_the_former_rules_is_refused_by_one_sentence_with_the_way_out() -> None:
+    with pytest.raises(FormerRules, match="rules vf1, which are gone, so it can only be annulled"):
+        Manifest.parse(oracle.canonical({**document(), "algorithm": "vf1"}))
+    with pytest.raises(FormerRules):
+        Manifest.parse(b'{"algorithm":"vf1"}')
 
 
 def test_cutoffs_and_summary_are_read_back() -> None:
@@ -223,8 +255,8 @@ def test_cutoffs_and_summary_are_read_back() -> None:
     assert (
         parse_cutoffs(parse_canonical(canonical_bytes(cutoffs_document(cutoffs)), "cutoffs.json")) == cutoffs
     )
-    outcomes = {"WINNER": 1, "WAITLIST": 2, "UNSELECTED": 0, "HOUSEHOLD_LIMIT": 0, "STRUCK": 0}
-    summary = Summary(A, B, C, outcomes, {"east": MarketCounts(0, 1)})
+    outcomes = dict.fromkeys(Outcome, 0) | {"WINNER": 1}
+    summary = Summary(A, B, A, C, outcomes, {"east": MarketCounts(0, 1)})
     assert Summary.parse(summary.to_bytes()) == summary
 
 

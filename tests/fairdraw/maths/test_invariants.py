@@ -23,6 +23,8 @@ from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.draws import (
     compute_phase,
     compute_with_any_seed,
+    first_terms,
+    later_terms,
     market_terms,
     order_of,
     outcomes_of,
@@ -178,9 +180,10 @@ def test_the_cutoffs_alone_give_every_free_candidate_the_outcome_in_each_phase(
     leaves: list[OracleLeaf], data: st.DataObject
 ) -> None:
     with scratch() as (folder, engine):
-        first = draw_once(leaves, Terms(data.draw(market_terms())), "phase-1", folder, engine)
+        terms = data.draw(first_terms())
+        first = draw_once(leaves, Terms(terms), "phase-1", folder, engine)
         strikes = dict.fromkeys(data.draw(some_refs(leaves)), "FRAUD")
-        more = Terms(data.draw(market_terms(taken_seats(first, strikes))), strikes)
+        more = Terms(data.draw(later_terms([terms], taken_seats(first, strikes))), strikes)
         second = write_phase(folder / "phase-2", leaves, more, first)
         compute_phase(second, engine, first)
         pinned = {ref for ref in winners(outcomes_of(first)) if ref not in strikes}

@@ -9,16 +9,25 @@ from pathlib import Path
 import pytest
 
 from fairdraw.errors import DrawError
+from fairdraw.large.allocate import LargeEngine as Engine
 from fairdraw.large.allocate import compute
-from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash, sha256_hex
-from fairdraw.maths.manifest import Manifest, MarketTerms, ReserveTerms, SeedFile
+from fairdraw.maths.manifest import (
+    Manifest,
+    MarketTerms,
+    Registrations,
+    ReserveTerms,
+    SeedFile,
+    changed_terms,
+)
+from fairdraw.maths.plain import PlainEngine
 from tests.fairdraw.maths.draws import compute_phase, outcomes_of, write_phase
 from tests.fairdraw.maths.oracle import OracleLeaf
-from tests.fairdraw.proof.draws import SECRET, Terms
+from tests.fairdraw.proof.draws import BEACON, SIGNATURE, Terms
 
 LEAVES_OF_TEN: list[OracleLeaf] = [(f"r{number}", f"r{number}", 1, (), ("east",)) for number in range(10)]
-TERMS = Terms([("east", 3, []), ("west", 1, [])])
+LATER = (ReserveTerms("vip", 2), ReserveTerms("crew", 1))
+TERMS = Terms([MarketTerms("east", 3, (), LATER), MarketTerms("west", 1)])
 
 
 @pytest.fixture
@@ -40,26 +49,31 @@ def change_manifest(folder: Path, **changes: object) -> None:
     (folder / MANIFEST).write_bytes(replace(manifest, **changes).to_bytes())  # type: ignore[arg-type]
 
 
-def markets(*terms: tuple[str, int, tuple[ReserveTerms, ...]]) -> tuple[MarketTerms, ...]:
-    return tuple(MarketTerms(*each) for each in terms)
+def markets(
+    capacity: int, *reserves: ReserveTerms, later: tuple[ReserveTerms, ...] = LATER
+) -> tuple[MarketTerms, ...]:
+    """Both markets, of which east differs."""
+    return (MarketTerms("east", capacity, reserves, later), MarketTerms("west", 1))
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"as_of": "2026-11-25T09:00:00.000Z"}, "asOf: phase 1 has"),
-        ({"wins_per_unit": 2}, "winsPerUnit: phase 1 has"),
-        ({"root": sha256_hex(b"other")}, "root: phase 1 has"),
-        ({"campaign_id": "other", "draw_id": "other"}, "campaignId: phase 1 has"),
-        ({"markets": markets(("east", 3, ()))}, "markets: phase 1 has"),
+        ({"as_of": "2026-11-25T09:00:00.000Z"}, "asOf: the phase before has"),
+        ({"wins_per_unit": 2}, "winsPerUnit: the phase before has"),
+        ({"waitlist_size": 2}, "waitlistSize: the phase before has"),
+        ({"root": sha256_hex(b"other")}, "root: the phase before has"),
+        ({"registrations": Registrations(0, 0, 0, "0" * 64, 10, 0)}, "registrations: the phase before has"),
+        ({"seed_source": replace(BEACON, round=7)}, "seedSource: the phase before has"),
+        ({"campaign_id": "other", "draw_id": "other"}, "campaignId: the phase before has"),
+        ({"markets": markets(3)[:1]}, "markets: the phase before has others"),
+        ({"markets": markets(3, later=LATER[:1])}, r"markets\[0\].laterReserves: not those"),
         ({"phase": 3}, "one by one"),
         ({"previous": {"manifestHash": "0" * 64, "resultHash": "0" * 64}}, "previous.manifestHash"),
-        ({"markets": markets(("east", 2, ()), ("west", 1, ()))}, "capacity 2, 3 have won"),
-        (
-            {"markets": markets(("east", 4, (ReserveTerms("vip", 2),)), ("west", 1, ()))},
-            "2 seats are reserved, 1 are offered",
-        ),
+        ({"markets": markets(2)}, r"markets\[0\].capacity: 2, less than 3 before"),
+        ({"markets": markets(4, ReserveTerms("vip", 2))}, "2 seats are reserved, 1 are offered"),
         ({"strikes_hash": sha256_hex(b"other")}, "strikesHash"),
+        ({"strikes_root": sha256_hex(b"other")}, "strikesRoot"),
     ],
 )
 def test_a_later_phase_may_not_change_this(
@@ -76,7 +90,7 @@ def test_a_later_phase_may_not_change_this(
     [
         (LEAVES, lambda data: data.replace(b"r4|r4|1|", b"r4|r4|2|")),
         (LEAVES, lambda data: data[: data.rindex(b"r9")]),
-        (SEED, lambda _: SeedFile.of("0" * 64, "commit-reveal", "commit-reveal", 0, SECRET, None).to_bytes()),
+        (SEED, lambda _: SeedFile.of("0" * 64, BEACON, SIGNATURE).to_bytes()),
     ],
 )
 def test_leaves_and_seed_are_the_same_in_all_phases(
@@ -121,7 +135,7 @@ def test_winners_keep_their_seats_unless_they_are_struck(tmp_path: Path, engine:
     compute_phase(first, engine)
     old = outcomes_of(first)
     won = sorted(ref for ref, row in old.items() if row[2] == "WINNER")
-    terms = Terms([("east", 4, []), ("west", 1, [])], {won[0]: "FRAUD"})
+    terms = Terms(markets(4), {won[0]: "FRAUD"})
     second = write_phase(tmp_path / "phase-2", LEAVES_OF_TEN, terms, first)
     summary = compute_phase(second, engine, first)
     new = outcomes_of(second)
@@ -166,7 +180,7 @@ def test_another_number_of_leaves_than_was_committed_to_is_refused(
     folder = write_phase(tmp_path / "phase-1", LEAVES_OF_TEN, TERMS)
     change_manifest(folder, count=count)
     manifest_hash = Manifest.parse((folder / MANIFEST).read_bytes()).hash
-    seed = SeedFile.of(manifest_hash, "commit-reveal", "commit-reveal", 0, SECRET, None)
+    seed = SeedFile.of(manifest_hash, BEACON, SIGNATURE)
     (folder / SEED).write_bytes(seed.to_bytes())
     with pytest.raises(DrawError, match="were committed to") as caught:
         compute_phase(folder, engine)
@@ -191,3 +205,67 @@ def test_capacity_above_the_pool_and_none_at_all(tmp_path: Path, engine: Engine)
     )
     outcomes = compute_phase(nothing, engine).outcomes
     assert (outcomes["WINNER"], outcomes["WAITLIST"], outcomes["UNSELECTED"]) == (0, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("reserves", "complaint"),
+    [
+        ((ReserveTerms("vip", 2), ReserveTerms("crew", 0)), ""),
+        ((ReserveTerms("crew", 1),), ""),
+        ((ReserveTerms("vip", 3),), "3 seats for vip since phase 2, laterReserves of market east have 2"),
+        ((ReserveTerms("crew", 1), ReserveTerms("vip", 1)), "segment vip is not next in laterReserves"),
+        ((ReserveTerms("staff", 0),), "segment staff is not next in laterReserves"),
+    ],
+)
+def test_reserves_of_a_later_phase_are_those_that_the_first_one_declared(
+    phases: tuple[Path, Path], reserves: tuple[ReserveTerms, ...], complaint: str
+) -> None:
+    _, second = phases
+    terms = markets(9, *reserves)
+    if not complaint:
+        change_manifest(second, markets=terms)
+        return
+    with pytest.raises(DrawError, match=complaint):
+        change_manifest(second, markets=terms)
+
+
+def test_what_reserves_of_all_later_phases_declare_counts_filled_or_not(phases: tuple[Path, Path]) -> None:
+    first, second = (Manifest.parse((folder / MANIFEST).read_bytes()) for folder in phases)
+    second = replace(second, markets=markets(9, ReserveTerms("vip", 1), ReserveTerms("crew", 1)))
+    assert list(changed_terms([first], second)) == []
+    for seats, complaint in ((1, ""), (2, "3 seats for vip since phase 2")):
+        third = replace(second, phase=3, markets=markets(9, ReserveTerms("vip", seats)))
+        found = [str(each) for each in changed_terms([first, second], third)]
+        assert len(found) == bool(complaint) and complaint in "".join(found)
+
+
+def test_a_seat_lapses_only_for_a_winner_of_the_phase_before_and_for_ever(
+    tmp_path: Path, engine: Engine
+) -> None:
+    one = write_phase(tmp_path / "phase-1", LEAVES_OF_TEN, TERMS)
+    compute_phase(one, engine)
+    old = outcomes_of(one)
+    won = next(ref for ref, row in old.items() if row[2] == "WINNER")
+    lost = next(ref for ref, row in old.items() if row[2] == "WAITLIST")
+    before = one
+    for phase in (2, 3):
+        folder = write_phase(
+            tmp_path / f"phase-{phase}", LEAVES_OF_TEN, Terms(TERMS.markets, {won: "UNCLAIMED"}), before
+        )
+        for made in (
+            compute_phase(folder, engine, before),
+            PlainEngine(tmp_path).compute(folder, before, folder),
+        ):
+            assert (made.outcomes["UNCLAIMED"], made.outcomes["WINNER"], made.outcomes["STRUCK"]) == (1, 3, 0)
+            assert made.markets["east"].new == (1 if phase == 2 else 0)
+        assert outcomes_of(folder)[won] == ("", old[won][1], "UNCLAIMED")
+        before = folder
+    late = Terms(TERMS.markets, {lost: "UNCLAIMED"})
+    first = write_phase(tmp_path / "in-phase-1", LEAVES_OF_TEN, late)
+    second = write_phase(tmp_path / "in-phase-2", LEAVES_OF_TEN, late, one)
+    for draw in (engine.compute, PlainEngine(tmp_path).compute):
+        with pytest.raises(DrawError, match=f"{lost} is UNCLAIMED in phase 1"):
+            draw(first, None, first)
+        with pytest.raises(DrawError, match=f"{lost} is UNCLAIMED, and was no winner") as caught:
+            draw(second, one, second)
+        assert caught.value.artefact == STRIKES

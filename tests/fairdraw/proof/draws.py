@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from fairdraw.large.allocate import compute
 from fairdraw.large.engine import Engine
@@ -20,14 +19,13 @@ from fairdraw.maths.beside import (
     replaced_name,
 )
 from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SEED, STRIKES, file_hash
-from fairdraw.maths.leaves import Leaf
+from fairdraw.maths.leaves import Leaf, unit_of
 from fairdraw.maths.manifest import (
     Manifest,
     ManifestSeedSource,
     MarketTerms,
     ReserveTerms,
     SeedFile,
-    commitment_of,
     strikes_bytes,
 )
 from fairdraw.maths.merkle import root_of
@@ -40,11 +38,9 @@ CAMPAIGN = "summer"
 ROUND = 1000
 SIGNATURE = "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125e342b73a8dd2bacbe47e4b6b63ed5e39"
 RANDOMNESS = "fe290beca10872ef2fb164d2aa4442de4566183ec51c56ff3cd603d930e54fdd"
-SECRET = hashlib.sha256(b"a secret for tests").hexdigest()
-REVEAL = {"commitment": commitment_of(SECRET), "kind": "commit-reveal"}
-BEACON = {"chain": QUICKNET_HASH, "kind": "drand", "round": ROUND}
-AS_OF = "2026-11-25T08:00:00.000Z"
-BEFORE_THE_ROUND = iso(QUICKNET.due(ROUND) - 1_200)
+BEACON = ManifestSeedSource(QUICKNET_HASH, ROUND)
+AS_OF = iso(QUICKNET.due(ROUND) - 1_200)
+UNIT_KEY = hashlib.sha256(b"a unit key for tests").digest()
 
 
 def refs(count: int) -> list[str]:
@@ -59,7 +55,7 @@ def entrants(count: int = 36, *, households: int = 6) -> list[Leaf]:
     leaves = []
     for number, ref in enumerate(refs(count)):
         pair = number // 2 if number < 2 * households else number
-        unit = f"unit-{pair}" if number < 2 * households else ref
+        unit = unit_of(UNIT_KEY, CAMPAIGN, f"unit-{pair}") if number < 2 * households else ref
         leaves.append(
             Leaf(
                 ref,
@@ -82,8 +78,14 @@ class Terms:
     wins_per_unit: int = 1
 
 
-FIRST = (MarketTerms("east", 4, (ReserveTerms("fan", 2),)), MarketTerms("west", 5))
-MORE = (MarketTerms("east", 6), MarketTerms("west", 8, (ReserveTerms("fan", 1),)))
+FIRST = (
+    MarketTerms("east", 4, (ReserveTerms("fan", 2),)),
+    MarketTerms("west", 5, (), (ReserveTerms("fan", 2),)),
+)
+MORE = (
+    MarketTerms("east", 6),
+    MarketTerms("west", 8, (ReserveTerms("fan", 1),), (ReserveTerms("fan", 2),)),
+)
 
 
 def write_inputs(
@@ -92,7 +94,8 @@ def write_inputs(
     terms: Terms,
     previous: Path | None = None,
     *,
-    source: Mapping[str, Any] = REVEAL,
+    source: ManifestSeedSource = BEACON,
+    signature: str = SIGNATURE,
     campaign_id: str = CAMPAIGN,
     as_of: str = AS_OF,
     seed: bytes | None = None,
@@ -117,14 +120,16 @@ def write_inputs(
         markets=tuple(map(oracle.market_terms, terms.markets)),
         phase=number,
         previous=hashes,
+        registrations=None,
         root=root,
         seed_source=source,
         strikes_hash=file_hash(folder / STRIKES),
+        strikes_root=root_of(folder / STRIKES).root,
         waitlist_size=terms.waitlist_size,
         wins_per_unit=terms.wins_per_unit,
     )
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
-    (folder / SEED).write_bytes(seed or seed_bytes(manifest.hash, source))
+    (folder / SEED).write_bytes(seed or SeedFile.of(manifest.hash, source, signature).to_bytes())
     return manifest
 
 
@@ -133,45 +138,39 @@ def make(
     leaves: Sequence[Leaf],
     phases: Sequence[Terms],
     *,
-    source: Mapping[str, Any] = REVEAL,
+    source: ManifestSeedSource = BEACON,
+    signature: str = SIGNATURE,
     wins: int = 1,
-    as_of: str = "",
+    as_of: str = AS_OF,
 ) -> Path:
-    """Write `root/phase-1`, ... as a draw would; returns `root`. Without `as_of` the recorded round of the beacon lies
+    """Write `root/phase-1`, ... as a draw would; returns `root`. By default the recorded round of the beacon lies
     twenty minutes ahead.
     """
-    if not as_of:
-        as_of = AS_OF if source is REVEAL else BEFORE_THE_ROUND
     engine = Engine(root / "scratch", threads=1, memory_mib=256)
     before: Path | None = None
     for number, each in enumerate(phases, 1):
         folder, terms = root / f"phase-{number}", replace(each, wins_per_unit=wins)
-        write_inputs(folder, [leaf.line for leaf in leaves], terms, before, source=source, as_of=as_of)
+        write_inputs(
+            folder,
+            [leaf.line for leaf in leaves],
+            terms,
+            before,
+            source=source,
+            signature=signature,
+            as_of=as_of,
+        )
         compute(folder, before, folder, engine=engine)
         before = folder
     return root
 
 
-def seed_bytes(manifest_hash: str, source: Mapping[str, Any]) -> bytes:
-    parsed = ManifestSeedSource.parse(source)
-    drand = parsed.commitment is None
-    return SeedFile.of(
-        manifest_hash,
-        parsed.kind,
-        parsed.source,
-        parsed.round,
-        RANDOMNESS if drand else SECRET,
-        SIGNATURE if drand else None,
-    ).to_bytes()
-
-
-def two_phases(root: Path, *, source: Mapping[str, Any] = REVEAL) -> Path:
+def two_phases(root: Path, *, source: ManifestSeedSource = BEACON) -> Path:
     """A draw with strikes in both phases: one from the start, and later a winner of phase 1."""
     leaves = entrants()
     first = Terms(FIRST, {leaves[20].ref: "FRAUD"}, waitlist_size=8)
     probe = make(root / "probe", leaves, [first], source=source)
     winner = next(ref for ref, outcome in outcomes(probe / "phase-1").items() if outcome == "WINNER")
-    second = Terms(MORE, {**first.strikes, winner: "DUPLICATE_ACCOUNT"}, waitlist_size=None)
+    second = Terms(MORE, {**first.strikes, winner: "DUPLICATE_ACCOUNT"}, waitlist_size=8)
     return make(root / "draw", leaves, [first, second], source=source)
 
 
@@ -181,7 +180,7 @@ def publish_beside(root: Path, *, lead_seconds: int = 700) -> Path:
     """
     for number, folder in enumerate(sorted(root.glob("phase-*")), 1):
         manifest = Manifest.parse((folder / MANIFEST).read_bytes())
-        due = QUICKNET.due(manifest.seed_source.get("round", ROUND))
+        due = QUICKNET.due(manifest.seed_source.round)
         public = iso(due - lead_seconds)
         notice = NoticeFile.of(
             manifest,
@@ -191,11 +190,10 @@ def publish_beside(root: Path, *, lead_seconds: int = 700) -> Path:
             reason="more seats" if number > 1 else "",
         )
         (folder / NOTICE).write_bytes(notice.to_bytes())
-        if number == 1 and "round" in manifest.seed_source:
-            before = replace(manifest, seed_source={**manifest.seed_source, "round": ROUND - 100})
+        if number == 1:
+            before = replace(manifest, seed_source=ManifestSeedSource(QUICKNET_HASH, ROUND - 100))
             old = ReplacedManifest(iso(due - 900), before.to_bytes().decode(), None, iso(due - 800))
             (folder / replaced_name(1)).write_bytes(old.to_bytes())
-        if number == 1:
             accepted = [AcceptedFinding(public, "late_commit", "the store was down")]
             (folder / ACCEPTED).write_bytes(accepted_bytes(accepted))
     return root
