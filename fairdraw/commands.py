@@ -20,12 +20,12 @@ from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.follow import FollowedLog, follow
 from fairdraw.log.keys import LogKeys
 from fairdraw.log.place import Place, at_place
+from fairdraw.log.trust import Trust
 from fairdraw.log.witness import serve
 from fairdraw.maths.files import is_hash, write_durably
 from fairdraw.maths.plain import PlainEngine
 from fairdraw.proof.check import FAILS, require_receipt
 from fairdraw.proof.check import check_receipt as checked_receipt
-from fairdraw.proof.logged import Trust
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.proof.verify import Engine, Verification
 from fairdraw.proof.verify import verify as replayed

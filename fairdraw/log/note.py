@@ -13,20 +13,26 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # The types of keys, the first byte of what a key's text encodes.
 SIGNATURE = 0x01
 COSIGNATURE = 0x04
-COSIGNATURES = (COSIGNATURE,)
-_KINDS = {SIGNATURE: "Ed25519", COSIGNATURE: "cosignature/v1"}
+MLDSA_COSIGNATURE = 0x06
+# What a witness may have: Ed25519 or ML-DSA-44.
+COSIGNATURES = (COSIGNATURE, MLDSA_COSIGNATURE)
 _PRIVATE = "PRIVATE+KEY+"
 _DASH = "\u2014 "
 _KEY_ID = re.compile(r"[0-9a-f]{8}")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f]")
-# Bytes of a key's id, of an Ed25519 key, of its signature, of a time, of a root.
-_ID, _KEY, _SIGNATURE, _TIME, _ROOT = 4, 32, 64, 8, 32
+# Bytes of a key's id, of a seed, of a time, of a root.
+_ID, _SEED, _TIME, _ROOT = 4, 32, 8, 32
+# Bytes of a key of each type, and of its signature.
+_KEYS = {SIGNATURE: 32, COSIGNATURE: 32, MLDSA_COSIGNATURE: 1312}
+_SIGNATURES = {SIGNATURE: 64, COSIGNATURE: 64, MLDSA_COSIGNATURE: 2420}
+# What ML-DSA-44 signs has lengths of one byte.
+_MOST_NAME = 255
 # The points of Ed25519 with an order of at most 8, without their signs. Some libraries accept them as keys.
 _SMALL_ORDER = frozenset(
     bytes.fromhex(point)
@@ -80,23 +86,49 @@ class VerifierKey:
 
         Raises NoteError if the signature is not this key's.
         """
-        at = None
-        if self.kind == COSIGNATURE:
+        at, message = None, text.encode()
+        if self.kind in COSIGNATURES:
             at, value = int.from_bytes(value[:_TIME], "big"), value[_TIME:]
-            text = _cosigned(text, at)
-        if len(value) != _SIGNATURE or (at or 0) >= 1 << 63:
+            message = self._cosigned(text, at)
+        if len(value) != _SIGNATURES[self.kind] or (at or 0) >= 1 << 63:
             raise NoteError(f"the signature of {self.name} has a wrong length or time")
         # Imported late: most commands verify no signature.
         from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(value, text.encode())
-        except InvalidSignature:
+            self._public().verify(value, message)
+        except (InvalidSignature, ValueError):
             raise NoteError(
                 f"the signature of {self.name} ({self.key_id.hex()}) does not match the note"
             ) from None
         return at
+
+    def _public(self) -> Any:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
+
+        of = MLDSA44PublicKey if self.kind == MLDSA_COSIGNATURE else Ed25519PublicKey
+        return of.from_public_bytes(self.public)
+
+    def _cosigned(self, text: str, at: int) -> bytes:
+        """What a witness signs of a checkpoint. The first line keeps it apart from every other signed text."""
+        if self.kind == COSIGNATURE:
+            return f"cosignature/v1\ntime {at}\n{text}".encode()
+        if not at:
+            # By the standard it then says nothing about when.
+            raise NoteError(f"the cosignature of {self.name} has no time")
+        checkpoint, time = Checkpoint.parse(text), at.to_bytes(_TIME, "big")
+        name, origin = (_short(each) for each in (self.name, checkpoint.origin))
+        first, end = bytes(_TIME), checkpoint.size.to_bytes(_TIME, "big")
+        return b"subtree/v1\n\x00" + name + time + origin + first + end + checkpoint.root
+
+
+def _short(text: str) -> bytes:
+    """The text after its length. Raises NoteError."""
+    data = text.encode()
+    if len(data) > _MOST_NAME:
+        raise NoteError(f"{text[:80]!a} is longer than {_MOST_NAME} bytes")
+    return bytes([len(data)]) + data
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +155,7 @@ class SignerKey:
     @classmethod
     def generate(cls, name: str) -> SignerKey:
         _check_name(name)
-        return cls(name, os.urandom(_KEY))
+        return cls(name, os.urandom(_SEED))
 
     @property
     def text(self) -> str:
@@ -138,17 +170,19 @@ class SignerKey:
         return VerifierKey(self.name, kind, public.public_bytes_raw())
 
     def sign(self, text: str) -> Signature:
-        return Signature(self.name, self.verifier().key_id, self._signed(text))
+        return Signature(self.name, self.verifier().key_id, self._signed(text.encode()))
 
     def cosign(self, text: str, at: int) -> Signature:
         """Sign the text of a checkpoint as a witness, at this time in seconds since 1970."""
-        value = at.to_bytes(_TIME, "big") + self._signed(_cosigned(text, at))
-        return Signature(self.name, self.verifier(COSIGNATURE).key_id, value)
+        key = self.verifier(COSIGNATURE)
+        return Signature(
+            self.name, key.key_id, at.to_bytes(_TIME, "big") + self._signed(key._cosigned(text, at))
+        )
 
-    def _signed(self, text: str) -> bytes:
+    def _signed(self, message: bytes) -> bytes:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(text.encode())
+        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,11 +309,6 @@ def signed(text: str, *keys: SignerKey) -> Note:
     return Note(text, tuple(key.sign(text) for key in keys))
 
 
-def _cosigned(text: str, at: int) -> str:
-    """What a witness signs. The first line keeps it apart from every other signed text."""
-    return f"cosignature/v1\ntime {at}\n{text}"
-
-
 class _KeyParts(NamedTuple):
     name: str
     # The byte of its type.
@@ -297,10 +326,12 @@ def _key_parts(text: str, what: str, form: str) -> _KeyParts:
     if not _KEY_ID.fullmatch(key_id):
         raise NoteError(f"the {what} of {name} has an id that is not 8 lower-case hex digits")
     value = decoded(encoded, f"the {what} of {name}")
-    if not value or value[0] not in _KINDS:
-        raise NoteError(f"the {what} of {name} has an unknown type: known are 0x01 and 0x04, both Ed25519")
-    if len(value) != 1 + _KEY:
-        raise NoteError(f"the {what} of {name} has {len(value) - 1} bytes instead of {_KEY}")
+    if not value or value[0] not in _KEYS:
+        raise NoteError(
+            f"the {what} of {name} has an unknown type: known are 0x01 and 0x04 (Ed25519) and 0x06 (ML-DSA-44)"
+        )
+    if len(value) != 1 + _KEYS[value[0]]:
+        raise NoteError(f"the {what} of {name} has {len(value) - 1} bytes instead of {_KEYS[value[0]]}")
     return _KeyParts(name, value[0], value[1:])
 
 

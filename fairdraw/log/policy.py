@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
@@ -11,6 +12,7 @@ from fairdraw.log.note import COSIGNATURES, SIGNATURE, NoteError, VerifierKey
 
 POLICY = "policy"
 _NONE = "none"
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class Policy(NamedTuple):
@@ -24,6 +26,8 @@ class Policy(NamedTuple):
 def parse_policy(data: bytes) -> Policy:
     """Raises DrawError with the line that is wrong."""
     reader = _Reader()
+    if _CONTROL.search(data):
+        raise DrawError(POLICY, "a control character other than tab and line feed")
     # Names are octets: no two texts that look alike are one.
     for number, line in enumerate(data.decode("latin-1").split("\n"), 1):
         try:

@@ -189,10 +189,12 @@ class InvitesSettings(Section):
 
 
 class WitnessSettings(Section):
-    """A witness of the log, which speaks C2SP tlog-witness at `url`; `vkey` is its verifier key of type 0x04."""
+    """A witness of the log, which speaks C2SP tlog-witness at `url`; `vkey` is its verifier key, type 0x04 or 0x06."""
 
     url: str = Field(min_length=1)
     vkey: str = Field(min_length=1)
+    # Where `draw log` asks it for the last checkpoint that it signed (its monitoring prefix). Empty: it is not asked.
+    monitoring_url: str | None = Field(None, pattern=r"^https?://")
 
 
 class LogSettings(Section):
@@ -204,7 +206,7 @@ class LogSettings(Section):
     # Who cosigns every checkpoint, and how many of them must have before it is published. A draw does not commit with
     # fewer; later leaves wait.
     witnesses: tuple[WitnessSettings, ...] = ()
-    needed: int = Field(0, ge=0)  # of the witnesses; 0: none
+    needed: int = Field(0, ge=0)  # more than half of the witnesses; 0 without any
     # For one request to one witness; all are asked at once. A commit has a minute for all that it writes.
     timeout_seconds: float = Field(5.0, gt=0, le=10)
 
@@ -212,21 +214,23 @@ class LogSettings(Section):
     def _enough_witnesses(self) -> Self:
         names: dict[str, str] = {}
         for each in self.witnesses:
-            # `<name>+<id>+<public key>`: one key under two names is one witness.
+            # `<name>+<id>+<type and public key>`: one key under two names is one witness, and so is one name with two.
             name, *rest = each.vkey.split("+", 2)
-            key = rest[-1] if rest else name
-            if key in names:
-                raise PydanticCustomError(
-                    "witness_twice",
-                    "should name every witness once: {first} and {second} have the same key",
-                    {"field": "witnesses", "first": names[key], "second": name},
-                )
-            names[key] = name
-        if self.needed > len(names):
+            for mark in {name, *rest[-1:]}:
+                if mark in names:
+                    raise PydanticCustomError(
+                        "witness_twice",
+                        "should name every witness once: {first} and {second} have the same key or name",
+                        {"field": "witnesses", "first": names[mark], "second": name},
+                    )
+                names[mark] = name
+        number = len(self.witnesses)
+        if not number // 2 < self.needed <= number and (number or self.needed):
             raise PydanticCustomError(
-                "too_few_witnesses",
-                "should be at most the number of witnesses, {number}",
-                {"field": "needed", "number": str(len(names))},
+                "no_quorum",
+                "should be more than half of the {number} witnesses and at most all: else two sets that share none are"
+                " each enough, for two histories of the log",
+                {"field": "needed", "number": str(number)},
             )
         return self
 

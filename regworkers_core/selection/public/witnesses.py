@@ -15,7 +15,8 @@ from typing import NamedTuple
 from fairdraw import scheduling
 from fairdraw.log import tree
 from fairdraw.log.http import Ask, LogHttp, NoAnswer
-from fairdraw.log.note import COSIGNATURE, Note, NoteError, Signature, VerifierKey
+from fairdraw.log.keys import key_of
+from fairdraw.log.note import COSIGNATURES, Note, NoteError, Signature, VerifierKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 
@@ -48,14 +49,9 @@ class Witnesses:
         found = []
         for number, each in enumerate(settings.witnesses):
             try:
-                key = VerifierKey.parse(each.vkey)
+                key = key_of(each.vkey, COSIGNATURES)
             except NoteError as error:
                 raise UsageError(f"selection.log.witnesses[{number}].vkey: {error}") from None
-            if key.kind != COSIGNATURE:
-                raise UsageError(
-                    f"selection.log.witnesses[{number}].vkey: the key of {key.name} has type 0x{key.kind:02x}; a"
-                    f" witness that this version understands has 0x{COSIGNATURE:02x} (cosignature/v1)"
-                )
             found.append(Witness(each.url.rstrip("/"), key))
         return cls(found, settings.needed, LogHttp(settings.timeout_seconds).post)
 

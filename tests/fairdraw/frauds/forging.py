@@ -15,11 +15,11 @@ import pytest
 
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.large.receipts import Receipt
+from fairdraw.log.trust import Trust
 from fairdraw.maths.files import CUTOFFS, LEAVES, MANIFEST, RESULT, SUMMARY, canonical_bytes, file_hash
 from fairdraw.maths.leaves import Leaf, parse_leaf
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State
-from fairdraw.proof.logged import Trust
 from fairdraw.proof.verify import verify
 from tests.fairdraw.maths.draws import compute_with_any_seed
 

@@ -15,11 +15,12 @@ from fairdraw.log.leaves import Kind, LogLeaf, LogState, kept_path
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
 from fairdraw.log.tree import consistency
+from fairdraw.log.trust import Trust
 from fairdraw.maths.beside import NOTICE, Annulled
 from fairdraw.maths.files import CUTOFFS, MANIFEST, RESULT, canonical_bytes, file_hash, sha256_hex
 from fairdraw.proof import logged
 from fairdraw.proof.check import check_receipt
-from fairdraw.proof.logged import LogPart, Trust
+from fairdraw.proof.logged import LogPart
 from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.frauds.forging import bend_cutoffs, copied, failed, without
 from tests.fairdraw.proof.draws import (

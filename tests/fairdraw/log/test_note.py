@@ -9,8 +9,19 @@ from __future__ import annotations
 import re
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
-from fairdraw.log.note import COSIGNATURE, Checkpoint, Note, NoteError, SignerKey, VerifierKey, signed
+from fairdraw.log.note import (
+    COSIGNATURE,
+    MLDSA_COSIGNATURE,
+    Checkpoint,
+    Note,
+    NoteError,
+    Signature,
+    SignerKey,
+    VerifierKey,
+    signed,
+)
 
 C2SP_KEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
 C2SP_NOTE = (
@@ -179,3 +190,65 @@ def test_a_new_signature_replaces_the_older_one_of_its_key() -> None:
     key = SignerKey.parse(PETER_PRIVATE)
     note = signed(SOFA, key).with_signatures(key.cosign(SOFA, 1), key.cosign(SOFA, 2))
     assert [each.at for each in note.verified([key.verifier(COSIGNATURE)])] == [2]
+
+
+# Witnesses with ML-DSA-44
+
+WITNESS = MLDSA44PrivateKey.from_seed_bytes(b"w" * 32)
+WITNESS_KEY = VerifierKey("witness.example/w1", MLDSA_COSIGNATURE, WITNESS.public_key().public_bytes_raw())
+
+
+def cosigned(at: int, *, name: str = WITNESS_KEY.name, start: int = 0, text: str = SOFA) -> Note:
+    """A checkpoint with the cosignature that C2SP tlog-cosignature describes, byte by byte."""
+    origin, size, _ = text.split("\n", 2)
+    message = (
+        b"subtree/v1\n\x00"
+        + bytes([len(name)])
+        + name.encode()
+        + at.to_bytes(8, "big")
+        + bytes([len(origin)])
+        + origin.encode()
+        + start.to_bytes(8, "big")
+        + int(size).to_bytes(8, "big")
+        + Checkpoint.parse(text).root
+    )
+    value = at.to_bytes(8, "big") + WITNESS.sign(message)
+    return Note(SOFA, (Signature(WITNESS_KEY.name, WITNESS_KEY.key_id, value),))
+
+
+def test_a_cosignature_by_ml_dsa_44_is_verified_beside_one_by_ed25519() -> None:
+    peter = SignerKey.parse(PETER_PRIVATE)
+    note = Note.parse(str(cosigned(1679315147).with_signatures(peter.cosign(SOFA, 1679315148))))
+    keys = [VerifierKey.parse(str(WITNESS_KEY)), peter.verifier(COSIGNATURE)]
+    assert [(each.key, each.at) for each in note.verified(keys)] == [
+        (keys[0], 1679315147),
+        (keys[1], 1679315148),
+    ]
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        cosigned(7, name="witness.example/w2"),
+        cosigned(7, start=1),
+        cosigned(7, text=SOFA.replace("20852163", "20852164")),
+        cosigned(7, text=SOFA.replace("sofa", "safe")),
+        Note(SOFA, (Signature(WITNESS_KEY.name, WITNESS_KEY.key_id, cosigned(7).signatures[0].value[:-1]),)),
+        Note(
+            SOFA,
+            (
+                Signature(
+                    WITNESS_KEY.name, WITNESS_KEY.key_id, b"\0" * 8 + cosigned(7).signatures[0].value[8:]
+                ),
+            ),
+        ),
+    ],
+)
+def test_a_cosignature_by_ml_dsa_44_of_something_else_condemns_the_note(note: Note) -> None:
+    with pytest.raises(NoteError, match=r"witness.example/w1"):
+        note.verified([WITNESS_KEY])
+
+
+def test_a_cosignature_without_a_time_does_not_count_as_the_earliest() -> None:
+    with pytest.raises(NoteError, match="has no time"):
+        cosigned(0).verified([WITNESS_KEY])

@@ -14,10 +14,11 @@ from fairdraw.errors import DrawError
 from fairdraw.large.receipts import build_receipt
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.log.note import COSIGNATURE, Note, Signature
+from fairdraw.log.trust import Trust
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.proof.check import ReceiptChecked, check_receipt
-from fairdraw.proof.logged import NO_LOG, NO_WITNESS, Trust
+from fairdraw.proof.logged import NO_LOG, NO_WITNESS
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.terms import QUICKNET, QUICKNET_HASH, iso
 from tests.fairdraw.proof.draws import ROUND, publish_beside, refs

@@ -21,9 +21,10 @@ from typing import Any, NoReturn
 from unittest.mock import patch
 
 from fairdraw.log.note import COSIGNATURE
+from fairdraw.log.trust import Trust
 from fairdraw.proof import beacon
 from fairdraw.proof.check import check_receipt
-from fairdraw.proof.logged import Trust, Unchecked
+from fairdraw.proof.logged import Unchecked
 from fairdraw.terms import QUICKNET, QUICKNET_HASH
 from tests.fairdraw.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
 from tests.fairdraw.verifier.forgeries import Forgery, Receipt, canonical, forged, restated
