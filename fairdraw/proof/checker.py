@@ -15,7 +15,7 @@ from fairdraw.maths.manifest import STRIKE_REASON, Manifest, parse_strikes
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
 from fairdraw.proof import guarantee
-from fairdraw.proof.beacon import check_round
+from fairdraw.proof.beacon import chain_of, check_round
 from fairdraw.proof.guarantee import Published, published_lines
 from fairdraw.proof.logged import (
     NO_LOG,
@@ -28,7 +28,7 @@ from fairdraw.proof.logged import (
     TrustedKey,
     Unchecked,
 )
-from fairdraw.terms import is_selection_id, signed_at
+from fairdraw.terms import LEAD_SECONDS, is_selection_id, signed_at
 
 # Receipts of a version before have no key `log`, and are checked as well.
 VERSION, BEFORE_THE_LOG = 3, 2
@@ -145,7 +145,7 @@ class StepChecker:
 
     def check_source(self, manifest: Manifest, published: Published) -> None:
         """Check the time of the randomness and the receipt's statement about it. Both arguments belong to phase 1."""
-        check_round(manifest)
+        check_round(manifest, chain_of(manifest.seed_source.chain), LEAD_SECONDS)
         if self._round_at != signed_at(manifest.seed_source):
             wrong(
                 f"roundAt: the round of the manifest is signed at {signed_at(manifest.seed_source)}, the receipt says"

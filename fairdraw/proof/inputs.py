@@ -26,8 +26,9 @@ from fairdraw.maths.manifest import (
     derive_seed,
     parse_strikes,
 )
-from fairdraw.proof.beacon import check_round, verify_beacon
+from fairdraw.proof.beacon import chain_of, check_round, verify_beacon
 from fairdraw.proof.guarantee import Published
+from fairdraw.terms import LEAD_SECONDS
 
 PHASE_FOLDER = re.compile(r"phase-([1-9][0-9]*)")
 
@@ -150,7 +151,7 @@ def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]
     yield from each.published.problems(each.manifest, None if each.strikes is None else len(each.strikes))
     if number == 1:
         try:
-            check_round(each.manifest)
+            check_round(each.manifest, chain_of(each.manifest.seed_source.chain), LEAD_SECONDS)
         except DrawError as error:
             yield error
     earlier = [before.manifest for before in phases[: number - 1]]
@@ -172,7 +173,8 @@ def check_seed(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
 
 def check_randomness(manifest: Manifest, seed: SeedFile) -> None:
     """Check that the seed has the signature of the committed round. Raises DrawError for `seed.json`."""
-    verify_beacon(manifest.seed_source.chain, manifest.seed_source.round, seed.signature)
+    source = manifest.seed_source
+    verify_beacon(chain_of(source.chain), source.round, seed.signature)
 
 
 def _contradictions(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:

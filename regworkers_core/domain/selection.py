@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from fractions import Fraction
 from typing import Any
 
 from fairdraw.documents import as_document
@@ -248,13 +247,6 @@ class PromiseVerdict:
     passed: bool
     description: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
-
-
-def round_after(moment: float, seconds: float = LEAD_SECONDS) -> int:
-    """The first round signed `seconds` or more after `moment` (since the epoch), never below 1."""
-    # Fractions, because a float's rounding must not choose a round that comes too early.
-    waited = Fraction(moment) + Fraction(seconds) - QUICKNET.genesis
-    return max(1, -(-waited // QUICKNET.period) + 1)
 
 
 class DrawBusy(Failure):

@@ -16,12 +16,12 @@ from fairdraw.maths.manifest import (
     SeedFile,
     commitment_of,
 )
-from fairdraw.proof.beacon import verify_beacon
+from fairdraw.proof.beacon import chain_of, verify_beacon
 from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
-from regworkers_core.domain.selection import QUICKNET, public_key, round_after
+from regworkers_core.domain.selection import QUICKNET, public_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
@@ -94,14 +94,14 @@ def choose(runtime: Runtime, patience: Patience, *, after: float) -> int | None:
             f"this machine's clock is {countdown(behind)} behind the beacon, which has signed round {latest}: correct"
             " the clock; nothing is committed yet"
         )
-    return round_after(
+    return QUICKNET.round_after(
         max(now, QUICKNET.due(latest), after) + WRITE_SECONDS, runtime.settings.selection.seed_delay_seconds
     )
 
 
 def _verified(chain: str, number: int, signature: str) -> bool:
     try:
-        verify_beacon(chain, number, signature)
+        verify_beacon(chain_of(chain), number, signature)
     except DrawError:
         return False
     return True
@@ -149,7 +149,7 @@ def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, signatures:
             raise DrawError(SEED, "the secret in the secret store is not the one that was committed to")
         return _made(phase, seed_of(phase.manifest, randomness, None))
     for number in awaited(phase):
-        verify_beacon(source.source, number, signatures.get(str(number), ""))
+        verify_beacon(chain_of(source.source), number, signatures.get(str(number), ""))
     own = signatures[str(source.round)]
     made = seed_of(phase.manifest, sha256_hex(bytes.fromhex(own)), own)
     return {**_made(phase, made), "signatures": dict(signatures)}
@@ -181,8 +181,8 @@ def seed_of(manifest: bytes, randomness: str, signature: str | None) -> bytes:
 
 
 def by_hand(phase: PhaseRecord, signature: str) -> Fields:
-    """Return the field `signatures` with one that an operator supplied. Takes about 0.7 s per awaited round. Raises
-    RequestError unless it is valid for a round that the draw waits for.
+    """Return the field `signatures` with one that an operator supplied. Raises RequestError unless it is valid for
+    a round that the draw waits for.
     """
     source = phase.fields["seedSource"]
     if phase.phase > 1 or source["kind"] != DRAND:
@@ -190,7 +190,7 @@ def by_hand(phase: PhaseRecord, signature: str) -> Fields:
     wanted, why = awaited(phase), ""
     for number in wanted:
         try:
-            verify_beacon(source["chain"], number, signature)
+            verify_beacon(chain_of(source["chain"]), number, signature)
         except DrawError as error:
             why = error.message
         else:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
+import json
 from dataclasses import replace
 
 import pytest
 
+from fairdraw.bls import public_key, sign
 from fairdraw.errors import DrawError
-from fairdraw.maths.manifest import Manifest
-from fairdraw.proof import beacon
-from fairdraw.proof.beacon import verify_beacon
-from fairdraw.terms import CHAINS, QUICKNET, QUICKNET_HASH, signed_at
-from regworkers_core.domain.selection import round_after
+from fairdraw.maths.manifest import Manifest, ManifestSeedSource
+from fairdraw.proof.beacon import DOMAIN, chain_of, check_round, round_message, verify_beacon
+from fairdraw.terms import QUICKNET, QUICKNET_HASH, Chain, iso, signed_at
 from tests.fairdraw.proof.draws import RANDOMNESS, ROUND, SIGNATURE
 
 P = int(
@@ -22,7 +20,25 @@ P = int(
 )
 
 
-def refusal(signature: str, round_number: int = ROUND, chain: str = QUICKNET_HASH) -> DrawError:
+FAR = Manifest(
+    as_of="2026-11-25T08:00:00.000Z",
+    campaign_id="summer",
+    count=0,
+    draw_id="summer",
+    markets=(),
+    phase=1,
+    previous=None,
+    root="a" * 64,
+    seed_source=ManifestSeedSource(QUICKNET_HASH, 2**53 - 1),
+    registrations=None,
+    strikes_hash="b" * 64,
+    strikes_root="c" * 64,
+    waitlist_size=None,
+    wins_per_unit=1,
+)
+
+
+def refusal(signature: str, round_number: int = ROUND, chain: Chain = QUICKNET) -> DrawError:
     with pytest.raises(DrawError) as refused:
         verify_beacon(chain, round_number, signature)
     return refused.value
@@ -37,7 +53,7 @@ def square(x: int) -> bool:
 
 
 def test_the_recorded_round_of_the_real_chain_is_accepted() -> None:
-    assert verify_beacon(QUICKNET_HASH, ROUND, SIGNATURE) == RANDOMNESS
+    assert verify_beacon(QUICKNET, ROUND, SIGNATURE) == RANDOMNESS
     assert hashlib.sha256(bytes.fromhex(SIGNATURE)).hexdigest() == RANDOMNESS
 
 
@@ -85,48 +101,90 @@ def test_what_is_not_96_lower_case_hex_digits_is_refused() -> None:
     assert "count from 1" in str(refusal(SIGNATURE, 0))
 
 
-def test_the_pinned_key_must_hash_to_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert QUICKNET.hash == QUICKNET_HASH
-    assert "not a known chain" in str(refusal(SIGNATURE, chain="ab" * 32))
-    other = QUICKNET.public_key[:-1] + "b"
-    monkeypatch.setitem(CHAINS, QUICKNET_HASH, replace(QUICKNET, public_key=other))
-    assert "does not hash to the chain" in str(refusal(SIGNATURE))
+def test_the_pinned_key_is_quicknets_and_its_chain_needs_no_file() -> None:
+    assert QUICKNET.hash == QUICKNET_HASH and chain_of(QUICKNET_HASH) is QUICKNET
+    with pytest.raises(DrawError, match="no such file"):
+        chain_of(QUICKNET_HASH, QUICKNET.to_bytes())
 
 
 def test_the_round_of_a_commit_is_the_first_that_is_signed_ten_minutes_later() -> None:
     for moment in (1_700_000_000.0, 1_700_000_000.001, 1_700_000_001.999, 1_700_000_002.0, 1764043200.123):
-        chosen = round_after(moment)
+        chosen = QUICKNET.round_after(moment, 600)
         assert QUICKNET.due(chosen) >= moment + 600 > QUICKNET.due(chosen - 1)
-    assert round_after(QUICKNET.genesis, 0) == 1 and round_after(QUICKNET.genesis + 3, 0) == 2
-    assert round_after(0.0) == 1
+    assert (
+        QUICKNET.round_after(QUICKNET.genesis, 0) == 1 and QUICKNET.round_after(QUICKNET.genesis + 3, 0) == 2
+    )
+    assert QUICKNET.round_after(0.0, 600) == 1
 
 
 def test_a_round_after_the_year_9999_has_no_time_and_is_refused() -> None:
-    far = Manifest(
-        as_of="2026-11-25T08:00:00.000Z",
-        campaign_id="summer",
-        count=0,
-        draw_id="summer",
-        markets=(),
-        phase=1,
-        previous=None,
-        root="a" * 64,
-        seed_source={"chain": QUICKNET_HASH, "kind": "drand", "round": 2**53 - 1},
-        strikes_hash="b" * 64,
-        waitlist_size=None,
-        wins_per_unit=1,
-    )
-    assert signed_at(far.seed_source) is None
+    assert signed_at(QUICKNET, 2**53 - 1) is None
     with pytest.raises(DrawError, match="after the year 9999"):
-        beacon.check_round(far)
+        check_round(FAR, QUICKNET, None)
 
 
-def test_the_recursion_limit_is_unchanged() -> None:
-    """A deeply nested JSON would crash the process under the one that the library sets."""
-    script = (
-        "import sys; limit = sys.getrecursionlimit()\n"
-        "from fairdraw.proof.beacon import verify_beacon\n"
-        f"verify_beacon({QUICKNET_HASH!r}, {ROUND}, {SIGNATURE!r})\n"
-        "assert sys.getrecursionlimit() == limit"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+SECRET = bytes(31) + b"\7"
+OTHER = Chain(public_key(SECRET), "ab" * 32, "of-a-test", 1_700_000_000, 1)
+
+
+def described(**changed: object) -> bytes:
+    return json.dumps(json.loads(OTHER.to_bytes()) | changed, separators=(",", ":")).encode()
+
+
+def test_another_chain_is_read_from_the_file_that_its_hash_names() -> None:
+    assert Chain.parse(OTHER.to_bytes()) == OTHER and chain_of(OTHER.hash, OTHER.to_bytes()) == OTHER
+    assert QUICKNET.hash == Chain.parse(QUICKNET.to_bytes()).hash
+    with pytest.raises(DrawError, match=r"chain\.json is missing"):
+        chain_of(OTHER.hash)
+    with pytest.raises(DrawError, match="describes the chain"):
+        chain_of("ab" * 32, OTHER.to_bytes())
+
+
+def test_a_round_of_another_chain_is_verified_with_its_key() -> None:
+    signature = sign(SECRET, round_message(5), DOMAIN)
+    assert verify_beacon(OTHER, 5, signature) == hashlib.sha256(bytes.fromhex(signature)).hexdigest()
+    assert "not the chain's" in str(refusal(signature, 6, OTHER))
+    assert "not the chain's" in str(refusal(signature, 5, QUICKNET))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        OTHER.to_bytes() + b"\n",
+        OTHER.to_bytes().replace(b":", b": "),
+        OTHER.to_bytes().replace(b"{", b'{"id":"first",'),
+        described(more=1),
+        described(genesis=0),
+        described(genesis="1"),
+        described(genesis=1.5),
+        described(genesis=-1),
+        described(period=0),
+        described(period=1 << 32),
+        described(id="default"),
+        described(id=""),
+        described(id="é"),
+        described(groupHash="AB" * 32),
+        described(groupHash="ab" * 31),
+        described(scheme="pedersen-bls-chained"),
+        described(publicKey=OTHER.public_key[:-2]),
+        described(publicKey=OTHER.public_key.upper()),
+        described(publicKey="c0" + "0" * 190),
+        described(publicKey="c0" + "0" * 189 + "1"),
+    ],
+)
+def test_a_description_in_any_other_form_is_no_chain(data: bytes) -> None:
+    with pytest.raises(DrawError, match=r"^chain\.json: "):
+        Chain.parse(data)
+
+
+def test_the_round_comes_after_the_lead_to_the_millisecond() -> None:
+    number = 1_000_000
+    in_time = iso(OTHER.due(number) - 5)
+    manifest = replace(FAR, as_of=in_time, seed_source=ManifestSeedSource(OTHER.hash, number))
+    check_round(manifest, OTHER, 5)
+    late = replace(manifest, as_of=in_time.replace(".000Z", ".001Z"))
+    with pytest.raises(DrawError, match="at least 5 s later"):
+        check_round(late, OTHER, 5)
+    check_round(late, OTHER, None)
