@@ -24,7 +24,7 @@ from fairdraw.log.trust import Trust
 from fairdraw.log.witness import serve
 from fairdraw.maths.files import is_hash, write_durably
 from fairdraw.maths.plain import PlainEngine
-from fairdraw.proof.check import FAILS, require_receipt
+from fairdraw.proof.check import HOLDS, require_receipt
 from fairdraw.proof.check import check_receipt as checked_receipt
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.proof.verify import Engine, Verification
@@ -121,18 +121,26 @@ def check_receipt(
     file: Annotated[Path, Help("a receipt as JSON or as a page, or - to read it from stdin")],
     *,
     trust: TrustFile = None,
+    opened: Annotated[
+        str | None,
+        Help(
+            "hash of the campaign as it opened, such as the platform confirmed: what changed since is shown"
+        ),
+    ] = None,
 ) -> Answer:
     """Check a receipt offline.
 
-    Exits 1 if a check fails, 2 if the file is not a receipt. A draw that is in no public log is checked as far as
-    possible: the verdict is then `incomplete`, and the exit code 0.
+    Exits 0 if it holds by the keys of a trust file and nothing differs from what the campaign opened with, 1 if not,
+    2 if the file is not a receipt. Without a trust file no receipt holds: at best everything in it fits together.
     """
+    if opened is not None and not is_hash(opened):
+        raise UsageError(f"--opened should be 64 of 0-9 a-f, found {opened[:80]!r}")
     trusted = trusted_keys(trust)
     data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
     require_receipt(data)
-    checked = checked_receipt(data, trusted)
+    checked = checked_receipt(data, trusted, opened)
     lines = [Line(line) for line in checked_text(checked).rstrip().split("\n")]
-    return Answer(checked.as_dict(), lines, checked.verdict == FAILS)
+    return Answer(checked.as_dict(), lines, checked.verdict != HOLDS or bool(checked.findings))
 
 
 def trusted_keys(path: Path | None) -> Trust:

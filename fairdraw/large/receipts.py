@@ -29,12 +29,15 @@ from fairdraw.maths.files import (
 from fairdraw.maths.leaves import Leaf, Position, parse_leaf
 from fairdraw.maths.manifest import Manifest, SeedFile
 from fairdraw.maths.merkle import Proof, proof_of
+from fairdraw.maths.opened import read_opened
+from fairdraw.maths.phase import Summary
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof import guarantee
+from fairdraw.proof.beacon import chain_of
 from fairdraw.proof.checker import DRAWN, EXCLUDED, VERSION
 from fairdraw.proof.guarantee import Published
-from fairdraw.proof.inputs import drawn_folders, phase_folders, read_json
-from fairdraw.terms import is_selection_id, signed_at
+from fairdraw.proof.inputs import drawn_folders, phase_folders
+from fairdraw.terms import CHAIN_FILE, is_selection_id, signed_at
 
 Receipt = dict[str, Any]
 # Returns the reasons for which an entry was left out of the draw, by its ref; empty if it was not.
@@ -65,15 +68,13 @@ def build_receipt(
     *,
     index: Path | None = None,
     reasons: Reasons = no_reasons,
-    commitment_late: bool | None = None,
     log: LogPartOf = no_log,
 ) -> Receipt:
     """Build the receipt of `ref` from the artefacts in `folder/phase-<n>`.
 
-    `index` is the path of the index of leaves.txt; the index of the units is beside it. Both are written if missing;
-    without `index` every receipt hashes all leaves. `reasons` is called for a ref without a leaf. `commitment_late`
-    says whether the commitment to the secret was made after registration opened, None if unknown. `log` gives
-    the draw's part of the public log.
+    `index` is the path of the index of leaves.txt; those of the units, results and strikes are beside it. All are
+    written if missing; without `index` every receipt hashes whole files. `reasons` is called for a ref without a leaf.
+    `log` gives the draw's part of the public log.
 
     Raises NoReceipt for an invalid or unknown ref, UsageError if the folder has no result, DrawError for a damaged
     artefact.
@@ -85,14 +86,21 @@ def build_receipt(
     manifests = [Manifest.parse((each / MANIFEST).read_bytes()) for each in phases]
     published = [_published(each) for each in phase_folders(folder)]
     annulled = next((each.annulled for each in published if each.annulled), None)
-    first = manifests[0]
+    first, described = manifests[0], folder / CHAIN_FILE
+    chain_text = _text(described) if described.is_file() else None
+    source = first.seed_source
+    chain = chain_of(source.chain, None if chain_text is None else chain_text.encode())
     common: Receipt = {
         "version": VERSION,
         "campaignId": first.campaign_id,
         "ref": ref,
-        "guarantee": guarantee.of_source(first.seed_source, commitment_late, published[0]),
-        "roundAt": signed_at(first.seed_source),
+        "guarantee": guarantee.of_source(chain, source.round, published[0]),
+        "roundAt": signed_at(chain, source.round),
         "annulled": None if annulled is None else annulled.to_bytes().decode(),
+        "chain": chain_text,
+        "opened": [each.to_bytes().decode() for each in read_opened(folder)],
+        # Filled once registrations are logged.
+        "registration": None,
         "log": log(first.campaign_id, len(phases)),
     }
     leaves = phases[0] / LEAVES
@@ -105,12 +113,26 @@ def build_receipt(
                     f" the reference in the confirmation, or run `regworkers trace {first.campaign_id} <entryId>`"
                 )
             before, after = (line and _inclusion(leaves, line.ref, index) for line in lines.around(ref))
-            absence = {"before": before, "after": after, "reasons": sorted(why)}
-            absence["published"] = published[0].as_document()
-            return {**common, "kind": EXCLUDED, "manifest": _text(phases[0] / MANIFEST), **absence}
+            return {
+                **common,
+                "kind": EXCLUDED,
+                "before": before,
+                "after": after,
+                "reasons": sorted(why),
+                "manifest": _text(phases[0] / MANIFEST),
+                "published": published[0].as_document(),
+                "phases": [_texts(each, MANIFEST, SUMMARY) for each in phases[1:]],
+            }
         leaf = parse_leaf(found.text)
-    last = _positions(phases[-1], ref)
     seed = SeedFile.parse((phases[0] / SEED).read_bytes())
+    unit = _unit(leaves, leaf, index)
+    parts = [
+        _phase(each, ref, beside, manifest, index)
+        for each, beside, manifest in zip(phases, published, manifests, strict=False)
+    ]
+    last = Position.parse(parts[-1]["result"]["line"], ref)
+    # Those of the unit that are ahead, the struck ones too, at most as many as may win.
+    ahead = sorted((entry_key(seed.seed, each), each) for each in unit if each != ref)[: first.wins_per_unit]
     return {
         **common,
         "kind": DRAWN,
@@ -121,8 +143,9 @@ def build_receipt(
         "market": last.market,
         "rank": int(last.rank) if last.rank else None,
         "outcome": last.outcome,
-        "siblings": _siblings(leaves, leaf, seed.seed, first.wins_per_unit, index) if not last.rank else [],
-        "phases": [_phase(each, ref, beside) for each, beside in zip(phases, published, strict=False)],
+        "siblings": [] if last.rank else [_inclusion(leaves, each, index) for _, each in ahead],
+        "together": len(unit) - 1,
+        "phases": parts,
     }
 
 
@@ -133,27 +156,35 @@ def _published(folder: Path) -> Published:
     return published
 
 
-def _phase(folder: Path, ref: str, published: Published) -> Receipt:
-    summary = read_json(folder / SUMMARY)
-    return {
-        "manifest": _text(folder / MANIFEST),
-        "manifestHash": summary.get("manifestHash", ""),
-        "resultHash": summary.get("resultHash", ""),
-        "cutoffs": _text(folder / CUTOFFS),
-        "cutoffsHash": summary.get("cutoffsHash", ""),
-        "strike": _line(folder / STRIKES, ref),
-        "result": _line(folder / RESULT, ref),
-        "published": published.as_document(),
-    }
-
-
-def _positions(folder: Path, ref: str) -> Position:
-    line = _line(folder / RESULT, ref)
-    if line is None:
+def _phase(folder: Path, ref: str, published: Published, manifest: Manifest, index: Path | None) -> Receipt:
+    summary = Summary.parse((folder / SUMMARY).read_bytes())
+    # An index belongs to one content of a file.
+    by_result, by_strikes = (
+        index and index.with_suffix(f".{each}") for each in (summary.result_hash, manifest.strikes_hash)
+    )
+    try:
+        result = proof_of(folder / RESULT, ref, index=by_result)
+    except KeyError:
         raise DrawError(
             RESULT, f"{ref} has a leaf but no line here: run `regworkers draw verify` for details"
-        )
-    return Position.parse(line, ref)
+        ) from None
+    try:
+        struck = proof_of(folder / STRIKES, ref, index=by_strikes)
+    except KeyError:
+        strike = None
+    else:
+        strike = {
+            "index": struck.index,
+            "line": struck.leaf,
+            "proof": list(struck.hashes),
+            "size": struck.count,
+        }
+    return {
+        **_texts(folder, CUTOFFS, MANIFEST, SUMMARY),
+        "result": {"line": result.leaf, "proof": list(result.hashes)},
+        "strike": strike,
+        "published": published.as_document(),
+    }
 
 
 def _inclusion(leaves: Path, ref: str, index: Path | None) -> Receipt:
@@ -161,8 +192,10 @@ def _inclusion(leaves: Path, ref: str, index: Path | None) -> Receipt:
     return {"leaf": proof.leaf, "index": proof.index, "proof": list(proof.hashes)}
 
 
-def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None) -> list[Receipt]:
-    """The leaves of the unit that are ahead of this one, at most as many as a unit may win."""
+def _unit(leaves: Path, leaf: Leaf, index: Path | None) -> list[str]:
+    """The refs of the unit."""
+    if leaf.unit == leaf.ref:
+        return [leaf.ref]
     with SortedFile(leaves) as lines:
         if index is None:
             found = lines.holding(f"|{leaf.unit}|{leaf.weight}|")
@@ -171,16 +204,15 @@ def _siblings(leaves: Path, leaf: Leaf, seed: str, wins: int, index: Path | None
             if not units.exists():
                 write_unit_index(leaves, units)
             found = [lines.at(start) for start in starts_of(leaf.unit, units)]
-    # The search may also have matched lists of other leaves, or the hash of another unit.
+    # Two units may have one hash.
     unit = [other.ref for other in (parse_leaf(line.text) for line in found) if other.unit == leaf.unit]
-    ahead = sorted((entry_key(seed, ref), ref) for ref in unit if ref != leaf.ref)
-    return [_inclusion(leaves, ref, index) for _, ref in ahead[:wins]]
+    # The index of the units has no unit of one leaf.
+    return unit or [leaf.ref]
 
 
-def _line(path: Path, ref: str) -> str | None:
-    with SortedFile(path) as lines:
-        line = lines.find(ref)
-        return None if line is None else line.text
+def _texts(folder: Path, *names: str) -> Receipt:
+    """The texts of files by their names without extension."""
+    return {name.partition(".")[0]: _text(folder / name) for name in names}
 
 
 def _text(path: Path) -> str:
@@ -202,7 +234,6 @@ class ReceiptSource:
     folder: Path
     index: Path | None
     reasons: Reasons = no_reasons
-    commitment_late: bool | None = None
     # The ref of an entry, by the entry's id.
     ref_of: Callable[[str], str | None] = no_entries
     log: LogPartOf = no_log
@@ -231,7 +262,6 @@ class ReceiptSource:
             ref,
             index=self.index,
             reasons=self.reasons,
-            commitment_late=self.commitment_late,
             log=self.log,
         )
 

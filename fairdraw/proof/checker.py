@@ -1,42 +1,41 @@
-"""The parts of a receipt, the checker that runs the steps, and the check of an entry that was not in the draw."""
+"""The checker of a receipt, which runs the steps, and the check of an entry that was not in the draw."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NoReturn
 
 from fairdraw.errors import DrawError
+from fairdraw.log.trust import Trust, TrustedKey
 from fairdraw.maths.beside import ANNULLED, Annulled
-from fairdraw.maths.files import CUTOFFS, STRIKES, Fields, is_hash, parse_canonical, sha256_hex, short
-from fairdraw.maths.leaves import Leaf, Position, parse_leaf
-from fairdraw.maths.manifest import STRIKE_REASON, Manifest, parse_strikes
-from fairdraw.maths.merkle import verify_proof
-from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
+from fairdraw.maths.files import Fields, sha256_hex, short
+from fairdraw.maths.manifest import STRIKE_REASON, Manifest
+from fairdraw.maths.opened import Opened, changes_since, findings_against, mismatches, parse_opened
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import chain_of, check_round
 from fairdraw.proof.guarantee import Published, published_lines
 from fairdraw.proof.logged import (
+    NO_LEAD,
     NO_LOG,
     NO_WITNESS,
     ONLY_THESE_LEAVES,
     RECEIPTS_KEYS,
     LoggedPhase,
     LogPart,
-    Trust,
-    TrustedKey,
     Unchecked,
 )
-from fairdraw.terms import LEAD_SECONDS, is_selection_id, signed_at
+from fairdraw.proof.parts import RECEIPT, CommittedPhase, Inclusion, check_phases, wrong
+from fairdraw.terms import CHAIN_FILE, Chain, is_selection_id, signed_at
 
-# Receipts of a version before have no key `log`, and are checked as well.
-VERSION, BEFORE_THE_LOG = 3, 2
+VERSION = 4
 DRAWN = "draw"
 EXCLUDED = "excluded"
-RECEIPT = "receipt"
-_PHASE = ("cutoffs", "cutoffsHash", "manifest", "manifestHash", "published", "result", "resultHash", "strike")
-_INCLUSION = ("index", "leaf", "proof")
+_LATER_PHASE = ("manifest", "summary")
+NO_OPENED = "the campaign is not in the log as it opened: that its event has no other draw is the operator's word alone"
+# What no receipt shows.
+THE_LIST = "Entries that the operator invents before registration closes look like all others."
 
 
 class State(StrEnum):
@@ -56,25 +55,54 @@ class CheckResult:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a receipt says of its entry, for people."""
+
+    campaign_id: str
+    # As the campaign opened; None: the receipt does not have that.
+    campaign: str | None
+    ref: str
+    # `excluded` for an entry that was not in the draw.
+    outcome: str
+    # Empty: none.
+    market: str = ""
+    rank: str = ""
+    # Why the entry was struck, or was not in the draw.
+    reasons: tuple[str, ...] = ()
+    # The other entries of the unit.
+    together: int | None = None
+
+
 Step = Callable[[], str]
 
 
 class StepChecker:
     """Runs the steps of a check in order. A step that depends on a failed one fails as well."""
 
-    def __init__(self, fields: Fields, trust: Trust) -> None:
+    def __init__(self, fields: Fields, trust: Trust, known: str | None) -> None:
         self.checks: list[CheckResult] = []
-        self.trust = trust
+        self.findings: list[str] = []
+        self.trust, self._known = trust, known
         self.ref = fields.text("ref", is_selection_id, "a ref")
         self._guarantee = fields.text("guarantee", bool, "a sentence")
         self.campaign_id = fields.text("campaignId", is_selection_id, "a campaign's id")
         self._round_at = fields.raw("roundAt")
+        if fields.raw("registration") is not None:
+            fields.refuse("registration", "null is needed")
         self.annulled: Annulled | None = None
         if fields.raw("annulled") is not None:
-            text = fields.text("annulled", lambda _text: True, f"the text of {ANNULLED}")
-            self.annulled = Annulled.parse(text.encode())
+            self.annulled = Annulled.parse(fields.text("annulled", str, f"the text of {ANNULLED}").encode())
+        self._chain: bytes | None = None
+        if fields.raw("chain") is not None:
+            self._chain = fields.text("chain", str.isascii, f"the text of {CHAIN_FILE}").encode()
+        texts = fields.list("opened")
+        if not all(isinstance(each, str) for each in texts):
+            fields.refuse("opened", "texts are needed")
+        self._opened = [each.encode() for each in texts]
+        self.record: tuple[Opened, ...] = ()
         self._log: LogPart | None = None
-        if fields.raw("version") != BEFORE_THE_LOG and fields.raw("log") is not None:
+        if fields.raw("log") is not None:
             self._log = LogPart(fields.nested("log", ("checkpoint", "entries", "keys", "kept")), trust)
 
     def steps(self) -> list[tuple[str, Step]]:
@@ -86,9 +114,29 @@ class StepChecker:
     def phases(self) -> list[LoggedPhase]:
         raise NotImplementedError
 
+    def result(self) -> Result:
+        raise NotImplementedError
+
+    @property
+    def first(self) -> Manifest:
+        """The manifest of phase 1."""
+        return self.phases()[0].manifest
+
+    @property
+    def campaign(self) -> str | None:
+        """The campaign's name."""
+        return self.record[-1].name if self.record else None
+
+    def chain(self) -> Chain:
+        """The chain of the seed. Raises DrawError."""
+        return chain_of(self.first.seed_source.chain, self._chain)
+
     def keys(self) -> tuple[TrustedKey, ...]:
         """The keys that the check relies on."""
-        return () if self._log is None else tuple(self._log.keys())
+        found = [] if self._log is None else [*self._log.keys()]
+        with suppress(DrawError):
+            found.insert(0, self.trust.beacon_key(self.chain()))
+        return tuple(found)
 
     def run(self) -> None:
         for name, step in (*self.steps(), ("log", self._check_log), ("witnesses", self._check_witnesses)):
@@ -101,13 +149,15 @@ class StepChecker:
             self.checks.append(found)
 
     def all_limits(self) -> tuple[str, ...]:
-        limits = list(self.limits())
+        limits = [*self.limits(), THE_LIST]
+        if not self._opened:
+            limits.append(_sentence(NO_OPENED))
         if self._log is None:
-            limits.append(f"{NO_LOG[0].upper()}{NO_LOG[1:]}.")
+            limits.append(_sentence(NO_LOG))
         else:
             limits.append(ONLY_THESE_LEAVES)
             if not self._log.quorum.need:
-                limits.append(f"{NO_WITNESS[0].upper()}{NO_WITNESS[1:]}.")
+                limits.append(_sentence(NO_WITNESS))
         if any(key.given == "receipt" for key in self.keys()):
             limits.append(RECEIPTS_KEYS)
         return tuple(limits)
@@ -115,12 +165,45 @@ class StepChecker:
     def _check_log(self) -> str:
         if self._log is None:
             raise Unchecked(NO_LOG)
-        return self._log.check(self.campaign_id, self.phases(), (), self.annulled)
+        hashes = [sha256_hex(each) for each in self._opened]
+        return self._log.check(self.campaign_id, self.phases(), hashes, self.annulled)
 
     def _check_witnesses(self) -> str:
         if self._log is None:
             raise Unchecked(NO_LOG)
-        return self._log.check_witnesses(self.phases()[0].manifest)
+        chain = self.chain()
+        due = signed_at(chain, self.first.seed_source.round)
+        return self._log.check_witnesses(self.phases()[0], due, self.trust.lead(chain.hash))
+
+    def check_opened(self) -> str:
+        """Compare the manifest of phase 1 with the campaign as it opened and as it was changed."""
+        self.record = record = parse_opened(self._opened)
+        known = self._known
+        if not record and known is None:
+            return NO_OPENED
+        changes = changes_since(record, known or (record[0].hash if record else ""))
+        if changes is None:
+            wrong(
+                f"this receipt is of another campaign than the one that you know: none of its texts has hash {known}"
+            )
+        # Without the log the last one counts.
+        before = record if self._log is None else record[: self._log.before_manifest(self.phases()[0])]
+        if len(before) < len(record):
+            later = len(record) - len(before)
+            self.findings.append(
+                f"{later} of the campaign's {len(record)} texts came after the list was fixed"
+            )
+        if before:
+            for error in mismatches(before[-1], self.first):
+                wrong(error.message)
+            self.findings += findings_against(before[-1], self.first)
+        lines = [f"opened as {record[0].name}, from {record[0].opens_at} to {record[0].closes_at}"]
+        for change in changes:
+            lines.append(f"amended ({change.number}), because: {change.reason}")
+            lines += [f"  {each}" for each in change.lines]
+        if known is not None and not changes:
+            lines.append(f"nothing has changed since {known}")
+        return "\n".join(lines)
 
     def check_campaign(self, manifest: Manifest) -> None:
         if manifest.campaign_id != self.campaign_id:
@@ -143,71 +226,37 @@ class StepChecker:
             line for manifest, published in parts for line in published_lines(manifest.phase, published)
         )
 
-    def check_source(self, manifest: Manifest, published: Published) -> None:
-        """Check the time of the randomness and the receipt's statement about it. Both arguments belong to phase 1."""
-        check_round(manifest, chain_of(manifest.seed_source.chain), LEAD_SECONDS)
-        if self._round_at != signed_at(manifest.seed_source):
+    def check_source(self, published: Published) -> None:
+        """Check the time of the randomness and the receipt's statement about it. `published` belongs to phase 1."""
+        chain, number = self.chain(), self.first.seed_source.round
+        check_round(self.first, chain, self.trust.lead(chain.hash))
+        if self._round_at != (at := signed_at(chain, number)):
             wrong(
-                f"roundAt: the round of the manifest is signed at {signed_at(manifest.seed_source)}, the receipt says"
-                f" {short(self._round_at)}"
+                f"roundAt: the round of the manifest is signed at {at}, the receipt says {short(self._round_at)}"
             )
-        if not guarantee.fits(self._guarantee, manifest.seed_source, published):
+        if self._guarantee != guarantee.of_source(chain, number, published):
             wrong("the stated guarantee does not belong to this seed source")
 
-
-class Inclusion:
-    """A leaf and its path to the Merkle root."""
-
-    def __init__(self, path: str, document: object) -> None:
-        fields = Fields(RECEIPT, path, document, _INCLUSION)
-        self.line = fields.text("leaf", bool, "a leaf")
-        self.leaf: Leaf = parse_leaf(self.line)
-        self.index = fields.integer("index")
-        self.proof = [str(each) for each in fields.list("proof")]
-
-    def check(self, manifest: Manifest) -> None:
-        if not verify_proof(self.line, self.index, manifest.count, self.proof, manifest.root):
-            wrong(
-                f"the proof of leaf {self.index} of {manifest.count} ({self.leaf.ref}) does not lead to the root"
-                f" {manifest.root} of the manifest"
-            )
+    def require_lead(self) -> None:
+        """Raise Unchecked if it is not known how long before its round a list of this chain must be fixed."""
+        if self.trust.lead(self.chain().hash) is None:
+            raise Unchecked(NO_LEAD)
 
 
-class PhasePart:
-    def __init__(self, number: int, document: object, ref: str) -> None:
-        fields = Fields(RECEIPT, f"phases[{number - 1}]", document, _PHASE)
-        text = fields.text("manifest", str.isascii, "the text of manifest.json").encode()
-        self.number = number
-        self.manifest = Manifest.parse(text)
-        self.manifest_hash = sha256_hex(text)
-        self.stated_manifest_hash = fields.text("manifestHash", is_hash, "64 lower-case hex digits")
-        self.result_hash = fields.text("resultHash", is_hash, "64 lower-case hex digits")
-        cutoffs = fields.text("cutoffs", str.isascii, "the text of cutoffs.json").encode()
-        self.cutoffs_hash = sha256_hex(cutoffs)
-        self.stated_cutoffs_hash = fields.text("cutoffsHash", is_hash, "64 lower-case hex digits")
-        self.cutoffs: dict[str, MarketCutoffs] = parse_cutoffs(parse_canonical(cutoffs, CUTOFFS))
-        self.published = Published.parse(RECEIPT, f"phases[{number - 1}].published", fields.raw("published"))
-        self.position = Position.parse(fields.text("result", bool, "a line of result.txt"), ref)
-        self.strike: str | None = None
-        if fields.raw("strike") is not None:
-            line = fields.text("strike", str.isascii, "a line of strikes.txt")
-            strikes = parse_strikes(line.encode() + b"\n")
-            if list(strikes) != [ref]:
-                raise DrawError(STRIKES, f"the strike {short(line)} does not belong to {ref}")
-            self.strike = strikes[ref]
-
-
-def wrong(message: str) -> NoReturn:
-    raise DrawError(RECEIPT, message)
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 class Excluded(StepChecker):
     """The check of an entry that was not in the draw: its neighbours are adjacent, so no leaf is between them."""
 
-    def __init__(self, fields: Fields, trust: Trust) -> None:
-        super().__init__(fields, trust)
-        text = fields.text("manifest", str.isascii, "the text of manifest.json").encode()
-        self._manifest, self._manifest_hash = Manifest.parse(text), sha256_hex(text)
+    def __init__(self, fields: Fields, trust: Trust, known: str | None) -> None:
+        super().__init__(fields, trust, known)
+        self._phases = [CommittedPhase(1, fields)]
+        for number, each in enumerate(fields.objects("phases", _LATER_PHASE), 2):
+            later = CommittedPhase(number, each)
+            later.read_summary(each)
+            self._phases.append(later)
         self._published = Published.parse(RECEIPT, "published", fields.raw("published"))
         self._reasons = fields.list("reasons")
         self._before, self._after = (
@@ -218,7 +267,8 @@ class Excluded(StepChecker):
     def steps(self) -> list[tuple[str, Step]]:
         return [
             ("manifest", self._check_manifest),
-            ("published", lambda: self.check_published([(self._manifest, self._published)])),
+            ("published", lambda: self.check_published([(self.first, self._published)])),
+            ("opened", self.check_opened),
             ("absence", self._check_absence),
             ("reason", self._check_reason),
         ]
@@ -231,18 +281,36 @@ class Excluded(StepChecker):
         )
 
     def phases(self) -> list[LoggedPhase]:
-        return [LoggedPhase(self._manifest.phase, self._manifest, self._manifest_hash, (), self._published)]
+        # Of a later phase the receipt has no more than what shows that it was drawn from the same list.
+        return [
+            LoggedPhase(
+                each.number,
+                each.manifest,
+                each.manifest_hash,
+                each.summary_hash or None,
+                self._published if each.number == 1 else None,
+            )
+            for each in self._phases
+        ]
+
+    def result(self) -> Result:
+        return Result(
+            self.campaign_id, self.campaign, self.ref, EXCLUDED, reasons=tuple(map(str, self._reasons))
+        )
 
     def _check_manifest(self) -> str:
-        self.check_campaign(self._manifest)
-        self.check_source(self._manifest, self._published)
-        return f"manifestHash {self._manifest_hash}"
+        for each in self._phases:
+            self.check_campaign(each.manifest)
+        found = check_phases(self._phases)
+        self.check_source(self._published)
+        self.require_lead()
+        return found
 
     def _check_absence(self) -> str:
-        before, after, count = self._before, self._after, self._manifest.count
+        before, after, count = self._before, self._after, self.first.count
         for each in (before, after):
             if each is not None:
-                each.check(self._manifest)
+                each.check(self.first)
         low, high = (before.index if before else -1), (after.index if after else count)
         if high != low + 1:
             wrong(f"leaves {low} and {high} are not adjacent: there are leaves between them")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from fairdraw.maths.beside import (
     replaced_number,
 )
 from fairdraw.maths.files import Fields
-from fairdraw.maths.manifest import COMMIT_REVEAL, Manifest
-from fairdraw.terms import LEAD_SECONDS, seconds, signed_at
+from fairdraw.maths.manifest import Manifest
+from fairdraw.terms import LEAD_SECONDS, QUICKNET, Chain, seconds, signed_at
 
 _KEYS = ("accepted", "notice", "replaced")
 T = TypeVar("T")
@@ -132,7 +132,7 @@ def published_lines(phase: int, published: Published) -> Iterator[str]:
         times = f"committed {notice.committed_at}, public {notice.published_at}"
         yield f"phase {phase}: {times}" + (f"; reason: {notice.reason}" if notice.reason else "")
     for number, each in enumerate(published.replaced, 1):
-        was = each.document.seed_source["round"]
+        was = each.document.seed_source.round
         yield (
             f"phase {phase}: {replaced_name(number)}, manifest {each.manifest_hash} with round {was},"
             f" {f'public {each.published_at}' if each.published_at else 'never public'}, replaced {each.replaced_at}"
@@ -142,22 +142,14 @@ def published_lines(phase: int, published: Published) -> Iterator[str]:
 
 
 # Receipts contain these sentences, and the check of a receipt compares them: they never change.
-_COMMIT_REVEAL = (
-    "The randomness is the operator's own secret, whose hash was committed to: trust in the operator. It protects"
-    " against entrants and against changes after the commit, not against whoever held the secret"
-    " while the manifest could still change."
-)
-_EARLY = " The commitment was published before registration opened."
-_LATE = (
-    " The commitment was made after registration had opened, perhaps only at the freeze, when the entries were"
-    " already known."
-)
-_UNKNOWN = (
-    " Whether the commitment was published before registration opened is not in these artefacts: compare."
-)
 _DRAND = (
     "The randomness is round {round} of the public beacon drand quicknet, signed at {at} (UTC): before that moment"
     " no one, the operator included, could know it."
+)
+_OTHER_CHAIN = (
+    "The randomness is round {round} of the chain {id}, signed at {at} (UTC): not of the public beacon drand quicknet,"
+    " but a beacon of this machine: for trying out only. The holder of its key knew the randomness before. Or you know"
+    " whose chain {hash} is, and trust them."
 )
 _NO_NOTICE = (
     " When the manifest became public is not in these files: if its hash was public ten minutes before that moment, it"
@@ -204,47 +196,37 @@ LATER_PHASES = (
 )
 
 
-def of_source(
-    source: Mapping[str, Any], commitment_late: bool | None = None, published: Published | None = None
-) -> str:
-    """What the manifest's `seedSource` guarantees.
-
-    `commitment_late` says whether the commitment to a secret was made after registration opened, None if unknown.
-    `published` are the files beside the artefacts of phase 1.
+def of_source(chain: Chain, round_number: int, published: Published | None = None) -> str:
+    """What it guarantees that the randomness is this round of `chain`. `published` are the files beside the artefacts
+    of phase 1.
     """
-    if source["kind"] == COMMIT_REVEAL:
-        return _COMMIT_REVEAL + (
-            _UNKNOWN if commitment_late is None else _LATE if commitment_late else _EARLY
-        )
-    at = signed_at(source)
-    text = _DRAND.format(round=source["round"], at=at or "a moment beyond all calendars")
+    at = signed_at(chain, round_number) or "a moment beyond all calendars"
     published = published or Published()
-    lead = lead_seconds(source, published)
-    if published.notice is None or lead is None:
-        text += _NO_NOTICE
-    elif lead >= LEAD_SECONDS:
-        text += _IN_TIME.format(published=published.notice.published_at, lead=lead)
+    if chain != QUICKNET:
+        text = _OTHER_CHAIN.format(round=round_number, at=at, id=chain.beacon_id, hash=chain.hash)
     else:
-        side = "before" if lead >= 0 else "after"
-        text += _PUBLIC_LATE.format(published=published.notice.published_at, lead=abs(lead), side=side)
+        text = _DRAND.format(round=round_number, at=at) + _public(chain, round_number, published)
     if published.replaced:
         text += _REPLACED.format(count=len(published.replaced))
-    if again := sum(map(is_recommitted, published.replaced)):
+    if again := sum(is_recommitted(chain, each) for each in published.replaced):
         text += _RECOMMITTED.format(count=again)
     return text
 
 
-def lead_seconds(source: Mapping[str, Any], published: Published) -> float | None:
-    """Seconds from the publication of the manifest to its round, by the notice; None for a secret or without notice."""
-    at = signed_at(source)
-    if at is None or published.notice is None:
-        return None
-    return (seconds(at) or 0.0) - (seconds(published.notice.published_at) or 0.0)
+def _public(chain: Chain, round_number: int, published: Published) -> str:
+    """When the manifest became public, by the notice."""
+    if (notice := published.notice) is None or signed_at(chain, round_number) is None:
+        return _NO_NOTICE
+    lead = chain.due(round_number) - (seconds(notice.published_at) or 0.0)
+    if lead >= LEAD_SECONDS:
+        return _IN_TIME.format(published=notice.published_at, lead=lead)
+    side = "before" if lead >= 0 else "after"
+    return _PUBLIC_LATE.format(published=notice.published_at, lead=abs(lead), side=side)
 
 
-def is_recommitted(replaced: ReplacedManifest) -> bool:
+def is_recommitted(chain: Chain, replaced: ReplacedManifest) -> bool:
     """Whether the round of the replaced manifest was already signed when it was replaced."""
-    at = signed_at(replaced.document.seed_source)
+    at = signed_at(chain, replaced.document.seed_source.round)
     return at is not None and replaced.replaced_at >= at
 
 
@@ -261,8 +243,3 @@ def of_hashes(origin: Literal["published", "recorded"], known: int, phases: int)
     )
     missing = f"phase {phases}" if known + 1 == phases else f"phases {known + 1} to {phases}"
     return OF_SOME_PUBLISHED_HASHES.format(compared=compared, missing=missing)
-
-
-def fits(text: str, source: Mapping[str, Any], published: Published) -> bool:
-    """Whether `text` is a valid statement about this source."""
-    return any(text == of_source(source, late, published) for late in (None, False, True))

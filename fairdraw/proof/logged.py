@@ -24,7 +24,7 @@ NO_LOG = "this draw is in no public log: when it was committed to, and to what, 
 NO_WITNESS = (
     "no witness is needed: only the operator vouches that all see the same log, and for the times in it"
 )
-NO_LEAD = "how long before its round the draw had to be committed to is unknown for this beacon: no trust file says it"
+NO_LEAD = "lead unknown: how long before its round the draw had to be committed to, no trust file says for this beacon"
 # How the details call the earlier checkpoint.
 AT_COMMIT = "the checkpoint of the commit"
 ONLY_THESE_LEAVES = (
@@ -35,7 +35,8 @@ RECEIPTS_KEYS = (
     "Some keys are taken as this receipt has them: compare their fingerprints with a source that the operator cannot"
     " change, or give a file of trusted keys (`--trust`)."
 )
-# Kinds of leaves that are about a phase.
+# Kinds of leaves that are about the campaign, and about a phase.
+_OF_RECORD = frozenset({Kind.OPENED, Kind.AMENDED})
 _OF_PHASE = frozenset({Kind.MANIFEST, Kind.REPLACED, Kind.NOTICE, Kind.RESULT, Kind.CODES})
 
 
@@ -119,6 +120,11 @@ class LogPart:
 
     def leaves(self, kind: Kind) -> list[LogLeaf]:
         return [each.leaf for each in self._entries if each.leaf.kind is kind]
+
+    def before_manifest(self, first: LoggedPhase) -> int:
+        """How many leaves of the campaign's record come before the manifest of the `first` phase. Raises DrawError."""
+        last = self._manifest(first).index
+        return sum(each.index < last and each.leaf.kind in _OF_RECORD for each in self._entries)
 
     def check(
         self,
@@ -223,7 +229,7 @@ class LogPart:
 
     def _check_opened(self, opened: Sequence[str]) -> None:
         """Check that the log has each file of the campaign's record, and no other one."""
-        found = [each for each in self._entries if each.leaf.kind in (Kind.OPENED, Kind.AMENDED)]
+        found = [each for each in self._entries if each.leaf.kind in _OF_RECORD]
         for each in found:
             number = each.leaf.phase
             if number >= len(opened) or each.leaf.hash != opened[number]:

@@ -6,13 +6,14 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fairdraw.maths.beside import ACCEPTED, NOTICE, Annulled, replaced_name
+from fairdraw.maths.beside import ACCEPTED, NOTICE, replaced_name
 from fairdraw.maths.files import CUTOFFS, parse_canonical
 from fairdraw.maths.leaves import parse_leaf
+from fairdraw.maths.opened import opened_name
 from fairdraw.maths.rules import Cutoff, parse_cutoffs
-from fairdraw.proof.check import FAILS, HOLDS, INCOMPLETE, ReceiptChecked
-from fairdraw.proof.checker import DRAWN, State
-from fairdraw.proof.logged import NO_WITNESS
+from fairdraw.proof.check import FAILS, HOLDS, ReceiptChecked
+from fairdraw.proof.checker import DRAWN, EXCLUDED, NO_OPENED, Result, State
+from fairdraw.terms import CHAIN_FILE
 
 # Columns of the plain text.
 _WIDTH = 100
@@ -22,6 +23,8 @@ _HEADLINES = {
     "UNSELECTED": "Not selected",
     "HOUSEHOLD_LIMIT": "Not selected: the household's limit was reached",
     "STRUCK": "Removed from the draw",
+    "UNCLAIMED": "Selected before, but the seat was not claimed in time",
+    EXCLUDED: "Not in the draw",
 }
 # Titles of the checks.
 STEPS = {
@@ -30,6 +33,7 @@ STEPS = {
     "inclusion": "The entry is in the committed list",
     "manifest": "The commitments, one for each phase",
     "published": "Statements that the operator published",
+    "opened": "The campaign as it opened, and what changed since",
     "randomness": "The source of the randomness",
     "seed": "The seed follows from the commitment and the randomness",
     "key": "The key of the unit follows from the seed",
@@ -42,51 +46,83 @@ STEPS = {
     "log": "The statements are in the public log",
     "witnesses": "Witnesses saw the same log",
 }
-_VERDICTS = {
-    HOLDS: "Every check passed",
-    INCOMPLETE: "No check failed, but not everything could be checked",
-    FAILS: "THIS RECEIPT IS NOT VALID",
+# Steps of each phase, by how their names begin.
+_OF_PHASE = {
+    "result": "The line of the entry is in the result of phase {}",
+    "strike": "The entry is in the list of strikes of phase {}",
+    "outcome": "The outcome of phase {} follows from key and cut-offs",
 }
 _MARKS = {State.PASSED: "x", State.FAILED: "!", State.UNCHECKED: "?"}
 _ANNULLED = "This draw was annulled: its outcomes do not count"
-_GIVEN = {"operator": "Keys as the operator gave them", "trust": "Keys as the trust file gives them"}
+_GIVEN = {
+    "receipt": "Keys as this receipt has them",
+    "rules": "Keys as the rules of a draw have them",
+    "trust": "Keys as the trust file gives them",
+}
+_BY_ITS_KEYS = (
+    "Everything fits together, by the keys in this receipt. Compare their fingerprints below with a source that the"
+    " operator cannot change, or give the keys that you trust in a file (--trust)."
+)
 
 
 def receipt_text(receipt: Mapping[str, Any], checked: ReceiptChecked) -> str:
-    """The outcome, the checks, what the seed guarantees, what needs a replay, and the values, as text."""
-    lines = [headline(receipt), ""]
-    lines += [f"{name:<12}{value}" for name, value in essentials(receipt)]
-    lines += ["", "What the randomness guarantees", *_wrapped(receipt["guarantee"], "  "), ""]
-    lines += _checked(checked)
-    lines += ["", "Values"]
-    lines += [f"  {name}: {value}" for name, value in values(receipt)]
+    """The checked receipt, what the seed guarantees, and all values, as text."""
+    lines = [checked_text(checked), "What the randomness guarantees", *_wrapped(receipt["guarantee"], "  ")]
+    lines += ["", "Values", *(f"  {name}: {value}" for name, value in values(receipt))]
     return "\n".join(lines) + "\n"
 
 
 def checked_text(checked: ReceiptChecked) -> str:
-    """The checks and what needs a replay, as text; first that the draw was annulled."""
-    lines = _checked(checked)
+    """The result, what was checked, what is left to trust, then every step and key, as text; first an annulment."""
+    lines = []
     if (annulled := checked.annulled) is not None:
-        lines = [_ANNULLED, *_wrapped(f"{annulled.annulled_at}: {annulled.reason}", "  "), "", *lines]
-    return "\n".join(lines) + "\n"
-
-
-def _checked(checked: ReceiptChecked) -> list[str]:
-    lines = [_VERDICTS[checked.verdict]]
+        lines = [_ANNULLED, *_wrapped(f"{annulled.annulled_at}: {annulled.reason}", "  "), ""]
+    if checked.result is not None:
+        lines += [*_result(checked.result, claimed=checked.verdict == FAILS), ""]
+    lines += _wrapped(verdict(checked), "")
+    for finding in checked.findings:
+        lines += _wrapped(f"FINDING: {finding}", "")
+    if checked.limits:
+        lines += ["", "What is left to trust"]
+        for limit in checked.limits:
+            lines += textwrap.wrap(limit, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+    lines += ["", "Steps"]
     for each in checked.checks:
-        # Where no witness is named, there is nothing that could have passed.
-        named = (each.name, each.detail) != ("witnesses", NO_WITNESS)
+        # Where the campaign was not logged, there is nothing that could have passed.
+        named = each.detail != NO_OPENED
         title = step(each.name) if named else f"{step(each.name)}: not applicable"
         lines.append(f"  [{_MARKS[each.state] if named else '-'}] {title}")
         for line in each.detail.splitlines():
             lines += _wrapped(line, "      ")
     for title, keys in trusted(checked):
         lines += ["", title, *(f"  {name}: {fingerprint}" for name, fingerprint in keys)]
-    if checked.limits:
-        lines += ["", "What a receipt cannot prove alone"]
-        for limit in checked.limits:
-            lines += _wrapped(limit, "  ")
-    return lines
+    return "\n".join(lines) + "\n"
+
+
+def verdict(checked: ReceiptChecked) -> str:
+    """One sentence on what was checked."""
+    wrong = [step(each.name) for each in checked.checks if each.state is State.FAILED]
+    if wrong:
+        return f"THIS RECEIPT IS NOT VALID. What failed: {'; '.join(wrong)}"
+    if checked.verdict == HOLDS:
+        return f"This receipt holds: every check passed, {len(checked.checks)} of {len(checked.checks)}."
+    # Each says what is missing, then, behind a colon, what that means.
+    missing = [each.detail.partition(":")[0] for each in checked.checks if each.state is State.UNCHECKED]
+    if missing:
+        return (
+            f"Nothing failed, but not everything was checked. incomplete: {'; '.join(dict.fromkeys(missing))}"
+        )
+    return _BY_ITS_KEYS
+
+
+def _result(result: Result, *, claimed: bool) -> list[str]:
+    """The outcome in words, and whose it is."""
+    said = _HEADLINES[result.outcome] + (f": {result.market}" if result.market else "")
+    if result.reasons:
+        said += f" ({', '.join(result.reasons)})"
+    named = f"{result.campaign} ({result.campaign_id})" if result.campaign else result.campaign_id
+    rank = f", rank {int(result.rank):,}" if result.rank else ""
+    return [f"It claims: {said}" if claimed else said, f"  {named}, reference {result.ref}{rank}"]
 
 
 def trusted(checked: ReceiptChecked) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -104,74 +140,55 @@ def _wrapped(text: str, indent: str) -> list[str]:
     )
 
 
-def headline(receipt: Mapping[str, Any]) -> str:
-    """The outcome in a few words."""
-    if receipt["annulled"]:
-        return _ANNULLED
-    if receipt["kind"] != DRAWN:
-        return "Not in the draw"
-    text = _HEADLINES[receipt["outcome"]]
-    return f"{text}: {receipt['market']}" if receipt["market"] else text
-
-
 def step(name: str) -> str:
     """The title of a check."""
-    if name.startswith("outcome-"):
-        return f"The outcome of phase {name.removeprefix('outcome-')} follows from key and cut-offs"
-    return STEPS.get(name, name)
-
-
-def essentials(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values of the outcome."""
-    lines = [("campaign", receipt["campaignId"]), ("reference", receipt["ref"])]
-    if receipt["kind"] == DRAWN:
-        rank = receipt["rank"]
-        lines += [
-            ("outcome", receipt["outcome"]),
-            ("market", receipt["market"] or "none"),
-            ("rank", "none" if rank is None else f"{rank:,}"),
-        ]
-    else:
-        lines.append(("reasons", ", ".join(receipt["reasons"])))
-    if receipt["annulled"]:
-        annulled = Annulled.parse(receipt["annulled"].encode())
-        lines.append(("annulled", f"{annulled.annulled_at}: {annulled.reason}"))
-    if receipt["roundAt"]:
-        lines.append(("beacon", f"round signed at {receipt['roundAt']} (UTC)"))
-    return lines
+    kind, _, phase = name.partition("-")
+    return _OF_PHASE[kind].format(phase) if kind in _OF_PHASE else STEPS.get(name, name)
 
 
 def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values to recompute the outcome."""
+    lines = [(CHAIN_FILE, receipt["chain"])] if receipt["chain"] else []
+    lines += [(opened_name(number), text) for number, text in enumerate(receipt["opened"])]
     if receipt["kind"] != DRAWN:
-        lines = [("manifest", receipt["manifest"]), *_texts("", receipt["published"])]
+        lines += [("manifest", receipt["manifest"]), *_texts("", receipt["published"])]
         for side in ("before", "after"):
             if receipt[side]:
                 lines.append((f"neighbour {side}", receipt[side]["leaf"]))
+        for number, phase in enumerate(receipt["phases"], 2):
+            lines += [(f"phase {number} {name}", phase[name]) for name in ("manifest", "summary")]
         return lines
     own = receipt["inclusion"]
-    lines = [
+    lines += [
         ("leaf", own["leaf"]),
         ("leaf number (from 0)", str(own["index"])),
-        *((f"proof {number}", each) for number, each in enumerate(own["proof"], 1)),
+        *_proof("proof", own),
         ("seed.json", receipt["seed"]),
         ("key", receipt["key"]),
         ("entryKey", receipt["entryKey"]),
     ]
     lines += [("of the same unit, ahead", each["leaf"]) for each in receipt["siblings"]]
     for number, phase in enumerate(receipt["phases"], 1):
+        result, strike = phase["result"], phase["strike"]
         lines += [
             (f"phase {number} manifest", phase["manifest"]),
-            (f"phase {number} manifestHash", phase["manifestHash"]),
-            (f"phase {number} resultHash", phase["resultHash"]),
-            (f"phase {number} cutoffsHash", phase["cutoffsHash"]),
+            (f"phase {number} summary", phase["summary"]),
             *_cutoffs(number, phase, own["leaf"]),
             (f"phase {number} cut-offs", phase["cutoffs"]),
-            (f"phase {number} strike", phase["strike"] or "none"),
-            (f"phase {number} result", phase["result"] or "none"),
-            *_texts(f"phase {number} ", phase["published"]),
+            (f"phase {number} result", result["line"]),
+            *_proof(f"phase {number} result proof", result),
+            (f"phase {number} strike", strike["line"] if strike else "none"),
         ]
+        if strike:
+            lines.append((f"phase {number} strike number (from 0)", f"{strike['index']} of {strike['size']}"))
+            lines += _proof(f"phase {number} strike proof", strike)
+        lines += _texts(f"phase {number} ", phase["published"])
     return lines
+
+
+def _proof(name: str, proven: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for number, each in enumerate(proven["proof"], 1):
+        yield f"{name} {number}", each
 
 
 def _cutoffs(number: int, phase: Mapping[str, Any], line: str) -> Iterator[tuple[str, str]]:

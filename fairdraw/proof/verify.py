@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -33,6 +34,7 @@ from fairdraw.maths.manifest import newly_unclaimed
 from fairdraw.maths.merkle import root_of, root_over
 from fairdraw.maths.phase import Summary
 from fairdraw.proof import guarantee
+from fairdraw.proof.beacon import chain_of
 from fairdraw.proof.guarantee import Published, published_lines
 from fairdraw.proof.inputs import (
     Inputs,
@@ -210,9 +212,9 @@ class _Replay:
         self._check_files()
         annulled = self._annulled()
         if first is not None:
-            self._notes.append(
-                guarantee.of_source(first.seed_source.as_document(), published=inputs[0].published)
-            )
+            with suppress(DrawError):
+                chain = chain_of(first.seed_source.chain)
+                self._notes.append(guarantee.of_source(chain, first.seed_source.round, inputs[0].published))
         for each in inputs:
             self._notes.extend(published_lines(each.number, each.published))
         if not self._findings:

@@ -182,7 +182,6 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
         folder,
         folder / "leaves.index",
         lambda ref: _reasons(runtime.objects, record, ref),
-        record.phases[1].commitment_late,
         lambda entry_id: _ref_of(runtime, EntryKey(campaign_id, entry_id)),
         log_parts(in_bucket(runtime.objects).read),
         record.not_confirmed,
