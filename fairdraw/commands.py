@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from fairdraw import scheduling
 from fairdraw.answers import Answer, Help, Line, Style
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.follow import FollowedLog, follow
-from fairdraw.log.keys import LogKeys
+from fairdraw.log.note import VerifierKey
 from fairdraw.log.place import Place, at_place
 from fairdraw.log.trust import Trust
 from fairdraw.log.witness import serve
@@ -63,7 +63,6 @@ def verify(
         list[str] | None, Help("published before the draw; once for each phase, in order")
     ] = None,
     plain: Annotated[bool, Help("replay in plain Python, also where DuckDB is installed")] = False,
-    trust: TrustFile = None,
     artefacts: Callable[[str], AbstractContextManager[Artefacts]] = in_folder,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> Answer:
@@ -82,7 +81,6 @@ def verify(
             published=published,
             recorded=found.recorded,
             files=found.files,
-            trust=trusted_keys(trust),
             tell=tell,
         )
     return Answer(done.as_dict(), list(_verification(done)), not done.passed)
@@ -101,20 +99,13 @@ def _engine(scratch: Path, *, plain: bool) -> Engine:
 
 
 def _verification(done: Verification) -> Iterator[Line]:
-    if done.annulled is not None:
-        yield Line("the operator annulled this draw: its outcomes do not count", Style.BAD)
     if done.findings:
         yield Line(f"{len(done.findings)} finding(s): this draw does not hold", Style.BAD)
         yield from (Line(f"  {finding}") for finding in done.findings)
     else:
-        # Of a phase that was annulled before its result nothing is computed.
-        if done.phases:
-            yield Line(f"{done.campaign_id}: every byte follows from what was committed to", Style.GOOD)
-        if done.lead_unknown:
-            yield Line(
-                f"{done.verdict}: how long before its round the list was to be fixed is in no file of a draw; a trust"
-                " file (--trust) gives it"
-            )
+        yield Line(f"{done.campaign_id}: every byte follows from what was committed to", Style.GOOD)
+    if done.annulled is not None:
+        yield Line("the operator annulled this draw: its outcomes do not count", Style.BAD)
     for each in done.phases:
         counts = ", ".join(f"{number:,} {outcome}" for outcome, number in each.outcomes.items() if number)
         mark = "" if each.confirmed else " (NOT CONFIRMED: not for fans yet)"
@@ -178,12 +169,13 @@ def log(
         Help("file with the checkpoint of the last time: the log must continue it; replaced if it does"),
     ] = None,
     place: Place | None = None,
+    addresses: Mapping[VerifierKey, str] | None = None,
 ) -> Answer:
     """Verify the public log, and show what it says of draws.
 
-    Exits 1 for a logged file that is missing or another one, a draw that has neither a result nor an annulment a day
-    after its round, a manifest that was replaced in silence or too late, a code that is planned twice, a log that was
-    rewritten, or too few witnesses.
+    Exits 1 if anything is wrong with it or with a draw in it: a file that is missing or another one, a step that is
+    missing, too late or in silence, a draw that was withheld or made twice, one code or entry in two places, a log that
+    was rewritten, too few witnesses, or one that signed another history.
     """
     if place is None:
         if from_ is None:
@@ -192,8 +184,9 @@ def log(
             )
         place = at_place(from_)
     kept = file_bytes(checkpoint) if checkpoint is not None and checkpoint.exists() else None
-    trusted = None if trust is None else trusted_keys(trust).keys
-    found = follow(place, now=scheduling.now(), campaign_id=campaign, trusted=trusted, kept=kept)
+    trusted = trusted_keys(trust)
+    trusted = replace(trusted, addresses={**(addresses or {}), **trusted.addresses})
+    found = follow(place, now=scheduling.now(), campaign_id=campaign, trust=trusted, kept=kept)
     if checkpoint is not None and not found.findings:
         try:
             write_durably(checkpoint, found.checkpoint.encode())
@@ -202,19 +195,28 @@ def log(
     return Answer(found.as_dict(), list(_followed(found, trusted, campaign)), bool(found.findings))
 
 
-def _followed(found: FollowedLog, trusted: LogKeys | None, campaign: str | None) -> Iterator[Line]:
+def _followed(found: FollowedLog, trusted: Trust, campaign: str | None) -> Iterator[Line]:
     yield from (Line(f"FINDING: {each}", Style.BAD) for each in found.findings)
     if not found.findings:
-        yield Line("the log holds together, and every draw in it is accounted for", Style.GOOD)
+        whole = not (found.remarks or found.without_result or campaign)
+        accounted = ", and every draw in it is accounted for" if whole else ""
+        yield Line(f"the log holds together{accounted}", Style.GOOD)
+    yield from (Line(f"not checked: {each}") for each in found.remarks)
     yield from (Line(f"{each}: the operator annulled this draw", Style.BAD) for each in found.annulled)
+    for opened in found.without_result:
+        state = "annulled" if opened.annulled else "no result"
+        yield Line(f"{opened.campaign_id} ({opened.name or '?'}), opened at {opened.at}: {state}", Style.BAD)
     yield Line(f"{found.origin}: {found.size} leaves, root {found.root}")
-    by = "of your file" if trusted and trusted.log else "as the operator gave them"
+    by = "of your file" if trusted.keys.log else "as the operator gave them"
     yield Line(f"keys {by}: {', '.join(found.keys)}")
     seen = ", ".join(f"{name} at {at}" for name, at in found.witnesses.items())
     if found.needed or seen:
         yield Line(f"cosigned by {seen or 'no witness'}; needed are {found.needed}")
     else:
-        yield Line("no witness: that all see the same log is the operator's word alone")
+        yield Line(
+            "no witness: that all see the same log, and every time in it, is the operator's word alone"
+        )
+    yield from (Line(f"{each.name}: {each.text}") for each in found.asked if not each.is_finding)
     if found.waiting:
         waiting = "1 leaf waits" if found.waiting == 1 else f"{found.waiting} leaves wait"
         yield Line(f"{waiting} for witnesses")

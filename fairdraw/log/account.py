@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
 from fairdraw.errors import DrawError
-from fairdraw.log.keys import LogKeys
 from fairdraw.log.leaves import Kind, LogLeaf, LogState
-from fairdraw.log.place import Place, in_log
-from fairdraw.log.times import LeafTimes
+from fairdraw.log.place import Place
+from fairdraw.log.record import RecordLeaf, closing, record_findings
+from fairdraw.log.times import LeafTimes, says_later
+from fairdraw.log.trust import Trust
 from fairdraw.maths.beside import (
     ANNULLED,
     NOTICE,
@@ -19,14 +22,21 @@ from fairdraw.maths.beside import (
     codes_name,
     replaced_name,
 )
-from fairdraw.maths.files import MANIFEST, SUMMARY, sha256_hex
+from fairdraw.maths.files import MANIFEST, STRIKES, SUMMARY, sha256_hex
 from fairdraw.maths.manifest import Manifest
-from fairdraw.terms import LEAD_SECONDS, iso, seconds, signed_at
+from fairdraw.maths.opened import opened_name, parse_opened
+from fairdraw.terms import CHAIN_FILE, LAST_SECOND, QUICKNET, Chain, iso, seconds
 
-# A draw without a result is accounted for within this time after its round.
+# A draw has a result within this time after its round.
 PATIENCE_SECONDS = 86_400.0
+# A campaign that opened has a result or an annulment within this time after it closed; and a round is at most so long
+# after its manifest.
+LONG_SECONDS = 7 * 86_400.0
 # A file follows its leaf within seconds. Until then a reader may come between the two.
 _SETTLE_SECONDS = 3_600.0
+# A seat lapses at the earliest so long after its winner could know of it.
+_CLAIM_SECONDS = 86_400.0
+_UNCLAIMED = "|UNCLAIMED"
 _LINE = re.compile(r"[A-Za-z0-9_-]{1,64}\|[1-9][0-9]{0,15}\|[0-9a-f]{64}")
 T = TypeVar("T")
 
@@ -38,40 +48,141 @@ class _Logged(NamedTuple, Generic[T]):
     problem: str
 
 
-class DrawAccount:
-    """What the log says of one campaign's draw, and the files that it speaks of."""
+@dataclass(frozen=True)
+class LogRead:
+    """A log that was read, and what its draws are judged by."""
 
-    def __init__(self, place: Place, state: LogState, keys: LogKeys, campaign_id: str, now: float) -> None:
-        self._place, self._state, self._keys, self._now = place, state, keys, now
-        self._id, self._found = campaign_id, state.of_campaign(campaign_id)
-        self._times = LeafTimes(state, keys, in_log(place.read))
+    place: Place
+    state: LogState
+    times: LeafTimes
+    trust: Trust
+    # Seconds since the epoch.
+    now: float
+
+
+class DrawAccount:
+    """What the log says of one campaign, and the files that it speaks of."""
+
+    def __init__(self, log: LogRead, campaign_id: str) -> None:
+        self._log, self._place, self._now = log, log.place, log.now
+        self.id, self._found = campaign_id, log.state.of_campaign(campaign_id)
         # The place of each digest of a code that was seen.
         self._digests: dict[str, str] = {}
+        # What could not be checked, as sentences.
+        self.remarks: list[str] = []
+        self.record: list[RecordLeaf] = []
+        self.has_result = bool(self._of(Kind.RESULT, 1))
+        self.is_annulled = any(leaf.kind is Kind.ANNULLED for _, leaf in self._found)
 
-    def findings(self) -> Iterator[str]:
+    def findings(self) -> list[str]:
         """What is wrong with the draw. Raises DrawError if a checkpoint that was kept does not hold."""
-        annulled = False
-        for leaf in (leaf for _, leaf in self._found if leaf.kind is Kind.ANNULLED):
-            problem = self._annulment(leaf)
-            annulled = annulled or not problem
-            if problem:
-                yield f"{self._id}, phase {leaf.phase}: {problem}"
-        for phase in sorted({leaf.phase for _, leaf in self._found}):
+        return [f"{self.id}, {finding}" for finding in self._findings()]
+
+    def _findings(self) -> Iterator[str]:
+        yield from self._times()
+        annulled = in_time = False
+        for index, leaf in self._found:
+            if leaf.kind is Kind.ANNULLED:
+                if problem := self._annulment(leaf):
+                    yield f"phase {leaf.phase}: {problem}"
+                    continue
+                annulled = True
+                if late := self._annulled_late(index, leaf):
+                    yield f"phase {leaf.phase}: {late}"
+                else:
+                    in_time = True
+        yield from self._recorded()
+        if self.record and not self.has_result and not in_time:
+            closed = closing(self.record)
+            if self._now > closed + LONG_SECONDS:
+                yield f"opened, closed at {iso(closed)}, and neither drawn nor annulled in time 7 days later"
+        no_phase = (Kind.OPENED, Kind.AMENDED)
+        for phase in sorted({leaf.phase for _, leaf in self._found if leaf.kind not in no_phase}):
             for finding in self._phase(phase, annulled=annulled):
-                yield f"{self._id}, phase {phase}: {finding}"
+                yield f"phase {phase}: {finding}"
 
     def _of(self, kind: Kind, phase: int) -> list[tuple[int, LogLeaf]]:
         return [(at, leaf) for at, leaf in self._found if (leaf.kind, leaf.phase) == (kind, phase)]
 
     def _path(self, phase: int, name: str) -> str:
-        return f"draws/{self._id}/phase-{phase}/{name}"
+        return f"draws/{self.id}/phase-{phase}/{name}"
+
+    def _times(self) -> Iterator[str]:
+        """Leaves that say another time than their witnesses, or one that is still to come."""
+        for index, leaf in self._found:
+            at = self._log.times.at(index)
+            seen = self._now if at is None else min(at, self._now)
+            if says_later(leaf, seen):
+                yield f"leaf {index} ({leaf.kind}) says {leaf.time}, and was in the log at {iso(seen)} already"
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """That of phase 1; None before it is in the log, and for one that cannot be read."""
+        manifests = self._of(Kind.MANIFEST, 1)
+        return self._logged(manifests[-1][1], MANIFEST, Manifest.parse).content if manifests else None
+
+    @cached_property
+    def _chain(self) -> Chain | None:
+        """The chain of the manifest; None if its description is missing or another one."""
+        wanted = None if self.manifest is None else self.manifest.seed_source.chain
+        if wanted in (None, QUICKNET.hash):
+            return QUICKNET
+        data = self._place.read(f"draws/{self.id}/{CHAIN_FILE}")
+        try:
+            chain = None if data is None else Chain.parse(data)
+        except DrawError:
+            return None
+        return chain if chain is not None and chain.hash == wanted else None
+
+    def _due(self, manifest: Manifest | None) -> float | None:
+        """When the round of a manifest is signed; None for an unknown one."""
+        if manifest is None or self._chain is None:
+            return None
+        return float(min(self._chain.due(manifest.seed_source.round), LAST_SECOND))
+
+    def _recorded(self) -> Iterator[str]:
+        """Read the record of the campaign, and compare it with its manifest."""
+        leaves = [(at, leaf) for at, leaf in self._found if leaf.kind in (Kind.OPENED, Kind.AMENDED)]
+        manifests = self._of(Kind.MANIFEST, 1)
+        if manifests and not leaves:
+            self.remarks.append(
+                f"{self.id}: no leaf says when it opened, for which event and with which terms"
+            )
+        for number, (index, leaf) in enumerate(leaves):
+            if leaf.phase != number:
+                yield (
+                    f"leaf {index}: {opened_name(leaf.phase)} where {opened_name(number)} is due: the record has a gap,"
+                    " or two versions"
+                )
+                leaves = leaves[:number]
+                break
+        files: list[bytes] = []
+        for index, leaf in leaves:
+            name = opened_name(leaf.phase)
+            data = self._place.read(f"draws/{self.id}/{name}")
+            if data is None or sha256_hex(data) != leaf.hash:
+                if problem := self._problem(leaf, name, None if data is None else sha256_hex(data)):
+                    yield problem
+                break
+            try:
+                opened = parse_opened([*files, data])[-1]
+            except DrawError as error:
+                yield str(error)
+                break
+            if opened.campaign_id != self.id:
+                yield f"{name} is about {opened.campaign_id}"
+                break
+            files.append(data)
+            self.record.append(RecordLeaf(opened, index, self._log.times.at(index)))
+        first = manifests[0][0] if manifests else None
+        yield from record_findings(self.record, self.manifest, first)
 
     def _phase(self, phase: int, *, annulled: bool) -> Iterator[str]:
         manifests, results = self._of(Kind.MANIFEST, phase), self._of(Kind.RESULT, phase)
         if len(results) > 1:
             yield f"{len(results)} results: another one was drawn"
-        if results and not manifests:
-            yield "a result without a manifest"
+        if results and not any(at < results[0][0] for at, _ in manifests):
+            yield "a result without a manifest before it"
         for _, leaf in results[:1]:
             yield from self._differs(leaf, SUMMARY)
         notices = self._of(Kind.NOTICE, phase)
@@ -88,13 +199,51 @@ class DrawAccount:
         if problem:
             yield problem
         yield from self._replaced(phase, manifest)
-        at = None
+        at, due = self._log.times.at(index), None
         if phase == 1:
-            at = None if manifest is None else seconds(signed_at(manifest.seed_source) or "")
-            yield from self._commit(index, leaf, at)
-        due = (seconds(leaf.time) or 0.0) if at is None else at
-        if not results and not annulled and self._now > due + PATIENCE_SECONDS:
-            yield f"neither a result nor an annulment, a day after its round or commit ({iso(due)}) and later"
+            due = self._due(manifest)
+            yield from self._commit(at, manifest, due)
+        else:
+            yield from self._unclaimed(phase, at)
+        since = due if due is not None else at
+        if not results and not annulled and (since is None or self._now > since + PATIENCE_SECONDS):
+            begun = (
+                "its manifest, whose time is unknown"
+                if since is None
+                else f"its round or commit ({iso(since)})"
+            )
+            yield f"neither a result nor an annulment, a day after {begun} and later"
+
+    def _commit(self, at: float | None, manifest: Manifest | None, due: float | None) -> Iterator[str]:
+        """Whether the manifest of phase 1 was in the log in time before its round, and not for a round far ahead."""
+        if at is None:
+            yield "no checkpoint shows when enough witnesses saw its manifest"
+        if manifest is not None and due is None:
+            yield f"{CHAIN_FILE} is missing, or not that of its manifest: when its round was signed is unknown"
+        if at is None or due is None or manifest is None:
+            return
+        lead = self._log.trust.lead(manifest.seed_source.chain)
+        if lead is None:
+            self.remarks.append(
+                f"{self.id}: lead unknown: how long before its round it had to be committed to"
+            )
+        elif due - at < lead:
+            yield f"the manifest was in the log at {iso(at)}, less than {lead} s before its round ({iso(due)})"
+        if due - at > LONG_SECONDS:
+            yield f"its round ({iso(due)}) is more than 7 days after its manifest was in the log ({iso(at)})"
+
+    def _unclaimed(self, phase: int, at: float | None) -> Iterator[str]:
+        """Whether seats lapsed before their winners could have claimed them."""
+        before = self._of(Kind.RESULT, phase - 1)
+        since = self._log.times.at(before[0][0]) if before else None
+        if at is None or since is None or at >= since + _CLAIM_SECONDS:
+            return
+        lapsed = [
+            {*(self._place.read(path) or b"").decode("ascii", "replace").splitlines()}
+            for path in (self._path(number, STRIKES) for number in (phase, phase - 1))
+        ]
+        if count := sum(line.endswith(_UNCLAIMED) for line in lapsed[0] - lapsed[1]):
+            yield f"{count} seats lapsed less than 24 hours after the result of phase {phase - 1} ({iso(since)})"
 
     def _differs(self, leaf: LogLeaf, name: str) -> Iterator[str]:
         """A finding if the file is not the one of the leaf, unless it may still come."""
@@ -124,9 +273,22 @@ class DrawAccount:
     def _annulment(self, leaf: LogLeaf) -> str:
         """What is wrong with a leaf that annuls the draw."""
         said, problem = self._logged(leaf, ANNULLED, Annulled.parse)
-        if said is not None and (said.campaign_id, said.phase) != (self._id, leaf.phase):
+        if said is not None and (said.campaign_id, said.phase) != (self.id, leaf.phase):
             return f"{ANNULLED} is about phase {said.phase} of {said.campaign_id}"
         return problem
+
+    def _annulled_late(self, index: int, leaf: LogLeaf) -> str:
+        """What is wrong with the time of an annulment: its operator could know the result that it gives up."""
+        if leaf.phase > 1:
+            return "annulled when every rank was known"
+        at, due = self._log.times.at(index), self._due(self.manifest)
+        if self.manifest is None and not self._of(Kind.MANIFEST, 1):
+            return ""
+        if due is not None and at is not None and at < due:
+            return ""
+        when = "at an unknown time" if at is None else f"at {iso(at)}"
+        after = "its round" if due is None else f"its round ({iso(due)})"
+        return f"annulled {when}, after {after}: the operator could know the result that was given up"
 
     def _replaced(self, phase: int, manifest: Manifest | None) -> Iterator[str]:
         """Each manifest but the last must be in a file that says that it was replaced, with the round alone changed,
@@ -154,8 +316,8 @@ class DrawAccount:
             if at is None:
                 # It was decided, and replaced before it was in the log.
                 continue
-            due = seconds(signed_at(before.document.seed_source) or "")
-            seen = self._seen(*manifests[at + 1])
+            due, seen = self._due(before.document), self._log.times.at(manifests[at + 1][0])
+            seen = self._now if seen is None else seen
             if due is not None and seen >= due:
                 yield (
                     f"{name}: the manifest was replaced at {iso(seen)}, when its round of {iso(due)} was out: the"
@@ -166,19 +328,6 @@ class DrawAccount:
                 f"{len(manifests)} manifests, and only {len(manifests) - 1 - len(earlier)} of them are said to be"
                 " replaced"
             )
-
-    def _seen(self, index: int, leaf: LogLeaf) -> float:
-        """When a leaf was in the log; now for one that has no time."""
-        at = self._times.at(index)
-        return self._now if at is None else at
-
-    def _commit(self, index: int, leaf: LogLeaf, due: float | None) -> Iterator[str]:
-        """Whether the manifest of phase 1 was in the log, and seen by enough witnesses, before its round is due."""
-        at = self._times.at(index)
-        if at is None:
-            yield "no checkpoint was kept of its commit"
-        elif due is not None and at > due - LEAD_SECONDS:
-            yield f"the manifest was in the log at {iso(at)}, less than {LEAD_SECONDS} s before its round ({iso(due)})"
 
     def _codes(self, leaf: LogLeaf) -> Iterator[str]:
         """Look for codes that are planned twice."""

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log import tree
-from fairdraw.log.account import DrawAccount
+from fairdraw.log.account import DrawAccount, LogRead
+from fairdraw.log.across import shared
+from fairdraw.log.asked import Asked, Get, ask_witnesses
+from fairdraw.log.http import LogHttp
 from fairdraw.log.keys import LogKeys
 from fairdraw.log.leaves import CHECKPOINT, Kind, LogLeaf, LogState
 from fairdraw.log.note import Checkpoint, Note, NoteError
 from fairdraw.log.parts import published
-from fairdraw.log.place import Place, Read
+from fairdraw.log.place import Place, Read, in_log
+from fairdraw.log.times import LeafTimes
+from fairdraw.log.trust import WEAK_QUORUM, Trust
 from fairdraw.maths.files import sha256_hex
 from fairdraw.terms import iso
+
+_GET = LogHttp(10.0).get
+_NO_TRUST = Trust()
+
+
+class WithoutResult(NamedTuple):
+    """A campaign that opened, and whose draw has no result."""
+
+    campaign_id: str
+    # Empty if the file of the campaign's record cannot be read.
+    name: str
+    # When it was logged.
+    at: str
+    annulled: bool
+
+    @staticmethod
+    def of(account: DrawAccount, opened: LogLeaf) -> WithoutResult:
+        name = account.record[0].opened.name if account.record else ""
+        return WithoutResult(account.id, name, opened.time, account.is_annulled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +68,12 @@ class FollowedLog:
     leaves: tuple[tuple[int, LogLeaf], ...]
     # What is wrong, as sentences.
     findings: tuple[str, ...]
+    # What could not be checked, as sentences.
+    remarks: tuple[str, ...]
+    # Campaigns that opened, and have no result: all of them, whichever was asked for.
+    without_result: tuple[WithoutResult, ...]
+    # What each witness says that it signed last.
+    asked: tuple[Asked, ...]
 
     def as_dict(self) -> dict[str, Any]:
         shown = [{"index": index, **leaf.as_document()} for index, leaf in self.leaves]
@@ -55,17 +85,18 @@ def follow(
     *,
     now: float,
     campaign_id: str | None = None,
-    trusted: LogKeys | None = None,
+    trust: Trust = _NO_TRUST,
     kept: bytes | None = None,
+    get: Get = _GET,
 ) -> FollowedLog:
     """Verify the log, and account for every draw in it, or for one campaign's. `kept` is a checkpoint that was read
-    earlier: the log must continue it.
+    earlier: the log must continue it. `get` asks the witnesses whose addresses `trust` has.
 
     Raises UsageError where there is no log; DrawError if it does not hold together, so that nothing in it can be
     relied on.
     """
     read = place.read
-    found = published(read, trusted)
+    found = published(read, trust.keys)
     if found is None:
         raise UsageError("there is no log: no draw has written to it yet, or this is not its place")
     state, keys = found
@@ -76,18 +107,29 @@ def follow(
         cosigned = note.verified(keys.quorum.witnesses)
     except NoteError as error:
         raise DrawError(CHECKPOINT, str(error)) from None
-    findings = list(_tiles(read, state))
+    findings, remarks = list(_tiles(read, state)), []
     if not keys.quorum.is_met_by([each.key for each in cosigned]):
         findings.append(f"{len(cosigned)} witnesses cosigned the checkpoint (needed: {keys.quorum})")
+    if keys.quorum.need and not keys.quorum.colluders:
+        remarks.append(f"{keys.quorum} witnesses are needed: {WEAK_QUORUM}")
     if kept is not None:
         findings += _continues(state, kept, keys)
+    longer = _with_waiting(read, state)
+    asked = ask_witnesses(keys.quorum.witnesses, trust.addresses, longer, keys.log, get)
+    findings += [f"{each.name} {each.text}" for each in asked if each.is_finding]
     leaves = [(index, state.leaf(index)) for index in range(state.size)]
     campaigns = dict.fromkeys(leaf.campaign_id for _, leaf in leaves if leaf.kind is not Kind.KEY)
-    if campaign_id is not None:
-        campaigns = dict.fromkeys([campaign_id])
-    for each in campaigns:
-        findings += DrawAccount(place, state, keys, each, now).findings()
-    annulled = {leaf.campaign_id for _, leaf in leaves if leaf.kind is Kind.ANNULLED}
+    log = LogRead(place, state, LeafTimes(state, keys, in_log(read)), trust, now)
+    accounts = [DrawAccount(log, each) for each in campaigns]
+    # Of all campaigns, because the comparison of one with the others needs them.
+    own = {each.id: each.findings() for each in accounts}
+    chosen = [each for each in accounts if campaign_id in (None, each.id)]
+    for each in chosen:
+        findings += own[each.id]
+        remarks += each.remarks
+    for text in shared(accounts, place):
+        if campaign_id is None or campaign_id in text.campaigns:
+            (findings if text.is_finding else remarks).append(text.text)
     return FollowedLog(
         origin=state.origin,
         size=state.size,
@@ -96,10 +138,18 @@ def follow(
         keys=tuple(map(str, keys.log)),
         needed=keys.quorum.need,
         witnesses={each.key.name: iso(each.at or 0) for each in cosigned},
-        waiting=_waiting(read, state.size),
-        annulled=tuple(each for each in campaigns if each in annulled),
+        waiting=longer.size - state.size,
+        annulled=tuple(each.id for each in chosen if each.is_annulled),
         leaves=tuple(each for each in leaves if campaign_id in (None, each[1].campaign_id)),
         findings=tuple(findings),
+        remarks=tuple(remarks),
+        without_result=tuple(
+            WithoutResult.of(each, leaf)
+            for each in accounts
+            for _, leaf in leaves
+            if leaf.kind is Kind.OPENED and leaf.campaign_id == each.id and not each.has_result
+        ),
+        asked=tuple(asked),
     )
 
 
@@ -133,8 +183,8 @@ def _continues(state: LogState, kept: bytes, keys: LogKeys) -> Iterator[str]:
         yield f"the log was rewritten: its first {before.size} leaves are not those of an earlier checkpoint ({by})"
 
 
-def _waiting(read: Read, size: int) -> int:
-    number = 0
-    while read(f"log/{tree.bundle_path(size + number + 1)}") is not None:
-        number += 1
-    return number
+def _with_waiting(read: Read, state: LogState) -> LogState:
+    """The log with the entries that are decided and not published. Raises DrawError."""
+    while (data := read(f"log/{(path := tree.bundle_path(state.size + 1))}")) is not None:
+        state = state.with_entry(tree.read_bundle(data, path)[-1])
+    return state

@@ -56,6 +56,10 @@ class LogHttp:
         """Raises NoAnswer."""
         return self._answer("POST", url, body, MAX_ANSWER_BYTES)
 
+    def get(self, url: str) -> HttpAnswer:
+        """Raises NoAnswer."""
+        return self._answer("GET", url, None, MAX_ANSWER_BYTES)
+
     def file(self, url: str) -> bytes | None:
         """The bytes at an address; None if nothing is there. Raises UsageError."""
         try:

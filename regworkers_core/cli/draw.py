@@ -82,12 +82,14 @@ def verify_page_command(
 
 def _log(campaign: str | None, *, from_: str | None, **given: Any) -> Answer:
     from regworkers_core.selection.public.source import in_bucket
+    from regworkers_core.selection.public.witnesses import Witnesses
 
     if from_ is not None:
         return commands.log(campaign, from_=from_, **given)
     runtime = Runtime.load()
     named = campaign and runtime.campaigns.id_of(campaign)
-    return commands.log(named, place=in_bucket(runtime.objects), **given)
+    addresses = Witnesses.of(runtime).monitored
+    return commands.log(named, place=in_bucket(runtime.objects), addresses=addresses, **given)
 
 
 app.command("log")(

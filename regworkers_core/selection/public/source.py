@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -10,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow.parquet as pq
 
@@ -193,14 +193,13 @@ def in_bucket(objects: ObjectStore) -> Place:
         tagged = objects.get_tagged(path)
         return None if tagged is None else tagged.data
 
-    def digest(path: str) -> str | None:
+    def opened(path: str) -> BinaryIO | None:
         try:
-            with objects.open(path) as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return objects.open(path)
         except MissingObject:
             return None
 
-    return Place(read, digest)
+    return Place(read, opened)
 
 
 def cache_folder() -> Path:

@@ -29,6 +29,8 @@ _ATTEMPTS = 4
 class Witness:
     url: str
     key: VerifierKey
+    # Where it can be asked for the last checkpoint that it signed.
+    monitoring_url: str | None = None
 
 
 class Cosigned(NamedTuple):
@@ -52,12 +54,18 @@ class Witnesses:
                 key = key_of(each.vkey, COSIGNATURES)
             except NoteError as error:
                 raise UsageError(f"selection.log.witnesses[{number}].vkey: {error}") from None
-            found.append(Witness(each.url.rstrip("/"), key))
+            monitoring = each.monitoring_url and each.monitoring_url.rstrip("/")
+            found.append(Witness(each.url.rstrip("/"), key, monitoring))
         return cls(found, settings.needed, LogHttp(settings.timeout_seconds).post)
 
     @property
     def keys(self) -> list[VerifierKey]:
         return [each.key for each in self._witnesses]
+
+    @property
+    def monitored(self) -> dict[VerifierKey, str]:
+        """The addresses of those that can be asked."""
+        return {each.key: each.monitoring_url for each in self._witnesses if each.monitoring_url}
 
     def cosign(self, note: Note, nodes: Sequence[bytes], known: int) -> Cosigned:
         """Ask all witnesses at once. `nodes` are the hashes of all leaves, `known` the size that they probably know."""
