@@ -40,7 +40,6 @@ from regworkers_core.observability.logs import configure_logging
 from regworkers_core.operations.health.activity import Activity, Window
 from regworkers_core.operations.runbooks import cost
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import commit_to_secret
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.load import MARKETS, DemoCampaign
 from regworkers_local.stack import Stack
@@ -146,13 +145,10 @@ class Rehearsal:
         """The campaign, with seats for one entry in twenty, and its codes."""
         runtime, seats = self._runtime, max(self._entries // ENTRIES_PER_SEAT // len(MARKETS), 1)
         list(provision(runtime))
-        commitment = commit_to_secret(runtime, CAMPAIGN.campaign_id)
-        now = time.time()
-        document = CAMPAIGN.document(opens_at=iso(now))
+        document = CAMPAIGN.document(opens_at=iso(time.time()))
         document["markets"] = [
             {**market, "capacity": seats, "reserves": []} for market in document["markets"]
         ]
-        document["draw"] = {"commitment": commitment, "committedAt": iso(now)}
         query = {"_id": CAMPAIGN.campaign_id}
         runtime.database["campaigns"].update_one(query, {"$setOnInsert": document}, upsert=True)
         with tempfile.TemporaryDirectory() as folder:

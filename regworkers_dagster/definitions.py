@@ -52,7 +52,7 @@ _ASSETS = {spec.key.to_user_string(): spec for spec in _RECORDED}
 OPERATIONS = [
     job(each, _ASSETS, _STARTED, selection_assets.event_of)
     for each in every_operation()
-    if each.job and not each.check
+    if each.job and not each.check and each.job not in {job.name for job in selection.JOBS}
 ]
 defs = dg.Definitions(
     assets=[

@@ -24,7 +24,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import retry_parts
 from regworkers_core.engine.stop import Progress, StopSignal, no_progress
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import commit_to_secret
+from regworkers_core.selection.campaigns.opening import log_open
 from regworkers_local.service_stores import Stores
 
 LOCALES = ("de_DE", "fr_FR", "pl_PL", "ja_JP", "el_GR", "ar_AA", "es_MX", "en_US")
@@ -207,20 +207,16 @@ class Loader:
         return self.loaded
 
     def write_campaigns(self) -> None:
-        """Create missing campaigns; existing ones stay as they are. The commitment to the draw's secret precedes the
-        opening.
-        """
+        """Create missing campaigns, and log what is open; existing ones stay as they are."""
         collection = self._runtime.database["campaigns"]
         for campaign in self._campaigns:
-            commitment = commit_to_secret(self._runtime, campaign.campaign_id)
-            now = time.time()
-            # Open before the first entry, and after the commitment.
-            document = campaign.document(opens_at=iso(now + 0.001))
-            document["draw"] = {"commitment": commitment, "committedAt": iso(now)}
+            # Open before the first entry.
+            document = campaign.document(opens_at=iso(time.time()))
             self._runtime.dependency("mongo").call(
                 collection.update_one, {"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True
             )
             self._runtime.campaign_cache.forget(Campaign.parse(document))
+        log_open(self._runtime)
 
     def _insert(self, stop: StopSignal, started: float, on_progress: Progress) -> None:
         plan = self._plan

@@ -85,10 +85,17 @@ class Opened(JsonFile):
         """SHA-256 of the file: the hash of its leaf in the log, and the platform's `openedHash`."""
         return sha256_hex(self.to_bytes())
 
+    @property
+    def terms(self) -> Opened:
+        """The same without what an amendment adds: equal terms need no further file."""
+        return Opened(**self._terms())
+
     def amending(self, before: Opened, reason: str) -> Amended:
         """Return these terms as the amendment that follows `before`."""
-        terms = {each.name: getattr(self, each.name) for each in fields_of(Opened)}
-        return Amended(**terms, previous=before.hash, reason=reason)
+        return Amended(**self._terms(), previous=before.hash, reason=reason)
+
+    def _terms(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields_of(Opened)}
 
     @classmethod
     def read(cls, fields: Fields) -> Self:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from regworkers_core.adapters.campaign_store import CampaignStore, Held
 from regworkers_core.adapters.mongo.campaigns import Campaigns
-from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign import Campaign, LoggedTerms
 from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import DependencyDown, Failure, TransientFailure, UsageError
@@ -123,7 +124,7 @@ class DatabaseSource:
 
 
 class ServiceSource:
-    """The Campaign Service. It knows only ids; MongoDB maps slugs to them."""
+    """The Campaign Service. It knows only ids; MongoDB maps slugs to them, and knows what the public log has."""
 
     dependency = "service-campaign"
     kind = FactSource.SERVICE
@@ -137,11 +138,20 @@ class ServiceSource:
         if is_selection_id(slug_or_id):
             campaign = service.get(slug_or_id)
             if campaign is not None:
-                return campaign
+                return replace(campaign, opened=self._opened(slug_or_id))
         known = self._campaigns.find(slug_or_id)
         if known is None or known.campaign_id == slug_or_id:
             return None
-        return service.get(known.campaign_id)
+        campaign = service.get(known.campaign_id)
+        return campaign and replace(campaign, opened=known.opened)
+
+    def _opened(self, campaign_id: str) -> LoggedTerms | None:
+        try:
+            known = self._campaigns.get(campaign_id)
+        except (Failure, UsageError):
+            # A judgement does not rest on it.
+            return None
+        return None if known is None else known.opened
 
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from fairdraw.documents import as_document, as_json
+from fairdraw.documents import as_document
 from regworkers_core.domain.eligibility import EligibilityTerms, WrongTerm
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
@@ -18,7 +18,7 @@ from regworkers_core.domain.timestamps import iso, seconds
 
 # Far above any venue, and exact in every JSON reader.
 MAX_SEATS = 2**31 - 1
-_COMMITMENT = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 _MISSING = object()
 
 
@@ -59,6 +59,8 @@ class Market:
     name: str
     capacity: int  # seats, the reserved ones among them
     reserves: tuple[Reserve, ...] = ()  # those kept for segments, in precedence order
+    # The most that all later phases together may keep for a segment, in precedence order; no capacity bounds them.
+    later_reserves: tuple[Reserve, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +69,31 @@ class DrawRules:
 
     wins_per_unit: int = 1
     waitlist_size: int | None = None  # None keeps every non-winner waiting
-    commitment: str | None = None  # SHA-256 (hex) of the 32 secret bytes of a commit-reveal seed
-    committed_at: str | None = None  # when that was published; None where it was published elsewhere
 
-    def as_document(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"winsPerUnit": self.wins_per_unit, "waitlistSize": self.waitlist_size}
-        if self.commitment is not None:
-            document["commitment"] = self.commitment
-        if self.committed_at is not None:
-            document["committedAt"] = self.committed_at
-        return document
+
+@dataclass(frozen=True, slots=True)
+class CodeRules:
+    """How the campaign's access codes are read."""
+
+    caseless: bool = False  # A-Z count as a-z, for partners who print codes in either
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerKey:
+    """An Ed25519 key by which the issuer of the codes signs what it says of them; two while one replaces the other."""
+
+    id: str
+    key: str  # 64 hex digits
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedTerms:
+    """The last file about the campaign in the public log."""
+
+    hash: str  # of the file: what the platform confirms to a fan as `openedHash`
+    index: int  # of its leaf
+    # The hash of the file's terms, without `previous` and `reason`; None until the leaf is published.
+    terms: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +122,13 @@ class Campaign:
     auto_draw: bool = False
     eligibility: EligibilityTerms = EligibilityTerms()
     draw: DrawRules = DrawRules()
+    event_id: str | None = None  # that of all campaigns for the seats of one event
+    issuer_keys: tuple[IssuerKey, ...] = ()
+    codes: CodeRules = CodeRules()
+    # The public halves of the campaign's keys, once they are made: the SHA-256 of the unit key, and the code key in G2.
+    unit_key_hash: str | None = None
+    code_key: str | None = None
+    opened: LoggedTerms | None = None  # None: it is not in the log
     transitions: tuple[Transition, ...] = ()  # changes of status, the oldest first
     fence: int = 0  # the greatest token that changed the status
 
@@ -137,14 +161,11 @@ class Campaign:
 
     def as_document(self) -> dict[str, Any]:
         """The document of the collection; `parse` gives the same campaign back."""
-        terms = ("eligibility", "markets", "auto_draw", "draw")
+        terms = ("eligibility", "markets", "auto_draw", "draw", "event_id", "issuer_keys", "codes")
         document: dict[str, Any] = {"_id": self.campaign_id}
         document |= as_document(self, "slug", "name", "status", "opens_at", "closes_at", *terms)
-        if self.transitions:
-            document["transitions"] = as_json(self.transitions)
-        if self.fence:
-            document["fence"] = self.fence
-        return document
+        made = as_document(self, "unit_key_hash", "code_key", "opened", "transitions", "fence")
+        return document | {name: value for name, value in made.items() if value}
 
 
 class _Reader:
@@ -174,6 +195,12 @@ class _Reader:
             auto_draw=self._flag(_or(document.get("autoDraw"), False), "autoDraw"),
             eligibility=self._terms(document.get("eligibility")),
             draw=self._draw(self._mapping(_or(document.get("draw"), {}), "draw")),
+            event_id=None if (event := document.get("eventId")) is None else self._id(event, "eventId"),
+            issuer_keys=self._issuer_keys(_or(document.get("issuerKeys"), [])),
+            codes=self._codes(self._mapping(_or(document.get("codes"), {}), "codes")),
+            unit_key_hash=self._hex(document, "unitKeyHash", 64),
+            code_key=self._hex(document, "codeKey", 192),
+            opened=self._opened(document.get("opened")),
             transitions=self._transitions(_or(document.get("transitions"), [])),
             fence=self._integer(_or(document.get("fence"), 0), "fence", 0),
         )
@@ -195,13 +222,14 @@ class _Reader:
                     self._text(fields.get("name", market_id), f"{where}.name"),
                     capacity,
                     self._reserves(_or(fields.get("reserves"), []), f"{where}.reserves", capacity),
+                    self._reserves(_or(fields.get("laterReserves"), []), f"{where}.laterReserves", None),
                 )
             )
         if not markets:
             raise self._wrong("markets", "must hold at least one market", [])
         return tuple(markets)
 
-    def _reserves(self, value: Any, where: str, capacity: int) -> tuple[Reserve, ...]:
+    def _reserves(self, value: Any, where: str, capacity: int | None) -> tuple[Reserve, ...]:
         reserves: list[Reserve] = []
         for index, each in enumerate(self._list(value, where)):
             fields = self._mapping(each, f"{where}[{index}]")
@@ -211,7 +239,7 @@ class _Reader:
             seats = self._integer(fields.get("seats", _MISSING), f"{where}[{index}].seats", 1)
             reserves.append(Reserve(segment, seats))
         reserved = sum(reserve.seats for reserve in reserves)
-        if reserved > capacity:
+        if capacity is not None and reserved > capacity:
             raise self._wrong(where, f"must not exceed the capacity of {capacity} seats in all", reserved)
         return tuple(reserves)
 
@@ -222,16 +250,45 @@ class _Reader:
             raise self._wrong(f"eligibility.{wrong.field}", wrong.rule, wrong.found) from None
 
     def _draw(self, fields: Mapping[str, Any]) -> DrawRules:
-        waitlist, commitment = fields.get("waitlistSize"), fields.get("commitment")
-        if commitment is not None and not (isinstance(commitment, str) and _COMMITMENT.fullmatch(commitment)):
-            raise self._wrong("draw.commitment", "must be 64 lowercase hex digits", commitment)
-        committed_at = fields.get("committedAt")
+        waitlist = fields.get("waitlistSize")
         return DrawRules(
             self._integer(_or(fields.get("winsPerUnit"), 1), "draw.winsPerUnit", 1),
             None if waitlist is None else self._integer(waitlist, "draw.waitlistSize", 0),
-            commitment,
-            None if committed_at is None else self._time(committed_at, "draw.committedAt"),
         )
+
+    def _issuer_keys(self, value: Any) -> tuple[IssuerKey, ...]:
+        found: dict[str, IssuerKey] = {}
+        for index, each in enumerate(self._list(value, "issuerKeys")):
+            where = f"issuerKeys[{index}]"
+            fields = self._mapping(each, where)
+            key_id = self._id(fields.get("id", _MISSING), f"{where}.id")
+            if key_id in found:
+                raise self._wrong(f"{where}.id", "is there twice", key_id)
+            key = self._hex(fields, "key", 64, f"{where}.")
+            if key is None:
+                raise self._wrong(f"{where}.key", "must be 64 lowercase hex digits", _MISSING)
+            found[key_id] = IssuerKey(key_id, key)
+        return tuple(found.values())
+
+    def _codes(self, fields: Mapping[str, Any]) -> CodeRules:
+        return CodeRules(self._flag(_or(fields.get("caseless"), False), "codes.caseless"))
+
+    def _opened(self, value: Any) -> LoggedTerms | None:
+        if value is None:
+            return None
+        fields = self._mapping(value, "opened")
+        found, terms = (self._hex(fields, name, 64, "opened.") for name in ("hash", "terms"))
+        if found is None:
+            raise self._wrong("opened.hash", "must be 64 lowercase hex digits", _MISSING)
+        return LoggedTerms(found, self._integer(fields.get("index", _MISSING), "opened.index", 0), terms)
+
+    def _hex(self, fields: Mapping[str, Any], name: str, digits: int, where: str = "") -> str | None:
+        value = fields.get(name)
+        if value is not None and not (
+            isinstance(value, str) and len(value) == digits and _HEX.fullmatch(value)
+        ):
+            raise self._wrong(where + name, f"must be {digits} lowercase hex digits", value)
+        return value
 
     def _transitions(self, value: Any) -> tuple[Transition, ...]:
         found: list[Transition] = []

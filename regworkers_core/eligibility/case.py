@@ -105,6 +105,12 @@ class Facts:
     # None: the User Service has no record of the id, or the subject has no id.
     user: Fact[User | None] = NOT_ASKED
 
+    @property
+    def opened_hash(self) -> str | None:
+        """What the platform shows a fan of what the campaign promises; None while the log does not have it."""
+        campaign = self.campaign.value if isinstance(self.campaign, Known) else None
+        return None if campaign is None or campaign.opened is None else campaign.opened.hash
+
     def sources(self) -> dict[str, dict[str, Any]]:
         """Return the source of every known fact: `{"source": "cache", "fresh": true}`."""
         return {

@@ -266,6 +266,7 @@ class Verdict:
             "primaryReason": self.primary_reason,
             "ruleSet": rule_set(),
             "asOf": as_of.text,
+            "openedHash": facts.opened_hash,
             "sources": facts.sources(),
             "missing": [
                 {"fact": name, "dependency": missing.dependency} for name, missing in self.missing.items()

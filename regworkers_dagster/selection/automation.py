@@ -12,12 +12,14 @@ from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations import draws
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.operations import log as log_campaigns
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
 from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed, or_none, pause_state
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import Declared, asset_job, fields_of, flat, sensor
+from regworkers_dagster.launching import job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
 from regworkers_dagster.resources import CHANGES_CAMPAIGNS, STORES, plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, RESUMED, long_run, short_run
@@ -203,8 +205,9 @@ CHECK_SELECTION = asset_job(
     "the run. Started by `watch_campaigns` for every phase that completes. "
     'Config: {"campaign_id": "..."}; none: every published campaign.',
 )
+LOG_CAMPAIGNS = job(log_campaigns, {"campaigns": specs.CAMPAIGNS}, {log_campaigns.job})
 
-JOBS = (DRAW, CHECK_SELECTION)
+JOBS = (DRAW, CHECK_SELECTION, LOG_CAMPAIGNS)
 
 
 _CAMPAIGNS_INTERVAL_SECONDS = 10
@@ -267,9 +270,10 @@ SENSORS = (
     sensor(
         "watch_campaigns",
         campaigns.campaigns_tick,
-        jobs=[DRAW, CHECK_SELECTION],
+        jobs=[DRAW, CHECK_SELECTION, LOG_CAMPAIGNS],
         every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
-        description="Adds a partition for every campaign. Starts the draw of campaigns with `autoDraw` once they are "
+        description="Adds a partition for every campaign. Starts `log_campaigns` while the public log lacks an open "
+        "campaign, or a change of one. Starts the draw of campaigns with `autoDraw` once they are "
         "closed or their `closesAt` has passed; resumes a draw whose run died, or whose round of the beacon is due; "
         "starts `check_selection` for every phase that completed, until the draw's record says that it was judged.",
     ),

@@ -26,6 +26,8 @@ from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.operations.draws import retry
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.opening import is_logged
+from regworkers_core.selection.campaigns.operations import log as log_campaigns
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.sensing import ACTIVE, Answer, crashes_in_a_row, ticking
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
@@ -207,7 +209,9 @@ _DRAW, _CHECK = specs.DRAW_JOB, "check_selection"
 
 @ticking
 def campaigns_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
-    """Read campaigns, draws and the leases of due draws; start draws and checks, and add partitions."""
+    """Read campaigns, draws and the leases of due draws; start the logging of campaigns, draws and checks, and add
+    partitions.
+    """
     now = iso(time.time())
     # A name that Dagster cannot take as a partition cannot be drawn either.
     known = [each for each in runtime.campaigns.list() if is_selection_id(each.campaign_id)]
@@ -215,6 +219,8 @@ def campaigns_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Ans
     draws = {record.campaign_id: record for record in runtime.draws.all()}
     requests, words, marks = _draws_to_start(context, runtime, campaigns, draws)
     requests += _checks_to_run(context.instance, draws.values(), time.time())
+    # First, because fans enter meanwhile.
+    requests[:0] = _logging_to_run(context.instance, runtime, known)
     added = _new_partitions(context.instance, [campaign.campaign_id for campaign in known])
     return dg.SensorResult(
         run_requests=requests[:_MAX_REQUESTS],
@@ -317,6 +323,24 @@ def _checks_to_run(
         )
         for campaign_id in to_check(draws, runs)
     ]
+
+
+def _logging_to_run(
+    instance: dg.DagsterInstance, runtime: Runtime, campaigns: Iterable[Campaign]
+) -> list[dg.RunRequest]:
+    """One run for all OPEN campaigns that the public log does not have as they are."""
+    missing = [
+        each.campaign_id
+        for each in campaigns
+        if each.status is CampaignStatus.OPEN and not is_logged(runtime, each)
+    ]
+    if not missing:
+        return []
+    active = dg.RunsFilter(job_name=log_campaigns.job, statuses=list(ACTIVE))
+    failed = crashes_in_a_row(instance, {}, time.time(), job_name=log_campaigns.job)
+    if instance.get_run_records(active, limit=1) or pause_after_crashes(*failed):
+        return []
+    return [dg.RunRequest(job_name=log_campaigns.job, run_config=log_campaigns.request())]
 
 
 def _new_partitions(instance: dg.DagsterInstance, campaign_ids: Sequence[str]) -> list[str]:

@@ -85,13 +85,7 @@ class SecretStore:
             return False
         return True
 
-    def create(
-        self,
-        name: str,
-        value: str,
-        *,
-        description: str = "Seed of a draw: revealed after the commit, changed never.",
-    ) -> str:
+    def create(self, name: str, value: str, *, description: str) -> str:
         """Store `value` unless the secret exists; returns the stored value."""
         if self.make(name, value, description=description):
             return value

@@ -9,7 +9,7 @@ import structlog
 
 from fairdraw.documents import as_json
 from regworkers_core.adapters.mongo.store import Store
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, Transition
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, Transition
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 
@@ -117,11 +117,21 @@ class Campaigns(Store):
         now = self.get(campaign_id)
         return now is not None and bool(now.transitions) and now.transitions[-1] == transition
 
-    def set_commitment(self, campaign_id: str, commitment: str, at: str) -> bool:
-        """Publish a commitment for a campaign that has none; False when it has one."""
-        guard = {"_id": campaign_id, "draw.commitment": None}
-        update = {"$set": {"draw.commitment": commitment, "draw.committedAt": at}}
+    def set_keys(self, campaign_id: str, unit_key_hash: str, code_key: str) -> bool:
+        """Name the public halves of a campaign's keys; False for one that names any, or is gone."""
+        guard = {"_id": campaign_id, "unitKeyHash": None, "codeKey": None}
+        update = {"$set": {"unitKeyHash": unit_key_hash, "codeKey": code_key}}
         return bool(self._update_one(guard, update).matched_count)
+
+    def set_opened(self, campaign_id: str, opened: LoggedTerms) -> bool:
+        """Name the last file about a campaign in the log; False if it names one with a later leaf, is gone, or another
+        writer was faster.
+        """
+        before = self.get(campaign_id)
+        if before is None or (before.opened is not None and before.opened.index > opened.index):
+            return False
+        guard = {"_id": campaign_id, "opened.hash": before.opened and before.opened.hash}
+        return bool(self._update_one(guard, {"$set": {"opened": as_json(opened)}}).matched_count)
 
     def _one(self, query: dict[str, Any]) -> Campaign | None:
         document = self._first(query)

@@ -121,10 +121,10 @@ SELECTION = (
             PEEK,
             depth("ReadTheDepthOfReplication", "replication-queue"),
             allow(
-                "MakeTheSecretOfADraw",
+                "MakeTheKeysOfACampaign",
                 "secretsmanager:CreateSecret GetSecretValue",
                 secret("code-salt/*"),
-                secret("draw-secret/*"),
+                secret("campaign-keys/*"),
                 secret("log-key*"),
             ),
             allow(
@@ -148,10 +148,10 @@ SELECTION = (
             hold_leases("HoldLeasesAndReadCheckpoints", "Query"),
             depth("ReadTheDepthOfReplication", "replication-queue"),
             allow(
-                "MakeAndRevealTheSecret",
+                "MakeTheKeysOfACampaign",
                 "secretsmanager:CreateSecret GetSecretValue",
                 secret("code-salt/*"),
-                secret("draw-secret/*"),
+                secret("campaign-keys/*"),
                 secret("log-key*"),
             ),
             allow(

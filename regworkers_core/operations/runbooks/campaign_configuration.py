@@ -297,10 +297,10 @@ def _first(get: Callable[[str], Campaign | None], names: list[str]) -> Side:
 
 
 def _document(campaign: Campaign) -> dict[str, Any]:
-    """The campaign without its history (`transitions`, `fence`), which only MongoDB has."""
+    """The campaign without what we add to it, which the Campaign Service does not have."""
     document = campaign.as_document()
-    history = ("_id", "transitions", "fence")
-    kept = {name: value for name, value in document.items() if name not in history}
+    ours = ("_id", "transitions", "fence", "opened", "unitKeyHash", "codeKey")
+    kept = {name: value for name, value in document.items() if name not in ours}
     return {"campaignId": campaign.campaign_id, **kept}
 
 
@@ -318,7 +318,8 @@ def _fields(campaign: Campaign) -> dict[str, Any]:
     for market in markets:
         name = f"markets.{market['marketId']}"
         fields[f"{name}.name"], fields[f"{name}.capacity"] = market["name"], market["capacity"]
-        fields[f"{name}.reserves"] = [f"{each['segment']} {each['seats']}" for each in market["reserves"]]
+        for kind in ("reserves", "laterReserves"):
+            fields[f"{name}.{kind}"] = [f"{each['segment']} {each['seats']}" for each in market[kind]]
     return fields
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from fairdraw.documents import as_document, camel
 from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, Reserve
 from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
@@ -24,18 +25,20 @@ from regworkers_core.operation import (
     GivenFile,
     Input,
     OfCampaign,
+    Remark,
     Report,
     Table,
     operation,
 )
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.registry import advance, read_definition
+from regworkers_core.selection.campaigns.opening import log_open, open_campaign
+from regworkers_core.selection.campaigns.registry import Advanced, advance, read_definition
 from regworkers_core.selection.codes.stock import seats_of
 
 if TYPE_CHECKING:
     from regworkers_core.selection.status import CampaignReport
 
-_TEXTS = ("name", "slug", "opens_at", "closes_at")
+_TEXTS = ("name", "slug", "opens_at", "closes_at", "event_id")
 
 
 class CreateCampaign(Input):
@@ -52,6 +55,10 @@ class CreateCampaign(Input):
     reserves: dict[str, dict[str, int]] = Field(
         {}, description="Per market the seats reserved for a segment, in precedence order."
     )
+    later_reserves: dict[str, dict[str, int]] = Field(
+        {},
+        description="Per market the most seats that all later phases may keep for a segment, in precedence order.",
+    )
     auto_draw: bool = Field(
         False,
         description="Close and draw automatically after the closing time; the publication waits for you.",
@@ -62,6 +69,13 @@ class CreateCampaign(Input):
     wins_per_unit: int = Field(1, description="How many entries of one household may win.")
     waitlist_size: int | None = Field(
         None, description="The size of the waiting list. Empty: all who did not win."
+    )
+    event_id: str = Field(
+        "", description="The id of the event, the same in all campaigns for its seats. Empty: none."
+    )
+    caseless_codes: bool = Field(False, description="Codes are compared with A-Z as a-z.")
+    issuer_keys: dict[str, str] = Field(
+        {}, description="By its id each Ed25519 key, 64 hex digits, by which the issuer of the codes signs."
     )
     invite_only: bool = Field(False, description="Only invited fans may enter: upload their invites.")
     invite_types: list[str] = Field(
@@ -103,7 +117,7 @@ def _created_id(face: Face, given: CreateCampaign) -> str:
     uses=CHANGES_CAMPAIGNS,
 )
 def create(call: Call, given: CreateCampaign) -> Report:
-    """Create a campaign in DRAFT and publish the commitment to its draw, from a file or from fields.
+    """Create a campaign in DRAFT, from a file or from fields.
 
     No fan can enter before it is opened. It cannot be changed later, so check what is shown. Refuses an id or slug that
     is taken, and names a wrong field.
@@ -173,8 +187,39 @@ def list_(call: Call, given: CampaignsOf) -> Report:
     uses=CHANGES_CAMPAIGNS,
 )
 def open_(call: Call, given: MoveCampaign) -> Report:
-    """Open a draft for registration. An open campaign is left unchanged."""
-    return _move(call, given, CampaignStatus.OPEN)
+    """Open a draft for registration, after what it promises is put into the public log. An open campaign is left
+    unchanged.
+
+    It opens also while the log cannot be written: the job `log_campaigns` follows then. Refuses a campaign whose keys
+    cannot be read back.
+    """
+    campaign_id = call.campaign(given.campaign_id).campaign_id
+    done = open_campaign(call.runtime, campaign_id, reason=given.reason, run_id=call.run_id)
+    report = _moved(done.advanced)
+    if not done.not_logged:
+        return report
+    advice = f"it is logged within a minute, or by {call.face.name_of('campaign log')}"
+    return replace(
+        report, remarks=[Remark("warning", f"not in the public log yet: {done.not_logged}", advice)]
+    )
+
+
+@operation(
+    "campaign log", "log_campaigns", Effect.ADD, duty="selection", asset="campaigns", uses=CHANGES_CAMPAIGNS
+)
+def log(call: Call, given: Input) -> Report:
+    """Put what each open campaign promises into the public log, and what was changed of that since.
+
+    The sensor `watch_campaigns` starts it. Fails if a campaign cannot be logged.
+    """
+    done = log_open(call.runtime)
+    return Report(
+        document=as_document(done),
+        facts={"logged": ", ".join(done.logged) or None},
+        left="; ".join(f"{name}: {why}" for name, why in done.problems.items()),
+        counts={"logged": len(done.logged), "notLogged": len(done.problems)},
+        changed=bool(done.logged),
+    )
 
 
 @operation(
@@ -191,7 +236,9 @@ def close(call: Call, given: MoveCampaign) -> Report:
 
     A campaign that draws automatically is closed by itself once its closing time has passed.
     """
-    return _move(call, given, CampaignStatus.CLOSED)
+    campaign_id = call.campaign(given.campaign_id).campaign_id
+    done = advance(call.runtime, campaign_id, CampaignStatus.CLOSED, reason=given.reason, run_id=call.run_id)
+    return _moved(done)
 
 
 @operation("campaign status", "campaign_status", duty="selection", role="manager", asset="campaigns")
@@ -233,13 +280,14 @@ def described(campaign: Campaign, **more: Any) -> Report:
     """The campaign as an answer; `more` are further fields of the report."""
     document = campaign.as_document()
     document = {"campaignId": document.pop("_id"), **document}
-    names = ("campaign_id", "name", "slug", "status", "opens_at", "closes_at", "auto_draw")
+    names = ("campaign_id", "name", "slug", "status", "opens_at", "closes_at", "auto_draw", "event_id")
     markets = [
         (
             each.market_id,
             each.name,
             each.capacity,
-            ", ".join(f"{reserve.segment} {reserve.seats}" for reserve in each.reserves) or None,
+            _in_words(each.reserves),
+            _in_words(each.later_reserves),
         )
         for each in campaign.markets
     ]
@@ -251,19 +299,23 @@ def described(campaign: Campaign, **more: Any) -> Report:
             **as_document(campaign, *names),
             "seats": sum(each.capacity for each in campaign.markets),
             "eligibility": document["eligibility"],
-            **as_document(campaign.draw, "wins_per_unit", "waitlist_size", "commitment", "committed_at"),
+            "codes": document["codes"],
+            "openedHash": campaign.opened and campaign.opened.hash,
+            **as_document(campaign.draw, "wins_per_unit", "waitlist_size"),
         },
         tables=[
-            Table("markets", ("market", "name", "seats", "reserved"), markets),
+            Table("markets", ("market", "name", "seats", "reserved", "reserved later"), markets),
             Table("changes", columns, changes),
         ],
         **more,
     )
 
 
-def _move(call: Call, given: MoveCampaign, to: CampaignStatus) -> Report:
-    campaign_id = call.campaign(given.campaign_id).campaign_id
-    done = advance(call.runtime, campaign_id, to, reason=given.reason, run_id=call.run_id)
+def _in_words(reserves: Sequence[Reserve]) -> str | None:
+    return ", ".join(f"{each.segment} {each.seats}" for each in reserves) or None
+
+
+def _moved(done: Advanced) -> Report:
     return Report(document=done.as_dict(), counts=done.as_dict(), changed=done.changed)
 
 
@@ -280,7 +332,8 @@ def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:
             f"{face.field('campaign_id')} is missing: give the campaign's id, or a whole definition with "
             f"{face.field('upload')}"
         )
-    if strays := sorted({*given.reserves, *given.market_names} - given.capacities.keys()):
+    named = {*given.reserves, *given.later_reserves, *given.market_names}
+    if strays := sorted(named - given.capacities.keys()):
         raise RequestError(f"market {quoted(strays[0])} has no seats: add it to {face.field('capacities')}")
     if given.invite_types and not given.invite_only:
         raise RequestError(
@@ -297,15 +350,19 @@ def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:
                 "marketId": market_id,
                 "name": given.market_names.get(market_id, market_id),
                 "capacity": capacity,
-                "reserves": [
-                    {"segment": segment, "seats": seats}
-                    for segment, seats in given.reserves.get(market_id, {}).items()
-                ],
+                "reserves": _reserves(given.reserves.get(market_id, {})),
+                "laterReserves": _reserves(given.later_reserves.get(market_id, {})),
             }
             for market_id, capacity in given.capacities.items()
         ],
         "draw": {"winsPerUnit": given.wins_per_unit, "waitlistSize": given.waitlist_size},
+        "codes": {"caseless": given.caseless_codes},
+        "issuerKeys": [{"id": name, "key": key} for name, key in given.issuer_keys.items()],
     }
+
+
+def _reserves(seats: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [{"segment": segment, "seats": number} for segment, number in seats.items()]
 
 
 def _as_given(face: Face, given: CreateCampaign, text: str) -> str:

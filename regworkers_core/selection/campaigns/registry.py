@@ -1,31 +1,25 @@
-"""Creates campaigns from definitions, with the secret of their draw, and advances their status: DRAFT, OPEN, CLOSED,
-PROCESSING, COMPLETED; forward only, one step at a time, each once.
+"""Creates campaigns from definitions, and advances their status: DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED; forward
+only, one step at a time, each once.
 
 A step is made under the lease `campaign-<id>` and its fencing token: a run that lost the lease cannot change the
 status. Another lease is that of the campaign's draw: who draws, plans, voids codes or sends messages holds it.
 
 A definition is a YAML or JSON file, or an input, with the fields of the contract. A stored document may have fields of
 other services, but a definition may not: an unknown field is a typing error.
-
-The secret of a commit-reveal seed is made once, kept in the secret store and revealed after the commit. Before that
-only the commitment is published, in the campaign's `draw`: the SHA-256 of its 32 raw bytes.
 """
 
 from __future__ import annotations
 
 import re
-import secrets as randomness
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from fairdraw.documents import as_document, camel
-from fairdraw.log.leaves import Kind
-from fairdraw.maths.manifest import commitment_of
 from regworkers_core.adapters.mongo.draws import Fenced, lease_name
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.eligibility import TERMS
@@ -36,7 +30,6 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.public.public_log import PublicLog
 
 # The tokens of a recreated lease table start from 1 again; each try increments them.
 _MAX_TRIES = 200
@@ -180,9 +173,11 @@ def table_behind(runtime: Runtime, campaign_id: str, lease: Lease) -> UsageError
 
 
 _FIELDS = frozenset({"campaignId", "slug", "name", "opensAt", "closesAt", "eligibility"})
-_FIELDS |= {"markets", "autoDraw", "draw"}
+_FIELDS |= {"markets", "autoDraw", "draw", "eventId", "issuerKeys", "codes"}
 _DRAW = frozenset({"winsPerUnit", "waitlistSize"})
-_MARKET = frozenset({"marketId", "name", "capacity", "reserves"})
+_CODES = frozenset({"caseless"})
+_ISSUER_KEY = frozenset({"id", "key"})
+_MARKET = frozenset({"marketId", "name", "capacity", "reserves", "laterReserves"})
 _RESERVE = frozenset({"segment", "seats"})
 _ELIGIBILITY = frozenset(map(camel, TERMS))
 
@@ -243,10 +238,14 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
                 f"{name} must have a time, as {fields[name]}T18:00:00+01:00: found the date {fields[name]} alone"
             )
     _only(_mapping(fields.get("draw")), _DRAW, "draw.")
+    _only(_mapping(fields.get("codes")), _CODES, "codes.")
+    for index, key in enumerate(_list(fields.get("issuerKeys"))):
+        _only(_mapping(key), _ISSUER_KEY, f"issuerKeys[{index}].")
     for index, market in enumerate(_list(fields.get("markets"))):
         _only(_mapping(market), _MARKET, f"markets[{index}].")
-        for number, reserve in enumerate(_list(_mapping(market).get("reserves"))):
-            _only(_mapping(reserve), _RESERVE, f"markets[{index}].reserves[{number}].")
+        for name in ("reserves", "laterReserves"):
+            for number, reserve in enumerate(_list(_mapping(market).get(name))):
+                _only(_mapping(reserve), _RESERVE, f"markets[{index}].{name}[{number}].")
     _only(_mapping(fields.get("eligibility")), _ELIGIBILITY, "eligibility.")
     document = {name: value for name, value in fields.items() if name != "campaignId"}
     # Checked here, because errors of the stored document name it `_id`.
@@ -273,13 +272,9 @@ def _list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
-def create(
-    runtime: Runtime, fields: Mapping[str, Any], *, entropy: Entropy = randomness.token_bytes
-) -> Campaign:
-    """Create a campaign in DRAFT from the fields of a definition, and commit to its secret.
-
-    Secret and leaf of the log are stored before the campaign that names the hash: a repeat after a crash uses the same
-    secret. Raises UsageError for wrong fields and for a taken id or slug, DrawError for a damaged log.
+def create(runtime: Runtime, fields: Mapping[str, Any]) -> Campaign:
+    """Create a campaign in DRAFT from the fields of a definition. Raises UsageError for wrong fields and for a taken id
+    or slug.
     """
     campaign = draft(fields)
     taken = runtime.campaigns.get(campaign.campaign_id) or runtime.campaigns.find(campaign.slug)
@@ -288,94 +283,7 @@ def create(
             f"campaign {taken.campaign_id} has that id or slug already: "
             f"`regworkers campaign show {taken.campaign_id}`, or choose another"
         )
-    commitment = commit_to_secret(runtime, campaign.campaign_id, entropy=entropy)
-    committed = replace(campaign.draw, commitment=commitment, committed_at=iso(runtime.clock()))
-    campaign = replace(campaign, draw=committed)
     runtime.campaigns.create(campaign)
     # It may have cached that there is no such campaign.
     runtime.campaign_cache.forget(campaign)
     return campaign
-
-
-SECRET_BYTES = 32
-_HEX = re.compile(r"[0-9a-f]{64}")
-Entropy = Callable[[int], bytes]
-
-
-class Commitment(NamedTuple):
-    """A published commitment. `late` says that the campaign could take entries before it was published; None if another
-    system published it without the time.
-    """
-
-    commitment: str
-    late: bool | None
-
-
-def secret_name(campaign_id: str) -> str:
-    """Return the name in the secret store, without the environment's prefix."""
-    return f"draw-secret/{campaign_id}"
-
-
-def make_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = randomness.token_bytes) -> str:
-    """Create the campaign's secret unless it exists, and return the commitment to it. Raises UsageError for a secret
-    that is not 64 hex digits.
-    """
-    secret = runtime.secrets.create(secret_name(campaign_id), entropy(SECRET_BYTES).hex())
-    return commitment_of(_checked(runtime, campaign_id, secret))
-
-
-def commit_to_secret(runtime: Runtime, campaign_id: str, *, entropy: Entropy = randomness.token_bytes) -> str:
-    """Do as `make_secret`, and put the leaf into the public log, which may wait for witnesses. Raises as `PublicLog`,
-    too.
-    """
-    commitment = make_secret(runtime, campaign_id, entropy=entropy)
-    PublicLog.of(runtime).append(Kind.COMMITMENT, campaign_id, 1, commitment)
-    return commitment
-
-
-def ensure_commitment(runtime: Runtime, campaign: Campaign) -> Commitment:
-    """Return the campaign's commitment; a campaign without one gets it now, which counts as late.
-
-    Raises UsageError when the secret behind a published commitment is not in the store, so that it could not be
-    revealed.
-    """
-    if campaign.draw.commitment is None:
-        commitment = make_secret(runtime, campaign.campaign_id)
-        runtime.campaigns.set_commitment(campaign.campaign_id, commitment, iso(runtime.clock()))
-        runtime.campaign_cache.forget(campaign)
-        campaign = runtime.campaigns.require_id(campaign.campaign_id)
-    reveal_of(runtime, campaign)
-    draw = campaign.draw
-    late = None if draw.committed_at is None else draw.committed_at > campaign.takes_entries_from
-    return Commitment(draw.commitment or "", late)
-
-
-def reveal(runtime: Runtime, campaign_id: str) -> str:
-    """Return the secret in hex; call it only after the commit. Raises as `ensure_commitment`."""
-    return reveal_of(runtime, runtime.campaigns.require_id(campaign_id))
-
-
-def reveal_of(runtime: Runtime, campaign: Campaign) -> str:
-    """Do as `reveal`, for a campaign that was just read."""
-    name = runtime.names.prefix + secret_name(campaign.campaign_id)
-    secret = runtime.secrets.get(secret_name(campaign.campaign_id))
-    if secret is None:
-        raise UsageError(
-            f"the secret behind the commitment of {campaign.campaign_id} is not in the secret store: put it "
-            f"under {name}, or draw with selection.seedSource drand"
-        )
-    if commitment_of(_checked(runtime, campaign.campaign_id, secret)) != campaign.draw.commitment:
-        raise UsageError(
-            f"secret {name} is not the one that {campaign.campaign_id} committed to: find out who changed "
-            "secret or commitment, restore the secret, or draw with selection.seedSource drand"
-        )
-    return secret
-
-
-def _checked(runtime: Runtime, campaign_id: str, secret: str) -> str:
-    if not _HEX.fullmatch(secret):
-        raise UsageError(
-            f"secret {runtime.names.prefix}{secret_name(campaign_id)} should be 64 lowercase hex digits, "
-            f"found {len(secret)} characters: restore its earlier version"
-        )
-    return secret

@@ -38,6 +38,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
 from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.keys import ensure_keys
 
 # Characters that URLs, QR codes and spreadsheets keep unchanged; the length of an id.
 _CODE = re.compile(r"[A-Za-z0-9._~-]{1,64}")
@@ -196,12 +197,16 @@ def import_codes(
 ) -> ImportReport:
     """Import every valid row of the file; then `resume` the markets of a published draw that waited for codes.
 
-    Raises UsageError for a file that cannot be read, a market that is not the campaign's, or another import that runs;
+    Raises UsageError for a file that cannot be read, a market that is not the campaign's, keys of the campaign that
+    cannot be read back, or another import that runs;
     TransientFailure if a store stays unavailable (import the file again to continue).
     """
     path, campaign, market_id, rejects = file
     market_id = _market_for(campaign, market_id, read_columns(path))
     report = ImportReport(campaign.campaign_id, dry_run)
+    if not dry_run:
+        # Each code is bound to the campaign's code key.
+        ensure_keys(runtime, campaign)
     with (
         _import_lease(runtime, campaign.campaign_id, run_id, dry_run) as lease,
         RejectsFile(rejects) as rejected,

@@ -19,7 +19,6 @@ from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
 from fairdraw.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
 from fairdraw.maths.manifest import (
-    COMMIT_REVEAL,
     DRAND,
     Manifest,
     MarketTerms,
@@ -35,7 +34,6 @@ from regworkers_core.domain.selection import LEAD_SECONDS, public_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import ensure_commitment
 from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.held import InputDiffers, publish_once
 from regworkers_core.selection.draw.terms import PhaseTerms
@@ -57,24 +55,18 @@ def decide(
     """
     terms = PhaseTerms.parse(phase.fields["terms"])
     first = record.phases[1]
-    log = PublicLog.of(runtime)
-    log.catch_up()
-    late: bool | None = False
+    PublicLog.of(runtime).catch_up()
     previous = None
     if phase.phase > 1:
         before = record.phases[phase.phase - 1]
         source = first.fields["seedSource"]
         previous = {"manifestHash": before.manifest_hash, "resultHash": before.result_hash}
-    elif runtime.settings.selection.seed_source == DRAND:
+    else:
         # The host that judged may have had a clock that is ahead: the gate counts the lead from its `asOf`.
         number = seeding.choose(runtime, patience, after=seconds(first.as_of) or 0.0)
         if number is None:
             return None
         source = {"chain": QUICKNET_HASH, "kind": DRAND, "round": number}
-    else:
-        commitment, late = ensure_commitment(runtime, campaign)
-        log.append(Kind.COMMITMENT, record.campaign_id, 1, commitment).require()
-        source = {"commitment": commitment, "kind": COMMIT_REVEAL}
     manifest = Manifest(
         as_of=first.as_of,
         campaign_id=record.campaign_id,
@@ -97,7 +89,7 @@ def decide(
         wins_per_unit=terms.wins_per_unit,
     )
     hashes = {**phase.hashes, LEAVES: first.hashes.get(LEAVES, ""), STRIKES: manifest.strikes_hash}
-    return {"commitmentLate": late, **_committed(runtime, manifest, hashes)}
+    return _committed(runtime, manifest, hashes)
 
 
 def _committed(runtime: Runtime, manifest: Manifest, hashes: Mapping[str, str]) -> Fields:

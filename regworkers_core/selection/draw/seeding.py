@@ -14,7 +14,6 @@ from fairdraw.maths.manifest import (
     Manifest,
     ManifestSeedSource,
     SeedFile,
-    commitment_of,
 )
 from fairdraw.proof.beacon import chain_of, verify_beacon
 from fairdraw.terms import QUICKNET_HASH
@@ -25,7 +24,6 @@ from regworkers_core.domain.selection import QUICKNET, public_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import reveal
 from regworkers_core.selection.draw.held import publish_once
 
 # Allowed from the choice of the round to the store's confirmation of the manifest, in addition to the required lead.
@@ -138,16 +136,11 @@ def _signature_of(
 def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, signatures: Mapping[str, str]) -> Fields:
     """Return the fields `seedFile`, `hashes` and, for a beacon, `signatures`.
 
-    Raises DrawError for an invalid signature, and when the revealed secret is not the one that was committed to.
+    Raises DrawError for an invalid signature.
     """
     if phase.phase > 1:
         return _made(phase, seed_bytes(record.phases[1]))
     source = ManifestSeedSource.parse(phase.fields["seedSource"])
-    if source.kind != DRAND:
-        randomness = reveal(runtime, record.campaign_id)
-        if commitment_of(randomness) != source.commitment:
-            raise DrawError(SEED, "the secret in the secret store is not the one that was committed to")
-        return _made(phase, seed_of(phase.manifest, randomness, None))
     for number in awaited(phase):
         verify_beacon(chain_of(source.source), number, signatures.get(str(number), ""))
     own = signatures[str(source.round)]

@@ -147,6 +147,19 @@ class PublicLog:
         places = [index for leaf in wanted if (index := state.find(leaf)) is not None]
         return [Placed(index, state.leaf(index), waiting) for index in places]
 
+    def decide(self, leaves: Sequence[LogLeaf]) -> list[int]:
+        """Decide that the log has these leaves, in this order, and return their indexes. Idempotent. No witness is
+        asked: `publish`, or the next writer, publishes what was decided.
+        """
+        state = self.read() or LogState(self.origin)
+        for leaf in leaves:
+            state = self._with(state, leaf)
+        return [index for leaf in leaves if (index := state.find(leaf)) is not None]
+
+    def publish(self) -> NotWitnessed | None:
+        """Publish what waits. Returns why it waits on, None if it does not."""
+        return self._publish(self._with_waiting).waiting
+
     def catch_up(self) -> LogState:
         """Publish what waits, and have the newest checkpoint cosigned again, which proves that the log can be written
         now. Raises NotWitnessed.
@@ -187,8 +200,7 @@ class PublicLog:
             new = SignerKey.generate(self.origin)
             self._secrets.put(SECRET, new.text, description=_DESCRIPTION)
             self._on_step("log.after_new_key")
-        _, waiting = self._publish(self._with_waiting)
-        if waiting is not None:
+        if (waiting := self.publish()) is not None:
             raise waiting
         return self._signers()[0].verifier()
 

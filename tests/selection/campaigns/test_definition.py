@@ -57,7 +57,8 @@ def test_what_is_absent_or_null_means_none() -> None:
         (),
     )
     assert (campaign.draw.wins_per_unit, campaign.draw.waitlist_size) == (1, None)
-    assert campaign.draw.commitment is None and campaign.transitions == () and campaign.fence == 0
+    assert campaign.transitions == () and campaign.fence == 0 and campaign.opened is None
+    assert campaign.event_id is None and campaign.issuer_keys == () and not campaign.codes.caseless
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,11 @@ def test_what_is_absent_or_null_means_none() -> None:
         ({"opensAt": "soon"}, "opensAt", "'soon'"),
         ({"closesAt": None}, "closesAt", "nothing"),
         ({"closesAt": "2026-01-01T00:00:00Z"}, "closesAt must be after opensAt", "2026-01-01T00:00:00.000Z"),
+        ({"eventId": "no spaces"}, "eventId must be", "1 to 64"),
+        ({"codes": {"caseless": "yes"}}, "codes.caseless", "'yes'"),
+        ({"codes": {"caseles": True}}, "codes.caseles is not a field", "caseless"),
+        ({"issuerKeys": [{"id": "k"}]}, "issuerKeys[0].key must be 64 lowercase hex digits", "nothing"),
+        ({"issuerKeys": [{"id": "k", "key": "ab" * 32}] * 2}, "issuerKeys[1].id is there twice", "'k'"),
         ({"markets": None}, "markets", "nothing"),
         ({"markets": []}, "markets must hold at least one", "[]"),
         ({"markets": "berlin"}, "markets must be a list", "'berlin'"),
@@ -110,11 +116,14 @@ def test_a_mistake_names_the_field_and_what_was_found(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("commitment", ["abc", "A" * 64, 7], ids=["too short", "capitals", "a number"])
-def test_a_commitment_that_is_no_hash_is_refused(commitment: Any) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("unitKeyHash", "abc"), ("codeKey", "A" * 192), ("opened", {"hash": 7, "index": 0}), ("opened", {})],
+)
+def test_public_halves_of_keys_and_the_mark_of_the_log_are_read_strictly(field: str, value: Any) -> None:
     document = draft(definition()).as_document()
-    with pytest.raises(UsageError, match=r"draw\.commitment must be 64 lowercase hex digits"):
-        Campaign.parse({**document, "draw": {"commitment": commitment}})
+    with pytest.raises(UsageError, match=rf"{field}.* must"):
+        Campaign.parse({**document, field: value})
 
 
 def test_a_manager_may_write_yaml_with_times_as_yaml_has_them(tmp_path: Path) -> None:

@@ -1,0 +1,213 @@
+"""Logs campaigns: what a campaign promises as it opens, and every change of that.
+
+`draws/<campaignId>/opened.json` is put once, each `amended-<k>.json` after it, and the public log has a leaf of each.
+What we do ourselves is logged first. What others do in MongoDB is logged within a minute, by a run that the sensor
+`watch_campaigns` starts. A campaign opens whether or not log and witnesses answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from fairdraw import scheduling
+from fairdraw.errors import DrawError
+from fairdraw.log.leaves import Kind, LogLeaf
+from fairdraw.maths.manifest import MarketTerms, ReserveTerms
+from fairdraw.maths.opened import IssuerKey, Opened, opened_name, parse_opened
+from fairdraw.terms import QUICKNET
+from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, Reserve
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.deadline import NoAnswer, result_by, run_in_thread
+from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.keys import ensure_keys
+from regworkers_core.selection.campaigns.registry import Advanced, advance
+from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
+
+# The reason of an amendment for a change that another writer made in MongoDB.
+AFTERWARDS = "changed by another writer: logged after it acted"
+# So long an opening waits for its own record.
+_FIRST_SECONDS = 5.0
+# Writers that come between.
+_ATTEMPTS = 20
+
+
+def terms_of(runtime: Runtime, campaign: Campaign) -> Opened:
+    """What the campaign promises as it is now. It has keys."""
+    markets = sorted(campaign.markets, key=lambda market: market.market_id)
+    keys = sorted(campaign.issuer_keys, key=lambda key: key.id)
+    return Opened(
+        campaign_id=campaign.campaign_id,
+        caseless=campaign.codes.caseless,
+        chain=chain_hash(runtime),
+        closes_at=campaign.closes_at,
+        code_key=campaign.code_key,
+        eligibility=campaign.eligibility.as_document(),
+        event_id=campaign.event_id,
+        issuer_keys=tuple(IssuerKey(key.id, key.key) for key in keys),
+        markets=tuple(
+            MarketTerms(each.market_id, each.capacity, _terms(each.reserves), _terms(each.later_reserves))
+            for each in markets
+        ),
+        name=campaign.name,
+        opens_at=campaign.opens_at,
+        registration=False,
+        unit_key_hash=campaign.unit_key_hash or "",
+        waitlist_size=campaign.draw.waitlist_size,
+        wins_per_unit=campaign.draw.wins_per_unit,
+    )
+
+
+def chain_hash(_runtime: Runtime) -> str:
+    """The hash of the beacon's chain from which draws are seeded."""
+    return QUICKNET.hash
+
+
+def is_logged(runtime: Runtime, campaign: Campaign) -> bool:
+    """Whether the published log has the campaign as it is now, by the campaign's document alone."""
+    if campaign.unit_key_hash is None or campaign.opened is None:
+        return False
+    return campaign.opened.terms == terms_of(runtime, campaign).hash
+
+
+def not_logged(runtime: Runtime) -> list[Campaign]:
+    """The OPEN campaigns that the published log does not have as they are now. Raises TransientFailure."""
+    return [each for each in runtime.campaigns.list(CampaignStatus.OPEN) if not is_logged(runtime, each)]
+
+
+def decide(
+    runtime: Runtime, campaign: Campaign, *, reason: str = AFTERWARDS, on_step: OnStep = no_step
+) -> LoggedTerms:
+    """Put the next file about the campaign unless the last one says the same, decide its leaf in the log, and name it
+    in the campaign's document. Asks no witness. Idempotent; of concurrent calls one puts each file.
+
+    Raises UsageError for a change that no amendment may make, and as `ensure_keys`; TransientFailure, DrawError for a
+    damaged log.
+    """
+    keys = ensure_keys(runtime, campaign)
+    terms = terms_of(runtime, replace(campaign, unit_key_hash=keys.unit_key_hash, code_key=keys.code_key))
+    record = _recorded(runtime.objects, terms, reason)
+    on_step("campaigns.after_record")
+    at = iso(runtime.clock())
+    leaves = [
+        LogLeaf(campaign.campaign_id, each.hash, Kind.AMENDED if number else Kind.OPENED, number, at)
+        for number, each in enumerate(record)
+    ]
+    index = PublicLog.of(runtime).decide(leaves)[-1]
+    on_step("campaigns.after_leaf")
+    logged = LoggedTerms(record[-1].hash, index)
+    if campaign.opened is None or campaign.opened.hash != logged.hash:
+        runtime.campaigns.set_opened(campaign.campaign_id, logged)
+        runtime.campaign_cache.forget(campaign)
+    return replace(logged, terms=terms.hash)
+
+
+def _recorded(objects: ObjectStore, terms: Opened, reason: str) -> tuple[Opened, ...]:
+    """The files about the campaign, the last of which has these terms."""
+    files = list(_files(objects, terms.campaign_id))
+    for _ in range(_ATTEMPTS):
+        record = parse_opened(files)
+        if record and record[-1].terms == terms:
+            return record
+        new = terms.amending(record[-1], reason) if record else terms
+        try:
+            parse_opened([*files, new.to_bytes()])
+        except DrawError as error:
+            raise UsageError(
+                f"campaign {terms.campaign_id} was changed where it never may be, so the change cannot be logged,"
+                f" and its draw would not verify: {error.message}"
+            ) from None
+        # Another writer may have been faster: then the next one follows that file.
+        files.append(objects.put_once(_key(terms.campaign_id, len(files)), new.to_bytes()))
+    raise TransientFailure("s3", f"{_ATTEMPTS} other writers came between")
+
+
+def _files(objects: ObjectStore, campaign_id: str) -> Iterator[bytes]:
+    number = 0
+    while (tagged := objects.get_tagged(_key(campaign_id, number))) is not None:
+        yield tagged.data
+        number += 1
+
+
+def _key(campaign_id: str, number: int) -> str:
+    return f"draws/{campaign_id}/{opened_name(number)}"
+
+
+def _terms(reserves: tuple[Reserve, ...]) -> tuple[ReserveTerms, ...]:
+    return tuple(ReserveTerms(each.segment, each.seats) for each in reserves)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingRound:
+    """What `log_open` did."""
+
+    # The campaigns that are in the published log now, and were not.
+    logged: tuple[str, ...]
+    # Why a campaign is not, by its id.
+    problems: dict[str, str]
+
+
+def log_open(runtime: Runtime) -> LoggingRound:
+    """Log every OPEN campaign as it is now, and publish the log. One that cannot be logged does not hold up the others.
+    Raises TransientFailure if MongoDB does not answer.
+    """
+    decided: dict[str, LoggedTerms] = {}
+    problems: dict[str, str] = {}
+    for campaign in not_logged(runtime):
+        try:
+            decided[campaign.campaign_id] = decide(runtime, campaign)
+        except (TransientFailure, UsageError, DrawError) as error:
+            problems[campaign.campaign_id] = str(error)
+    if decided and (why := _publish(runtime, decided)):
+        problems |= dict.fromkeys(decided, why)
+    return LoggingRound(tuple(each for each in decided if each not in problems), problems)
+
+
+def _publish(runtime: Runtime, decided: dict[str, LoggedTerms]) -> str:
+    """Publish these; returns why they still wait."""
+    try:
+        waiting: NotWitnessed | None = PublicLog.of(runtime).publish()
+    except (TransientFailure, UsageError, DrawError) as error:
+        return str(error)
+    if waiting is not None:
+        return str(waiting)
+    for campaign_id, logged in decided.items():
+        runtime.campaigns.set_opened(campaign_id, logged)
+        runtime.campaign_cache.forget(runtime.campaigns.require_id(campaign_id))
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The result of `open_campaign`."""
+
+    advanced: Advanced
+    # Why the published log does not have the campaign yet; empty if it has.
+    not_logged: str
+
+
+def open_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> Opening:
+    """Log a draft, then open it; a log that cannot be written within some seconds is left to the next run that logs
+    campaigns.
+
+    Raises UsageError if the campaign's keys cannot be read back, and as `advance`.
+    """
+    campaign = runtime.campaigns.require_id(campaign_id)
+    logged: LoggedTerms | None = None
+    why = ""
+    if campaign.status is CampaignStatus.DRAFT:
+        ensure_keys(runtime, campaign)
+        campaign = runtime.campaigns.require_id(campaign_id)
+        try:
+            late = scheduling.monotonic() + _FIRST_SECONDS
+            logged = result_by(run_in_thread(partial(decide, runtime, campaign), name="log"), late)
+        except (NoAnswer, TransientFailure, UsageError, DrawError) as error:
+            why = str(error) or f"the log did not answer within {_FIRST_SECONDS:g} s"
+    advanced = advance(runtime, campaign_id, CampaignStatus.OPEN, reason=reason, run_id=run_id)
+    if logged is not None:
+        why = _publish(runtime, {campaign_id: logged})
+    return Opening(advanced, why)

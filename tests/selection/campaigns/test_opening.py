@@ -1,0 +1,202 @@
+"""A campaign is in the public log as it opened and as it was changed, and no log holds up an opening."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from fairdraw.log.leaves import Kind
+from fairdraw.log.note import COSIGNATURE, SignerKey
+from fairdraw.maths.opened import Opened, opened_name, parse_opened
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.reasons import UsageError
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.keys import ensure_keys
+from regworkers_core.selection.campaigns.opening import (
+    AFTERWARDS,
+    decide,
+    is_logged,
+    log_open,
+    not_logged,
+    open_campaign,
+)
+from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
+from tests.support.campaigns import advance_to, create
+
+pytestmark = pytest.mark.namespace("module")
+
+Leaves = list[tuple[str, int, str]]
+
+
+def record(runtime: Runtime, campaign_id: str = "summer") -> tuple[Opened, ...]:
+    files = []
+    while found := runtime.objects.get_tagged(f"draws/{campaign_id}/{opened_name(len(files))}"):
+        files.append(found.data)
+    return parse_opened(files)
+
+
+def leaves(runtime: Runtime, campaign_id: str = "summer") -> Leaves:
+    log = PublicLog.of(runtime).read()
+    return [(leaf.kind, leaf.phase, leaf.hash) for _, leaf in log.of_campaign(campaign_id)] if log else []
+
+
+def changed(runtime: Runtime, fields: dict[str, Any], campaign_id: str = "summer") -> None:
+    """As another writer changes it in MongoDB."""
+    runtime.database["campaigns"].update_one({"_id": campaign_id}, {"$set": fields})
+
+
+def opened(runtime: Runtime, campaign_id: str = "summer", **fields: Any) -> None:
+    create(runtime, campaign_id, **fields)
+    assert open_campaign(runtime, campaign_id, reason="test", run_id="r").not_logged == ""
+
+
+def without(runtime: Runtime, service: str) -> Runtime:
+    """A runtime for which one AWS service is unavailable."""
+    aws = runtime.settings.aws
+    update = {"endpoints": {**aws.endpoints, service: "http://127.0.0.1:9"}}
+    retry = runtime.settings.retry.model_copy(update={"attempts": 1})
+    return Runtime(runtime.settings.model_copy(update={"aws": aws.model_copy(update=update), "retry": retry}))
+
+
+def test_an_opening_is_logged_first_with_everything_that_the_campaign_promises(runtime: Runtime) -> None:
+    markets = [
+        {
+            "marketId": "paris",
+            "capacity": 2,
+            "reserves": [{"segment": "loyal", "seats": 1}],
+            "laterReserves": [{"segment": "local", "seats": 9}],
+        },
+        {"marketId": "berlin", "capacity": 3},
+    ]
+    key = {"id": "k1", "key": "ab" * 32}
+    opened(runtime, markets=markets, eventId="tour", issuerKeys=[key], codes={"caseless": True})
+    campaign = runtime.campaigns.require_id("summer")
+    [file] = record(runtime)
+    assert [each.market_id for each in file.markets] == ["berlin", "paris"]
+    assert file.markets[1].later_reserves[0].seats == 9 and file.event_id == "tour" and file.caseless
+    assert file.as_document()["issuerKeys"] == [key]
+    assert (file.unit_key_hash, file.code_key) == (campaign.unit_key_hash, campaign.code_key)
+    assert leaves(runtime) == [(Kind.OPENED, 0, file.hash)]
+    assert campaign.opened is not None and campaign.opened.hash == file.hash
+    assert is_logged(runtime, campaign) and campaign.status is CampaignStatus.OPEN
+    log = PublicLog.of(runtime).read()
+    assert log is not None and log.leaf(campaign.opened.index).time <= campaign.transitions[0].at
+
+
+def test_the_hash_reaches_the_cache_and_differs_between_two_campaigns(runtime: Runtime) -> None:
+    hashes = set()
+    for name in ("one", "two"):
+        opened(runtime, name)
+        for _ in range(2):
+            found = runtime.campaign_cache.find(name)
+        assert found.value.opened.hash == record(runtime, name)[-1].hash  # type: ignore[union-attr]
+        hashes.add(found.value.opened.hash)  # type: ignore[union-attr]
+    assert len(hashes) == 2
+
+
+def test_what_others_change_in_the_database_is_logged_after_it_acted(runtime: Runtime) -> None:
+    opened(runtime)
+    changed(runtime, {"closesAt": "2098-01-01T00:00:00.000Z"})
+    assert [each.campaign_id for each in not_logged(runtime)] == ["summer"]
+    assert log_open(runtime).logged == ("summer",) and not not_logged(runtime)
+    first, second = record(runtime)
+    assert second.as_document()["reason"] == AFTERWARDS and "logged after it acted" in AFTERWARDS
+    assert second.closes_at == "2098-01-01T00:00:00.000Z"
+    assert leaves(runtime) == [(Kind.OPENED, 0, first.hash), (Kind.AMENDED, 1, second.hash)]
+    assert runtime.campaigns.require_id("summer").opened.hash == second.hash  # type: ignore[union-attr]
+    # Back again is a change, too; nothing is none.
+    changed(runtime, {"closesAt": first.closes_at})
+    log_open(runtime)
+    assert log_open(runtime).logged == () and len(record(runtime)) == 3
+
+
+def test_a_campaign_that_others_opened_gets_keys_and_is_logged(runtime: Runtime) -> None:
+    create(runtime)
+    changed(runtime, {"status": "OPEN"})
+    create(runtime, "draft")
+    assert log_open(runtime).logged == ("summer",)
+    assert [kind for kind, _, _ in leaves(runtime)] == [Kind.OPENED]
+    assert not leaves(runtime, "draft")
+
+
+def test_a_change_that_no_amendment_may_make_is_said_and_holds_up_no_other(runtime: Runtime) -> None:
+    opened(runtime, eventId="tour")
+    changed(runtime, {"eventId": "another"})
+    create(runtime, "winter")
+    advance_to(runtime, "winter", CampaignStatus.OPEN)
+    done = log_open(runtime)
+    assert done.logged == ("winter",)
+    assert "eventId: never changes" in done.problems["summer"] and len(record(runtime)) == 1
+
+
+def test_it_opens_while_the_log_is_unavailable_and_is_logged_later(runtime: Runtime) -> None:
+    create(runtime)
+    done = open_campaign(without(runtime, "s3"), "summer", reason="now", run_id="r")
+    assert done.advanced.changed and done.not_logged
+    campaign = runtime.campaigns.require_id("summer")
+    assert campaign.status is CampaignStatus.OPEN and campaign.opened is None
+    assert log_open(runtime).logged == ("summer",)
+    assert is_logged(runtime, runtime.campaigns.require_id("summer"))
+
+
+def test_it_opens_without_witnesses_and_counts_as_logged_once_they_have_seen_it(runtime: Runtime) -> None:
+    create(runtime)
+    selection = runtime.settings.selection
+    key = str(SignerKey("witness.example/w", b"w" * 32).verifier(COSIGNATURE))
+    witness = {"url": "http://127.0.0.1:9", "vkey": key}
+    log = type(selection.log).model_validate({"witnesses": [witness], "needed": 1})
+    alone = Runtime(
+        runtime.settings.model_copy(update={"selection": selection.model_copy(update={"log": log})})
+    )
+    done = open_campaign(alone, "summer", reason="now", run_id="r")
+    assert done.advanced.changed and "0 of 1 needed witnesses" in done.not_logged
+    campaign = runtime.campaigns.require_id("summer")
+    assert campaign.opened is not None and campaign.opened.terms is None and not leaves(runtime)
+    assert "0 of 1 needed witnesses" in log_open(alone).problems["summer"]
+    assert log_open(runtime).logged == ("summer",)
+    assert leaves(runtime) == [(Kind.OPENED, 0, campaign.opened.hash)]
+
+
+def test_it_does_not_open_while_its_keys_cannot_be_read_back(runtime: Runtime) -> None:
+    ensure_keys(runtime, create(runtime))
+    runtime.aws.client("secretsmanager").delete_secret(
+        SecretId=f"{runtime.names.prefix}campaign-keys/summer", ForceDeleteWithoutRecovery=True
+    )
+    with pytest.raises(UsageError, match="keys of campaign summer are lost"):
+        open_campaign(runtime, "summer", reason="now", run_id="r")
+    assert runtime.campaigns.require_id("summer").status is CampaignStatus.DRAFT
+
+
+@pytest.mark.parametrize("died_at", ["campaigns.after_record", "campaigns.after_leaf"])
+def test_a_run_that_died_is_continued_with_the_same_file(runtime: Runtime, died_at: str) -> None:
+    campaign = create(runtime)
+    advance_to(runtime, "summer", CampaignStatus.OPEN)
+
+    def on_step(name: str) -> None:
+        if name == died_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decide(runtime, campaign, on_step=on_step)
+    [before] = record(runtime)
+    log_open(runtime)
+    assert record(runtime) == (before,) and leaves(runtime) == [(Kind.OPENED, 0, before.hash)]
+
+
+def test_of_several_writers_each_file_and_leaf_is_one(runtime: Runtime) -> None:
+    opened(runtime)
+    changed(runtime, {"name": "Another"})
+    campaign = runtime.campaigns.require_id("summer")
+    with ThreadPoolExecutor(4) as pool:
+        found = {each.hash for each in pool.map(lambda _: decide(runtime, campaign), range(4))}
+    PublicLog.of(runtime).publish()
+    assert len(found) == 1 and len(record(runtime)) == len(leaves(runtime)) == 2
+
+
+def test_the_demo_campaigns_are_logged(runtime: Runtime) -> None:
+    Loader(runtime, LoadPlan()).write_campaigns()
+    for each in CAMPAIGNS:
+        assert is_logged(runtime, runtime.campaigns.require(each.campaign_id))
