@@ -174,8 +174,7 @@ class DrawAccount:
                 break
             files.append(data)
             self.record.append(RecordLeaf(opened, index, self._log.times.at(index)))
-        first = manifests[0][0] if manifests else None
-        yield from record_findings(self.record, self.manifest, first)
+        yield from record_findings(self.record, self.manifest, manifests[-1][0] if manifests else None)
 
     def _phase(self, phase: int, *, annulled: bool) -> Iterator[str]:
         manifests, results = self._of(Kind.MANIFEST, phase), self._of(Kind.RESULT, phase)

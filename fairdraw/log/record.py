@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 from typing import NamedTuple
@@ -12,7 +13,8 @@ from fairdraw.maths.opened import IN_TIME_SECONDS, Opened, findings_against, mis
 from fairdraw.terms import iso, seconds
 
 
-class RecordLeaf(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RecordLeaf:
     """One file of a record, and its leaf."""
 
     opened: Opened

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fairdraw.conftest import beaconed, revealed  # noqa: F401
+from tests.fairdraw.conftest import beaconed  # noqa: F401
 from tests.fairdraw.verifier.node import Node, running
 
 

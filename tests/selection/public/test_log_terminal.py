@@ -19,14 +19,16 @@ from typer.testing import CliRunner
 from fairdraw.log.leaves import Kind
 from fairdraw.log.note import COSIGNATURE, VerifierKey
 from fairdraw.log.place import at_place
+from fairdraw.maths.files import sha256_hex
 from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 from regworkers_core.selection.public.witnesses import Witnesses
 from regworkers_core.settings import Settings
-from tests.fairdraw.log.test_follow import Place, manifest
-from tests.selection.public.fakes import cosigner, hash_of
+from tests.fairdraw.log.test_follow import Place, manifest, opened, witnessed
+from tests.selection.public.fakes import ORIGIN, cosigner, hash_of, log_on, witnesses
+from tests.selection.public.test_public_log import Cosigns
 from tests.support.terminal import Answer, regworkers
 
 
@@ -55,8 +57,32 @@ def test_a_folder_is_verified_without_settings(place: Place, tmp_path: Path) -> 
     for text in ("the log holds together", "no witness", "as the operator gave them", "manifest", "result"):
         assert text in answer.stdout
     document = here("log", "--from", str(tmp_path), "--format", "json").document
-    assert (document["size"], document["findings"], document["waiting"]) == (4, [], 0)
-    assert [leaf["kind"] for leaf in document["leaves"]] == ["commitment", "manifest", "result", "result"]
+    assert (document["size"], document["findings"], document["waiting"]) == (2, [], 0)
+    assert [leaf["kind"] for leaf in document["leaves"]] == ["manifest", "result"]
+    assert document["remarks"] == [
+        "summer: no leaf says when it opened, for which event and with which terms"
+    ]
+
+
+def test_campaigns_without_a_result_are_listed_and_not_said_to_be_accounted_for(
+    place: Place, tmp_path: Path
+) -> None:
+    place.open(opened("winter", closes=9e9))
+    answer = here("log", "--from", str(copied(place, tmp_path)))
+    assert answer.code == 0 and "is accounted for" not in answer.stdout
+    line = "winter (Winter), opened at 2026-09-21T14:13:20.000Z: no result"
+    assert line in answer.stdout and line in here("log", "summer", "--from", str(tmp_path)).stdout
+    assert here("log", "--from", str(tmp_path), "--format", "json").document["withoutResult"] == [
+        {"campaignId": "winter", "name": "Winter", "at": "2026-09-21T14:13:20.000Z", "annulled": False}
+    ]
+    whole = Place()
+    whole.open(opened())
+    whole.commit(manifest())
+    whole.result()
+    assert (
+        "every draw in it is accounted for"
+        in here("log", "--from", str(copied(whole, tmp_path / "w"))).stdout
+    )
 
 
 def test_an_abandoned_draw_ends_with_exit_code_1(place: Place, tmp_path: Path) -> None:
@@ -64,7 +90,7 @@ def test_an_abandoned_draw_ends_with_exit_code_1(place: Place, tmp_path: Path) -
     place.commit(manifest("winter"), "winter")
     answer = here("log", "--from", str(copied(place, tmp_path)))
     assert answer.code == 1
-    assert "FINDING: winter, phase 1: neither a result with cut-offs nor an annulment" in answer.stdout
+    assert "FINDING: winter, phase 1: neither a result nor an annulment" in answer.stdout
 
 
 def test_the_checkpoint_of_the_last_time_is_kept_and_compared(place: Place, tmp_path: Path) -> None:
@@ -88,6 +114,32 @@ def test_trusted_keys_replace_those_of_the_operator(place: Place, tmp_path: Path
     assert "keys of your file" in here("log", "--from", str(folder), "--trust", str(trust)).stdout
 
 
+@pytest.mark.parametrize("form", ["json", "policy"])
+def test_a_witness_is_asked_at_the_address_of_the_trust_file(form: str, tmp_path: Path) -> None:
+    place, other = witnessed()[0], witnessed()[0]
+    for each in (place, other):
+        each.secrets = place.secrets
+        each.log = log_on(each.bucket, each.secrets, by=witnesses(Cosigns(), needed=1))
+        each.leaf(Kind.CODES, hash_of("place" if each is place else "other"))
+    site, monitor, trust = copied(place, tmp_path / "site"), tmp_path / "monitor", tmp_path / "trust"
+    signed = monitor / sha256_hex(ORIGIN.encode()) / "checkpoint"
+    signed.parent.mkdir(parents=True)
+    [log], key = place.log.verifier_keys(), cosigner().verifier(COSIGNATURE)
+    with served(monitor) as address:
+        trust.write_text(
+            json.dumps({"beacon": {}, "log": [str(log)], "need": 1, "witnesses": [f"{key} {address}"]})
+            if form == "json"
+            else f"log {log}\nwitness w {key} {address}\nquorum w\n"
+        )
+        words = ("log", "--from", str(site), "--trust", str(trust), "--format", "json")
+        for shown, finding in ((place, False), (other, True)):
+            signed.write_bytes(shown.read("log/checkpoint") or b"")
+            document = here(*words).document
+            assert [each["isFinding"] for each in document["asked"]] == [finding]
+            split = [each for each in document["findings"] if "two people are shown two logs" in each]
+            assert bool(split) is finding
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The address of a web server of static files."""
@@ -106,7 +158,7 @@ def test_an_address_is_verified_as_a_folder(place: Place, tmp_path: Path) -> Non
     with served(copied(place, tmp_path)) as address:
         answer = here("log", "--from", f"{address}/")
         assert at_place(address).read("log/none") is None
-    assert answer.code == 0 and "4 leaves" in answer.stdout
+    assert answer.code == 0 and "2 leaves" in answer.stdout
     with pytest.raises(UsageError, match="ConnectionRefusedError"):
         at_place("http://127.0.0.1:9").read("log/checkpoint")
 
@@ -178,9 +230,11 @@ def with_log(**log: Any) -> Runtime:
 
 
 def test_the_witnesses_are_those_of_the_settings() -> None:
-    found = Witnesses.of(with_log(witnesses=[FIRST, SECOND], needed=1))
-    assert found.keys == [cosigner(each).verifier(COSIGNATURE) for each in (1, 2)]
-    assert found.needed == 1
+    asked = {**SECOND, "monitoringUrl": "https://w2.example/monitor/"}
+    found = Witnesses.of(with_log(witnesses=[FIRST, asked], needed=2))
+    keys = [cosigner(each).verifier(COSIGNATURE) for each in (1, 2)]
+    assert (found.keys, found.needed) == (keys, 2)
+    assert found.monitored == {keys[1]: "https://w2.example/monitor"}
 
 
 def test_without_settings_there_is_none_and_none_is_needed() -> None:
@@ -191,7 +245,10 @@ def test_without_settings_there_is_none_and_none_is_needed() -> None:
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        ({"witnesses": [FIRST], "needed": 2}, "at most the number of witnesses, 1"),
+        ({"witnesses": [FIRST], "needed": 2}, "more than half of the 1 witnesses and at most all"),
+        ({"witnesses": [FIRST, SECOND], "needed": 1}, "more than half of the 2 witnesses"),
+        ({"witnesses": [FIRST, SECOND], "needed": 0}, "more than half of the 2 witnesses"),
+        ({"needed": 1}, "more than half of the 0 witnesses"),
         ({"witnesses": [FIRST, {**SECOND, "vkey": FIRST["vkey"]}]}, "every witness once"),
         ({"needed": -1}, "greater than or equal to 0"),
         ({"origin": "a b"}, "should match pattern"),
@@ -213,12 +270,12 @@ def test_one_key_under_two_names_is_refused_with_both_names() -> None:
     ("vkey", "message"),
     [
         ("no key", "is not <name>"),
-        (str(cosigner().verifier()), "a witness that this version understands has 0x04"),
+        (str(cosigner().verifier()), "has type 0x01, not 0x04 or 0x06"),
     ],
 )
 def test_a_key_that_is_none_of_a_witness_names_the_setting(vkey: str, message: str) -> None:
     with pytest.raises(UsageError, match=r"selection\.log\.witnesses\[0\]\.vkey: ") as error:
-        Witnesses.of(with_log(witnesses=[{"url": "https://w", "vkey": vkey}]))
+        Witnesses.of(with_log(witnesses=[{"url": "https://w", "vkey": vkey}], needed=1))
     assert message in str(error.value)
 
 
