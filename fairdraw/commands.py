@@ -63,6 +63,7 @@ def verify(
         list[str] | None, Help("published before the draw; once for each phase, in order")
     ] = None,
     plain: Annotated[bool, Help("replay in plain Python, also where DuckDB is installed")] = False,
+    trust: TrustFile = None,
     artefacts: Callable[[str], AbstractContextManager[Artefacts]] = in_folder,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> Answer:
@@ -81,6 +82,7 @@ def verify(
             published=published,
             recorded=found.recorded,
             files=found.files,
+            trust=trusted_keys(trust),
             tell=tell,
         )
     return Answer(done.as_dict(), list(_verification(done)), not done.passed)
@@ -99,13 +101,20 @@ def _engine(scratch: Path, *, plain: bool) -> Engine:
 
 
 def _verification(done: Verification) -> Iterator[Line]:
+    if done.annulled is not None:
+        yield Line("the operator annulled this draw: its outcomes do not count", Style.BAD)
     if done.findings:
         yield Line(f"{len(done.findings)} finding(s): this draw does not hold", Style.BAD)
         yield from (Line(f"  {finding}") for finding in done.findings)
     else:
-        yield Line(f"{done.campaign_id}: every byte follows from what was committed to", Style.GOOD)
-    if done.annulled is not None:
-        yield Line("the operator annulled this draw: its outcomes do not count", Style.BAD)
+        # Of a phase that was annulled before its result nothing is computed.
+        if done.phases:
+            yield Line(f"{done.campaign_id}: every byte follows from what was committed to", Style.GOOD)
+        if done.lead_unknown:
+            yield Line(
+                f"{done.verdict}: how long before its round the list was to be fixed is in no file of a draw; a trust"
+                " file (--trust) gives it"
+            )
     for each in done.phases:
         counts = ", ".join(f"{number:,} {outcome}" for outcome, number in each.outcomes.items() if number)
         mark = "" if each.confirmed else " (NOT CONFIRMED: not for fans yet)"

@@ -1,31 +1,39 @@
 #!/usr/bin/env perl
 # A verifier of draws, written from docs/draw-rules.md alone; its numbers are the numbers of the sections there.
-# Needs only Perl 5.14:  perl verify_draw.pl FOLDER [MANIFEST_HASH ...]
-# FOLDER holds phase-1, phase-2, ...; pass one hash per phase, as it was published before the draw. Exits with 1 if
-# anything does not hold. Not checked: the beacon's signature (that needs BLS: compare with the beacon), notice.json.
+# Needs only Perl 5.14:  perl verify_draw.pl [--lead SECONDS] FOLDER [MANIFEST_HASH ...]
+# FOLDER holds phase-1, phase-2, ...; pass one hash per phase, as it was published before the draw. The lead is that of
+# a chain other than quicknet. Exits with 1 if anything does not hold; the last line is the verdict.
+# Not checked: the signature and the key of the beacon. That needs BLS: compare the signature with the beacon.
 use strict;
 use warnings;
 use Digest::SHA qw(sha256 sha256_hex);
+use Encode qw(decode FB_CROAK);
 use JSON::PP;
-use Time::Local qw(timegm);
 
-my $CHAIN = '52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971';
-my ($GENESIS, $PERIOD, $LEAD) = (1692803367, 3, 600);
+my $QUICKNET = '52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971';
+my $MOST = 9007199254740991;
+my $LAST_SECOND = 253402300799;
 my $ID = qr/[A-Za-z0-9_-]{1,64}/;
 my $MARKET = qr/(?!-\z)$ID/;
+my $UNIT = qr/u-[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]/;
 my $HEX = qr/[0-9a-f]{64}/;
+my $ANY = qr/.*/s;
+# A text that is not empty or white.
+my $REASON = qr/.*[^\s\x0b\x1c-\x1f].*/su;
 my $ZEROS = '0' x 64;
-my @OUTCOMES = qw(WINNER WAITLIST UNSELECTED HOUSEHOLD_LIMIT STRUCK);
-my $json = JSON::PP->new->canonical->utf8;
+my @OUTCOMES = qw(WINNER WAITLIST UNSELECTED HOUSEHOLD_LIMIT STRUCK UNCLAIMED);
+my @OUTPUTS = qw(result.txt cutoffs.json summary.json);
+my $json = JSON::PP->new->canonical->utf8->max_depth(64);
 my $value_json = JSON::PP->new->allow_nonref;
-my $where = '';
+my ($where, $lead) = ('', undef);
 
-sub refuse { print "$where: @_\n"; exit 1 }
+sub refuse { my $why = "@_"; $why =~ s/[^\x20-\x7e]/?/g; die "$where: $why\n" }
 sub need { my ($holds, @why) = @_; refuse(@why) unless $holds }
 # A number in JSON and a text, which Perl itself does not distinguish.
 sub is_count {
     my ($value, $least) = @_;
-    return defined $value && !ref $value && $value_json->encode($value) =~ /\A(?:0|[1-9][0-9]{0,15})\z/ && $value >= $least;
+    return defined $value && !ref $value && $value_json->encode($value) =~ /\A(?:0|[1-9][0-9]{0,15})\z/
+        && $value >= $least && $value <= $MOST;
 }
 
 sub is_text {
@@ -33,10 +41,26 @@ sub is_text {
     return defined $value && !ref $value && $value_json->encode($value) =~ /\A"/ && $value =~ /\A$form\z/;
 }
 
+# Milliseconds since 1970 of a time, undefined for what is none.
+sub time_of {
+    my ($value) = @_;
+    return undef unless is_text($value, qr/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z/);
+    my ($y, $m, $d, $h, $min, $s, $ms) = $value =~ /(\d+)/g;
+    my $leap = ($y % 4 == 0 && $y % 100 != 0) || $y % 400 == 0;
+    my @days = (31, 28 + $leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31);
+    return undef unless $y > 0 && $m >= 1 && $m <= 12 && $d >= 1 && $d <= $days[$m - 1] && $h < 24 && $min < 60 && $s < 60;
+    my $before = $y - 1;
+    my $day = 365 * $before + int($before / 4) - int($before / 100) + int($before / 400) - 719162 + $d - 1;
+    $day += $days[$_] for 0 .. $m - 2;
+    return ((($day * 24 + $h) * 60 + $min) * 60 + $s) * 1000 + $ms;
+}
+
 sub keys_are {
     my ($hash, @keys) = @_;
     need(ref $hash eq 'HASH' && "@{[sort keys %$hash]}" eq "@{[sort @keys]}", "keys should be @keys");
 }
+
+sub list_of { my ($value, $what) = @_; need(ref $value eq 'ARRAY', $what); return @$value }
 
 sub content {
     my ($path) = @_;
@@ -47,12 +71,29 @@ sub content {
     return defined $bytes ? $bytes : '';
 }
 
+sub canonical {
+    my ($document) = @_;
+    my $bytes = $json->encode($document);
+    # RFC 8785 does not escape it.
+    $bytes =~ s/(?<!\\)((?:\\\\)*)\\u007f/$1\x7f/g;
+    return $bytes;
+}
+
+sub parsed {
+    my ($bytes, $kind) = @_;
+    my $copy = $bytes;
+    my $document = eval { decode('UTF-8', $copy, FB_CROAK); $json->decode($bytes) };
+    need(ref $document eq $kind && canonical($document) eq $bytes, 'not canonical JSON');
+    (my $bare = $bytes) =~ s/"(?:[^"\\]|\\.)*"//gs;
+    need($bare !~ /\d[.eE]/, 'a number that is no integer');
+    $_ =~ /\A-?[0-9]{1,16}\z/ && abs($_) <= $MOST or refuse('a number that is too large') for $bare =~ /(-?\d+)/g;
+    return $document;
+}
+
 sub document {
     my ($path) = @_;
     my $bytes = content($path);
-    my $document = eval { $json->decode($bytes) };
-    need(ref $document eq 'HASH' && $json->encode($document) eq $bytes, 'not canonical JSON');
-    return ($document, sha256_hex($bytes));
+    return (parsed($bytes, 'HASH'), sha256_hex($bytes));
 }
 
 sub lines_of {
@@ -75,6 +116,8 @@ sub leaves_of {
         my ($ref, $unit, $weight, $segments, $wishes) =
             $line =~ /\A($ID)\|($ID)\|([1-9]|[1-5][0-9]|6[0-4])\|((?:$ID(?:,$ID)*)?)\|($ID(?:,$ID)*)\z/
             or refuse("no leaf: $line");
+        need($ref !~ /\Au-[A-Za-z0-9_-]{43}\z/, "$ref looks like a unit");
+        need($unit eq $ref || $unit =~ /\A$UNIT\z/, "$unit is no unit");
         need(($weight{$unit} //= $weight) == $weight, "unit $unit has two weights");
         my @segments = split /,/, $segments;
         in_order(@segments);
@@ -87,7 +130,7 @@ sub leaves_of {
     return (\@leaves, $lines);
 }
 
-# 2 Root
+# 2 Roots
 sub root_of {
     my @row = map { sha256("\0$_") } @{ $_[0] };
     return sha256_hex('') unless @row;
@@ -100,57 +143,106 @@ sub root_of {
 }
 
 # 3 Manifest
-sub check_manifest {
-    my ($manifest, $number) = @_;
-    keys_are($manifest, qw(algorithm asOf campaignId count drawId markets phase previous root seedSource strikesHash waitlistSize winsPerUnit));
-    need($manifest->{algorithm} eq 'vf1', 'algorithm');
-    need(is_text($manifest->{campaignId}, $ID) && $manifest->{drawId} eq $manifest->{campaignId}, 'ids');
-    need(is_text($manifest->{$_}, $HEX), $_) for qw(root strikesHash);
-    need(is_count($manifest->{count}, 0) && is_count($manifest->{winsPerUnit}, 1), 'count, winsPerUnit');
-    need(!defined $manifest->{waitlistSize} || is_count($manifest->{waitlistSize}, 0), 'waitlistSize');
-    need(is_count($manifest->{phase}, 1) && $manifest->{phase} == $number, "phase should be $number");
-    need(ref $manifest->{markets} eq 'ARRAY', 'markets');
-    for my $market (@{ $manifest->{markets} }) {
-        keys_are($market, qw(capacity marketId reserves));
+sub check_markets {
+    my @markets = list_of($_[0], 'markets');
+    need(@markets <= 32767, 'markets');
+    for my $market (@markets) {
+        keys_are($market, qw(capacity laterReserves marketId reserves));
         need(is_text($market->{marketId}, $MARKET) && is_count($market->{capacity}, 0), 'market');
-        my %once;
-        for my $reserve (@{ $market->{reserves} }) {
-            keys_are($reserve, qw(seats segment));
-            need(is_text($reserve->{segment}, $ID) && is_count($reserve->{seats}, 0) && !$once{ $reserve->{segment} }++, 'reserve');
+        for my $key (qw(reserves laterReserves)) {
+            my (%once, $seats);
+            for my $reserve (list_of($market->{$key}, $key)) {
+                keys_are($reserve, qw(seats segment));
+                need(is_text($reserve->{segment}, $ID) && is_count($reserve->{seats}, 0) && !$once{ $reserve->{segment} }++, $key);
+                $seats += $reserve->{seats};
+            }
+            need($key ne 'reserves' || ($seats || 0) <= $market->{capacity}, 'more reserved seats than the capacity');
         }
     }
-    in_order(map { $_->{marketId} } @{ $manifest->{markets} });
-    my $source = $manifest->{seedSource};
-    need(ref $source eq 'HASH' && defined $source->{kind}, 'seedSource');
-    if ($source->{kind} eq 'drand') {
-        keys_are($source, qw(chain kind round));
-        need($source->{chain} eq $CHAIN && is_count($source->{round}, 1), 'chain, round');
-        my ($y, $m, $d, $h, $min, $s, $ms) = is_text($manifest->{asOf}, qr/.{24}/)
-            && $manifest->{asOf} =~ /\A(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})Z\z/ or refuse('asOf');
-        my $as_of = timegm($s, $min, $h, $d, $m - 1, $y) + $ms / 1000;
-        need($GENESIS + $PERIOD * ($source->{round} - 1) >= $as_of + $LEAD, 'the round was signed too soon after asOf');
-    } else {
-        keys_are($source, qw(commitment kind));
-        need($source->{kind} eq 'commit-reveal' && is_text($source->{commitment}, $HEX), 'commitment');
+    in_order(map { $_->{marketId} } @markets);
+}
+
+# What the reserves of the phases from 2 on take, by "market|segment".
+sub check_declared {
+    my ($manifest, $used) = @_;
+    for my $market (@{ $manifest->{markets} }) {
+        my @later = @{ $market->{laterReserves} };
+        for my $reserve (@{ $market->{reserves} }) {
+            shift @later while @later && $later[0]{segment} ne $reserve->{segment};
+            my $declared = shift @later or refuse("reserve $reserve->{segment} is not declared");
+            my $sum = $used->{"$market->{marketId}|$reserve->{segment}"} += $reserve->{seats};
+            need($sum <= $declared->{seats}, "more seats for $reserve->{segment} than declared");
+        }
     }
 }
 
-# 4 Seed
+sub check_manifest {
+    my ($manifest) = @_;
+    need(!is_text($manifest->{algorithm}, 'vf1'), 'this draw follows the rules vf1, which are gone: it can only be annulled');
+    keys_are($manifest, qw(algorithm asOf campaignId count drawId markets phase previous registrations root seedSource
+        strikesHash strikesRoot waitlistSize winsPerUnit));
+    need(is_text($manifest->{algorithm}, 'vf2'), 'algorithm');
+    need(is_text($manifest->{campaignId}, $ID) && is_text($manifest->{drawId}, quotemeta $manifest->{campaignId}), 'ids');
+    need(is_text($manifest->{$_}, $HEX), $_) for qw(root strikesHash strikesRoot);
+    need(is_count($manifest->{count}, 0) && is_count($manifest->{winsPerUnit}, 1), 'count, winsPerUnit');
+    need(!defined $manifest->{waitlistSize} || is_count($manifest->{waitlistSize}, 0), 'waitlistSize');
+    need(is_count($manifest->{phase}, 1) && defined time_of($manifest->{asOf}), 'phase, asOf');
+    check_markets($manifest->{markets});
+    check_declared($manifest, {}) if $manifest->{phase} > 1;
+    my ($previous, $source, $registered) = @$manifest{qw(previous seedSource registrations)};
+    need(defined $previous == ($manifest->{phase} > 1), 'previous');
+    if (defined $previous) {
+        keys_are($previous, qw(manifestHash resultHash));
+        need(is_text($_, $HEX), 'previous') for values %$previous;
+    }
+    keys_are($source, qw(chain kind round));
+    need(is_text($source->{chain}, $HEX) && is_text($source->{kind}, 'drand') && is_count($source->{round}, 1), 'seedSource');
+    return unless defined $registered;
+    keys_are($registered, qw(erased excluded notices root size withdrawn));
+    need(is_text($registered->{root}, $HEX) && is_count($registered->{size}, 0), 'registrations');
+    my $sum = $manifest->{count};
+    for (qw(erased excluded notices withdrawn)) { need(is_count($registered->{$_}, 0), 'registrations'); $sum += $registered->{$_} }
+    need($sum == $registered->{size}, 'registrations: not as many as their size');
+}
+
+# 4 Seed. The chain, as [genesis, period].
+sub chain_of {
+    my ($folder, $hash) = @_;
+    my $path = "$folder/chain.json";
+    if ($hash eq $QUICKNET) {
+        $where = $path;
+        need(!-e $path, 'a draw of quicknet has no such file');
+        return [1692803367, 3];
+    }
+    my ($chain) = document($path);
+    keys_are($chain, qw(genesis groupHash id period publicKey scheme));
+    need(is_count($chain->{genesis}, 1) && $chain->{genesis} <= $LAST_SECOND, 'genesis');
+    need(is_count($chain->{period}, 1) && $chain->{period} <= 0xffffffff, 'period');
+    need(is_text($chain->{groupHash}, $HEX) && is_text($chain->{publicKey}, qr/[0-9a-f]{192}/), 'groupHash, publicKey');
+    need(is_text($chain->{id}, qr/[\x20-\x7e]+/) && $chain->{id} ne 'default', 'id');
+    need(is_text($chain->{scheme}, 'bls-unchained-g1-rfc9380'), 'scheme');
+    my $bytes = pack('N', $chain->{period}) . pack('NN', int($chain->{genesis} / 2**32), $chain->{genesis} % 2**32);
+    need(sha256_hex($bytes . pack('H*H*', @$chain{qw(publicKey groupHash)}) . $chain->{id}) eq $hash, 'not the chain of the manifest');
+    return [@$chain{qw(genesis period)}];
+}
+
+sub round_time { my ($chain, $round) = @_; return ($chain->[0] + $chain->[1] * ($round - 1)) * 1000 }
+
+sub check_round {
+    my ($manifest, $chain) = @_;
+    my $due = round_time($chain, $manifest->{seedSource}{round});
+    need($due <= $LAST_SECOND * 1000, 'the round is signed after the year 9999');
+    need(!defined $lead || $due - time_of($manifest->{asOf}) >= $lead * 1000, 'the round was signed too soon after asOf');
+}
+
 sub check_seed {
     my ($seed, $manifest, $first_hash) = @_;
     keys_are($seed, qw(kind randomness round seed signature));
     my $source = $manifest->{seedSource};
-    need($seed->{kind} eq $source->{kind} && is_text($seed->{randomness}, $HEX) && is_count($seed->{round}, 0), 'kind, randomness, round');
-    my $name = 'commit-reveal';
-    if ($seed->{kind} eq 'drand') {
-        need($seed->{round} == $source->{round} && is_text($seed->{signature}, qr/[0-9a-f]{96}/), 'round, signature');
-        need(sha256_hex(pack 'H*', $seed->{signature}) eq $seed->{randomness}, 'randomness is not that of the signature');
-        $name = $source->{chain};
-    } else {
-        need($seed->{round} == 0 && !defined $seed->{signature}, 'round, signature');
-        need(sha256_hex(pack 'H*', $seed->{randomness}) eq $source->{commitment}, 'not what was committed to');
-    }
-    need(sha256_hex("vfseed1|$first_hash|$name|$seed->{round}|$seed->{randomness}") eq $seed->{seed}, 'seed does not follow');
+    need(is_text($seed->{kind}, 'drand') && is_count($seed->{round}, 1) && $seed->{round} == $source->{round}, 'kind, round');
+    need(is_text($seed->{signature}, qr/[0-9a-f]{96}/) && is_text($seed->{randomness}, $HEX) && is_text($seed->{seed}, $HEX), 'hex');
+    need(sha256_hex(pack 'H*', $seed->{signature}) eq $seed->{randomness}, 'randomness is not that of the signature');
+    need(sha256_hex("vfseed2|$first_hash|$source->{chain}|$seed->{round}|$seed->{randomness}") eq $seed->{seed}, 'seed does not follow');
 }
 
 # 5 Order: the candidates in rank order, as [ref, key, entryKey, leaf]
@@ -159,8 +251,8 @@ sub candidates_of {
     my %key;
     my @rows = map {
         my ($ref, $unit, $weight) = @$_;
-        $key{$unit} //= (sort map { sha256_hex("vf1|$seed|$manifest->{drawId}|$unit|$_") } 0 .. $weight - 1)[0];
-        [$ref, $key{$unit}, sha256_hex("vf1e|$seed|$ref"), $_]
+        $key{$unit} //= (sort map { sha256_hex("vf2|$seed|$manifest->{drawId}|$unit|$_") } 0 .. $weight - 1)[0];
+        [$ref, $key{$unit}, sha256_hex("vf2e|$seed|$ref"), $_]
     } @$leaves;
     my %taken;
     return grep { ++$taken{ $_->[3][1] } <= $manifest->{winsPerUnit} }
@@ -223,48 +315,204 @@ sub cutoff {
     return { entryKey => $candidates->[$rank - 1][2], key => $candidates->[$rank - 1][1], rank => $rank };
 }
 
-my ($folder, @published) = @ARGV;
-defined $folder or die "usage: verify_draw.pl FOLDER [MANIFEST_HASH ...]\n";
-my ($first, $first_hash, $leaves, $candidates, $before, %before_strikes, %won);
-for (my $number = 1; -d "$folder/phase-$number"; $number++) {
-    my $phase = "$folder/phase-$number";
+# 11 Beside the artefacts
+sub numbered {
+    my ($folder, $name, $digits) = @_;
+    opendir(my $dir, $folder) or refuse("$folder cannot be read");
+    my @numbers = sort { $a <=> $b } map { /\A$name-([1-9][0-9]{0,$digits})\.json\z/ ? $1 : () } readdir $dir;
+    $where = $folder;
+    need($numbers[$_] == $_ + 1, "$name-$numbers[$_].json does not follow") for 0 .. $#numbers;
+    return @numbers;
+}
+
+# The annulment of a phase, undefined if its file is missing or not well formed.
+sub annulment {
+    my ($phase) = @_;
+    my $path = "$phase/annulled.json";
+    return undef unless -f $path;
+    my ($found) = document($path);
+    keys_are($found, qw(annulledAt campaignId manifestHash phase reason));
+    need(defined time_of($found->{annulledAt}) && is_text($found->{campaignId}, $ID) && is_count($found->{phase}, 1), 'annulledAt, campaignId, phase');
+    need(!defined $found->{manifestHash} || is_text($found->{manifestHash}, $HEX), 'manifestHash');
+    need(is_text($found->{reason}, $REASON), 'reason');
+    return $found;
+}
+
+sub check_annulled {
+    my ($found, $manifest, $hash) = @_;
+    need($found->{campaignId} eq $manifest->{campaignId} && $found->{phase} == $manifest->{phase}
+        && ($found->{manifestHash} // '') eq $hash, 'annulled.json is not about this phase');
+}
+
+# The forms of the files that are there.
+sub beside_of {
+    my ($phase) = @_;
+    my %found;
+    if (-f "$phase/notice.json") {
+        my ($notice) = document("$phase/notice.json");
+        keys_are($notice, qw(asOf campaignId capacities committedAt phase publishedAt reason strikes));
+        need(defined time_of($notice->{$_}), $_) for qw(asOf committedAt publishedAt);
+        need(is_text($notice->{campaignId}, $ID) && is_text($notice->{reason}, $ANY), 'campaignId, reason');
+        need(is_count($notice->{phase}, 1) && is_count($notice->{strikes}, 0) && ref $notice->{capacities} eq 'HASH', 'phase, strikes, capacities');
+        need(is_count($_, 0), 'capacities') for values %{ $notice->{capacities} };
+        $found{notice} = $notice;
+    }
+    if (-f "$phase/accepted.json") {
+        for my $each (@{ parsed(content("$phase/accepted.json"), 'ARRAY') }) {
+            keys_are($each, qw(at finding reason));
+            need(defined time_of($each->{at}) && is_text($each->{finding}, qr/[a-z][a-z_]{0,63}/) && is_text($each->{reason}, $REASON), 'finding');
+        }
+    }
+    for my $number (numbered($phase, 'replaced', 3)) {
+        my ($each) = document("$phase/replaced-$number.json");
+        keys_are($each, qw(committedAt manifest publishedAt replacedAt));
+        need(defined time_of($each->{committedAt}) && defined time_of($each->{replacedAt}), 'committedAt, replacedAt');
+        need(!defined $each->{publishedAt} || defined time_of($each->{publishedAt}), 'publishedAt');
+        need(is_text($each->{manifest}, qr/[\x00-\x7f]*/), 'manifest');
+        check_manifest($each->{document} = parsed($each->{manifest}, 'HASH'));
+        push @{ $found{replaced} }, $each;
+    }
+    annulment($phase);
+    return \%found;
+}
+
+sub check_beside {
+    my ($phase, $manifest, $hash, $strikes, $chain) = @_;
+    my $found = beside_of($phase);
+    my $due = round_time($chain, $manifest->{seedSource}{round});
+    if (my $notice = $found->{notice}) {
+        $where = "$phase/notice.json";
+        my %capacities = map { $_->{marketId} => $_->{capacity} } @{ $manifest->{markets} };
+        need($notice->{$_} eq $manifest->{$_}, $_) for qw(asOf campaignId);
+        need($notice->{phase} == $manifest->{phase}, 'phase');
+        need(canonical($notice->{capacities}) eq canonical(\%capacities) && $notice->{strikes} == $strikes, 'capacities, strikes');
+        need($manifest->{phase} > 1 || $notice->{reason} eq '', 'a reason in phase 1');
+        print "warning: public only at $notice->{publishedAt}, less than $lead s before the round\n"
+            if $manifest->{phase} == 1 && defined $lead && $due - time_of($notice->{publishedAt}) < $lead * 1000;
+    }
+    for my $each (@{ $found->{replaced} || [] }) {
+        $where = "$phase/replaced-<k>.json";
+        my $before = $each->{document};
+        my $round = $before->{seedSource}{round};
+        need($manifest->{phase} == 1 && $round != $manifest->{seedSource}{round}, 'not another round of phase 1');
+        need(canonical({ %$before, seedSource => $manifest->{seedSource} }) eq canonical($manifest)
+            && $before->{seedSource}{chain} eq $manifest->{seedSource}{chain}, 'more than the round differs');
+        print "warning: a manifest was replaced when its round $round was signed\n"
+            if time_of($each->{replacedAt}) >= round_time($chain, $round);
+    }
+    my $annulment = annulment($phase);
+    check_annulled($annulment, $manifest, $hash) if $annulment;
+}
+
+# The record of the campaign: opened.json and its amendments.
+sub check_opened {
+    my ($folder, $manifest) = @_;
+    my @numbers = numbered($folder, 'amended', 5);
+    need(-f "$folder/opened.json" || !@numbers, 'opened.json is missing');
+    return unless -f "$folder/opened.json";
+    my ($last, $hash);
+    for my $name ('opened.json', map { "amended-$_.json" } @numbers) {
+        my ($each, $own) = document("$folder/$name");
+        keys_are($each, qw(campaignId caseless chain closesAt codeKey eligibility eventId issuerKeys markets name opensAt
+            registration unitKeyHash waitlistSize winsPerUnit), $last ? qw(previous reason) : ());
+        need(is_text($each->{campaignId}, $ID) && (!defined $each->{eventId} || is_text($each->{eventId}, $ID)), 'ids');
+        need(JSON::PP::is_bool($each->{$_}), $_) for qw(caseless registration);
+        need(is_text($each->{$_}, $HEX), $_) for qw(chain unitKeyHash);
+        need(!defined $each->{codeKey} || is_text($each->{codeKey}, qr/[0-9a-f]{192}/), 'codeKey');
+        need(defined time_of($each->{opensAt}) && defined time_of($each->{closesAt}) && $each->{opensAt} lt $each->{closesAt}, 'opensAt, closesAt');
+        need(ref $each->{eligibility} eq 'HASH' && is_text($each->{name}, $REASON), 'eligibility, name');
+        need(!defined $each->{waitlistSize} || is_count($each->{waitlistSize}, 0), 'waitlistSize');
+        need(is_count($each->{winsPerUnit}, 1), 'winsPerUnit');
+        check_markets($each->{markets});
+        for my $key (list_of($each->{issuerKeys}, 'issuerKeys')) {
+            keys_are($key, qw(id key));
+            need(is_text($key->{id}, $ID) && is_text($key->{key}, $HEX), 'issuerKeys');
+        }
+        in_order(map { $_->{id} } @{ $each->{issuerKeys} });
+        if ($last) {
+            need(is_text($each->{previous}, $hash) && is_text($each->{reason}, $REASON), 'previous, reason');
+            my @fixed = (qw(campaignId caseless chain eventId unitKeyHash), defined $last->{codeKey} ? 'codeKey' : ());
+            need($value_json->encode($each->{$_}) eq $value_json->encode($last->{$_}), "$_ never changes") for @fixed;
+            need("@{[map { $_->{marketId} } @{ $each->{markets} }]}" eq "@{[map { $_->{marketId} } @{ $last->{markets} }]}", 'markets');
+            need($each->{registration} || !$last->{registration}, 'registration');
+        }
+        ($last, $hash) = ($each, $own);
+    }
+    need($last->{campaignId} eq $manifest->{campaignId} && $last->{chain} eq $manifest->{seedSource}{chain}, 'not that of the manifest');
+    need("@{[map { $_->{marketId} } @{ $last->{markets} }]}" eq "@{[map { $_->{marketId} } @{ $manifest->{markets} }]}", 'other markets');
+    need(!$last->{registration} == !defined $manifest->{registrations}, 'registrations');
+}
+
+# 10 Further phases: what may change, and what may not.
+sub check_change {
+    my ($manifest, $last, $before, $used) = @_;
+    need(canonical($manifest->{previous}) eq canonical($before), 'previous is not the phase before');
+    need(@{ $manifest->{markets} } == @{ $last->{markets} }, 'other markets');
+    my @markets;
+    for my $place (0 .. $#{ $last->{markets} }) {
+        my ($then, $now) = ($last->{markets}[$place], $manifest->{markets}[$place]);
+        need($now->{capacity} >= $then->{capacity}, 'a lower capacity');
+        push @markets, { %$now, marketId => $then->{marketId}, laterReserves => $then->{laterReserves} };
+    }
+    my %allowed = map { $_ => $manifest->{$_} } qw(phase previous strikesHash strikesRoot);
+    need(canonical({ %$last, %allowed, markets => \@markets }) eq canonical($manifest), 'more changed than may');
+    check_declared($manifest, $used);
+}
+
+sub strikes_of {
+    my ($phase, $manifest, $leaves, $before, $won) = @_;
+    my ($lines, $hash) = lines_of("$phase/strikes.txt");
+    need($hash eq $manifest->{strikesHash}, 'not the strikesHash of the manifest');
+    need(root_of($lines) eq $manifest->{strikesRoot}, 'not the strikesRoot of the manifest');
+    /\A$ID\|[A-Z_]+\z/ or refuse("no strike: $_") for @$lines;
+    my %strikes = map { split /\|/ } @$lines;
+    in_order(map { (split /\|/)[0] } @$lines);
+    need(defined $strikes{$_} && $strikes{$_} eq $before->{$_}, "the strike of $_ is gone") for keys %$before;
+    my %refs = map { $_->[0] => 1 } @$leaves;
+    for my $ref (keys %strikes) {
+        need($refs{$ref}, "$ref is no leaf");
+        need($strikes{$ref} ne 'UNCLAIMED' || $before->{$ref} || $won->{$ref}, "$ref is UNCLAIMED and had not won");
+    }
+    return \%strikes;
+}
+
+# One phase; $draw is what the phases share.
+sub check_phase {
+    my ($phase, $number, $draw) = @_;
     my ($manifest, $hash) = document("$phase/manifest.json");
-    check_manifest($manifest, $number);
-    need($published[$number - 1] eq $hash, "manifestHash is $hash, published was $published[$number - 1]") if @published >= $number;
+    check_manifest($manifest);
+    need($manifest->{phase} == $number, 'not the phase of the folder');
+    my $published = $draw->{published}[$number - 1] // $hash;
+    need($published eq $hash, "manifestHash is $hash, published was $published");
     if ($number == 1) {
-        ($first, $first_hash) = ($manifest, $hash);
-        need(!defined $manifest->{previous}, 'previous');
-        ($leaves, my $lines) = leaves_of("$phase/leaves.txt");
+        $draw->{first} = $manifest;
+        $draw->{hash} = $hash;
+        $draw->{chain} = chain_of($draw->{folder}, $manifest->{seedSource}{chain});
+        if ($manifest->{seedSource}{chain} eq $QUICKNET) { $lead = 600 unless defined $lead && $lead > 600 }
+        $where = "$phase/manifest.json";
+        check_round($manifest, $draw->{chain});
+        check_opened($draw->{folder}, $manifest);
+        ($draw->{leaves}, my $lines) = leaves_of("$phase/leaves.txt");
         need(root_of($lines) eq $manifest->{root} && @$lines == $manifest->{count}, 'not the root or the number of the manifest');
     } else {
-        # 10 Further phases
-        keys_are($manifest->{previous}, qw(manifestHash resultHash));
-        need($json->encode($manifest->{previous}) eq $json->encode($before), 'previous is not the phase before');
-        my %allowed = map { $_ => $manifest->{$_} } qw(phase previous strikesHash waitlistSize);
-        my @markets = map { { %{ $manifest->{markets}[$_] }, marketId => $first->{markets}[$_]{marketId} } } 0 .. $#{ $first->{markets} };
-        need($json->encode({ %$first, %allowed, markets => \@markets }) eq $json->encode($manifest), 'more changed than may');
-        same("$phase/$_", content("$folder/phase-1/$_")) for qw(leaves.txt seed.json);
+        check_change($manifest, @$draw{qw(last before used)});
+        same("$phase/$_", content("$draw->{folder}/phase-1/$_")) for qw(leaves.txt seed.json);
     }
-    my ($strike_lines, $strikes_hash) = lines_of("$phase/strikes.txt");
-    need($strikes_hash eq $manifest->{strikesHash}, 'not the strikesHash of the manifest');
-    /\A$ID\|[A-Z_]+\z/ or refuse("no strike: $_") for @$strike_lines;
-    my %strikes = map { split /\|/ } @$strike_lines;
-    in_order(map { (split /\|/)[0] } @$strike_lines);
-    need(defined $strikes{$_} && $strikes{$_} eq $before_strikes{$_}, "the strike of $_ is gone") for keys %before_strikes;
-    my %refs = map { $_->[0] => 1 } @$leaves;
-    need($refs{$_}, "$_ is no leaf") for keys %strikes;
-
+    my $won = $draw->{won};
+    my $leaves = $draw->{leaves};
+    my $strikes = strikes_of($phase, $manifest, $leaves, $draw->{strikes}, $won);
+    check_beside($phase, $manifest, $hash, scalar keys %$strikes, $draw->{chain});
     my ($seed) = document("$phase/seed.json");
-    check_seed($seed, $manifest, $first_hash);
-    $candidates ||= [candidates_of($leaves, $seed->{seed}, $first)];
+    check_seed($seed, $manifest, $draw->{hash});
+    my $candidates = $draw->{candidates} ||= [candidates_of($leaves, $seed->{seed}, $draw->{first})];
     $where = "$phase/leaves.txt";
     my %known = map { $_->{marketId} => 1 } @{ $manifest->{markets} };
     for my $leaf (@$leaves) { need($known{$_}, "market $_ is not in the manifest") for @{ $leaf->[4] } }
 
     $where = "$phase/manifest.json";
-    delete $won{$_} for keys %strikes;
+    delete $won->{$_} for keys %$strikes;
     my (%offered, %pinned);
-    $pinned{$_}++ for values %won;
+    $pinned{$_}++ for values %$won;
     for my $market (@{ $manifest->{markets} }) {
         my $id = $market->{marketId};
         $offered{$id} = $market->{capacity} - ($pinned{$id} || 0);
@@ -272,9 +520,10 @@ for (my $number = 1; -d "$folder/phase-$number"; $number++) {
         $kept += $_->{seats} for @{ $market->{reserves} };
         need($offered{$id} >= 0 && $kept <= $offered{$id}, "seats of $id");
     }
-    my @free = grep { my $ref = $candidates->[$_ - 1][0]; !$won{$ref} && !$strikes{$ref} } 1 .. @$candidates;
+    my @free = grep { my $ref = $candidates->[$_ - 1][0]; !$won->{$ref} && !$strikes->{$ref} } 1 .. @$candidates;
     my $held = allocate($manifest, $candidates, \@free, \%offered);
 
+    # 8 Cut-offs
     my (%cutoffs, %markets);
     for my $market (@{ $manifest->{markets} }) {
         my $id = $market->{marketId};
@@ -288,7 +537,7 @@ for (my $number = 1; -d "$folder/phase-$number"; $number++) {
         }
         $cutoffs{$id} = { open => cutoff($open, $left, $candidates), reserves => \@reserves };
         my @new = map { @$_ } @groups, $open;
-        $won{ $candidates->[$_ - 1][0] } = $id for @new;
+        $won->{ $candidates->[$_ - 1][0] } = $id for @new;
         $markets{$id} = { new => scalar @new, winners => @new + ($pinned{$id} || 0) };
     }
 
@@ -298,26 +547,69 @@ for (my $number = 1; -d "$folder/phase-$number"; $number++) {
     for my $rank (1 .. @$candidates) {
         my $ref = $candidates->[$rank - 1][0];
         $rank{$ref} = $rank;
-        next if $strikes{$ref} || $won{$ref};
+        next if $strikes->{$ref} || $won->{$ref};
         $waiting++;
         $outcome{$ref} = !defined $manifest->{waitlistSize} || $waiting <= $manifest->{waitlistSize} ? 'WAITLIST' : 'UNSELECTED';
     }
     my %counts = map { $_ => 0 } @OUTCOMES;
-    my $result = '';
+    my @result;
     for my $leaf (@$leaves) {
         my $ref = $leaf->[0];
-        my $outcome = $strikes{$ref} ? 'STRUCK' : $rank{$ref} ? $outcome{$ref} || 'WINNER' : 'HOUSEHOLD_LIMIT';
+        my $struck = $strikes->{$ref} && ($strikes->{$ref} eq 'UNCLAIMED' ? 'UNCLAIMED' : 'STRUCK');
+        my $outcome = $struck || ($rank{$ref} ? $outcome{$ref} || 'WINNER' : 'HOUSEHOLD_LIMIT');
         $counts{$outcome}++;
-        $result .= join('|', $ref, $outcome eq 'WINNER' ? $won{$ref} : '', $rank{$ref} || '', $outcome) . "\n";
+        push @result, join('|', $ref, $outcome eq 'WINNER' ? $won->{$ref} : '', $rank{$ref} || '', $outcome);
     }
-    my $result_hash = same("$phase/result.txt", $result);
-    my $cutoffs_hash = same("$phase/cutoffs.json", $json->encode({ markets => \%cutoffs }));
-    same("$phase/summary.json", $json->encode({
-        cutoffsHash => $cutoffs_hash, manifestHash => $hash, markets => \%markets, outcomes => \%counts, resultHash => $result_hash,
+    my $result_hash = same("$phase/result.txt", join '', map { "$_\n" } @result);
+    my $cutoffs_hash = same("$phase/cutoffs.json", canonical({ markets => \%cutoffs }));
+    same("$phase/summary.json", canonical({
+        cutoffsHash => $cutoffs_hash, manifestHash => $hash, markets => \%markets, outcomes => \%counts,
+        resultHash => $result_hash, resultRoot => root_of(\@result),
     }));
     print "phase $number holds: manifestHash $hash, resultHash $result_hash\n";
-    $before = { manifestHash => $hash, resultHash => $result_hash };
-    %before_strikes = %strikes;
+    @$draw{qw(before strikes last)} = ({ manifestHash => $hash, resultHash => $result_hash }, $strikes, $manifest);
 }
-$where = $folder;
-need(defined $first, 'holds no phase-1');
+
+# A phase without a result: it is committed and no more, or was annulled before.
+sub check_alone {
+    my ($phase, $number) = @_;
+    print "phase $number has no result yet, so it was not verified\n";
+    beside_of($phase);
+    my $annulment = annulment($phase) or return;
+    if (-f "$phase/manifest.json") {
+        my ($manifest, $hash) = document("$phase/manifest.json");
+        check_manifest($manifest);
+        check_annulled($annulment, $manifest, $hash);
+    }
+    need($annulment->{phase} == $number, 'annulled.json is not about this phase');
+}
+
+if (@ARGV > 1 && $ARGV[0] eq '--lead') { shift @ARGV; $lead = shift @ARGV }
+my ($folder, @published) = @ARGV;
+defined $folder && (!defined $lead || $lead =~ /\A[1-9][0-9]{0,9}\z/)
+    or die "usage: verify_draw.pl [--lead SECONDS] FOLDER [MANIFEST_HASH ...]\n";
+opendir(my $dir, $folder) or die "$folder: cannot be read\n";
+my @numbers = sort { $a <=> $b } map { /\Aphase-([1-9][0-9]*)\z/ && -d "$folder/$_" ? $1 : () } readdir $dir;
+# The annulment comes first, also that of a draw that does not hold.
+my ($annulled) = grep { defined } map { scalar eval { annulment("$folder/phase-$_") } } @numbers;
+print "ANNULLED by the operator at $annulled->{annulledAt}: its outcomes do not count\n" if $annulled;
+my $holds = eval {
+    my %draw = (folder => $folder, published => \@published, won => {}, strikes => {}, used => {});
+    $where = $folder;
+    need(@numbers && $numbers[-1] == @numbers, 'should hold phase-1, phase-2, ... without a gap');
+    need(@published <= @numbers, 'fewer phases than hashes');
+    for my $number (@numbers) {
+        my $phase = "$folder/phase-$number";
+        $where = "$folder/phase-" . ($number + 1);
+        my $ends = eval { annulment($phase) };
+        need(!$ends || $number == @numbers, 'follows an annulled phase');
+        my $drawn = grep { -e "$phase/$_" } @OUTPUTS;
+        if (!$drawn && $number == @numbers && ($number > 1 || $ends)) { check_alone($phase, $number) }
+        else { check_phase($phase, $number, \%draw) }
+    }
+    1;
+};
+print $@ unless $holds;
+print "not checked: the signature and the key of the beacon\n";
+print 'verdict: ', $annulled ? 'annulled' : !$holds ? 'fails' : defined $lead ? 'holds' : 'incomplete: lead unknown', "\n";
+exit($holds ? 0 : 1);

@@ -26,9 +26,9 @@ from fairdraw.maths.manifest import (
     derive_seed,
     parse_strikes,
 )
-from fairdraw.proof.beacon import chain_of, check_round, verify_beacon
+from fairdraw.proof.beacon import check_round, verify_beacon
 from fairdraw.proof.guarantee import Published
-from fairdraw.terms import LEAD_SECONDS
+from fairdraw.terms import Chain
 
 PHASE_FOLDER = re.compile(r"phase-([1-9][0-9]*)")
 
@@ -135,8 +135,11 @@ def read_inputs(folder: Path) -> Inputs:
     )
 
 
-def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
-    """Errors of the manifest of phase `number`, or of the file that contradicts it.
+def check_manifest(
+    phases: Sequence[Inputs], number: int, chain: Chain | None, lead: int | None
+) -> Iterator[DrawError]:
+    """Errors of the manifest of phase `number`, or of the file that contradicts it. `chain` is None if it cannot be
+    read, `lead` if it is unknown.
 
     The hashes of the previous phase are left to the replay, which computes them.
     """
@@ -149,9 +152,9 @@ def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]
             MANIFEST, f"phase: expected {number}, the number of the folder, found {each.manifest.phase}"
         )
     yield from each.published.problems(each.manifest, None if each.strikes is None else len(each.strikes))
-    if number == 1:
+    if number == 1 and chain is not None:
         try:
-            check_round(each.manifest, chain_of(each.manifest.seed_source.chain), LEAD_SECONDS)
+            check_round(each.manifest, chain, lead)
         except DrawError as error:
             yield error
     earlier = [before.manifest for before in phases[: number - 1]]
@@ -159,22 +162,17 @@ def check_manifest(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]
         yield from changed_terms([known for known in earlier if known], each.manifest)
 
 
-def check_seed(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:
-    """Errors of the seed of phase `number`, whose manifest is valid."""
+def check_seed(phases: Sequence[Inputs], number: int, chain: Chain | None) -> Iterator[DrawError]:
+    """Errors of the seed of phase `number`, whose manifest is valid. `chain` is None if it cannot be read."""
     each, first = phases[number - 1], phases[0]
     if each.seed is None or each.manifest is None or first.manifest is None:
         return
     try:
-        check_randomness(each.manifest, each.seed)
+        if chain is not None:
+            verify_beacon(chain, first.manifest.seed_source.round, each.seed.signature)
         each.seed.check(first.manifest_hash, first.manifest.seed_source)
     except DrawError as error:
         yield error
-
-
-def check_randomness(manifest: Manifest, seed: SeedFile) -> None:
-    """Check that the seed has the signature of the committed round. Raises DrawError for `seed.json`."""
-    source = manifest.seed_source
-    verify_beacon(chain_of(source.chain), source.round, seed.signature)
 
 
 def _contradictions(phases: Sequence[Inputs], number: int) -> Iterator[DrawError]:

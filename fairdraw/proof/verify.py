@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
-from fairdraw.maths.beside import Annulled, is_beside
+from fairdraw.log.trust import Trust
+from fairdraw.maths.beside import ANNULLED, Annulled, is_beside
 from fairdraw.maths.files import (
     ARTEFACTS,
     CUTOFFS,
@@ -30,8 +31,9 @@ from fairdraw.maths.files import (
     file_hash,
     scratch_folder,
 )
-from fairdraw.maths.manifest import newly_unclaimed
+from fairdraw.maths.manifest import Manifest, newly_unclaimed
 from fairdraw.maths.merkle import root_of, root_over
+from fairdraw.maths.opened import findings_against, mismatches, opened_name, read_opened
 from fairdraw.maths.phase import Summary
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import chain_of
@@ -44,7 +46,7 @@ from fairdraw.proof.inputs import (
     phase_folders,
     read_inputs,
 )
-from fairdraw.terms import signed_at
+from fairdraw.terms import CHAIN_FILE, Chain, signed_at
 
 # Called with words on what is done next.
 Tell = Callable[[str], None]
@@ -52,6 +54,7 @@ _OUTPUTS = (RESULT, CUTOFFS, SUMMARY)
 # Characters of a line that are shown: a damaged file may be one endless line.
 _SHOWN = 160
 _ABSENT = object()
+_NO_TRUST = Trust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class Verification:
     round_at: str | None
     # The annulment that the operator published.
     annulled: Annulled | None
+    # Whether no one said how long before its round a list of this chain must be fixed.
+    lead_unknown: bool
     phases: tuple[PhaseVerified, ...]
     # Empty if the artefacts are consistent.
     findings: tuple[Flaw, ...]
@@ -111,10 +116,40 @@ class Verification:
     def passed(self) -> bool:
         return not self.findings
 
+    @property
+    def verdict(self) -> str:
+        """`annulled`, whatever else is found; else `fails`, `incomplete: lead unknown` or `holds`."""
+        if self.annulled is not None:
+            return "annulled"
+        if self.findings:
+            return "fails"
+        return "incomplete: lead unknown" if self.lead_unknown else "holds"
+
     def as_dict(self) -> dict[str, Any]:
-        names = ("campaign_id", "passed", "count", "round_at", "annulled", "phases", "findings", "notes")
+        names = (
+            "campaign_id",
+            "verdict",
+            "passed",
+            "count",
+            "round_at",
+            "annulled",
+            "phases",
+            "findings",
+            "notes",
+        )
         annulled = self.annulled and as_document(self.annulled, "annulled_at", "reason")
         return as_document(self, *names) | {"annulled": annulled}
+
+
+class _Claims(NamedTuple):
+    """What the operator says of the files."""
+
+    # Of the manifests, in the order of the phases.
+    hashes: Sequence[str]
+    # Where these are from.
+    origin: Literal["published", "recorded"]
+    # SHA-256 by name (`phase-1/notice.json`).
+    files: Mapping[str, str]
 
 
 class Engine(Protocol):
@@ -141,6 +176,7 @@ def verify(
     published: Sequence[str] = (),
     recorded: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
+    trust: Trust = _NO_TRUST,
     tell: Tell = lambda _text: None,
 ) -> Verification:
     """Replay `folder/phase-1`, `folder/phase-2` and so on.
@@ -148,15 +184,16 @@ def verify(
     The manifests are compared with `published`, the hashes that the operator made public before the draw, in phase
     order. Without them they are compared with `recorded`, the hashes in the operator's record of the draw, which
     proves less. `files` are the SHA-256 in that record by name (`phase-1/notice.json`), for the files that are
-    present.
+    present. `trust` gives the lead of a chain other than quicknet.
 
     Raises UsageError if the folder contains no draw, cannot be read, or has more entries than the engine takes. Every
     other error is a finding.
     """
-    folders = phase_folders(folder, also_not_confirmed=True)
+    claims = _Claims(published or recorded, "published" if published else "recorded", files or {})
+    phase_folders(folder, also_not_confirmed=True)
     try:
         with scratch_folder(engine.scratch) as scratch:
-            return _Replay(folders, scratch, engine, published, recorded, files or {}, tell).run()
+            return _Replay(folder, scratch, engine, claims, trust, tell).run()
     except OSError as error:
         raise UsageError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from None
 
@@ -166,17 +203,21 @@ class _Replay:
 
     def __init__(
         self,
-        folders: Sequence[Path],
+        folder: Path,
         scratch: Path,
         engine: Engine,
-        published: Sequence[str],
-        recorded: Sequence[str],
-        files: Mapping[str, str],
+        claims: _Claims,
+        trust: Trust,
         tell: Tell,
     ) -> None:
-        self._folders, self._scratch, self._engine = folders, scratch, engine
-        self._known, self._files, self._tell = published or recorded, files, tell
-        self._origin: Literal["published", "recorded"] = "published" if published else "recorded"
+        self._folder, self._scratch, self._engine = folder, scratch, engine
+        self._claims, self._trust, self._tell = claims, trust, tell
+        self._folders = phase_folders(folder, also_not_confirmed=True)
+        self._annulled = {
+            each.name: found
+            for each in self._folders
+            if (found := Published.read(each).published.annulled) is not None
+        }
         self._findings: dict[str, Flaw] = {}
         self._notes: list[str] = []
         self._phases: list[PhaseVerified] = []
@@ -188,11 +229,14 @@ class _Replay:
             for error in each.errors:
                 self._blame(each.folder, error)
         self._engine.require(max((each.manifest.count for each in inputs if each.manifest), default=0))
+        first = inputs[0].manifest if inputs else None
+        chain = None if first is None else self._chain(first)
+        lead = None if chain is None else self._trust.lead(chain.hash)
         replayable = True
         previous: Path | None = None
         for number, each in enumerate(inputs, 1):
             self._tell(f"phase {number}: manifest, seed, strikes")
-            self._check_inputs(inputs, number)
+            self._check_inputs(inputs, number, chain, lead)
             self._tell(f"phase {number}: leaves")
             self._check_leaves(inputs, number)
             replayable = replayable and self._sound(each.folder)
@@ -202,84 +246,134 @@ class _Replay:
             self._tell(f"phase {number}: replay")
             previous = self._replay(each, previous)
             replayable = previous is not None
-        first = inputs[0].manifest
-        if len(self._known) > len(self._folders):
+        known, origin = self._claims.hashes, self._claims.origin
+        if len(known) > len(self._folders):
             self._add(
                 self._folders[-1],
                 MANIFEST,
-                f"{len(self._known)} manifest hashes were {self._origin}, found {len(self._folders)} phases",
+                f"{len(known)} manifest hashes were {origin}, found {len(self._folders)} phases",
             )
         self._check_files()
-        annulled = self._annulled()
-        if first is not None:
-            with suppress(DrawError):
-                chain = chain_of(first.seed_source.chain)
-                self._notes.append(guarantee.of_source(chain, first.seed_source.round, inputs[0].published))
+        self._check_opened(first)
+        annulled = self._check_annulled()
+        if first is not None and chain is not None:
+            self._notes.append(guarantee.of_source(chain, first.seed_source.round, inputs[0].published))
         for each in inputs:
             self._notes.extend(published_lines(each.number, each.published))
-        if not self._findings:
+        if inputs and not self._findings:
             self._notes.append(
-                guarantee.of_hashes(self._origin, len(self._known), len(inputs))
-                if self._known
-                else guarantee.OF_A_REPLAY
+                guarantee.of_hashes(origin, len(known), len(inputs)) if known else guarantee.OF_A_REPLAY
             )
-        self._notes.append(guarantee.LATER_PHASES.format(last=len(inputs)))
+        if inputs:
+            self._notes.append(guarantee.LATER_PHASES.format(last=len(inputs)))
+        campaign = first.campaign_id if first else annulled.campaign_id if annulled else ""
         return Verification(
-            campaign_id=first.campaign_id if first else "",
+            campaign_id=campaign,
             count=first.count if first else 0,
-            round_at=signed_at(first.seed_source.as_document()) if first else None,
+            round_at=signed_at(chain, first.seed_source.round) if first and chain else None,
             annulled=annulled,
+            lead_unknown=chain is not None and lead is None,
             phases=tuple(self._phases),
             findings=tuple(self._findings.values()),
             notes=tuple(self._notes),
         )
 
-    def _annulled(self) -> Annulled | None:
-        """The annulment, which may be in any phase, also in one without a result."""
-        for folder in self._folders:
-            if (annulled := Published.read(folder).published.annulled) is not None:
-                self._notes.append(
-                    f"the operator annulled this draw at {annulled.annulled_at}: {annulled.reason}"
-                )
-                return annulled
+    def _chain(self, first: Manifest) -> Chain | None:
+        """The chain that the manifest names; None if it cannot be read, which is a finding."""
+        path = self._folder / CHAIN_FILE
+        try:
+            return chain_of(first.seed_source.chain, path.read_bytes() if path.is_file() else None)
+        except DrawError as error:
+            if error.artefact == CHAIN_FILE:
+                self._of_draw(error)
+            else:
+                self._blame(self._folders[0], error)
+            return None
+
+    def _check_opened(self, first: Manifest | None) -> None:
+        """Compare the manifest of phase 1 with the record of the campaign, if it is there."""
+        try:
+            record = read_opened(self._folder)
+        except DrawError as error:
+            self._of_draw(error)
+            return
+        if record and first is not None:
+            for mismatch in mismatches(record[-1], first):
+                self._blame(self._folders[0], mismatch)
+            self._notes.extend(
+                f"warning: {each} ({opened_name(len(record) - 1)})"
+                for each in findings_against(record[-1], first)
+            )
+
+    def _check_annulled(self) -> Annulled | None:
+        """The annulment, which may be in any phase, also in one without a result. No phase follows it."""
+        for folder, after in zip_longest(self._folders, self._folders[1:]):
+            annulled = self._annulled.get(folder.name)
+            if annulled is None:
+                continue
+            if after is not None:
+                self._add(after, MANIFEST, f"{folder.name} was annulled: no phase follows it")
+            self._notes.append(
+                f"the operator annulled this draw at {annulled.annulled_at}: {annulled.reason}"
+            )
+            return annulled
         return None
 
     def _check_files(self) -> None:
         """Compare the files that are present with the hashes in the operator's record."""
         for folder in self._folders:
             for path in sorted(folder.iterdir()):
-                expected = self._files.get(f"{folder.name}/{path.name}")
+                expected = self._claims.files.get(f"{folder.name}/{path.name}")
                 if expected is not None and path.is_file() and (found := file_hash(path)) != expected:
                     self._add(folder, path.name, f"SHA-256 is {found}, recorded was {expected}")
 
     def _drawn(self) -> list[Path]:
-        """The folders of the phases with a result. The last phase may only be committed."""
+        """The folders of the phases with a result. The last phase may only be committed, and the first one annulled
+        before that.
+        """
         folders = list(self._folders)
-        if len(folders) > 1 and not any((folders[-1] / name).exists() for name in _OUTPUTS):
-            self._notes.append(f"{folders.pop().name} has no result yet, so it was not verified")
+        annulled = self._annulled.get(folders[-1].name)
+        if (annulled or len(folders) > 1) and not any((folders[-1] / name).exists() for name in _OUTPUTS):
+            last = folders.pop()
+            self._notes.append(f"{last.name} has no result yet, so it was not verified")
+            for error in Published.read(last).errors:
+                self._blame(last, error)
+            if annulled is not None:
+                self._check_alone(last, annulled)
         return folders
 
-    def _check_inputs(self, inputs: Sequence[Inputs], number: int) -> None:
+    def _check_alone(self, folder: Path, annulled: Annulled) -> None:
+        """Compare the annulment of a phase without a result with its manifest, if it has one."""
+        try:
+            if (folder / MANIFEST).is_file():
+                annulled.check(Manifest.parse((folder / MANIFEST).read_bytes()))
+            elif f"phase-{annulled.phase}" != folder.name:
+                raise DrawError(ANNULLED, f"of phase {annulled.phase}: not this phase")
+        except DrawError as error:
+            self._blame(folder, error)
+
+    def _check_inputs(
+        self, inputs: Sequence[Inputs], number: int, chain: Chain | None, lead: int | None
+    ) -> None:
         each = inputs[number - 1]
-        for error in check_manifest(inputs, number):
+        for error in check_manifest(inputs, number, chain, lead):
             self._blame(each.folder, error)
-        if number <= len(self._known) and each.manifest_hash:
-            expected = self._known[number - 1]
+        if number <= len(self._claims.hashes) and each.manifest_hash:
+            expected = self._claims.hashes[number - 1]
             if each.manifest_hash != expected:
-                self._add(
-                    each.folder, MANIFEST, f"SHA-256 is {each.manifest_hash}, {self._origin} was {expected}"
-                )
+                what = f"SHA-256 is {each.manifest_hash}, {self._claims.origin} was {expected}"
+                self._add(each.folder, MANIFEST, what)
         if each.manifest is None:
             return
         if not self._blamed(each.folder, MANIFEST):
-            for error in check_seed(inputs, number):
+            for error in check_seed(inputs, number, chain):
                 self._blame(each.folder, error)
             path = each.folder / STRIKES
             if path.is_file() and (found := file_hash(path)) != each.manifest.strikes_hash:
                 self._add(
                     each.folder, STRIKES, f"SHA-256 is {found}, committed is {each.manifest.strikes_hash}"
                 )
-            if each.strikes is not None and root_over(path.read_bytes()) != each.manifest.strikes_root:
+            elif each.strikes is not None and root_over(path.read_bytes()) != each.manifest.strikes_root:
                 self._add(each.folder, MANIFEST, "strikesRoot: not the root over the lines of strikes.txt")
         if each.strikes is not None:
             self._check_strikes(None if number == 1 else inputs[number - 2], each, each.strikes)
@@ -288,7 +382,7 @@ class _Replay:
         if before is not None and (before.strikes is None or self._blamed(before.folder, STRIKES)):
             return
         try:
-            newly_unclaimed(before and before.strikes, strikes)
+            newly_unclaimed(None if before is None else before.strikes, strikes)
         except DrawError as error:
             self._blame(each.folder, error)
 
@@ -355,6 +449,10 @@ class _Replay:
     def _blame(self, folder: Path, error: DrawError) -> None:
         known = error.artefact in ARTEFACTS or is_beside(error.artefact)
         self._add(folder, error.artefact if known else MANIFEST, error.message)
+
+    def _of_draw(self, error: DrawError) -> None:
+        """Report a file beside the phases."""
+        self._findings.setdefault(error.artefact, Flaw(error.artefact, error.message))
 
     def _add(self, folder: Path, name: str, message: str) -> None:
         # The first error of a file is the closest to its cause.
