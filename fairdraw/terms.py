@@ -62,11 +62,11 @@ def seconds(text: str) -> float | None:
 LEAD_SECONDS = 600
 # A chain other than quicknet lies beside `phase-1` under this name.
 CHAIN_FILE = "chain.json"
-_SCHEME = "bls-unchained-g1-rfc9380"
+SCHEME = "bls-unchained-g1-rfc9380"
 # The canonical form leaves one order and no space; an id is printable ASCII.
 _CHAIN = re.compile(
     r'\{"genesis":([1-9][0-9]{0,15}),"groupHash":"([0-9a-f]{64})","id":("(?:[ !#-\[\]-~]|\\["\\])+"),'
-    rf'"period":([1-9][0-9]{{0,9}}),"publicKey":"([0-9a-f]{{192}})","scheme":"{_SCHEME}"\}}'
+    rf'"period":([1-9][0-9]{{0,9}}),"publicKey":"([0-9a-f]{{192}})","scheme":"{SCHEME}"\}}'
 )
 
 
@@ -90,7 +90,7 @@ class Chain:
         if found is None:
             raise DrawError(
                 CHAIN_FILE,
-                f"not the description of a chain: genesis, groupHash, id, period, publicKey and scheme ({_SCHEME}) are"
+                f"not the description of a chain: genesis, groupHash, id, period, publicKey and scheme ({SCHEME}) are"
                 " needed, and no more, as canonical JSON (RFC 8785)",
             )
         genesis, group_hash, beacon_id, period, key = found.groups()
@@ -111,7 +111,7 @@ class Chain:
             "id": self.beacon_id,
             "period": self.period,
             "publicKey": self.public_key,
-            "scheme": _SCHEME,
+            "scheme": SCHEME,
         }
         data = json.dumps(document, separators=(",", ":")).encode()
         self.parse(data)
@@ -150,6 +150,8 @@ QUICKNET = Chain(
     genesis=1692803367,
     period=3,
 )
+# What is said of a draw with another chain.
+OWN_BEACON = "a beacon of this machine: for trying out only"
 # The chains that are known, by their hashes. It goes when each caller has the chain in hand.
 CHAINS = {QUICKNET_HASH: QUICKNET}
 

@@ -305,11 +305,11 @@ class Runtime:
     def beacon(self) -> DrandHttp:
         from regworkers_core.adapters.drand import DrandHttp
 
-        selection = self.settings.selection
+        beacon = self.settings.selection.beacon
         return DrandHttp(
             self.dependency("drand"),
-            selection.drand_urls,
-            timeout_seconds=selection.drand_timeout_seconds,
+            beacon.urls,
+            timeout_seconds=beacon.timeout_seconds,
             clock=self.clock,
         )
 

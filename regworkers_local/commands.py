@@ -93,7 +93,7 @@ def reset(
 @local_app.command()
 def logs(
     server: Annotated[
-        str | None, typer.Argument(help="aws, mongo, redis, kafka or services [default: all]")
+        str | None, typer.Argument(help="aws, mongo, redis, kafka, services or beacon [default: all]")
     ] = None,
     instance: InstanceOption = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="last lines of each")] = 50,

@@ -251,6 +251,10 @@ def _answers_ping(port: int) -> bool:
         return False
 
 
+def _beacon_command(place: ServerPlace) -> list[str]:
+    return [sys.executable, "-m", "regworkers_local.beacon", str(place.folder), str(place.ports["beacon"])]
+
+
 # A server comes after those that it needs.
 SERVERS: dict[str, Server] = {
     server.name: server
@@ -312,6 +316,16 @@ SERVERS: dict[str, Server] = {
             ready=_answers("/health"),
             stop_seconds=5.0,
             needs=("mongo",),
+        ),
+        Server(
+            name="beacon",
+            program="the stack's beacon",
+            default_port=8481,
+            address=f"http://{HOST}:{{port}}",
+            command=_beacon_command,
+            ready=_answers("/health"),
+            # It keeps nothing but its key.
+            stop_seconds=1.0,
         ),
     )
 }

@@ -6,7 +6,6 @@ not stop a draw.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +13,9 @@ import httpx2
 import orjson
 
 from fairdraw import scheduling
+from fairdraw.bls import SIGNATURE_FORM
+from fairdraw.terms import Chain
 from regworkers_core.domain.reasons import Failure, TransientFailure
-from regworkers_core.domain.selection import QUICKNET
 from regworkers_core.engine.dependency import Dependency
 
 DEPENDENCY = "drand"
@@ -23,7 +23,6 @@ DEPENDENCY = "drand"
 BASES = ("https://api.drand.sh", "https://drand.cloudflare.com")
 # A round has about 300 bytes; a larger answer is not the API's.
 MAX_BYTES = 16 * 1024
-_SIGNATURE = re.compile(r"[0-9a-f]{96}")
 _NOT_YET = frozenset({404, 425})
 
 
@@ -54,36 +53,40 @@ class DrandHttp:
         self._clock = clock
         self._make = make
 
-    def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
+    def signature(
+        self, chain: Chain, round_number: int, *, accept: Callable[[str], bool] | None = None
+    ) -> str:
         """The round's signature, 96 lower-case hex digits, for which `accept` (if given) is true.
 
         Makes no call before the round is due by our own clock. Raises RoundNotYet before the round is signed,
         TransientFailure when no relay has a valid answer.
         """
-        wait = QUICKNET.due(round_number) - self._clock()
+        wait = chain.due(round_number) - self._clock()
         if wait > 0:
             raise RoundNotYet(round_number, wait)
 
         def fits(signed: _Signed) -> bool:
             return accept is None or accept(signed.signature)
 
-        return self._dependency.call(self._first, round_number, fits).signature
+        return self._dependency.call(self._first, chain, round_number, fits).signature
 
-    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
+    def latest(self, chain: Chain, *, accept: Callable[[int, str], bool]) -> int:
         """The highest signed round of the first relay that proves it: `accept` is true for its number and signature.
         Raises TransientFailure when no relay has a valid answer.
         """
-        signed = self._dependency.call(self._first, None, lambda each: accept(each.round, each.signature))
-        return signed.round
+        found = self._dependency.call(
+            self._first, chain, None, lambda each: accept(each.round, each.signature)
+        )
+        return found.round
 
-    def _first(self, round_number: int | None, fits: Callable[[_Signed], bool]) -> _Signed:
+    def _first(self, chain: Chain, round_number: int | None, fits: Callable[[_Signed], bool]) -> _Signed:
         """A round (None: the latest) of the first relay with a valid answer."""
         problems: list[str] = []
         not_yet = 0
         with self._make(timeout=self._timeout_seconds, follow_redirects=False) as client:
             for base in self._bases:
                 try:
-                    found = self._ask(client, base, round_number)
+                    found = self._ask(client, f"{base}/{chain.hash}/public", round_number)
                 except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                     problems.append(f"{base}: {type(error).__name__}")
                     continue
@@ -95,13 +98,13 @@ class DrandHttp:
                     return found
                 problems.append(f"{base}: a signature that is not the chain's")
         if round_number is not None and not_yet and not_yet == len(problems):
-            raise RoundNotYet(round_number, float(QUICKNET.period))
+            raise RoundNotYet(round_number, float(chain.period))
         raise TransientFailure(DEPENDENCY, "; ".join(problems) or "no relay is configured")
 
-    def _ask(self, client: httpx2.Client, base: str, round_number: int | None) -> _Signed:
+    def _ask(self, client: httpx2.Client, rounds: str, round_number: int | None) -> _Signed:
         deadline = scheduling.monotonic() + self._timeout_seconds
         which = "latest" if round_number is None else round_number
-        with client.stream("GET", f"{base}/{QUICKNET.hash}/public/{which}") as response:
+        with client.stream("GET", f"{rounds}/{which}") as response:
             if response.status_code != 200:
                 raise _Refused(f"status {response.status_code}", not_yet=response.status_code in _NOT_YET)
             body = b""
@@ -136,6 +139,6 @@ def _signed(body: bytes, round_number: int | None) -> _Signed:
     if type(found) is not int or found < 1 or found != (round_number or found):
         raise _Refused("not the round that was asked for")
     signature = document.get("signature")
-    if not isinstance(signature, str) or not _SIGNATURE.fullmatch(signature):
+    if not isinstance(signature, str) or not SIGNATURE_FORM.fullmatch(signature):
         raise _Refused("signature is not 96 hex digits")
     return _Signed(found, signature)

@@ -86,12 +86,11 @@ class EligibilityJudgedData(EntryState):
 
 
 class SeedSource(Part):
-    """The source of a draw's randomness: a round of a public beacon, or a secret with a published commitment."""
+    """The source of a draw's randomness: a round of the beacon's chain with this hash."""
 
-    kind: Literal["drand", "commit-reveal"]
-    chain: str | None = None
-    round: int | None = None
-    commitment: str | None = None
+    kind: Literal["drand"]
+    chain: Hash
+    round: Number
 
 
 class DrawCommittedData(Part):

@@ -15,6 +15,7 @@ from fairdraw.documents import as_document
 from fairdraw.terms import LEAD_SECONDS as LEAD_SECONDS
 from fairdraw.terms import NON_WINNERS as NON_WINNERS
 from fairdraw.terms import QUICKNET as QUICKNET
+from fairdraw.terms import Chain as Chain
 from fairdraw.terms import Outcome as Outcome
 from fairdraw.terms import is_market_id as is_market_id
 from regworkers_core.domain.keys import is_selection_id, quoted
@@ -41,9 +42,14 @@ def require_word(given: str, word: str) -> None:
         raise RequestError(f"the confirmation should be {word}, found {quoted(given)}: nothing was done")
 
 
+def draw_key(campaign_id: str, name: str) -> str:
+    """The key of a published file beside the phases."""
+    return f"draws/{campaign_id}/{name}"
+
+
 def public_key(campaign_id: str, phase: int, name: str) -> str:
-    """The key of a published file."""
-    return f"draws/{campaign_id}/phase-{phase}/{name}"
+    """The key of a published file of a phase."""
+    return draw_key(campaign_id, f"phase-{phase}/{name}")
 
 
 def pipeline_key(campaign_id: str, phase: int, name: str) -> str:

@@ -202,7 +202,7 @@ class DrawRun(Confirming):
                 if phase.phase == 1:
                     with self._bench() as bench:
                         require_in_pool(bench, record)
-                decided = commitment.decide(self._runtime, self._campaign(), record, phase, self._patience)
+                decided = commitment.decide(self._runtime, record, phase, self._patience)
                 if decided is None:
                     return StepResult("commit", StepState.AWAITING, {"phase": phase.phase})
                 self._decide(

@@ -252,6 +252,17 @@ class Settings(BaseSettings):
             )
         return selection
 
+    @field_validator("selection")
+    @classmethod
+    def _the_beacon_is_public(cls, selection: SelectionSettings, info: ValidationInfo) -> SelectionSettings:
+        if info.data.get("environment") != "local-dev" and selection.beacon.other_chain:
+            raise PydanticCustomError(
+                "beacon",
+                "should be empty: outside of local-dev a draw is seeded by the public chain quicknet and no other",
+                {"field": "beacon.other_chain"},
+            )
+        return selection
+
     @field_validator("aws", "mongo", "redis", "kafka", "services", "alerts", "vault", "dagster")
     @classmethod
     def _addresses_have_tls(cls, section: Section, info: ValidationInfo) -> Section:

@@ -12,6 +12,7 @@ import orjson
 import yaml
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from fairdraw.terms import CHAIN_FILE
 from regworkers_core.domain.reasons import UsageError
 
 Environment = Literal["local-dev", "qa", "preprod", "prod"]
@@ -127,6 +128,7 @@ def read_stack(environment: str | None = None) -> dict[str, Any]:
             "redis": {"url": state["redis"]},
             "kafka": {"bootstrap": state["kafka"]},
             "services": _local_services(state),
+            "selection": _local_beacon(state),
             "dagster": _local_dagster(),
         }
     except FileNotFoundError:
@@ -161,6 +163,22 @@ def _local_services(state: dict[str, Any]) -> dict[str, Any]:
         return {}
     names = ("entry", "user", "code", "campaign")
     return {name: {"base_url": f"{state['services']}/{name}", "token": "local"} for name in names}
+
+
+# How long before its round a draw of the stack's beacon is public, and what its writes may take besides.
+OWN_LEAD_SECONDS = 5
+_OWN_WRITE_SECONDS = 2.0
+
+
+def _local_beacon(state: dict[str, Any]) -> dict[str, Any]:
+    """The stack's own beacon, which tells the chain that it made; none in a stack without it."""
+    if "beacon" not in state:
+        return {}
+    beacon = {
+        "urls": [state["beacon"]],
+        "other_chain": (stack_state_file().parent / "beacon" / CHAIN_FILE).read_text(),
+    }
+    return {"beacon": {**beacon, "lead_seconds": OWN_LEAD_SECONDS, "write_seconds": _OWN_WRITE_SECONDS}}
 
 
 def _snaked(document: dict[Any, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from fairdraw.errors import DrawError
+from fairdraw.terms import LEAD_SECONDS, QUICKNET, Chain
 from regworkers_core.settings.connections import Section
 
 _ACCOUNT = r"arn:(?P<partition>aws[a-z-]*):{service}::(?P<account>[0-9]{{12}}):"
@@ -235,6 +237,43 @@ class LogSettings(Section):
         return self
 
 
+class BeaconSettings(Section):
+    """The public beacon that seeds draws."""
+
+    # Tried in this order; any of them serves the same bytes, which are verified.
+    urls: tuple[str, ...] = ("https://api.drand.sh", "https://drand.cloudflare.com")
+    timeout_seconds: float = Field(5.0, gt=0)
+    # The text of another chain's `chain.json`; empty: quicknet. Only local-dev may have one, that of its stack.
+    other_chain: str = ""
+    # How long the round must lie after the commit. It may be below 600 only with another chain.
+    lead_seconds: int = Field(LEAD_SECONDS, ge=1)
+    # Allowed besides, from the choice of the round to the store's confirmation of the manifest. The time-outs and
+    # retries of these writes are well below it.
+    write_seconds: float = Field(60.0, ge=0)
+
+    @property
+    def chain(self) -> Chain:
+        return Chain.parse(self.other_chain.encode()) if self.other_chain else QUICKNET
+
+    @model_validator(mode="after")
+    def _the_chain_fits(self) -> Self:
+        try:
+            known = self.chain
+        except DrawError as error:
+            raise PydanticCustomError(
+                "chain",
+                "should be the text of a chain.json: {why}",
+                {"field": "other_chain", "why": error.message},
+            ) from None
+        if known == QUICKNET and self.lead_seconds < LEAD_SECONDS:
+            raise PydanticCustomError(
+                "lead",
+                "should be at least {least} with the chain quicknet: so long before its round a manifest is public",
+                {"field": "lead_seconds", "least": LEAD_SECONDS},
+            )
+        return self
+
+
 class SelectionSettings(Section):
     """The draw, codes and notifications. Seconds unless the name says otherwise."""
 
@@ -247,12 +286,7 @@ class SelectionSettings(Section):
     log: LogSettings = LogSettings()
     # Publish without a typed confirmation: for demos and tests.
     auto_publish: bool = False
-    seed_source: Literal["drand", "commit-reveal"] = "drand"
-    # Tried in this order; any of them serves the same bytes, which are verified.
-    drand_urls: tuple[str, ...] = ("https://api.drand.sh", "https://drand.cloudflare.com")
-    drand_timeout_seconds: float = Field(5.0, gt=0)
-    # How long the round must lie after the commit.
-    seed_delay_seconds: int = Field(600, ge=600)
+    beacon: BeaconSettings = BeaconSettings()
     # An entry made before the closing may be written so much later: the draw waits for it before it judges. Not
     # below domain.claim.WRITE_GRACE_SECONDS except in local-dev, where no fan registers while a campaign closes.
     write_grace_seconds: float = Field(60.0, ge=0)

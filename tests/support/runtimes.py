@@ -24,6 +24,7 @@ from regworkers_core.infrastructure.provision_aws import provision_producer_keys
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_local.service_stores import USER_DATABASE
+from tests.support import beacon
 
 # Where the suite finds its servers. tests/conftest.py starts those that are not given.
 ADDRESSES = {
@@ -121,7 +122,7 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
         "stream": {"reads_per_second": 50},
         "drain": {"idle_seconds": 0.1, "max_seconds": 30.0, "outage_seconds": 0},
         "selection": {
-            "seed_source": "commit-reveal",
+            "beacon": beacon.SETTINGS,
             "settle_seconds": 0,
             "write_grace_seconds": 0,
             "lease_seconds": 1.0,

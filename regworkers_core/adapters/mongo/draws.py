@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from regworkers_core.adapters.mongo.store import Document, Store
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET, MarketPhase, pipeline_key
+from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET, Chain, MarketPhase, pipeline_key
 from regworkers_core.domain.timestamps import seconds
 
 T = TypeVar("T")
@@ -81,6 +81,8 @@ class PhaseRecord:
     # Replaced manifests whose round was signed by then, so that they have a result: `{k, round, manifestHash,
     # resultHash, differ}`; `differ` counts the entries with another outcome. Set by `allocate`.
     recommitted = _Stored[Sequence[Mapping[str, Any]]]("recommitted", ())
+    # `{chain, lead}` of phase 1 with another chain than quicknet: the text of `chain.json`, and seconds.
+    beacon = _Stored[Mapping[str, Any]]("beacon", {})
     # The beacon's verified signatures that the draw has, by round.
     signatures = _Stored[Mapping[str, str]]("signatures", {})
     # SHA-256 in hex of every file that a later step reads, by file name.
@@ -115,13 +117,6 @@ class PhaseRecord:
         return bool(self.freeze)
 
     @property
-    def commitment_late(self) -> bool | None:
-        """Whether the commitment of a commit-reveal seed came after registration had opened; None: unknown."""
-        value = self.fields.get("commitmentLate")
-        # A server on SQLite returns a flag that was set by an update as 0 or 1.
-        return None if value is None else bool(value)
-
-    @property
     def manifest(self) -> bytes:
         """Exactly the bytes that were hashed; empty before the commit."""
         return str(self.fields.get("manifest") or "").encode("ascii")
@@ -137,19 +132,29 @@ class PhaseRecord:
         return str(self.fields.get("notice") or "").encode()
 
     @property
+    def chain(self) -> Chain:
+        """The chain that seeds the draw; ask it of phase 1."""
+        return Chain.parse(str(self.beacon["chain"]).encode()) if self.beacon else QUICKNET
+
+    @property
+    def lead(self) -> int:
+        """The seconds that must be between the publication of the manifest and its round."""
+        return int(self.beacon["lead"]) if self.beacon else LEAD_SECONDS
+
+    @property
     def _round(self) -> int | None:
         """The beacon round that the manifest of phase 1 names."""
         return None if self.phase > 1 else (self.fields.get("seedSource") or {}).get("round")
 
     @property
     def published_late(self) -> bool:
-        """Whether the manifest became public less than ten minutes before its beacon round, or is not public: it may
+        """Whether the manifest became public less than the lead before its beacon round, or is not public: it may
         have been chosen to fit that round.
         """
         if self._round is None:
             return False
         published = seconds(self.published_at or "")
-        return published is None or published > QUICKNET.due(self._round) - LEAD_SECONDS
+        return published is None or published > self.chain.due(self._round) - self.lead
 
     @property
     def awaited_round(self) -> int | None:
@@ -160,7 +165,7 @@ class PhaseRecord:
     def round_due(self) -> float | None:
         """When the awaited round is signed, in epoch seconds."""
         awaited = self.awaited_round
-        return None if awaited is None else float(QUICKNET.due(awaited))
+        return None if awaited is None else float(self.chain.due(awaited))
 
     @property
     def confirmed(self) -> bool:

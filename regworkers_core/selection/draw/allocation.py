@@ -24,7 +24,6 @@ from fairdraw.maths.files import (
     SEED,
     STRIKES,
     SUMMARY,
-    sha256_hex,
 )
 from fairdraw.maths.manifest import Manifest
 from regworkers_core.adapters.judged_entries import EXCLUSIONS, POOL
@@ -87,12 +86,11 @@ def _other_result(
     scratch: Path, folder: Path, phase: PhaseRecord, k: int, manifest: Manifest, engine: Engine
 ) -> dict[str, Any]:
     """Draw with the k-th replaced manifest, and count the entries that have another outcome in `folder`."""
-    other, number = scratch / f"replaced-{k}", int(manifest.seed_source["round"])
+    other, number = scratch / f"replaced-{k}", manifest.seed_source.round
     other.mkdir()
     signature = phase.signatures[str(number)]
-    randomness = sha256_hex(bytes.fromhex(signature))
     (other / MANIFEST).write_bytes(manifest.to_bytes())
-    (other / SEED).write_bytes(seeding.seed_of(manifest.to_bytes(), randomness, signature))
+    (other / SEED).write_bytes(seeding.seed_of(manifest.to_bytes(), signature))
     for name in (LEAVES, STRIKES):
         (other / name).symlink_to(folder / name)
     made = compute(other, None, other, engine=engine)
@@ -231,9 +229,10 @@ def report(
             market_id: codes.get(market_id, {}).get(CodeStatus.AVAILABLE, 0)
             for market_id in campaign.market_ids
         },
-        commitment_late=first.commitment_late,
         dropped_preferences=first.freeze["droppedPreferences"],
         reason=PhaseTerms.parse(phase.fields["terms"]).reason,
+        chain=first.chain,
+        lead=first.lead,
         published_at=first.published_at,
         replaced=len(first.replaced),
         recommitted=first.recommitted,

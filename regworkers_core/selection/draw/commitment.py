@@ -1,9 +1,9 @@
 """Commit: the `draws` document decides the manifest's bytes, which are published before the seed exists.
 
-A manifest of phase 1 that became public less than ten minutes before its round could have been chosen to fit it. Until
-the round is signed, it is replaced by a manifest that differs only in its round. After that, it is replaced only if it
-was not public before the round was signed; then it has a result, too, and the number of outcomes that differ is
-published. Each replaced manifest stays public as `replaced-<k>.json`.
+A manifest of phase 1 that became public less than the lead (ten minutes) before its round could have been chosen to fit
+it. Until the round is signed, it is replaced by a manifest that differs only in its round. After that, it is replaced
+only if it was not public before the round was signed; then it has a result, too, and the number of outcomes that differ
+is published. Each replaced manifest stays public as `replaced-<k>.json`.
 
 The public log has the manifest before the bucket has it. A log that cannot be written stops the commit before its round
 is chosen.
@@ -19,18 +19,18 @@ from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
 from fairdraw.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
 from fairdraw.maths.manifest import (
-    DRAND,
     Manifest,
+    ManifestSeedSource,
     MarketTerms,
     ReserveTerms,
     strikes_bytes,
 )
-from fairdraw.terms import QUICKNET_HASH
+from fairdraw.maths.merkle import root_over
+from fairdraw.terms import CHAIN_FILE
 from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
-from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.events import EventType, ProducerRole, draw_event
-from regworkers_core.domain.selection import LEAD_SECONDS, public_key
+from regworkers_core.domain.selection import draw_key, public_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
@@ -44,7 +44,6 @@ Fields = dict[str, Any]
 
 def decide(
     runtime: Runtime,
-    campaign: Campaign,
     record: DrawRecord,
     phase: PhaseRecord,
     patience: seeding.Patience,
@@ -56,17 +55,22 @@ def decide(
     terms = PhaseTerms.parse(phase.fields["terms"])
     first = record.phases[1]
     PublicLog.of(runtime).catch_up()
+    beacon: Fields = {}
     previous = None
     if phase.phase > 1:
         before = record.phases[phase.phase - 1]
-        source = first.fields["seedSource"]
+        source = Manifest.parse(first.manifest).seed_source
         previous = {"manifestHash": before.manifest_hash, "resultHash": before.result_hash}
     else:
         # The host that judged may have had a clock that is ahead: the gate counts the lead from its `asOf`.
-        number = seeding.choose(runtime, patience, after=seconds(first.as_of) or 0.0)
+        number = seeding.choose(runtime, patience, first, after=seconds(first.as_of) or 0.0)
         if number is None:
             return None
-        source = {"chain": QUICKNET_HASH, "kind": DRAND, "round": number}
+        chosen = runtime.settings.selection.beacon
+        source = ManifestSeedSource(chosen.chain.hash, number)
+        if chosen.other_chain:
+            beacon = {"beacon": {"chain": chosen.other_chain, "lead": chosen.lead_seconds}}
+    strikes = strikes_bytes(dict(terms.strikes))
     manifest = Manifest(
         as_of=first.as_of,
         campaign_id=record.campaign_id,
@@ -84,12 +88,14 @@ def decide(
         previous=previous,
         root=first.freeze["root"],
         seed_source=source,
-        strikes_hash=sha256_hex(strikes_bytes(dict(terms.strikes))),
+        registrations=None,
+        strikes_hash=sha256_hex(strikes),
+        strikes_root=root_over(strikes),
         waitlist_size=terms.waitlist_size,
         wins_per_unit=terms.wins_per_unit,
     )
     hashes = {**phase.hashes, LEAVES: first.hashes.get(LEAVES, ""), STRIKES: manifest.strikes_hash}
-    return _committed(runtime, manifest, hashes)
+    return {**beacon, **_committed(runtime, manifest, hashes)}
 
 
 def _committed(runtime: Runtime, manifest: Manifest, hashes: Mapping[str, str]) -> Fields:
@@ -97,7 +103,7 @@ def _committed(runtime: Runtime, manifest: Manifest, hashes: Mapping[str, str]) 
     return {
         "manifest": data.decode("ascii"),
         "manifestHash": sha256_hex(data),
-        "seedSource": dict(manifest.seed_source),
+        "seedSource": manifest.seed_source.as_document(),
         "committedAt": iso(runtime.clock()),
         "hashes": {**hashes, MANIFEST: sha256_hex(data)},
     }
@@ -110,18 +116,18 @@ def needs_another_round(phase: PhaseRecord, now: float) -> bool:
         return False
     published = seconds(phase.published_at or "")
     if published is None:
-        return now > due - LEAD_SECONDS
-    return published > due - LEAD_SECONDS and (now < due or published >= due)
+        return now > due - phase.lead
+    return published > due - phase.lead and (now < due or published >= due)
 
 
 def another_round(runtime: Runtime, phase: PhaseRecord, patience: seeding.Patience) -> Fields | None:
     """Return the fields of the manifest with a later round, and of the one that it replaces. Otherwise as `decide`."""
     PublicLog.of(runtime).catch_up()
-    number = seeding.choose(runtime, patience, after=seconds(phase.published_at or "") or 0.0)
+    number = seeding.choose(runtime, patience, phase, after=seconds(phase.published_at or "") or 0.0)
     if number is None:
         return None
     before = Manifest.parse(phase.manifest)
-    manifest = replace(before, seed_source={**before.seed_source, "round": number})
+    manifest = replace(before, seed_source=replace(before.seed_source, round=number))
     decided = _committed(runtime, manifest, phase.hashes)
     replaced = {
         "manifest": phase.manifest.decode("ascii"),
@@ -175,6 +181,8 @@ def publish_manifest(
     if phase.replaced:
         on_step("draw.after_replaced")
     publish_once(objects, public_key(campaign_id, phase.phase, STRIKES), strikes)
+    if phase.beacon:
+        publish_once(objects, draw_key(campaign_id, CHAIN_FILE), str(phase.beacon["chain"]).encode())
     earlier = [str(each["manifest"]).encode("ascii") for each in phase.replaced]
     _put_over(objects, public_key(campaign_id, phase.phase, MANIFEST), phase.manifest, earlier)
     at = iso(runtime.clock())
@@ -232,7 +240,6 @@ def facts(phase: PhaseRecord) -> Fields:
         "publishedAt": phase.published_at,
         "round": phase.awaited_round,
         "dueAt": None if due is None else iso(due),
-        "commitmentLate": phase.commitment_late,
         "replaced": len(phase.replaced),
     }
 
@@ -242,7 +249,7 @@ def in_words(phase: int | str, facts: Mapping[str, Any]) -> str:
     parts = [f"phase {phase}: manifestHash {facts['manifestHash']}"]
     parts.append(f"public since {facts['publishedAt']}" if facts["publishedAt"] else "not public yet")
     if facts.get("publishedLate"):
-        parts.append("less than ten minutes before its round")
+        parts.append("too short before its round")
     if facts["replaced"]:
         parts.append(f"{facts['replaced']} manifests were replaced")
     if facts["dueAt"]:

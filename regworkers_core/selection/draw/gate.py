@@ -25,8 +25,6 @@ from regworkers_core.domain.selection import (
     ACCEPTABLE,
     BIAS_AUDIT,
     LATE_COMMIT,
-    LEAD_SECONDS,
-    QUICKNET,
     RECOMMITTED,
     RECONCILE,
     confirmation_word,
@@ -202,10 +200,10 @@ def _commit(phase: PhaseRecord) -> Iterator[GateFinding]:
     """Find what is wrong with the commit of phase 1, on whose manifest the seed depends."""
     if phase.published_late:
         when = f"was published at {phase.published_at}" if phase.published_at else "is not known to be public"
-        due = iso(float(QUICKNET.due(phase.fields["seedSource"]["round"])))
+        due = iso(float(phase.chain.due(phase.fields["seedSource"]["round"])))
         yield GateFinding(
             LATE_COMMIT,
-            f"manifest.json {when}, its beacon round was due at {due}: the lead should be {LEAD_SECONDS} s",
+            f"manifest.json {when}, its beacon round was due at {due}: the lead should be {phase.lead} s",
         )
     if phase.recommitted:
         rounds = ", ".join(

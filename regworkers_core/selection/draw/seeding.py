@@ -10,25 +10,20 @@ from typing import Any, TypeVar
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import SEED, sha256_hex
 from fairdraw.maths.manifest import (
-    DRAND,
     Manifest,
-    ManifestSeedSource,
     SeedFile,
 )
-from fairdraw.proof.beacon import chain_of, verify_beacon
-from fairdraw.terms import QUICKNET_HASH
+from fairdraw.proof.beacon import verify_beacon
+from fairdraw.terms import Chain
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
-from regworkers_core.domain.selection import QUICKNET, public_key
+from regworkers_core.domain.selection import public_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import publish_once
 
-# Allowed from the choice of the round to the store's confirmation of the manifest, in addition to the required lead.
-# Time-outs and retries of these writes are well below it.
-WRITE_SECONDS = 60
 # A clock further behind the beacon would make all times of this draw wrong. A signature takes a second or two to
 # arrive, and clocks under NTP differ by less.
 _MOST_BEHIND_SECONDS = 15
@@ -76,30 +71,33 @@ def countdown(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def choose(runtime: Runtime, patience: Patience, *, after: float) -> int | None:
-    """Return a round at least `selection.seedDelaySeconds` after a commit that is made now, and after the moment
+def choose(runtime: Runtime, patience: Patience, phase: PhaseRecord, *, after: float) -> int | None:
+    """Return a round at least `selection.beacon.leadSeconds` after a commit that is made now, and after the moment
     `after` (epoch seconds, by another clock); None after a stop. It asks for the beacon's latest round first, so
-    that a wrong clock cannot commit to a round that is already signed.
+    that a wrong clock cannot commit to a round that is already signed. `phase` is phase 1: before its first manifest
+    the chain is that of the settings.
 
     Raises UsageError for a clock that is behind the beacon, TransientFailure when the beacon is unavailable.
     """
-    latest = patience.ask(lambda: runtime.beacon.latest(accept=partial(_verified, QUICKNET_HASH)))
+    beacon = runtime.settings.selection.beacon
+    chain = phase.chain if phase.manifest_hash else beacon.chain
+    latest = patience.ask(lambda: runtime.beacon.latest(chain, accept=partial(_verified, chain)))
     if latest is None:
         return None
     now = runtime.clock()
-    if (behind := QUICKNET.due(latest) - now) > _MOST_BEHIND_SECONDS:
+    if (behind := chain.due(latest) - now) > _MOST_BEHIND_SECONDS:
         raise UsageError(
             f"this machine's clock is {countdown(behind)} behind the beacon, which has signed round {latest}: correct"
             " the clock; nothing is committed yet"
         )
-    return QUICKNET.round_after(
-        max(now, QUICKNET.due(latest), after) + WRITE_SECONDS, runtime.settings.selection.seed_delay_seconds
-    )
+    # Never below the lead of the draw, which settings may not have any more.
+    lead = max(beacon.lead_seconds, phase.lead) if phase.manifest_hash else beacon.lead_seconds
+    return chain.round_after(max(now, chain.due(latest), after) + beacon.write_seconds, lead)
 
 
-def _verified(chain: str, number: int, signature: str) -> bool:
+def _verified(chain: Chain, number: int, signature: str) -> bool:
     try:
-        verify_beacon(chain_of(chain), number, signature)
+        verify_beacon(chain, number, signature)
     except DrawError:
         return False
     return True
@@ -117,7 +115,7 @@ def signatures(
     found: dict[str, str] = {}
     for number in awaited(phase):
         signature = patience.ask(
-            partial(_signature_of, runtime, phase.fields["seedSource"]["chain"], number, known),
+            partial(_signature_of, runtime, phase.chain, number, known),
             hint="; `regworkers draw seed` takes its signature as an argument",
         )
         if signature is None:
@@ -127,69 +125,62 @@ def signatures(
 
 
 def _signature_of(
-    runtime: Runtime, chain: str, number: int, known: Callable[[], Mapping[str, str]]
+    runtime: Runtime, chain: Chain, number: int, known: Callable[[], Mapping[str, str]]
 ) -> str | None:
     accept = partial(_verified, chain, number)
-    return known().get(str(number)) or runtime.beacon.signature(number, accept=accept)
+    return known().get(str(number)) or runtime.beacon.signature(chain, number, accept=accept)
 
 
 def obtain(runtime: Runtime, record: DrawRecord, phase: PhaseRecord, signatures: Mapping[str, str]) -> Fields:
-    """Return the fields `seedFile`, `hashes` and, for a beacon, `signatures`.
-
-    Raises DrawError for an invalid signature.
-    """
+    """Return the fields `seedFile`, `hashes` and, in phase 1, `signatures`. Raises DrawError for an invalid one."""
     if phase.phase > 1:
         return _made(phase, seed_bytes(record.phases[1]))
-    source = ManifestSeedSource.parse(phase.fields["seedSource"])
     for number in awaited(phase):
-        verify_beacon(chain_of(source.source), number, signatures.get(str(number), ""))
-    own = signatures[str(source.round)]
-    made = seed_of(phase.manifest, sha256_hex(bytes.fromhex(own)), own)
-    return {**_made(phase, made), "signatures": dict(signatures)}
+        verify_beacon(phase.chain, number, signatures.get(str(number), ""))
+    own = signatures[str(phase.fields["seedSource"]["round"])]
+    return {**_made(phase, seed_of(phase.manifest, own)), "signatures": dict(signatures)}
 
 
 def awaited(phase: PhaseRecord) -> list[int]:
     """Return the rounds that the phase needs: the manifest's own, and those of manifests that were replaced after their
-    round was due. Empty with a commit-reveal secret, and in later phases, which use the seed of the first.
+    round was due. Empty in later phases, which use the seed of the first.
     """
-    if phase.phase > 1 or phase.fields["seedSource"]["kind"] != DRAND:
+    if phase.phase > 1:
         return []
     rounds = [Manifest.parse(phase.manifest), *(manifest for _k, manifest in replaced_when_due(phase))]
-    return [int(manifest.seed_source["round"]) for manifest in rounds]
+    return [manifest.seed_source.round for manifest in rounds]
 
 
 def replaced_when_due(phase: PhaseRecord) -> Iterator[tuple[int, Manifest]]:
     """Return (number, manifest) of each manifest that was replaced after its round was signed."""
     for k, each in enumerate(phase.replaced, 1):
         manifest = Manifest.parse(str(each["manifest"]).encode("ascii"))
-        if iso(QUICKNET.due(manifest.seed_source["round"])) <= each["replacedAt"]:
+        if iso(phase.chain.due(manifest.seed_source.round)) <= each["replacedAt"]:
             yield k, manifest
 
 
-def seed_of(manifest: bytes, randomness: str, signature: str | None) -> bytes:
+def seed_of(manifest: bytes, signature: str) -> bytes:
     """Return the bytes of `seed.json` for a manifest of phase 1."""
-    source = ManifestSeedSource.parse(Manifest.parse(manifest).seed_source)
-    made = SeedFile.of(sha256_hex(manifest), source.kind, source.source, source.round, randomness, signature)
-    return made.to_bytes()
+    return SeedFile.of(sha256_hex(manifest), Manifest.parse(manifest).seed_source, signature).to_bytes()
 
 
 def by_hand(phase: PhaseRecord, signature: str) -> Fields:
     """Return the field `signatures` with one that an operator supplied. Raises RequestError unless it is valid for
     a round that the draw waits for.
     """
-    source = phase.fields["seedSource"]
-    if phase.phase > 1 or source["kind"] != DRAND:
+    chain = phase.chain
+    if phase.phase > 1:
         raise RequestError(f"phase {phase.phase} waits for no round of the beacon")
     wanted, why = awaited(phase), ""
     for number in wanted:
         try:
-            verify_beacon(chain_of(source["chain"]), number, signature)
+            verify_beacon(chain, number, signature)
         except DrawError as error:
             why = error.message
         else:
             return {"signatures": {**phase.signatures, str(number): signature}}
-    named = ", ".join(f"{number} (due {iso(QUICKNET.due(number))})" for number in wanted)
-    raise RequestError(f"--signature: {why}; it must be that of round {named} of chain {source['chain']}")
+    named = ", ".join(f"{number} (due {iso(chain.due(number))})" for number in wanted)
+    raise RequestError(f"--signature: {why}; it must be that of round {named} of chain {chain.hash}")
 
 
 def seed_bytes(phase: PhaseRecord) -> bytes:

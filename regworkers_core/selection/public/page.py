@@ -50,8 +50,6 @@ def draw_page(
     numbers: Mapping[str, Any],
     proofs: Proofs,
     naming: Naming,
-    *,
-    commitment_late: bool | None,
 ) -> bytes:
     """The page of all phases with a result; `numbers` are those of the last one's report. Its policy (CSP) allows its
     own style, script and worker, and requests to its own host.
@@ -70,7 +68,7 @@ def draw_page(
         block=BLOCK,
         phases=[_facts(each) for each in phases if each.summary],
         annulled=next((each.published.annulled for each in phases if each.published.annulled), None),
-        guarantee=guarantee.of_source(_source_of(first), commitment_late, first.published),
+        guarantee=guarantee.of_source(_source_of(first), None, first.published),
         manifest=first.manifest,
         numbers=shown,
         market_names=naming.markets,
@@ -126,7 +124,7 @@ def _facts(each: Inputs) -> dict[str, Any]:
         "round": seed_source.get("round"),
         "signedAt": signed_at(seed_source),
         "replaced": [
-            (one.manifest_hash, one.document.seed_source.get("round"), one.published_at, one.replaced_at)
+            (one.manifest_hash, one.document.seed_source.round, one.published_at, one.replaced_at)
             for one in each.published.replaced
         ],
         "accepted": [(one.at, one.finding, one.reason) for one in each.published.accepted or ()],
@@ -144,7 +142,7 @@ def _facts(each: Inputs) -> dict[str, Any]:
 
 
 def _source_of(each: Inputs) -> Mapping[str, Any]:
-    return each.manifest.seed_source if each.manifest else {}
+    return each.manifest.seed_source.as_document() if each.manifest else {}
 
 
 def served_policy() -> str:

@@ -119,12 +119,7 @@ def publish_page(
             numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, shown[-1], NUMBERS)))
         except MissingObject:
             numbers = measured_files([root / f"phase-{number}" for number in shown])
-        source = ReceiptSource(
-            root,
-            None,
-            commitment_late=record.phases[1].commitment_late,
-            log=log_parts(in_bucket(runtime.objects).read),
-        )
+        source = ReceiptSource(root, None, log=log_parts(in_bucket(runtime.objects).read))
         proofs = write_site(source, root / PAGE_FOLDER, numbers, naming, on_leaves=on_leaves)
         put = _put(
             runtime.objects, f"draws/{campaign_id}/{PAGE_FOLDER}/", root / PAGE_FOLDER, proofs, apply=apply
@@ -176,7 +171,7 @@ def write_site(
         )
     (out / VERIFIER).write_bytes(verifier_page())
     phases = [read_inputs(each) for each in phase_folders(source.folder)]
-    html = draw_page(phases, numbers, proofs, naming, commitment_late=source.commitment_late)
+    html = draw_page(phases, numbers, proofs, naming)
     (out / INDEX).write_bytes(html)
     return proofs
 
@@ -224,5 +219,5 @@ def measured_files(drawn: Sequence[Path]) -> dict[str, Any]:
                 "out": str(files.outcomes),
             }
             connection.execute(_OUTCOMES, values)
-        context = ReportContext(commitment_late=None)
+        context = ReportContext()
         return measured(files, context, memory_mib=_MEMORY_MIB, scratch=scratch).numbers

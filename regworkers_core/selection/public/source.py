@@ -182,9 +182,9 @@ def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptS
         folder,
         folder / "leaves.index",
         lambda ref: _reasons(runtime.objects, record, ref),
-        lambda entry_id: _ref_of(runtime, EntryKey(campaign_id, entry_id)),
-        log_parts(in_bucket(runtime.objects).read),
-        record.not_confirmed,
+        ref_of=lambda entry_id: _ref_of(runtime, EntryKey(campaign_id, entry_id)),
+        log=log_parts(in_bucket(runtime.objects).read),
+        not_confirmed=record.not_confirmed,
     )
 
 

@@ -20,6 +20,7 @@ from fairdraw.large.engine import spilling
 from fairdraw.maths.files import CUTOFFS, MANIFEST, SUMMARY, parse_canonical
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
+from fairdraw.terms import LEAD_SECONDS, QUICKNET, Chain
 from regworkers_core.adapters.judged_entries import OTHER_DOMAINS
 from regworkers_core.domain.reasons import UsageError
 
@@ -93,12 +94,13 @@ class ReportContext:
     market_names: Mapping[str, str] = field(default_factory=dict)
     # Available codes by market; None if not counted.
     codes: Mapping[str, int] | None = None
-    # Whether the commitment to the secret was made after registration opened; None if unknown.
-    commitment_late: bool | None = False
     # Preferences for unknown or repeated markets.
     dropped_preferences: int = 0
     # The operator's reason for a top-up.
     reason: str = ""
+    # The chain that seeds the draw, and the seconds that must be between the publication and the round.
+    chain: Chain = QUICKNET
+    lead: int = LEAD_SECONDS
     # When the store confirmed the manifest of phase 1; None if unknown.
     published_at: str | None = None
     # The number of manifests that it replaced.

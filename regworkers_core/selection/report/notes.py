@@ -9,28 +9,11 @@ from typing import Any
 import duckdb
 
 from fairdraw.maths.manifest import Manifest
-from fairdraw.terms import signed_at
-from regworkers_core.domain.selection import LEAD_SECONDS, PromiseVerdict
+from fairdraw.terms import OWN_BEACON, QUICKNET, signed_at
+from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operation import Remark
 from regworkers_core.selection.report.inputs import ReportContext
-
-# The value of a commitment to a secret, by the time when it was made.
-_EARLY = (
-    "the hash of the secret was published before registration opened, so the secret could not be chosen to suit the"
-    " entries"
-)
-_LATE = (
-    "the hash of the secret was published only after registration had opened, perhaps only at the freeze, so its"
-    " holder may have chosen it with knowledge of the entries"
-)
-_UNKNOWN = (
-    "whether the hash of the secret was published before registration opened is unknown: compare with the"
-    " place where it was published"
-)
-_HOLDER = (
-    "no entry could be changed after the commit, but a holder of the secret could know the result before it"
-)
 
 
 def notes(numbers: Mapping[str, Any], manifest: Manifest, context: ReportContext) -> list[Remark]:
@@ -41,7 +24,7 @@ def notes(numbers: Mapping[str, Any], manifest: Manifest, context: ReportContext
         *_audit(numbers["audit"]),
         *(note for market in numbers["markets"] for note in _market(market, context)),
         *_source(numbers["seedSource"]),
-        *_commitment(numbers["seedSource"]),
+        *_commit(numbers["seedSource"], context.lead),
         *_phase(numbers, context),
     ]
     if context.dropped_preferences:
@@ -56,25 +39,26 @@ def notes(numbers: Mapping[str, Any], manifest: Manifest, context: ReportContext
 
 
 def seed_source(manifest: Manifest, context: ReportContext) -> dict[str, Any]:
-    source = dict(manifest.seed_source)
-    if source["kind"] == "drand":
-        at = signed_at(source)
-        signed = f", signed at {at} (UTC)" if at else ""
-        lead = None if not at or not context.published_at else _seconds(at) - _seconds(context.published_at)
-        public = "" if lead is None else f"; the manifest was public at {context.published_at}, {_lead(lead)}"
-        return {
-            **source,
-            "guarantee": f"public randomness: no one could know round {source['round']} of the drand beacon{signed},"
-            f" when the entries were committed{public}",
-            "roundAt": at,
-            "publishedAt": context.published_at,
-            "leadSeconds": lead,
-            "replaced": context.replaced,
-            "recommitted": [dict(each) for each in context.recommitted],
-        }
-    late = context.commitment_late
-    guarantee = f"trust in the operator: {_UNKNOWN if late is None else _LATE if late else _EARLY}; {_HOLDER}"
-    return {**source, "guarantee": guarantee, "commitmentLate": late}
+    source, chain = manifest.seed_source, context.chain
+    at = signed_at(chain, source.round)
+    signed = f", signed at {at} (UTC)" if at else ""
+    lead = None if not at or not context.published_at else _seconds(at) - _seconds(context.published_at)
+    public = "" if lead is None else f"; the manifest was public at {context.published_at}, {_lead(lead)}"
+    guarantee = (
+        f"public randomness: no one could know round {source.round} of the drand beacon{signed}, when the entries were"
+        f" committed{public}"
+        if chain == QUICKNET
+        else f"round {source.round} of {OWN_BEACON}{signed}{public}"
+    )
+    return {
+        **source.as_document(),
+        "guarantee": guarantee,
+        "roundAt": at,
+        "publishedAt": context.published_at,
+        "leadSeconds": lead,
+        "replaced": context.replaced,
+        "recommitted": [dict(each) for each in context.recommitted],
+    }
 
 
 def _seconds(text: str) -> float:
@@ -85,14 +69,14 @@ def _lead(lead: float) -> str:
     return f"{lead:,.0f} s before" if lead >= 0 else f"{-lead:,.0f} s AFTER"
 
 
-def _commitment(source: Mapping[str, Any]) -> Iterator[Remark]:
-    """Notes on a late or repeated commitment to a round."""
+def _commit(source: Mapping[str, Any], least: int) -> Iterator[Remark]:
+    """Notes on a late or repeated commit to a round."""
     lead = source.get("leadSeconds")
-    if lead is not None and lead < LEAD_SECONDS:
+    if lead is not None and lead < least:
         yield Remark(
             "warning",
             f"the manifest was public only at {source['publishedAt']}, {_lead(lead)} its round: the"
-            f" rule is at least {LEAD_SECONDS} s before",
+            f" rule is at least {least} s before",
         )
     if source.get("replaced"):
         yield Remark("note", f"the manifest replaced {source['replaced']:,} with another round")
@@ -157,9 +141,8 @@ def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Remar
 
 
 def _source(source: Mapping[str, Any]) -> Iterator[Remark]:
-    # A commitment at an unknown time is no better than a late one.
-    in_time = source.get("commitmentLate", False) is False
-    yield Remark("note" if in_time else "warning", f"seed source {source['kind']}: {source['guarantee']}")
+    public = source["chain"] == QUICKNET.hash
+    yield Remark("note" if public else "warning", f"seed source {source['kind']}: {source['guarantee']}")
 
 
 def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Remark]:

@@ -27,13 +27,15 @@ from fairdraw.large.columns import write_leaves
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, SEED, STRIKES, scratch_folder, sha256_hex
 from fairdraw.maths.manifest import (
-    COMMIT_REVEAL,
     Manifest,
+    ManifestSeedSource,
     MarketTerms,
     ReserveTerms,
     SeedFile,
 )
+from fairdraw.maths.merkle import root_over
 from fairdraw.maths.rules import entry_key_prefix, key_prefix
+from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.adapters.judged_entries import POOL, POOL_SCHEMA
 from regworkers_core.domain.campaign import Market
 from regworkers_core.domain.reasons import UsageError
@@ -194,7 +196,7 @@ def _stage(base: duckdb.DuckDBPyConnection, pool: Path, entries: Path, scenario:
 
 def _begin(folder: Path, scenario: Scenario, count: int, secret: str) -> str:
     """Write manifest, strikes and seed of a round, which is never published. Returns the seed."""
-    commitment = sha256_hex(bytes.fromhex(secret))
+    source = ManifestSeedSource(QUICKNET_HASH, 1)
     manifest = Manifest(
         as_of="1970-01-01T00:00:00.000Z",
         campaign_id=DRAW_ID,
@@ -205,13 +207,17 @@ def _begin(folder: Path, scenario: Scenario, count: int, secret: str) -> str:
         previous=None,
         # The root proves the pool to others, to whom a simulation is not shown.
         root="0" * 64,
-        seed_source={"commitment": commitment, "kind": COMMIT_REVEAL},
+        seed_source=source,
+        registrations=None,
         strikes_hash=sha256_hex(b""),
+        strikes_root=root_over(b""),
         waitlist_size=scenario.waitlist_size,
         wins_per_unit=scenario.wins_per_unit,
     ).to_bytes()
     # Parsed for its checks.
-    seed = SeedFile.of(Manifest.parse(manifest).hash, COMMIT_REVEAL, COMMIT_REVEAL, 0, secret, None)
+    seed = SeedFile.of(
+        Manifest.parse(manifest).hash, source, hashlib.sha384(bytes.fromhex(secret)).hexdigest()
+    )
     (folder / MANIFEST).write_bytes(manifest)
     (folder / STRIKES).write_bytes(b"")
     (folder / SEED).write_bytes(seed.to_bytes())

@@ -12,7 +12,7 @@ from fairdraw.proof import beacon
 from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.selection import QUICKNET
+from regworkers_core.domain.selection import QUICKNET, Chain
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from tests.fairdraw.proof.draws import ROUND, SIGNATURE
@@ -32,7 +32,7 @@ def signature_of(round_number: int) -> str:
 @contextmanager
 def taken_for_signatures() -> Iterator[None]:
     """Accept signatures of `signature_of`, and no others."""
-    with mock.patch.object(beacon, "_is_signed", lambda _chain, number, text: text == signature_of(number)):
+    with mock.patch.object(beacon, "_is_signed", lambda _key, number, text: text == signature_of(number)):
         yield
 
 
@@ -72,12 +72,14 @@ class OwnBeacon:
             raise TransientFailure("drand", "ConnectError")
         return self._clock() + self._ahead
 
-    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
+    def latest(self, _chain: Chain, *, accept: Callable[[int, str], bool]) -> int:
         number = int(self._now() - QUICKNET.genesis) // QUICKNET.period + 1
         assert accept(number, signature_of(number))
         return number
 
-    def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
+    def signature(
+        self, _chain: Chain, round_number: int, *, accept: Callable[[str], bool] | None = None
+    ) -> str:
         if (left := QUICKNET.due(round_number) - self._now()) > 0:
             raise RoundNotYet(round_number, left)
         signature = signature_of(round_number)
@@ -87,7 +89,7 @@ class OwnBeacon:
 
 def with_beacon(prefix: str, clock: Clock, *, ahead_seconds: float = 0.0) -> Runtime:
     """Return a runtime in that namespace that draws by the beacon, on this clock."""
-    made = Runtime(test_settings(prefix, selection={"seed_source": "drand"}), clock=clock)
+    made = Runtime(test_settings(prefix, selection={"beacon": {}}), clock=clock)
     made.__dict__["beacon"] = OwnBeacon(clock, ahead_seconds=ahead_seconds)
     return made
 
@@ -98,10 +100,12 @@ class Beacon:
     def __init__(self, signature: str, late: int = 0, seconds: float = 0.0) -> None:
         self.signature_hex, self.late, self.seconds, self.asked = signature, late, seconds, [0]
 
-    def latest(self, *, accept: Callable[[int, str], bool]) -> int:
+    def latest(self, _chain: Chain, *, accept: Callable[[int, str], bool]) -> int:
         return ROUND - 220
 
-    def signature(self, round_number: int, *, accept: Callable[[str], bool] | None = None) -> str:
+    def signature(
+        self, _chain: Chain, round_number: int, *, accept: Callable[[str], bool] | None = None
+    ) -> str:
         self.asked.append(round_number)
         if self.late:
             self.late -= 1
@@ -117,7 +121,7 @@ def committed_to_a_recorded_round(runtime: Runtime, **campaign: Any) -> Runtime:
     """
     close_campaign(runtime, **campaign)
     at = float(QUICKNET.due(ROUND) - 660)
-    settings = test_settings(runtime.names.prefix, selection={"seed_source": "drand"})
+    settings = test_settings(runtime.names.prefix, selection={"beacon": {}})
     early = Runtime(settings, clock=lambda: at)
     early.__dict__["beacon"] = Beacon(SIGNATURE)
     look = early.objects.get_tagged
