@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import duckdb
@@ -12,11 +13,14 @@ from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES, MANIFEST, SEED, STRIKES, sha256_hex
 from fairdraw.maths.manifest import (
     Manifest,
+    ManifestSeedSource,
     MarketTerms,
     ReserveTerms,
     SeedFile,
-    commitment_of,
 )
+from fairdraw.maths.merkle import root_over
+from fairdraw.terms import CHAIN_FILE, seconds
+from regworkers_local.beacon import OwnChain
 
 POOL = "pool.parquet"
 IDS = "ids.parquet"
@@ -24,7 +28,9 @@ CAMPAIGN = "bench-campaign"
 MARKETS = 50
 # One entry in twenty wins, as 500,000 of 10 million.
 ENTRIES_PER_SEAT = 20
-_SECRET = sha256_hex(b"benchmark")
+# The list is fixed an hour before its round.
+_AS_OF, _ROUND = "2026-11-25T08:00:00.000Z", 3_600
+_OWN = OwnChain.made(int(seconds(_AS_OF) or 0), sha256(b"benchmark").digest()[1:].rjust(32, b"\0"))
 
 # One to three different markets of 50, the first ones wanted most. `{unit}` and `{weight}` make households and weights.
 _POOL = """
@@ -93,8 +99,10 @@ def make_terms(shape: Shape, folder: Path, root: str, count: int) -> None:
         (ReserveTerms("presale", seats // 5), ReserveTerms("member", seats // 5)) if shape.mixed else ()
     )
     (folder / STRIKES).write_bytes(b"")
+    source = ManifestSeedSource(_OWN.chain.hash, _ROUND)
+    (folder.parent / CHAIN_FILE).write_bytes(_OWN.chain.to_bytes())
     manifest = Manifest(
-        as_of="2026-11-25T08:00:00.000Z",
+        as_of=_AS_OF,
         campaign_id=CAMPAIGN,
         count=count,
         draw_id=CAMPAIGN,
@@ -102,11 +110,13 @@ def make_terms(shape: Shape, folder: Path, root: str, count: int) -> None:
         phase=1,
         previous=None,
         root=root,
-        seed_source={"commitment": commitment_of(_SECRET), "kind": "commit-reveal"},
+        registrations=None,
+        seed_source=source,
         strikes_hash=sha256_hex(b""),
+        strikes_root=root_over(b""),
         waitlist_size=None,
         wins_per_unit=1,
     )
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
-    seed = SeedFile.of(manifest.hash, "commit-reveal", "commit-reveal", 0, _SECRET, None)
+    seed = SeedFile.of(manifest.hash, source, _OWN.signature(_ROUND))
     (folder / SEED).write_bytes(seed.to_bytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from pathlib import Path
 
 from fairdraw.bls import SIGNATURE_FORM, is_signature, verify
 from fairdraw.errors import DrawError
@@ -34,6 +35,12 @@ def chain_of(chain_hash: str, described: bytes | None = None) -> Chain:
     if chain.hash != chain_hash:
         raise DrawError(CHAIN_FILE, f"describes the chain {chain.hash}, {MANIFEST} names {chain_hash}")
     return chain
+
+
+def chain_in(folder: Path, chain_hash: str) -> Chain:
+    """The chain that the manifests of the draw in this folder name. Raises DrawError."""
+    path = folder / CHAIN_FILE
+    return chain_of(chain_hash, path.read_bytes() if path.is_file() else None)
 
 
 def check_round(manifest: Manifest, chain: Chain, lead: int | None) -> None:

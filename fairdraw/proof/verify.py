@@ -36,7 +36,7 @@ from fairdraw.maths.merkle import root_of, root_over
 from fairdraw.maths.opened import findings_against, mismatches, opened_name, read_opened
 from fairdraw.maths.phase import Summary
 from fairdraw.proof import guarantee
-from fairdraw.proof.beacon import chain_of
+from fairdraw.proof.beacon import chain_in
 from fairdraw.proof.guarantee import Published, published_lines
 from fairdraw.proof.inputs import (
     Inputs,
@@ -280,9 +280,8 @@ class _Replay:
 
     def _chain(self, first: Manifest) -> Chain | None:
         """The chain that the manifest names; None if it cannot be read, which is a finding."""
-        path = self._folder / CHAIN_FILE
         try:
-            return chain_of(first.seed_source.chain, path.read_bytes() if path.is_file() else None)
+            return chain_in(self._folder, first.seed_source.chain)
         except DrawError as error:
             if error.artefact == CHAIN_FILE:
                 self._of_draw(error)

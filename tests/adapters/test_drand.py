@@ -51,7 +51,7 @@ def beacon(*bases: str, now: float = LATER, attempts: int = 1, timeout_seconds: 
 
 def test_a_round_is_requested_under_the_chains_hash(relays: Relays) -> None:
     relay = relays((200, GOOD))
-    assert beacon(relay.url + "/").signature(ROUND) == SIGNATURE
+    assert beacon(relay.url + "/").signature(QUICKNET, ROUND) == SIGNATURE
     assert paths(relay) == [f"/{QUICKNET_HASH}/public/{ROUND}"]
 
 
@@ -70,10 +70,10 @@ def test_the_next_base_url_is_tried_when_one_is_down_or_answers_garbage(relays: 
         (200, b"x" * (MAX_BYTES + 1)),
     ):
         bad, good = relays((status, body)), relays((200, GOOD))
-        assert beacon(bad.url, good.url).signature(ROUND) == SIGNATURE, (status, body[:20])
+        assert beacon(bad.url, good.url).signature(QUICKNET, ROUND) == SIGNATURE, (status, body[:20])
         assert len(bad.asked) == 1
-    assert beacon(dead_address(), good.url).signature(ROUND) == SIGNATURE
-    assert beacon("not a url", good.url).signature(ROUND) == SIGNATURE
+    assert beacon(dead_address(), good.url).signature(QUICKNET, ROUND) == SIGNATURE
+    assert beacon("not a url", good.url).signature(QUICKNET, ROUND) == SIGNATURE
 
 
 def test_a_mirror_with_a_false_answer_is_skipped(relays: Relays) -> None:
@@ -81,18 +81,18 @@ def test_a_mirror_with_a_false_answer_is_skipped(relays: Relays) -> None:
     liar = relays((200, json.dumps({"round": ROUND, "signature": lie}).encode()))
     honest = relays((200, GOOD))
     asked = beacon(liar.url, honest.url)
-    assert asked.signature(ROUND, accept=lambda signature: signature == SIGNATURE) == SIGNATURE
+    assert asked.signature(QUICKNET, ROUND, accept=lambda signature: signature == SIGNATURE) == SIGNATURE
     with pytest.raises(TransientFailure, match="not the chain's"):
-        beacon(liar.url).signature(ROUND, accept=lambda signature: signature == SIGNATURE)
+        beacon(liar.url).signature(QUICKNET, ROUND, accept=lambda signature: signature == SIGNATURE)
 
 
 def test_when_no_base_answers_the_failure_is_transient_and_names_each(relays: Relays) -> None:
     down, broken = dead_address(), relays((503, b""))
     with pytest.raises(TransientFailure) as failure:
-        beacon(down, broken.url).signature(ROUND)
+        beacon(down, broken.url).signature(QUICKNET, ROUND)
     assert down in str(failure.value) and f"{broken.url}: status 503" in str(failure.value)
     with pytest.raises(TransientFailure, match="no relay"):
-        beacon().signature(ROUND)
+        beacon().signature(QUICKNET, ROUND)
 
 
 def test_a_truncated_body_is_rejected(relays: Relays) -> None:
@@ -100,20 +100,20 @@ def test_a_truncated_body_is_rejected(relays: Relays) -> None:
     (whole,) = answer(200, GOOD)
     relay.answers = [[whole[:-1]]]
     with pytest.raises(TransientFailure):
-        beacon(relay.url, timeout_seconds=0.05).signature(ROUND)
+        beacon(relay.url, timeout_seconds=0.05).signature(QUICKNET, ROUND)
 
 
 def test_a_base_url_that_accepts_but_never_answers_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         base = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(TransientFailure, match="Timeout"):
-            beacon(base, timeout_seconds=0.05).signature(ROUND)
+            beacon(base, timeout_seconds=0.05).signature(QUICKNET, ROUND)
 
 
 def test_a_future_round_is_not_requested(relays: Relays) -> None:
     relay = relays((200, GOOD))
     with pytest.raises(RoundNotYet) as late:
-        beacon(relay.url, now=QUICKNET.due(ROUND) - 42.0).signature(ROUND)
+        beacon(relay.url, now=QUICKNET.due(ROUND) - 42.0).signature(QUICKNET, ROUND)
     assert late.value.seconds == 42.0 and paths(relay) == []
 
 
@@ -122,12 +122,12 @@ def test_a_late_beacon_is_waited_for_with_the_same_round(relays: Relays) -> None
     asked = beacon(relay.url, attempts=3)
     for _ in range(2):
         with pytest.raises(RoundNotYet) as late:
-            asked.signature(ROUND)
+            asked.signature(QUICKNET, ROUND)
         assert late.value.seconds == QUICKNET.period
-    assert asked.signature(ROUND) == SIGNATURE
+    assert asked.signature(QUICKNET, ROUND) == SIGNATURE
     assert set(paths(relay)) == {f"/{QUICKNET_HASH}/public/{ROUND}"}
 
 
 def test_a_base_url_that_is_down_briefly_is_retried(relays: Relays) -> None:
     relay = relays((502, b""), (200, GOOD))
-    assert beacon(relay.url, attempts=2).signature(ROUND) == SIGNATURE
+    assert beacon(relay.url, attempts=2).signature(QUICKNET, ROUND) == SIGNATURE

@@ -15,6 +15,7 @@ from typing import Any
 from fairdraw.large.tiles import BLOCK, Proofs
 from fairdraw.maths.beside import published
 from fairdraw.proof import guarantee
+from fairdraw.proof.beacon import chain_in
 from fairdraw.proof.inputs import Inputs
 from fairdraw.terms import signed_at
 from fairdraw.verifier.assemble import curves_scripts, module, source, verifier_hash
@@ -58,6 +59,11 @@ def draw_page(
     audit = shown["audit"]
     plotted = {**audit, "tests": [test for test in audit["tests"] if test["groups"]]}
     first = phases[0]
+    if first.manifest is None:
+        # A damaged one: a phase with a result has it.
+        raise first.errors[0]
+    drawn_by = first.manifest.seed_source
+    chain = chain_in(first.folder.parent, drawn_by.chain)
     curves, curves_source = curves_scripts()
     html = page(
         "draw_page",
@@ -66,9 +72,9 @@ def draw_page(
         curves=curves,
         script=module("site.js"),
         block=BLOCK,
-        phases=[_facts(each) for each in phases if each.summary],
+        phases=[_facts(each, signed_at(chain, drawn_by.round)) for each in phases if each.summary],
         annulled=next((each.published.annulled for each in phases if each.published.annulled), None),
-        guarantee=guarantee.of_source(_source_of(first), None, first.published),
+        guarantee=guarantee.of_source(chain, drawn_by.round, first.published),
         manifest=first.manifest,
         numbers=shown,
         market_names=naming.markets,
@@ -111,18 +117,17 @@ def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _facts(each: Inputs) -> dict[str, Any]:
-    """What the page tells about one phase."""
+def _facts(each: Inputs, round_at: str | None) -> dict[str, Any]:
+    """What the page tells about one phase; `round_at` is when the beacon signed the round of the draw."""
     notice, summary = each.published.notice, dict(each.summary or {})
-    seed_source = _source_of(each)
     return {
         "number": each.number,
         "asOf": each.manifest.as_of if each.manifest else None,
         "committedAt": notice and notice.committed_at,
         "publishedAt": notice and notice.published_at,
         "reason": notice.reason if notice else "",
-        "round": seed_source.get("round"),
-        "signedAt": signed_at(seed_source),
+        "round": each.manifest and each.manifest.seed_source.round,
+        "signedAt": round_at,
         "replaced": [
             (one.manifest_hash, one.document.seed_source.round, one.published_at, one.replaced_at)
             for one in each.published.replaced
@@ -139,10 +144,6 @@ def _facts(each: Inputs) -> dict[str, Any]:
             for name in published(path.name for path in each.folder.iterdir())
         ],
     }
-
-
-def _source_of(each: Inputs) -> Mapping[str, Any]:
-    return each.manifest.seed_source.as_document() if each.manifest else {}
 
 
 def served_policy() -> str:

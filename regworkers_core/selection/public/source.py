@@ -41,7 +41,9 @@ from fairdraw.maths.files import (
     is_hash,
     sha256_hex,
 )
+from fairdraw.maths.opened import opened_name, opened_number
 from fairdraw.proof.inputs import PHASE_FOLDER, mark_not_confirmed
+from fairdraw.terms import CHAIN_FILE
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.judged_entries import EXCLUSIONS
 from regworkers_core.adapters.mongo.draws import DrawRecord
@@ -90,8 +92,8 @@ def artefacts_of(target: str, load: Callable[[], Runtime]) -> Iterator[Artefacts
 
 
 def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder: Path) -> list[str]:
-    """Copy the published artefacts of `phases`, and the files beside them, to `folder/phase-<n>/`. Returns the relative
-    names of the copies. Raises TransientFailure.
+    """Copy the published artefacts of `phases`, and the files beside them, to `folder/phase-<n>/` and `folder`. Returns
+    the relative names of the copies. Raises TransientFailure.
     """
     written: list[str] = []
     for phase in phases:
@@ -101,7 +103,7 @@ def export(objects: ObjectStore, campaign_id: str, phases: Iterable[int], folder
             target.parent.mkdir(parents=True, exist_ok=True)
             objects.get_file(prefix + name, target)
             written.append(f"phase-{phase}/{name}")
-    return written
+    return [*written, *_fetch_beside_phases(objects, f"draws/{campaign_id}/", folder)] if written else []
 
 
 def export_phases(objects: ObjectStore, record: DrawRecord, folder: Path) -> list[str]:
@@ -154,6 +156,23 @@ def _fetch_all(objects: ObjectStore, prefix: str, folder: Path) -> None:
             found += 1
     if not found:
         raise UsageError(f"s3://{objects.bucket}/{prefix}/ contains no phase-1: give the prefix of a draw")
+    _fetch_beside_phases(objects, f"{prefix}/", folder)
+
+
+# How the names of the files begin that lie beside the phases.
+_BESIDE_PHASES = (CHAIN_FILE, opened_name(0), "amended-")
+
+
+def _fetch_beside_phases(objects: ObjectStore, prefix: str, folder: Path) -> list[str]:
+    """Copy the chain and the record of the campaign. Returns the names."""
+    found = []
+    for name in (
+        key.removeprefix(prefix) for start in _BESIDE_PHASES for key in objects.list(prefix + start)
+    ):
+        if name == CHAIN_FILE or opened_number(name) is not None:
+            objects.get_file(prefix + name, folder / name)
+            found.append(name)
+    return found
 
 
 def campaign_source(runtime: Runtime, campaign_id: str, cache: Path) -> ReceiptSource:
@@ -247,6 +266,7 @@ def _refresh_beside(objects: ObjectStore, campaign_id: str, phases: Iterable[int
         for name in found:
             target.mkdir(mode=0o700, exist_ok=True)
             objects.get_file(prefix + name, target / name)
+    _fetch_beside_phases(objects, f"draws/{campaign_id}/", folder)
 
 
 def _ref_of(runtime: Runtime, key: EntryKey) -> str | None:
