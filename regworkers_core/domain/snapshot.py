@@ -216,6 +216,9 @@ class CampaignState:
     stopped: str = ""  # which file of its draw is not the one that was written; empty: all are
     # When the first phase completed whose codes and messages were not checked since, None: all were.
     unjudged_since: str | None = None
+    # What an evaluation compares while the public log lacks it, or a change of it; empty: the log has it.
+    not_logged: str = ""
+    keys: str = ""  # the name of the secret with its keys, which it needs now; empty: none
     # The ISO times at which each of its phases began and was drawn, None: it is not yet.
     draws: tuple[tuple[str, str | None], ...] = ()
 
@@ -382,6 +385,7 @@ class Snapshot:
     objectives: Reading[tuple[ObjectiveState, ...]] = ()
     acknowledged: Reading[tuple[LastAcknowledged, ...]] = ()
     messages_due: Reading[bool] = False  # whether the outbox has messages that a sender may send now
+    campaign_keys: Reading[frozenset[str]] = frozenset()  # names of the secrets with keys of campaigns
     forged: Reading[int] = 0  # open dead letters FORGED
     unjudged: tuple[str, ...] = ()  # dependencies that a machine without a free core could not judge
     # None: CloudWatch has no metrics of this environment, no agent collects its lines.

@@ -80,6 +80,8 @@ class AlertSeverities(Section):
     messages_failed: Severity = Severity.CRITICAL
     draw_input_differs: Severity = Severity.CRITICAL
     selection_not_judged: Severity = Severity.CRITICAL
+    campaign_not_logged: Severity = Severity.WARNING
+    campaign_keys: Severity = Severity.CRITICAL
     # From `driftEntries` on, and from `driftCritical` on.
     drift: Severity = Severity.WARNING
     drift_critical: Severity = Severity.CRITICAL
@@ -209,6 +211,8 @@ class AlertSettings(Section):
     messages_wait_seconds: float = Field(86_400.0, gt=0)
     # Until `check_selection` has judged a phase that completed: a run may take 15 minutes, and be repeated once.
     not_judged_seconds: float = Field(1800.0, gt=0)
+    # Until `log_campaigns` has logged a campaign: a receipt says so where that took more than ten minutes.
+    not_logged_seconds: float = Field(300.0, gt=0)
     # Ticks are awaited for this many intervals, and at least for these seconds.
     silent_intervals: float = Field(3.0, ge=1)
     silent_seconds: float = Field(180.0, gt=0)

@@ -22,6 +22,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency
 
+_PAGE = 100
 _EXISTS = frozenset({"ResourceExistsException", "InvalidRequestException"})
 
 
@@ -56,6 +57,22 @@ class SecretStore:
         if value is None:
             raise UsageError(f"secret {secret_id} holds binary data: store it as text")
         return value
+
+    def names(self, begin: str) -> list[str]:
+        """The full names of all secrets whose name begins so and that are not being deleted. Reads none."""
+        found: list[str] = []
+        more: dict[str, str] = {}
+        while True:
+            answer = self._dependency.call(
+                self._client.list_secrets,
+                MaxResults=_PAGE,
+                Filters=[{"Key": "name", "Values": [self._prefix + begin]}],
+                **more,
+            )
+            found += [each["Name"] for each in answer["SecretList"]]
+            if not (token := answer.get("NextToken")):
+                return found
+            more = {"NextToken": token}
 
     def put(self, name: str, value: str, *, description: str) -> None:
         """Make `value` the current version; the former one stays readable as the previous."""

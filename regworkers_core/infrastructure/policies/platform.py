@@ -72,6 +72,8 @@ _SNAPSHOT = (
     allow("CheckThatS3Answers", "s3:ListBucket", bucket),
     allow("ReadHowFarTheArchiveIs", "s3:GetObject", *objects("archive")),
     OLDEST_MESSAGE,
+    # By name alone: it shows which keys of campaigns exist, and none of them.
+    allow("SeeThatKeysOfCampaignsExist", "secretsmanager:ListSecrets", everything),
     allow("SeeThatLinesArrive", "logs:FilterLogEvents", log_group, log_streams),
     kafka("ReadTheOldestEvents", f"DescribeTopicDynamicConfiguration {READ_EVENTS}"),
 )

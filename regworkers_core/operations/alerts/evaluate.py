@@ -28,7 +28,7 @@ from regworkers_core.operations.alerts.conditions.blindness import (
     gaps_of,
     gaps_since,
 )
-from regworkers_core.operations.alerts.conditions.campaigns import PROCESSING, unjudged_key
+from regworkers_core.operations.alerts.conditions.campaigns import PROCESSING, not_logged_key, unjudged_key
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     Check,
@@ -292,7 +292,8 @@ def _mark_queues(runtime: Runtime, snapshot: Snapshot, now: float) -> None:
 
 def watched(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
     """What must move between two evaluations, by its key: the lease of each campaign in PROCESSING, the first phase of
-    each that was not checked, and the counter of each drain with work that is due. Unread: it may be or not.
+    each that was not checked, what the public log lacks of each, and the counter of each drain with work that is due.
+    Unread: it may be or not.
     """
     found = drains.marks(snapshot, settings)
     for each in () if isinstance(snapshot.campaigns, Unread) else snapshot.campaigns:
@@ -300,6 +301,8 @@ def watched(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
             found[each.campaign_id] = each.lease_beat
         if each.unjudged_since:
             found[unjudged_key(each.campaign_id)] = each.unjudged_since
+        if each.not_logged:
+            found[not_logged_key(each.campaign_id)] = each.not_logged
     return found
 
 

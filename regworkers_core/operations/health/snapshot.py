@@ -59,6 +59,8 @@ from regworkers_core.operations.health.sources import (
 from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.replication.second_look import COUNTED
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.keys import secret_needed, stored_keys
+from regworkers_core.selection.campaigns.opening import is_logged
 from regworkers_core.selection.notify.outbox import due_units
 
 READ_SECONDS = 4.0
@@ -104,6 +106,7 @@ def read_system(
         ),
         "messages_due": _Part("mongo", lambda: bool(due_units(runtime))),
         "campaigns": _Part("mongo", partial(read_campaigns, runtime)),
+        "campaign_keys": _Part("secretsmanager", partial(stored_keys, runtime)),
         "certificates": _Part("", partial(_certificates, runtime)),
         "scheduler": _Part("dagster", scheduler),
         "parity": _Part("mongo", partial(_parity, runtime)),
@@ -282,10 +285,18 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
                 leases.get(keys.get(campaign.campaign_id, _NO_KEY)),
             ),
             held_since=held.get(campaign.campaign_id),
+            not_logged=_not_logged(runtime, campaign),
+            keys=secret_needed(runtime, campaign),
             failed_messages=failed[campaign.campaign_id] if campaign.campaign_id in draws else 0,
         )
         for campaign in campaigns
     )
+
+
+def _not_logged(runtime: Runtime, campaign: Campaign) -> str:
+    if campaign.status is not CampaignStatus.OPEN or is_logged(runtime, campaign):
+        return ""
+    return campaign.opened.hash if campaign.opened else campaign.opens_at
 
 
 def campaign_state(

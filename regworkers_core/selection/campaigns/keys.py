@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import secrets as randomness
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fairdraw import bls
@@ -95,16 +94,15 @@ def ensure_keys(runtime: Runtime, campaign: Campaign) -> CampaignKeys:
     return keys
 
 
-def unreadable_keys(runtime: Runtime) -> Iterator[str]:
-    """What is wrong with the keys of each OPEN campaign, one line each. Raises TransientFailure."""
-    for campaign in runtime.campaigns.list(CampaignStatus.OPEN):
-        try:
-            keys = read_keys(runtime, campaign)
-        except UsageError as error:
-            yield str(error)
-        else:
-            if keys is None:
-                yield f"campaign {campaign.campaign_id} is open without keys"
+def stored_keys(runtime: Runtime) -> frozenset[str]:
+    """The names of all secrets with keys of campaigns, none of which is read. Raises TransientFailure."""
+    return frozenset(runtime.secrets.names(secret_of("")))
+
+
+def secret_needed(runtime: Runtime, campaign: Campaign) -> str:
+    """The name of the secret without which the campaign cannot go on; empty if it needs none now."""
+    has = campaign.code_key is not None and campaign.status is not CampaignStatus.COMPLETED
+    return _name(runtime, campaign) if has or campaign.status is CampaignStatus.OPEN else ""
 
 
 def _checked(runtime: Runtime, campaign: Campaign, text: str) -> CampaignKeys:

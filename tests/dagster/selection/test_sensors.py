@@ -15,6 +15,8 @@ from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.opening import is_logged
+from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_dagster.selection import automation, campaigns
 from tests.dagster.support import job, plain
 from tests.support.campaigns import create
@@ -68,7 +70,8 @@ def test_a_campaign_whose_time_is_over_gets_its_partition_and_its_draw(
     _campaign(runtime, status, autoDraw=True)
     answer = tick(campaigns.campaigns_tick)
     assert _added(answer) == [CAMPAIGN]
-    (request,) = answer.run_requests
+    *logging, request = answer.run_requests
+    assert [each.job_name for each in logging] == (["log_campaigns"] if status == "OPEN" else [])
     assert (request.job_name, request.partition_key, request.run_key) == ("draw", CAMPAIGN, None)
     found = runtime.campaigns.get(CAMPAIGN)
     assert found is not None and found.status == status, "a tick changes nothing"
@@ -79,6 +82,25 @@ def test_without_auto_draw_a_campaign_is_left_to_its_manager(tick: Tick, runtime
         _campaign(runtime, status)
         assert not tick(campaigns.campaigns_tick).run_requests
         runtime.database["campaigns"].delete_many({})
+
+
+def test_an_open_campaign_that_the_log_lacks_is_logged_by_one_run_and_again_after_a_change(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    create(runtime, CAMPAIGN)
+    assert not tick(campaigns.campaigns_tick).run_requests, "a draft promises nothing yet"
+    runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"status": "OPEN"}})
+    for number in (1, 2):
+        (request,) = tick(campaigns.campaigns_tick).run_requests
+        assert (request.job_name, request.run_key) == ("log_campaigns", None)
+        done = job("log_campaigns").execute_in_process(instance=instance, run_config=request.run_config)
+        assert done.success and is_logged(runtime, runtime.campaigns.require_id(CAMPAIGN))
+        assert not tick(campaigns.campaigns_tick).run_requests
+        log = PublicLog.of(runtime).read()
+        assert log is not None and log.size == number
+        runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"name": f"name {number}"}})
+    _run_of(instance, dg.DagsterRunStatus.STARTED, "log_campaigns")
+    assert not tick(campaigns.campaigns_tick).run_requests, "a run is at work"
 
 
 def test_a_campaign_is_a_partition_from_its_draft_on_so_that_it_can_be_chosen_in_the_ui(

@@ -24,7 +24,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.operations.alerts.conditions import TABLE, availability, work
 from regworkers_core.operations.alerts.conditions.blindness import gaps_of
-from regworkers_core.operations.alerts.conditions.campaigns import unjudged_key
+from regworkers_core.operations.alerts.conditions.campaigns import not_logged_key, unjudged_key
 from regworkers_core.settings import PROJECT_ROOT, AlertSettings, Settings
 from regworkers_core.settings.operations import AlertSeverities
 from tests.operations.alerts.world import (
@@ -64,6 +64,8 @@ ILL = replace(
             failed_messages=1,
             stopped="a file differs",
             unjudged_since=ago(DAY),
+            not_logged="opening",
+            keys="qa-campaign-keys/c",
         ),
     ),
     certificates=(CertificateState("qa", 10.0), CertificateState("old", 1.0)),
@@ -85,6 +87,7 @@ def settings(**alerts: Any) -> Settings:
 
 def severities(**changed: str) -> dict[str, set[str]]:
     still = {"drain:save": 900.0, "drain:publish": 900.0, unjudged_key("c"): 1800.0}
+    still |= {not_logged_key("c"): 300.0}
     facts = {"settings": settings(severity=changed), "sensor_seen_at": NOW - 900, "still_seconds": still}
     names = [each.name for each in TABLE if each.name not in ("mongo-away", "blind", "certificate-renewal")]
     seen = {name: {severity for _, severity, _ in found(name, ILL, **facts)} for name in names}

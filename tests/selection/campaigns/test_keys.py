@@ -11,7 +11,13 @@ from fairdraw.maths.files import sha256_hex
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.keys import CampaignKeys, ensure_keys, read_keys, unreadable_keys
+from regworkers_core.selection.campaigns.keys import (
+    CampaignKeys,
+    ensure_keys,
+    read_keys,
+    secret_needed,
+    stored_keys,
+)
 from tests.support.campaigns import advance_to, create
 
 pytestmark = pytest.mark.namespace("module")
@@ -66,15 +72,17 @@ def test_a_code_key_beyond_the_order_of_the_group_is_refused() -> None:
         CampaignKeys.parse(f"{'0' * 64} {'f' * 64}")
 
 
-def test_open_campaigns_without_readable_keys_are_named(runtime: Runtime) -> None:
+def test_a_campaign_needs_its_secret_from_its_opening_until_it_is_completed(runtime: Runtime) -> None:
     for name in ("bare", "lost", "fine"):
         create(runtime, name)
         advance_to(runtime, name, CampaignStatus.OPEN)
     create(runtime, "draft")
     for name in ("lost", "fine"):
         ensure_keys(runtime, runtime.campaigns.require_id(name))
-    runtime.aws.client("secretsmanager").delete_secret(
-        SecretId=f"{runtime.names.prefix}campaign-keys/lost", ForceDeleteWithoutRecovery=True
-    )
-    found = dict(zip(("bare", "lost"), unreadable_keys(runtime), strict=True))
-    assert "bare is open without keys" in found["bare"] and "lost are lost" in found["lost"]
+    runtime.aws.client("secretsmanager").delete_secret(SecretId=f"{runtime.names.prefix}campaign-keys/lost")
+    needed = {each.campaign_id: secret_needed(runtime, each) for each in runtime.campaigns.list()}
+    assert needed.pop("draft") == ""
+    stored = stored_keys(runtime)
+    assert {name for name, secret in needed.items() if secret not in stored} == {"bare", "lost"}
+    advance_to(runtime, "fine", CampaignStatus.COMPLETED)
+    assert secret_needed(runtime, runtime.campaigns.require_id("fine")) == ""

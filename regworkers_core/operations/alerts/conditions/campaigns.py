@@ -220,6 +220,57 @@ def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
             )
 
 
+def not_logged_key(campaign_id: str) -> str:
+    """The key of what the public log lacks of it, among what evaluations compare (`Context.still_seconds`)."""
+    return f"not-logged:{campaign_id}"
+
+
+@Check(
+    name="campaign-not-logged",
+    section="campaigns",
+    key="campaignId",
+    several="open campaigns are not in the public log",
+    runbook="selection-failures.md",
+    reads=("campaigns",),
+)
+def not_logged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    """Fires when a campaign is OPEN, and for `notLoggedSeconds` ({alerts.not_logged_seconds!d}) evaluations saw that
+    the public log does not have it as it is.
+    """
+    for campaign in campaigns:
+        still = context.still_seconds.get(not_logged_key(campaign.campaign_id), 0.0)
+        if campaign.not_logged and still >= context.settings.alerts.not_logged_seconds:
+            yield Finding(
+                campaign.campaign_id,
+                context.severity.campaign_not_logged,
+                f"campaign {campaign.campaign_id} is open, and for {duration(still)} the public log has not had it as "
+                "it is: `regworkers campaign log` says why",
+                {"campaignId": campaign.campaign_id, "seconds": round(still)},
+            )
+
+
+@Check(
+    name="campaign-keys",
+    section="campaigns",
+    key="campaignId",
+    several="campaigns have no keys that can be read",
+    runbook="selection-failures.md",
+    reads=("campaigns", "campaign_keys"),
+)
+def keys_lost(context: Context, campaigns: Campaigns, stored: frozenset[str]) -> Iterator[Finding]:
+    """Fires when the secret store lacks the keys of a campaign that is OPEN, or has keys and is not COMPLETED."""
+    for campaign in campaigns:
+        if campaign.keys and campaign.keys not in stored:
+            yield Finding(
+                campaign.campaign_id,
+                context.severity.campaign_keys,
+                f"the secret store does not have the keys of campaign {campaign.campaign_id}, which cannot be drawn "
+                f"without them: restore the secret {campaign.keys}; a campaign that never had keys gets them by "
+                "`regworkers campaign log`",
+                {"campaignId": campaign.campaign_id},
+            )
+
+
 @Check(
     name=INPUT_DIFFERS,
     section="campaigns",

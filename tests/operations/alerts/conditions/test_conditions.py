@@ -460,6 +460,25 @@ def test_a_phase_that_evaluations_saw_complete_and_not_judged_for_long(
     assert [line[:2] for line in lines] == ([("c", "critical")] if holds else [])
 
 
+@pytest.mark.parametrize(
+    ("lacks", "seen", "holds"), [("", 0.0, False), ("x", 240.0, False), ("x", 300.0, True)]
+)
+def test_an_open_campaign_that_the_log_lacks_for_long(lacks: str, seen: float, holds: bool) -> None:
+    snapshot = replace(WELL, campaigns=(CampaignState("c", "OPEN", ago(900), None, not_logged=lacks),))
+    still = dict.fromkeys(watched(snapshot, SETTINGS), seen)
+    lines = found("campaign-not-logged", snapshot, still_seconds=still)
+    assert [line[:2] for line in lines] == ([("c", "warning")] if holds else [])
+
+
+def test_a_campaign_whose_keys_the_secret_store_lacks() -> None:
+    state = CampaignState("c", "OPEN", ago(900), None, keys="campaign-keys/c")
+    lost = replace(WELL, campaigns=(state,), campaign_keys=frozenset({"campaign-keys/d"}))
+    ((subject, severity, line),) = found("campaign-keys", lost)
+    assert (subject, severity) == ("c", "critical") and "restore the secret campaign-keys/c" in line
+    assert found("campaign-keys", replace(lost, campaign_keys=frozenset({"campaign-keys/c"}))) == []
+    assert isinstance(assessed("campaign-keys", replace(lost, campaign_keys=UNREAD)), Unread)
+
+
 def test_messages_that_failed() -> None:
     state = CampaignState("c", "COMPLETED", ago(9_000), None, failed_messages=2)
     ((subject, severity, line),) = found("messages-failed", replace(WELL, campaigns=(state,)))
