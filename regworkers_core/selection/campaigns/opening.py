@@ -16,7 +16,6 @@ from fairdraw.errors import DrawError
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from fairdraw.maths.opened import IssuerKey, Opened, opened_name, parse_opened
-from fairdraw.terms import QUICKNET
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, Reserve
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -43,7 +42,7 @@ def terms_of(runtime: Runtime, campaign: Campaign) -> Opened:
     return Opened(
         campaign_id=campaign.campaign_id,
         caseless=campaign.codes.caseless,
-        chain=chain_hash(runtime),
+        chain=runtime.settings.selection.beacon.chain.hash,
         closes_at=campaign.closes_at,
         code_key=campaign.code_key,
         eligibility=campaign.eligibility.as_document(),
@@ -60,11 +59,6 @@ def terms_of(runtime: Runtime, campaign: Campaign) -> Opened:
         waitlist_size=campaign.draw.waitlist_size,
         wins_per_unit=campaign.draw.wins_per_unit,
     )
-
-
-def chain_hash(_runtime: Runtime) -> str:
-    """The hash of the beacon's chain from which draws are seeded."""
-    return QUICKNET.hash
 
 
 def is_logged(runtime: Runtime, campaign: Campaign) -> bool:
