@@ -78,9 +78,11 @@ conformance: $(CONFORMANCE_STAMP) ## run adapters and flows against other server
 conformance-kafka: $(STAMP) ## run the suites of Kafka and certificates against Apache Kafka (needs Java and Maven)
 	$(BIN)/python -m tests.conformance apache-kafka $(FLAGS)
 
+# What litewitness needs; the go command downloads it.
+GO = go1.27.3
 conformance-witness: $(STAMP) ## run the log, its client and its witness against other implementations (needs Go)
-	GOBIN="$(CURDIR)/build/witness" go install filippo.io/torchwood/cmd/litewitness@v0.6.1
-	cd tests/conformance/monitor && go build -o "$(CURDIR)/build/witness/monitor" .
+	GOTOOLCHAIN=$(GO) GOBIN="$(CURDIR)/build/witness" go install filippo.io/torchwood/cmd/litewitness@v0.10.0
+	cd tests/conformance/monitor && GOTOOLCHAIN=$(GO) go build -o "$(CURDIR)/build/witness/monitor" .
 	REGWORKERS_TEST_WITNESS="$(CURDIR)/build/witness" $(BIN)/python -m pytest -n 0 tests/conformance/test_other_witness.py
 
 matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")

@@ -19,7 +19,7 @@ import pytest
 from fairdraw.log import tree, witness
 from fairdraw.log.http import LogHttp
 from fairdraw.log.leaves import Kind
-from fairdraw.log.note import Note, SignerKey, VerifierKey
+from fairdraw.log.note import Checkpoint, Note, NoteError, SignerKey, VerifierKey
 from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.public.witnesses import Witness, Witnesses
 from tests.conformance.servers import free_port
@@ -110,10 +110,11 @@ def test_both_witnesses_answer_the_same_requests_alike(
     introduce(database, LOG.verifier())
     ours, post = made(tmp_path / "ours", LOG), LogHttp(10.0).post
     stranger = SignerKey(ORIGIN, b"s" * 32)
-    # Not asked, because this version answers otherwise than the specification says now: a log that it does not know
-    # (403 instead of 404), a proof where the old size is 0 (accepted), a size with leading zeros (accepted).
+    # Not asked, because this version answers otherwise than the specification says: a proof where the old size is 0
+    # (accepted), a size with leading zeros (accepted).
     for body in [
         request(0, 3, NODES, stranger),
+        request(0, 3, origin="unknown.example/log"),
         request(4, 3),
         request(0, 3),
         request(0, 4),
@@ -138,6 +139,20 @@ def test_both_witnesses_answer_the_same_requests_alike(
             text = Note.parse(body.partition(b"\n\n")[2]).text
             both = Note.parse(f"{text}\n".encode() + answer + said)
             assert len(both.verified([key, ours.key])) == 2
+
+
+def test_a_cosignature_by_ml_dsa_44_of_another_implementation_is_verified() -> None:
+    log = SignerKey(ORIGIN, b"l" * 32)
+    text = Checkpoint(ORIGIN, 9, tree.root_over(NODES[:9])).text
+    command = [f"{FOLDER}/monitor", "cosign", "mldsa.example/w"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    vkey, _, note = done.stdout.partition("\n")
+    key = VerifierKey.parse(vkey)
+    found = Note.parse(note).with_signatures(log.sign(text)).verified([key, log.verifier()])
+    assert [each.key for each in found] == [key, log.verifier()] and found[0].at
+    other = note.replace("\n9\n", "\n8\n")
+    with pytest.raises(NoteError, match=r"mldsa\.example/w"):
+        Note.parse(other).verified([key])
 
 
 def test_another_monitor_reads_and_verifies_every_entry(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 // Reads a log as any monitor does: main <address of the log> <verifier key>. Prints the number of entries that it
 // verified, and the last one.
+//
+// main cosign <name>: prints the verifier key of a new witness with ML-DSA-44, and the checkpoint of standard input with
+// its cosignature.
 package main
 
 import (
 	"context"
+	"crypto/mldsa"
 	"fmt"
 	"io"
 	"log"
@@ -15,6 +19,10 @@ import (
 )
 
 func main() {
+	if os.Args[1] == "cosign" {
+		cosign(os.Args[2])
+		return
+	}
 	verifier, err := note.NewVerifier(os.Args[2])
 	check(err)
 	answer, err := http.Get(os.Args[1] + "/checkpoint")
@@ -46,6 +54,18 @@ func main() {
 		check(err)
 	}
 	fmt.Printf("%d\n%s\n", next, last)
+}
+
+func cosign(name string) {
+	key, err := mldsa.GenerateKey(mldsa.MLDSA44())
+	check(err)
+	signer, err := torchwood.NewCosignatureSigner(name, key)
+	check(err)
+	text, err := io.ReadAll(os.Stdin)
+	check(err)
+	signed, err := note.Sign(&note.Note{Text: string(text)}, signer)
+	check(err)
+	fmt.Printf("%s\n%s", signer.Verifier(), signed)
 }
 
 func check(err error) {
