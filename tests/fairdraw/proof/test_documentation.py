@@ -33,7 +33,7 @@ def receipt_with_cutoff(folder: Path) -> dict[str, Any]:
     for ref, outcome in outcomes(folder / "phase-1").items():
         receipt = build_receipt(folder, ref)
         phase = receipt["phases"][0]
-        market = phase["result"].split("|")[1]
+        market = phase["result"]["line"].split("|")[1]
         if outcome == "WINNER" and market == "west":
             return receipt
     raise AssertionError("no winner of west")
@@ -42,21 +42,25 @@ def receipt_with_cutoff(folder: Path) -> dict[str, Any]:
 def values(receipt: dict[str, Any]) -> str:
     """What an entrant copies from the receipt, as the document shows it."""
     phase, seed = receipt["phases"][0], json.loads(receipt["seed"])
-    manifest = json.loads(phase["manifest"])
-    proof = "\n".join(receipt["inclusion"]["proof"])
+    manifest, summary = json.loads(phase["manifest"]), json.loads(phase["summary"])
+    proofs = ["\n".join(each["proof"]) for each in (receipt["inclusion"], phase["result"])]
     return "\n".join(
         (
             f"campaign={CAMPAIGN}",
             f"leaf='{receipt['inclusion']['leaf']}'",
             f"index={receipt['inclusion']['index']}",
             f"count={manifest['count']}",
-            f"proof='{proof}'",
+            f"proof='{proofs[0]}'",
             f"root={manifest['root']}",
             f"manifest='{phase['manifest']}'",
             f"published={sha256_hex(phase['manifest'].encode())}",
-            f"commitment={manifest['seedSource']['commitment']}",
-            f"source={seed['kind']}",
+            f"summary='{phase['summary']}'",
+            f"line='{phase['result']['line']}'",
+            f"line_proof='{proofs[1]}'",
+            f"result_root={summary['resultRoot']}",
+            f"chain={manifest['seedSource']['chain']}",
             f"round={seed['round']}",
+            f"signature={seed['signature']}",
             f"randomness={seed['randomness']}",
             f"seed={seed['seed']}",
             f"key={receipt['key']}",
@@ -94,9 +98,10 @@ OWN = """\
 same: the leaf leads to the root
 same: manifestHash is the published one
 same: count and root are in the manifest
-same: the secret is the one that was committed to
-same: the commitment is in the manifest
+same: manifestHash and resultRoot are in the summary
+same: the line leads to the root of the result
 same: the randomness is the hash of the signature
+same: chain and round are in the manifest
 signed: 2023-08-23T15:59:24Z
 same: the seed
 same: the key of the unit
@@ -110,11 +115,19 @@ same: strikesHash of phase {n}
 same: resultHash of phase {n}
 same: cutoffsHash of phase {n}
 """
-LIST = """\
-sorted, each once
-same: root
-same: every rank
+ROOTS = """\
+same: strikesRoot of phase {n}
+same: resultRoot of phase {n}
 """
+
+
+def whole(phases: int) -> str:
+    """What the commands for the published files say."""
+    numbers = range(1, phases + 1)
+    files, roots = ("".join(each.format(n=number) for number in numbers) for each in (FILES, ROOTS))
+    return f"{files}sorted, each once\nsame: root\n{roots}same: every rank\n"
+
+
 NEXT = """\
 same: the leaves of phase 2
 same: the seed of phase 2
@@ -122,32 +135,32 @@ same: phase 2 follows from phase-1
 """
 
 
-def test_the_values_in_the_document_match_the_draw(revealed: Path) -> None:
-    assert values(receipt_with_cutoff(revealed)) in blocks()
+def test_the_values_in_the_document_match_the_draw(beaconed: Path) -> None:
+    assert values(receipt_with_cutoff(beaconed)) in blocks()
     limited = next(
         receipt
-        for ref, outcome in outcomes(revealed / "phase-1").items()
-        if outcome == "HOUSEHOLD_LIMIT" and (receipt := build_receipt(revealed, ref))
+        for ref, outcome in outcomes(beaconed / "phase-1").items()
+        if outcome == "HOUSEHOLD_LIMIT" and (receipt := build_receipt(beaconed, ref))
     )
     sibling = limited["siblings"][0]["leaf"].split("|")[0]
     assert any(f"limited={limited['ref']}\nsibling={sibling}\n" in block for block in blocks())
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_every_command_of_the_document_runs_and_agrees(revealed: Path, shell: str) -> None:
-    done = run(revealed, "\n".join(blocks()), shell)
+def test_every_command_of_the_document_runs_and_agrees(beaconed: Path, shell: str) -> None:
+    done = run(beaconed, "\n".join(blocks()), shell)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == OWN + FILES.format(n=1) + FILES.format(n=2) + LIST + NEXT
+    assert done.stdout == OWN + whole(2) + NEXT
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_every_command_of_the_document_runs_on_a_draw_of_one_phase(
-    revealed: Path, tmp_path: Path, shell: str
+    beaconed: Path, tmp_path: Path, shell: str
 ) -> None:
-    shutil.copytree(revealed / "phase-1", tmp_path / "phase-1")
+    shutil.copytree(beaconed / "phase-1", tmp_path / "phase-1")
     done = run(tmp_path, "\n".join(blocks()), shell)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == OWN + FILES.format(n=1) + LIST
+    assert done.stdout == OWN + whole(1)
     # And the commands that are programs.
     receipt = tmp_path / "receipt.json"
     receipt.write_bytes(canonical_bytes(receipt_with_cutoff(tmp_path)))
@@ -171,32 +184,32 @@ def test_the_commands_agree_on_a_draw_without_entries_and_on_one_of_two_winners_
     helpers = [
         line for block in blocks() for line in block.splitlines() if re.match(r"\w+\(\) \{.*\}$", line)
     ]
-    whole = blocks()[-4:]
+    files = blocks()[-4:]
     for name, leaves, wins in (("none", [], 1), ("two", entrants(14, households=5), 2)):
         folder = make(tmp_path / name, leaves, [Terms((), {})] if not leaves else [Terms(TWO, {})], wins=wins)
-        done = run(folder, "\n".join(("export LC_ALL=C", *helpers, *whole)))
+        done = run(folder, "\n".join(("export LC_ALL=C", *helpers, *files)))
         assert (done.returncode, done.stderr) == (0, ""), name
-        assert done.stdout == FILES.format(n=1) + LIST
+        assert done.stdout == whole(1)
 
 
 @pytest.mark.parametrize("market", ["east", "west"])
 @pytest.mark.parametrize("outcome", ["WINNER", "WAITLIST"])
 def test_the_cut_off_step_reproduces_the_outcome_of_every_entrant(
-    revealed: Path, market: str, outcome: str
+    beaconed: Path, market: str, outcome: str
 ) -> None:
     """Open seats, reserves, `null` and zeros."""
     step = next(block for block in blocks() if "takes()" in block)
     split = next(block for block in blocks() if "IFS='|' read" in block).splitlines()
     read = next(line for line in split if line.startswith("IFS"))
     seen = 0
-    for ref, found in outcomes(revealed / "phase-1").items():
-        receipt = build_receipt(revealed, ref)
-        won = receipt["phases"][0]["result"].split("|")[1]
+    for ref, found in outcomes(beaconed / "phase-1").items():
+        receipt = build_receipt(beaconed, ref)
+        won = receipt["phases"][0]["result"]["line"].split("|")[1]
         if found != outcome or (won and won != market) or seen == 3:
             continue
         seen += 1
         script = "\n".join((blocks()[0], values(receipt), read, step))
-        assert run(revealed, script).stdout == f"in: {won or 'no market'}\n"
+        assert run(beaconed, script).stdout == f"in: {won or 'no market'}\n"
     assert seen
 
 
@@ -211,10 +224,10 @@ NONE = f'{{"entryKey":"{"0" * 64}","key":"{"0" * 64}","rank":0}}'
         ('{"markets":{"not-west":{"open":null,"reserves":[]}}}', "in: no market"),
     ],
 )
-def test_a_cut_off_of_null_is_met_and_one_of_zeros_is_not(revealed: Path, cutoffs: str, said: str) -> None:
-    own = values(receipt_with_cutoff(revealed))
+def test_a_cut_off_of_null_is_met_and_one_of_zeros_is_not(beaconed: Path, cutoffs: str, said: str) -> None:
+    own = values(receipt_with_cutoff(beaconed))
     script = "\n".join(blocks()).replace(own, re.sub("cutoffs='.*'", f"cutoffs='{cutoffs}'", own))
-    assert said in run(revealed, script).stdout
+    assert said in run(beaconed, script).stdout
 
 
 @pytest.mark.parametrize(
@@ -222,17 +235,18 @@ def test_a_cut_off_of_null_is_met_and_one_of_zeros_is_not(revealed: Path, cutoff
     [
         ("root", "DIFFERENT: the leaf leads to the root"),
         ("published", "DIFFERENT: manifestHash"),
-        ("commitment", "DIFFERENT: the secret"),
+        ("result_root", "DIFFERENT: the line leads"),
+        ("randomness", "DIFFERENT: the randomness"),
         ("seed", "DIFFERENT: the seed"),
         ("key", "DIFFERENT: the key of the unit"),
         ("entry_key", "DIFFERENT: the key of the entry"),
     ],
 )
-def test_the_commands_notice_a_value_that_is_not_the_draws(revealed: Path, variable: str, said: str) -> None:
-    own = values(receipt_with_cutoff(revealed))
+def test_the_commands_notice_a_value_that_is_not_the_draws(beaconed: Path, variable: str, said: str) -> None:
+    own = values(receipt_with_cutoff(beaconed))
     wrong = re.sub(rf"^{variable}=[0-9a-f]{{64}}$", f"{variable}={'0' * 64}", own, flags=re.MULTILINE)
     assert wrong != own
-    done = run(revealed, "\n".join(blocks()).replace(own, wrong))
+    done = run(beaconed, "\n".join(blocks()).replace(own, wrong))
     assert said in done.stdout, done
 
 
