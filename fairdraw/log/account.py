@@ -12,7 +12,7 @@ from fairdraw.errors import DrawError
 from fairdraw.log.leaves import Kind, LogLeaf, LogState
 from fairdraw.log.place import Place
 from fairdraw.log.record import RecordLeaf, closing, record_findings
-from fairdraw.log.times import LeafTimes, says_later
+from fairdraw.log.times import FAR_SECONDS, LeafTimes, says_later
 from fairdraw.log.trust import Trust
 from fairdraw.maths.beside import (
     ANNULLED,
@@ -29,8 +29,7 @@ from fairdraw.terms import CHAIN_FILE, LAST_SECOND, QUICKNET, Chain, iso, second
 
 # A draw has a result within this time after its round.
 PATIENCE_SECONDS = 86_400.0
-# A campaign that opened has a result or an annulment within this time after it closed; and a round is at most so long
-# after its manifest.
+# A campaign that opened has a result or an annulment within this time after it closed.
 LONG_SECONDS = 7 * 86_400.0
 # A file follows its leaf within seconds. Until then a reader may come between the two.
 _SETTLE_SECONDS = 3_600.0
@@ -228,7 +227,7 @@ class DrawAccount:
             )
         elif due - at < lead:
             yield f"the manifest was in the log at {iso(at)}, less than {lead} s before its round ({iso(due)})"
-        if due - at > LONG_SECONDS:
+        if due - at > FAR_SECONDS:
             yield f"its round ({iso(due)}) is more than 7 days after its manifest was in the log ({iso(at)})"
 
     def _unclaimed(self, phase: int, at: float | None) -> Iterator[str]:

@@ -39,6 +39,19 @@ def record_findings(
     """
     if not record:
         return
+    yield from time_findings(record)
+    if manifest is None or manifest_index is None:
+        return
+    before_it = [each.opened for each in record if each.index < manifest_index]
+    for number in range(len(before_it), len(record)):
+        yield f"{opened_name(number)}: in the log after the manifest, so it binds nothing"
+    if before_it:
+        yield from (error.message for error in mismatches(before_it[-1], manifest))
+        yield from findings_against(before_it[-1], manifest)
+
+
+def time_findings(record: Sequence[RecordLeaf]) -> Iterator[str]:
+    """Which files of a record were in the log too late."""
     first = record[0]
     if first.at is None or first.at > _at(first.opened.opens_at) + IN_TIME_SECONDS:
         yield (
@@ -51,14 +64,6 @@ def record_findings(
                 f"{opened_name(number)}: closesAt was changed {_when(now.at)}, when {before.opened.closes_at}, the one"
                 " before, was over"
             )
-    if manifest is None or manifest_index is None:
-        return
-    before_it = [each.opened for each in record if each.index < manifest_index]
-    for number in range(len(before_it), len(record)):
-        yield f"{opened_name(number)}: in the log after the manifest, so it binds nothing"
-    if before_it:
-        yield from (error.message for error in mismatches(before_it[-1], manifest))
-        yield from findings_against(before_it[-1], manifest)
 
 
 def closing(record: Sequence[RecordLeaf]) -> float:

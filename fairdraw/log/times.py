@@ -14,6 +14,8 @@ from fairdraw.terms import seconds
 
 # A leaf says at most so much later than its witnesses when it was decided: clocks differ.
 _CLOCKS_SECONDS = 60.0
+# A round is at most so long after its manifest was in the log: one of a far day is a draw that is withheld.
+FAR_SECONDS = 7 * 86_400.0
 
 
 class Kept(NamedTuple):
