@@ -17,7 +17,6 @@ from fairdraw.proof.drawn import Drawn
 from fairdraw.proof.parts import RECEIPT
 
 HOLDS, FAILS, INCOMPLETE = "holds", "fails", "incomplete"
-_NO_TRUST = Trust()
 _COMMON = (
     "annulled",
     "campaignId",
@@ -80,12 +79,13 @@ class ReceiptChecked:
         return as_document(self, "annulled", "verdict", "trusted", "checks", "findings", "limits", "keys")
 
 
-def check_receipt(data: bytes, trust: Trust = _NO_TRUST, opened: str | None = None) -> ReceiptChecked:
+def check_receipt(data: bytes, trust: Trust | None = None, opened: str | None = None) -> ReceiptChecked:
     """Check a receipt in JSON, in any layout, with trusted keys where given, else with those in the receipt. `opened`
     is the hash of a text of the campaign's opening that the reader has from elsewhere.
 
     Never raises for its content: an error in it is a failed check.
     """
+    trust = trust or Trust()
     try:
         document = _parsed(data)
         drawn, version = _kind(document) == DRAWN, document.get("version")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fairdraw.errors import DrawError
+from fairdraw.log.record import record_findings
 from fairdraw.log.trust import Trust, TrustedKey
 from fairdraw.maths.beside import ANNULLED, Annulled
 from fairdraw.maths.files import Fields, sha256_hex, short
@@ -186,17 +187,7 @@ class StepChecker:
             wrong(
                 f"this receipt is of another campaign than the one that you know: none of its texts has hash {known}"
             )
-        # Without the log the last one counts.
-        before = record if self._log is None else record[: self._log.before_manifest(self.phases()[0])]
-        if len(before) < len(record):
-            later = len(record) - len(before)
-            self.findings.append(
-                f"{later} of the campaign's {len(record)} texts came after the list was fixed"
-            )
-        if before:
-            for error in mismatches(before[-1], self.first):
-                wrong(error.message)
-            self.findings += findings_against(before[-1], self.first)
+        self._check_record(record)
         lines = [f"opened as {record[0].name}, from {record[0].opens_at} to {record[0].closes_at}"]
         for change in changes:
             lines.append(f"amended ({change.number}), because: {change.reason}")
@@ -204,6 +195,18 @@ class StepChecker:
         if known is not None and not changes:
             lines.append(f"nothing has changed since {known}")
         return "\n".join(lines)
+
+    def _check_record(self, record: Sequence[Opened]) -> None:
+        # Without the log the last file counts.
+        if self._log is None:
+            before, findings = record, findings_against(record[-1], self.first)
+        else:
+            index, leaves = self._log.manifest_index(self.phases()[0]), self._log.record(record)
+            before = [each.opened for each in leaves if each.index < index]
+            findings = record_findings(leaves, self.first, index)
+        for error in mismatches(before[-1], self.first) if before else ():
+            wrong(error.message)
+        self.findings += findings
 
     def check_campaign(self, manifest: Manifest) -> None:
         if manifest.campaign_id != self.campaign_id:

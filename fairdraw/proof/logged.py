@@ -11,12 +11,14 @@ from fairdraw.errors import DrawError
 from fairdraw.log.keys import LOG_KEYS, LogKeys, Quorum
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.log.note import Checkpoint, Note, NoteError, Signature, VerifierKey
+from fairdraw.log.record import RecordLeaf
 from fairdraw.log.times import cosigned_at
 from fairdraw.log.trust import WEAK_QUORUM, Trust, TrustedKey
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import Fields, sha256_hex
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import verify_proof
+from fairdraw.maths.opened import Opened
 from fairdraw.proof.guarantee import Published
 from fairdraw.terms import iso, seconds
 
@@ -121,10 +123,17 @@ class LogPart:
     def leaves(self, kind: Kind) -> list[LogLeaf]:
         return [each.leaf for each in self._entries if each.leaf.kind is kind]
 
-    def before_manifest(self, first: LoggedPhase) -> int:
-        """How many leaves of the campaign's record come before the manifest of the `first` phase. Raises DrawError."""
-        last = self._manifest(first).index
-        return sum(each.index < last and each.leaf.kind in _OF_RECORD for each in self._entries)
+    def record(self, files: Sequence[Opened]) -> list[RecordLeaf]:
+        """The files of the campaign's record with their leaves. Raises DrawError for a wrong cosignature."""
+        leaves = [each for each in self._entries if each.leaf.kind in _OF_RECORD]
+        return [
+            RecordLeaf(opened, entry.index, self.time_of(entry))
+            for opened, entry in zip(files, leaves, strict=False)
+        ]
+
+    def manifest_index(self, phase: LoggedPhase) -> int:
+        """The index of the phase's manifest. Raises DrawError if the log does not have it."""
+        return self._manifest(phase).index
 
     def check(
         self,
