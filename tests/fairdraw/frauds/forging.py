@@ -18,6 +18,7 @@ from fairdraw.large.receipts import Receipt
 from fairdraw.log.trust import Trust
 from fairdraw.maths.files import CUTOFFS, LEAVES, MANIFEST, RESULT, SUMMARY, canonical_bytes, file_hash
 from fairdraw.maths.leaves import Leaf, parse_leaf
+from fairdraw.maths.merkle import root_of
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State
 from fairdraw.proof.verify import verify
@@ -69,7 +70,8 @@ def redraw(phase: Path, scratch: Path) -> None:
 def restate(phase: Path) -> None:
     """A summary with the hashes of the files that are there."""
     names = {"manifestHash": MANIFEST, "resultHash": RESULT, "cutoffsHash": CUTOFFS}
-    edit(phase / SUMMARY, **{key: file_hash(phase / name) for key, name in names.items()})
+    hashes = {key: file_hash(phase / name) for key, name in names.items()}
+    edit(phase / SUMMARY, **hashes, resultRoot=root_of(phase / RESULT).root)
 
 
 def reposition(phase: Path, ref: str, market: str, outcome: str) -> None:

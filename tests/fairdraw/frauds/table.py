@@ -75,10 +75,19 @@ FRAUDS = (
         ("test_a_strike_taken_back",),
     ),
     Fraud(
-        "a strike invented for one fan, in a draw without strikes",
+        "a strike, or a lapsed seat, invented for one fan",
         Answer.RECEIPT,
-        "the manifest commits to an empty list of strikes (`outcome-<n>`)",
-        ("test_a_strike_invented_where_the_manifest_has_none",),
+        "the line of the result and that of the strike do not lead to their roots (`result-<n>`, `strike-<n>`)",
+        (
+            "test_a_strike_invented_for_a_winner",
+            "test_a_lapsed_seat_invented_for_a_winner",
+        ),
+    ),
+    Fraud(
+        "another outcome in the receipt of one fan",
+        Answer.RECEIPT,
+        "the line does not lead to the root of the result (`result-<n>`), which the summary has, and the log its hash",
+        ("test_a_winner_whose_receipt_has_no_seat", "test_waiting_and_not_selected_exchanged"),
     ),
     Fraud(
         "a seat withdrawn by a later phase",
@@ -89,8 +98,11 @@ FRAUDS = (
     Fraud(
         "an entry of the list whose receipt says that it was excluded",
         Answer.RECEIPT,
-        "its neighbours in the list are not adjacent (`absence`)",
-        ("test_an_entry_of_the_list_whose_receipt_excludes_it",),
+        "its neighbours in the list are not adjacent (`absence`), and the list is that of phase 1 (`manifest`)",
+        (
+            "test_an_entry_of_the_list_whose_receipt_excludes_it",
+            "test_a_winner_who_is_excluded_under_another_list",
+        ),
     ),
     Fraud(
         "a list or terms ground before the commit, with the beacon",
@@ -147,7 +159,6 @@ FRAUDS = (
         (
             "test_a_manifest_that_was_replaced_unnoticed",
             "test_a_manifest_that_no_receipt_names",
-            "test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_published_one",
         ),
     ),
     Fraud(
@@ -204,12 +215,6 @@ FRAUDS = (
         "a household split into several before the commit",
         Answer.MISSED,
         "units are random ids that the operator gives: who belongs together is not in the files",
-    ),
-    Fraud(
-        "the holder of a commit-reveal secret tries lists or terms until a friend wins",
-        Answer.MISSED,
-        "who knows the secret can compute every result before the commit; receipts say *trust in the operator*",
-        ("test_a_manifest_replaced_by_a_favourable_one_has_another_hash_than_the_published_one",),
     ),
 )
 
