@@ -1,7 +1,8 @@
-"""Who has to cosign, in a list of keys and in a policy as C2SP tlog-policy has it; and the time of a leaf."""
+"""Who has to cosign, in a list of keys and in a policy as C2SP tlog-policy has it; and what a trust file has to say."""
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from math import inf
 
@@ -11,7 +12,9 @@ from fairdraw.errors import DrawError
 from fairdraw.log.keys import LOG_KEYS, LogKeys, Quorum
 from fairdraw.log.note import COSIGNATURE, SignerKey, VerifierKey
 from fairdraw.log.policy import parse_policy
+from fairdraw.log.trust import Trust
 from fairdraw.maths.files import Fields
+from fairdraw.terms import QUICKNET
 from tests.selection.public.fakes import cosigner
 
 LOG = SignerKey("log.example/draws", b"l" * 32).verifier()
@@ -120,3 +123,63 @@ def test_no_witness_counts_as_two(witnesses: list[object], need: int, said: str)
     document = {"log": [str(LOG)], "need": need, "witnesses": witnesses}
     with pytest.raises(DrawError, match=said):
         LogKeys.read(Fields("keys.json", "", document, LOG_KEYS))
+
+
+# Trust files
+
+
+def trust(**given: object) -> Trust:
+    empty: dict[str, object] = {"beacon": {}, "log": [], "need": 0, "witnesses": []}
+    return Trust.parse(json.dumps(empty | given).encode())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        # Two histories, each cosigned by half of the honest witnesses.
+        (
+            {"log": [str(LOG)], "witnesses": [*map(str, W[:2])], "need": 1},
+            "need: 1 of 2 witnesses: more than half",
+        ),
+        (
+            {"log": [str(LOG)], "witnesses": [*map(str, W[:4])], "need": 2},
+            "need: 2 of 4 witnesses: more than half",
+        ),
+        ({"log": [str(LOG)], "witnesses": [str(W[0])], "need": 0}, "need: 0 of 1 witnesses: more than half"),
+        ({"need": 1}, "1 witnesses of 0 cannot be needed"),
+        # A second log of the same operator, with the same witnesses.
+        ({"witnesses": [str(W[0])], "need": 1}, "log: witnesses, and no key of the log"),
+        ({"beacon": {QUICKNET.hash: {"lead": 599}}}, "a lead of at least 600 s is needed for quicknet"),
+        ({"beacon": {"ab" * 32: {"lead": 0}}}, "an integer of at least 1"),
+        ({"beacon": {"ab" * 32: "key"}}, "a JSON object is needed"),
+        ({"beacon": {"ab" * 32: {}}}, "missing lead"),
+        ({"more": 1}, "unknown more"),
+    ],
+)
+def test_a_trust_file_that_does_not_bind_the_operator_is_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(DrawError, match=said):
+        trust(**given)
+    for data in (b"{", b"{]", b"", b"\xff"):
+        with pytest.raises(DrawError):
+            Trust.parse(data)
+
+
+def test_a_policy_with_witnesses_names_the_log_too() -> None:
+    with pytest.raises(DrawError, match="log: witnesses, and no key of the log"):
+        Trust.parse(f"witness w {W[0]}\nquorum w\n".encode())
+
+
+def test_only_a_file_with_the_keys_of_log_and_witnesses_vouches() -> None:
+    whole = trust(log=[str(LOG)], need=1, witnesses=[f"{W[0]} https://w1.example/"])
+    assert whole.vouches and whole.addresses == {W[0]: "https://w1.example"}
+    assert Trust.parse(POLICY.encode()).vouches
+    for bare in (Trust(), trust(), trust(log=[str(LOG)]), Trust.parse(f"log {LOG}\nquorum none\n".encode())):
+        assert not bare.vouches
+
+
+def test_the_lead_is_that_of_the_file_and_of_quicknet_by_its_rules() -> None:
+    other = "ab" * 32
+    assert (Trust().lead(QUICKNET.hash), Trust().lead(other)) == (600, None)
+    given = trust(beacon={QUICKNET.hash: {"lead": 900}, other: {"lead": 5}})
+    assert (given.lead(QUICKNET.hash), given.lead(other)) == (900, 5)
+    assert Trust().beacon_key(QUICKNET).given == "rules"
