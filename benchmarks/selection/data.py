@@ -46,7 +46,7 @@ COPY (
         FROM range({entries}) r(i))
 ) TO '{file}' (FORMAT parquet)
 """
-_UNIT = "CASE WHEN i % 10 < 2 THEN md5('unit' || (i // 10)) ELSE ref END"
+_UNIT = "CASE WHEN i % 10 < 2 THEN 'u-' || left(sha256('unit' || (i // 10)), 42) || 'A' ELSE ref END"
 _WEIGHT = "CASE WHEN i // 10 % 20 = 0 THEN 2 + (i // 10) % 3 ELSE 1 END"
 
 
