@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from fairdraw.large.allocate import LargeEngine
+from fairdraw.log.trust import Trust
 from fairdraw.maths.files import ARTEFACTS, OUTCOMES
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof.verify import Verification, verify
+from fairdraw.terms import CHAIN_FILE
 from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure, RequestError
@@ -147,7 +149,12 @@ def replay(
 ) -> Iterator[GateFinding]:
     """Replay from the artefacts in the bench alone, with the checker that third parties use."""
     known = [record.phases[number] for number in range(1, phase.phase + 1)]
-    found = verify(bench.root, engine=engine, recorded=[each.manifest_hash for each in known])
+    first, trust = record.phases[1], Trust()
+    if first.beacon:
+        (bench.root / CHAIN_FILE).write_text(first.beacon["chain"])
+        trust = Trust({first.chain.hash: first.lead})
+    recorded = [each.manifest_hash for each in known]
+    found = verify(bench.root, engine=engine, recorded=recorded, trust=trust)
     if wrong := replay_differences(found, known):
         yield GateFinding(REPLAY, "; ".join(wrong[:_SHOWN_DETAILS]))
 

@@ -31,8 +31,13 @@ def signature_of(round_number: int) -> str:
 
 @contextmanager
 def taken_for_signatures() -> Iterator[None]:
-    """Accept signatures of `signature_of`, and no others."""
-    with mock.patch.object(beacon, "_is_signed", lambda _key, number, text: text == signature_of(number)):
+    """Accept signatures of `signature_of`, besides real ones."""
+    real = beacon._is_signed
+
+    def is_signed(key: str, number: int, text: str) -> bool:
+        return text == signature_of(number) or real(key, number, text)
+
+    with mock.patch.object(beacon, "_is_signed", is_signed):
         yield
 
 

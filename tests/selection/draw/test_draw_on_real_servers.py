@@ -14,7 +14,6 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import ARTEFACTS
-from fairdraw.maths.manifest import commitment_of
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.judged_entries import PAGE, Judgement, ReplicationProgress, Tell
 from regworkers_core.adapters.mongo.draws import lease_name
@@ -200,27 +199,6 @@ def test_a_recreated_lease_table_is_reported_and_not_taken_for_another_run(runti
         draw(runtime).commit()
 
 
-def test_the_commitment_that_came_late_is_said_to_be_late(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    run = done_to("freeze", draw(runtime))
-    assert run.commit().facts["commitmentLate"] is True
-
-
-def test_a_secret_that_was_changed_together_with_its_commitment_makes_no_seed(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    run = done_to("commit", draw(runtime))
-    other = "ab" * 32
-    runtime.aws.client("secretsmanager").put_secret_value(
-        SecretId=f"{runtime.names.prefix}draw-secret/{CAMPAIGN}", SecretString=other
-    )
-    runtime.database["campaigns"].update_one(
-        {"_id": CAMPAIGN}, {"$set": {"draw.commitment": commitment_of(other)}}
-    )
-    with pytest.raises(DrawError, match="not the one that was committed to"):
-        run.seed()
-    assert not record_of(runtime).latest.fields.get("seedFile")
-
-
 def test_a_top_up_waits_for_the_phase_before(runtime: Runtime) -> None:
     close_campaign(runtime)
     drawn(runtime)
@@ -281,7 +259,8 @@ def test_an_export_brings_every_phase(runtime: Runtime, tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp("export")
     written = export(runtime.objects, CAMPAIGN, [1], folder)
     assert written == [
-        f"phase-1/{name}" for name in (*ARTEFACTS, "accepted.json", "codes-1.txt", "notice.json")
+        *(f"phase-1/{name}" for name in (*ARTEFACTS, "accepted.json", "codes-1.txt", "notice.json")),
+        "chain.json",
     ]
     assert (folder / "phase-1" / "result.txt").read_bytes() == artefact(runtime, "result.txt")
 
