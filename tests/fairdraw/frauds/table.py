@@ -111,11 +111,38 @@ FRAUDS = (
         ("test_a_round_that_was_signed_before_the_entries_were_frozen",),
     ),
     Fraud(
-        "a split view: another log, with another draw, for one fan",
+        "a split view: another history of the log, with another draw, for one fan",
         Answer.LOG,
-        "no witness cosigns both (`witnesses`), if the fan has chosen the witnesses to trust, and not taken"
-        " those that the operator names",
-        ("test_another_log_that_is_shown_to_one_fan",),
+        "too few of the fan's witnesses cosign it (`witnesses`): more than half are needed, so that two histories"
+        " share at least 2 needed - n of them, which would have to collude. A trust file with fewer is refused, a"
+        " policy leaves the verdict `incomplete`, and `regworkers draw log` asks witnesses what they signed",
+        (
+            "test_another_log_that_is_shown_to_one_fan",
+            "test_two_histories_that_honest_witnesses_sign",
+            "test_one_witness_that_colludes",
+        ),
+    ),
+    Fraud(
+        "a second log of the operator, with the same witnesses",
+        Answer.LOG,
+        "its key is not that of the trust file (`log`), and a file with witnesses has to name one",
+        ("test_a_second_log_with_the_same_witnesses",),
+    ),
+    Fraud(
+        "draw, log and witnesses invented under the operator's names",
+        Answer.LOG,
+        "the keys are those of the receipt alone: without a trust file it is `incomplete`, with one it fails (`log`)",
+        ("test_a_draw_that_a_stranger_invents",),
+    ),
+    Fraud(
+        "one event drawn under several ids, to use the best result",
+        Answer.LOG,
+        "one list, or one entry in two lists, is a finding of `regworkers draw log`, also for the chosen id alone; so"
+        " are two campaigns of one event at the same time, and an annulment when the round was out",
+        (
+            "test_an_event_that_is_drawn_under_many_ids",
+            "test_an_entry_in_the_lists_of_two_campaigns",
+        ),
     ),
     Fraud(
         "the log rewritten",
@@ -133,7 +160,7 @@ FRAUDS = (
     Fraud(
         "a commit that is logged late, at its true time",
         Answer.LOG,
-        "the leaf of the manifest must be 600 s before its round (`log`)",
+        "the leaf of the manifest must be 600 s before its round (`witnesses`)",
         ("test_a_commit_that_is_logged_when_its_round_is_known",),
     ),
     Fraud(
@@ -147,8 +174,19 @@ FRAUDS = (
         "a draw abandoned for another id, or a result withheld",
         Answer.LOG,
         "a manifest without result or annulment a day after its round is a finding of `regworkers draw log`, and so is"
-        " a leaf whose file is not published",
-        ("test_a_draw_whose_result_did_not_please",),
+        " a leaf whose file is not published. The times are those of the witnesses: a leaf that is dated ahead, or a"
+        " round of a far year, does not put it off",
+        (
+            "test_a_draw_whose_result_did_not_please",
+            "test_a_draw_that_is_withheld_behind_a_far_time",
+            "test_a_round_of_a_far_year",
+        ),
+    ),
+    Fraud(
+        "a top-up whose terms were logged after its result",
+        Answer.LOG,
+        "its manifest is in the log before its result (`log`)",
+        ("test_a_manifest_that_was_logged_after_its_result",),
     ),
     Fraud(
         "a manifest replaced by a more favourable one",
@@ -164,7 +202,7 @@ FRAUDS = (
     Fraud(
         "a result, or a reason of a top-up, that is not the published one",
         Answer.LOG,
-        "the hashes of `result.txt` and `notice.json` are in the log (`log`). Two receipts may show two notices that"
+        "the hashes of `summary.json` and `notice.json` are in the log (`log`). Two receipts may show two notices that"
         " are both in it: `regworkers draw log` finds the second one. Whether a reason is true, no log knows",
         ("test_a_result_or_a_reason_that_is_not_the_logged_one", "test_another_reason_holds_without_the_log"),
     ),
@@ -185,7 +223,8 @@ FRAUDS = (
     Fraud(
         "cut-offs bent in the receipt of one loser",
         Answer.LOG,
-        "the hash of `cutoffs.json` is in the log (`log`): all have the same cut-offs. Without the log a replay names"
+        "the summary has the hash of `cutoffs.json`, and the log that of the summary (`log`): all have the same ones."
+        " Without the log a replay names"
         " `cutoffs.json`",
         (
             "test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones",
