@@ -64,8 +64,8 @@ test-slow: $(STAMP) ## run the tests that take more than 20 s each
 test-browser: $(STAMP) ## open the page that checks receipts in Chromium, which is installed if this is root on Debian
 	$(BIN)/python -m pytest -n 0 -m browser tests/browser $(FLAGS)
 
-verifier: $(STAMP) ## build the page that checks receipts, with signatures, in build/verifier/ (needs Node and npm; FLAGS=--check)
-	@$(BIN)/python -m tools.build_verifier $(FLAGS)
+verifier: $(STAMP) ## build the page that checks receipts in build/verifier/ (TRUST=file: with your keys inside; FLAGS=--check)
+	@$(BIN)/python -m tools.build_verifier $(FLAGS) $(if $(TRUST),--trust "$(TRUST)")
 
 PLAYS = 2000
 SEED = 1
@@ -131,7 +131,7 @@ soak: $(STAMP) ## kill drains at every point, twenty times, count losses and rep
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not night and not browser" --hypothesis-profile=soak \
 		$$(grep -rl --include='test_*.py' 'from hypothesis import' tests | sort)
 	$(BIN)/python -m tests.simulation --plays 1000000 --seed 1000001
-	$(BIN)/python -m tests.fairdraw.verifier.agreement --receipts 10000 --seed $(SEED)
+	$(BIN)/python -m tests.fairdraw.verifier.agreement --receipts 20000 --folders 20000 --seed $(SEED)
 
 mutants: $(STAMP) ## plant defects in a copy, and see a test fail for each (FLAGS=--write writes the table)
 	$(BIN)/python -m tests.mutants $(FLAGS)

@@ -1,11 +1,14 @@
 """Builds the page that checks receipts, with the curves that signatures need: `build/verifier/`.
 
 Two builds in two folders must give the same bytes. The page's SHA-256 is written into the docs, or with `--check`
-compared with theirs. Needs Node, and npm's registry or its cache; exit code 1 says why not.
+compared with theirs. `--trust FILE` makes the page of a host or a newspaper, too: `verify-trusted.html` has their file
+of trusted keys inside, so that a receipt can hold there. Needs Node, and npm's registry or its cache; exit code 1 says
+why not.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -13,7 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fairdraw.verifier.assemble import MAX_BYTES, module, verifier_hash, verifier_page
+from fairdraw.log.trust import Trust
+from fairdraw.verifier.assemble import MAX_BYTES, module, page_hash, verifier_hash, verifier_page
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "verifier"
@@ -59,7 +63,14 @@ def write_hash(digest: str, *, check: bool) -> None:
         page.write_text(STATED.sub(digest, text), encoding="utf-8")
 
 
-def main(check: bool) -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if the docs state another hash")
+    parser.add_argument("--trust", type=Path, help="also make the page with this file of trusted keys inside")
+    given = parser.parse_args(arguments)
+    trust = b"" if given.trust is None else given.trust.read_bytes()
+    if trust:
+        Trust.parse(trust)
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory(prefix="another place ") as two:
         made, again = build(Path(one)), build(Path(two))
     if made != again:
@@ -69,14 +80,16 @@ def main(check: bool) -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, data in made.items():
         (FOLDER / name).write_bytes(data)
-    page = verifier_page()
-    (FOLDER / "verify.html").write_bytes(page)
-    write_hash(verifier_hash(), check=check)
-    sys.stdout.write(
-        f"build/verifier/verify.html: {len(page):,} bytes of at most {MAX_BYTES:,}, SHA-256 {verifier_hash()}\n"
-    )
-    return len(page) > MAX_BYTES
+    pages = {"verify.html": verifier_page()}
+    write_hash(verifier_hash(), check=given.check)
+    if trust:
+        pages["verify-trusted.html"] = verifier_page(trust=trust)
+    for name, page in pages.items():
+        (FOLDER / name).write_bytes(page)
+        size = f"{len(page):,} bytes of at most {MAX_BYTES:,}"
+        sys.stdout.write(f"build/verifier/{name}: {size}, SHA-256 {page_hash(page)}\n")
+    return max(map(len, pages.values())) > MAX_BYTES
 
 
 if __name__ == "__main__":
-    sys.exit(main("--check" in sys.argv[1:]))
+    sys.exit(main())

@@ -121,7 +121,12 @@ def parse_canonical_list(data: bytes, artefact: str) -> list[Any]:
 
 def _parsed(data: bytes, artefact: str) -> Any:
     try:
-        document = json.loads(data.decode("utf-8"), parse_float=_no_float, parse_constant=_no_float)
+        document = json.loads(
+            data.decode("utf-8"),
+            parse_float=_no_float,
+            parse_constant=_no_float,
+            object_pairs_hook=_each_key_once,
+        )
         canonical = canonical_bytes(document)
     except (ValueError, RecursionError):
         # Without the parser's words, which differ between versions: the page that checks a receipt says the same.

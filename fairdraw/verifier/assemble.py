@@ -19,7 +19,7 @@ from fairdraw import __version__
 from fairdraw.errors import UsageError
 from fairdraw.maths.files import sha256_hex
 
-MAX_BYTES = 120_000
+MAX_BYTES = 150_000
 _FOLDER = Path(__file__).parent
 # `make verifier` makes what these links lead to; a released wheel has the files. Any other build has neither.
 _CURVES, _PACKED = _FOLDER / "curves.js.gz", _FOLDER / "page.js.gz"
@@ -31,12 +31,15 @@ _SPACE = b" \t\r\n"
 _BLOCK = re.compile(rb'(<script type="application/json" id="receipt">)([^<]*)(</script>)')
 
 
-def verifier_page(receipt: bytes | None = None) -> bytes:
-    """The page for a receipt in JSON (UTF-8), or the one that asks for a receipt. At most MAX_BYTES without it."""
+def verifier_page(receipt: bytes | None = None, trust: bytes = b"") -> bytes:
+    """The page for a receipt in JSON (UTF-8), or the one that asks for a receipt. At most MAX_BYTES without it.
+
+    A valid file of trusted keys in `trust` makes it another page, with a hash of its own: that of its publisher.
+    """
     # In JSON `<` is part of texts only, where it may be escaped, and a line feed is never part of one. Without `<` no
     # content ends the block; on one line `sed` can empty it.
     escaped = (receipt or b"").replace(b"<", b"\\u003c").replace(b"\r", b" ").replace(b"\n", b" ")
-    return _BLOCK.sub(lambda block: block[1] + escaped + block[3], _page(), count=1)
+    return _BLOCK.sub(lambda block: block[1] + escaped + block[3], _page(trust=trust), count=1)
 
 
 def verifier_hash(*, signatures: bool = True) -> str:
@@ -101,7 +104,7 @@ def curves_scripts() -> Scripts:
 
 
 @cache
-def _page(*, signatures: bool = True) -> bytes:
+def _page(*, signatures: bool = True, trust: bytes = b"") -> bytes:
     own, curves = module("page.js").encode(), _unpacked(_CURVES) if signatures else b""
     # After a change of the modules the packed code is that of before.
     if curves and _unpacked(_PACKED) == own:
@@ -130,6 +133,8 @@ def _page(*, signatures: bool = True) -> bytes:
         .substitute(
             policy="; ".join(policy),
             style=style.decode(),
+            # In base64, because a policy of a log is lines of text.
+            trust=base64.b64encode(trust).decode(),
             scripts=b"\n".join(scripts).decode(),
             version=__version__,
         )

@@ -13,7 +13,7 @@ const HALF_A_CHARACTER = /[\ud800-\udfff]/u;
 const ESCAPED = { '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" };
 const TYPES = { boolean: "bool", number: "int", string: "str" };
 
-/** Parse JSON in any layout. Throws SyntaxError. The last of duplicate keys counts. */
+/** Parse JSON in any layout. Throws SyntaxError, also for a key that is there twice: programs differ in which counts. */
 export function parseJson(text) {
   let at = 0;
 
@@ -77,6 +77,7 @@ export function parseJson(text) {
       parts("}", () => {
         skip();
         const key = string();
+        if (made.has(key)) fail();
         skip();
         take(":");
         made.set(key, value(levels - 1));

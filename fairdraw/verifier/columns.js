@@ -1,10 +1,12 @@
 // leaves.txt as columns of numbers over its bytes: of a million entries none becomes an object or a string. Up to 4 GB.
 
+import { unitFlaw } from "./draw.js";
 import { drawError, isId } from "./fields.js";
 import { Sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
 
 const [BAR_SIGN, COMMA_SIGN, LINE_FEED] = [124, 44, 10];
 const LONGEST_ID = 64;
+const UNIT_CHARS = 45;
 const ID_SIGNS = new Uint8Array(256);
 for (const sign of utf8("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")) ID_SIGNS[sign] = 1;
 
@@ -63,8 +65,8 @@ function textOfSpan(bytes, start, end) {
   return String.fromCharCode(...bytes.subarray(start, end));
 }
 
-// The Merkle root over leaves that come one by one, without allocation.
-class RootHash {
+/** The Merkle root over lines that come one by one, without allocation. */
+export class RootHash {
   constructor() {
     Object.assign(this, { count: 0, depth: 0, stack: new Uint8Array(32 * 64), hash: new Sha256() });
     [this.leaf, this.node] = [0, 1].map((first) => new Sha256().update(Uint8Array.of(first)));
@@ -109,6 +111,11 @@ export class LeafColumns {
         this.refuse(line, "refs must increase strictly");
       }
       const unitEnd = this.idEnd(line, refEnd + 1);
+      // Most units are one entry and have its ref.
+      if (refEnd - at === UNIT_CHARS || compareSpans(bytes, at, refEnd, bytes, refEnd + 1, unitEnd)) {
+        const wrong = unitFlaw(textOfSpan(bytes, at, refEnd), textOfSpan(bytes, refEnd + 1, unitEnd));
+        if (wrong) this.refuse(line, wrong);
+      }
       const weightEnd = bytes.indexOf(BAR_SIGN, unitEnd + 1);
       const weight = weightEnd - unitEnd <= 3 ? textOfSpan(bytes, unitEnd + 1, weightEnd) : "";
       if (!/^([1-9]|[1-5][0-9]|6[0-4])$/.test(weight)) this.refuse(line, "a weight is 1 to 64 without leading zero");

@@ -9,7 +9,10 @@ const ID = "[A-Za-z0-9_-]{1,64}";
 const WEIGHT = "[1-9]|[1-5][0-9]|6[0-4]";
 const LEAF_LINE = new RegExp(`^(${ID})\\|(${ID})\\|(${WEIGHT})\\|((?:${ID}(?:,${ID})*)?)\\|(${ID}(?:,${ID})*)$`);
 const RANK = /^[1-9][0-9]{0,15}$/;
-const OUTCOMES = ["WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK"];
+// 32 bytes in base64url without padding: the last digit has four bits, then zeros.
+const UNIT = /^u-[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
+const UNIT_LIKE = /^u-[A-Za-z0-9_-]{43}$/;
+export const OUTCOMES = ["WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK", "UNCLAIMED"];
 
 /** The leaf of a line without its line feed. Throws an error that says what is wrong with it. */
 export function leafOf(line) {
@@ -20,6 +23,8 @@ export function leafOf(line) {
   const [, ref, unit, weight, segmentsText, preferencesText] = found;
   const segments = segmentsText ? segmentsText.split(",") : [];
   const preferences = preferencesText.split(",");
+  const wrong = unitFlaw(ref, unit);
+  if (wrong) throw leafError(`${ref}: ${wrong}`);
   if (segments.some((segment, at) => at > 0 && segments[at - 1] >= segment)) {
     throw leafError(`${ref}: segments must be sorted, each once, found ${segmentsText}`);
   }
@@ -27,6 +32,12 @@ export function leafOf(line) {
     throw leafError(`${ref}: duplicate preference in ${preferencesText}`);
   }
   return { ref, unit, weight: Number(weight), segments, preferences };
+}
+
+/** What is wrong with the unit of an entry; empty if nothing is. */
+export function unitFlaw(ref, unit) {
+  if (UNIT_LIKE.test(ref)) return "a ref may not look like a unit";
+  return unit === ref || UNIT.test(unit) ? "" : `a unit is the ref, or u- and 32 bytes in base64url, found ${short(unit)}`;
 }
 
 const leafError = (message) => drawError("leaves.txt", message);
@@ -42,16 +53,16 @@ function whyNoLeaf(line) {
 
 /** The least of the hashes of a unit's tickets, in hex. */
 export function unitKey(seed, drawId, unit, weight) {
-  let least = sha256Hex(`vf1|${seed}|${drawId}|${unit}|0`);
+  let least = sha256Hex(`vf2|${seed}|${drawId}|${unit}|0`);
   for (let ticket = 1; ticket < weight; ticket++) {
-    const key = sha256Hex(`vf1|${seed}|${drawId}|${unit}|${ticket}`);
+    const key = sha256Hex(`vf2|${seed}|${drawId}|${unit}|${ticket}`);
     if (key < least) least = key;
   }
   return least;
 }
 
 export function entryKey(seed, ref) {
-  return sha256Hex(`vf1e|${seed}|${ref}`);
+  return sha256Hex(`vf2e|${seed}|${ref}`);
 }
 
 /** The cut-offs of cutoffs.json by market: `{open, reserves: [{segment, cutoff}]}`, null where there is room. */

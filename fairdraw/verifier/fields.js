@@ -131,6 +131,15 @@ export function fieldsOf(artefact, path, document, keys) {
     integer,
     text,
     list,
+    flag(key) {
+      if (typeof raw(key) !== "boolean") refuse(key, `true or false is needed, found ${short(raw(key))}`);
+      return raw(key);
+    },
+    /** The object under the key as it is. */
+    object(key) {
+      fieldsOf(artefact, joined(key), raw(key), null);
+      return raw(key);
+    },
     hash: (key) => text(key, isHash, "64 lower-case hex digits"),
     id: (key) => text(key, isId, "an id"),
     time: (key) => text(key, (value) => milliseconds(value) !== null, "a time like 2026-11-25T08:15:00.123Z"),

@@ -4,60 +4,72 @@ import { canonicalText, parseCanonical } from "./canonical.js";
 import { drawError, fieldsOf, isHash, isId, isMarketId, short, shown } from "./fields.js";
 import { fromHex, sha256Hex } from "./sha256.js";
 
-export const COMMIT_REVEAL = "commit-reveal";
-export const DRAND = "drand";
 export const STRIKE_REASON = /^[A-Z_]+$/;
+const DRAND = "drand";
 const MOST_MARKETS = 32767;
-const LOWER_HEX = /^(?:[0-9a-f]{2})+$/;
 const MANIFEST_KEYS = [
-  "algorithm", "asOf", "campaignId", "count", "drawId", "markets", "phase", "previous", "root", "seedSource",
-  "strikesHash", "waitlistSize", "winsPerUnit",
+  "algorithm", "asOf", "campaignId", "count", "drawId", "markets", "phase", "previous", "registrations", "root",
+  "seedSource", "strikesHash", "strikesRoot", "waitlistSize", "winsPerUnit",
 ];
-// What a later phase may change.
-const CHANGING_KEYS = ["markets", "phase", "previous", "strikesHash", "waitlistSize"];
+// What a later phase may change; `markets` within rules of their own.
+const CHANGING_KEYS = ["markets", "phase", "previous", "strikesHash", "strikesRoot"];
+const REGISTRATIONS_KEYS = ["erased", "excluded", "notices", "root", "size", "withdrawn"];
 
 /** Read exactly this text: its values, its `hash`, and as `document` the JSON itself. */
 export function parseManifest(text) {
   const document = parseCanonical(text, "manifest.json");
+  if (document.get("algorithm") === "vf1") {
+    throw drawError(
+      "manifest.json",
+      "this draw follows the rules vf1, which are gone, so it can only be annulled: vf2 is read",
+    );
+  }
   const fields = fieldsOf("manifest.json", "", document, MANIFEST_KEYS);
-  fields.text("algorithm", (algorithm) => algorithm === "vf1", '"vf1"');
+  fields.text("algorithm", (algorithm) => algorithm === "vf2", '"vf2"');
   const campaignId = fields.id("campaignId");
+  const count = fields.integer("count");
   const phase = fields.integer("phase", 1);
-  const source = seedSourceOf(fields.raw("seedSource"));
+  if (fields.raw("registrations") !== null) checkRegistrations(fields.nested("registrations", REGISTRATIONS_KEYS), count);
   return {
     document,
     hash: sha256Hex(text),
     campaignId,
     phase,
-    source,
+    count,
     asOf: fields.time("asOf"),
-    count: fields.integer("count"),
     drawId: fields.text("drawId", (id) => id === campaignId, `the campaign's id (${campaignId})`),
-    markets: marketsOf(fields),
+    markets: marketsOf(fields, phase),
     previous: previousOf(fields, phase),
     root: fields.hash("root"),
+    source: sourceOf(fields.nested("seedSource", ["chain", "kind", "round"])),
     strikesHash: fields.hash("strikesHash"),
+    strikesRoot: fields.hash("strikesRoot"),
     waitlistSize: fields.raw("waitlistSize") === null ? null : fields.integer("waitlistSize"),
     winsPerUnit: fields.integer("winsPerUnit", 1),
   };
 }
 
-function seedSourceOf(document) {
-  const kind = document instanceof Map ? (document.get("kind") ?? null) : null;
-  if (kind === DRAND) {
-    const fields = fieldsOf("manifest.json", "seedSource", document, ["chain", "kind", "round"]);
-    return { kind, source: fields.hash("chain"), round: fields.integer("round", 1), commitment: null };
+// Each registered entry is in one class.
+function checkRegistrations(fields, count) {
+  const numbers = ["erased", "excluded", "notices"].map((key) => fields.integer(key));
+  fields.hash("root");
+  const size = fields.integer("size");
+  // A sum of numbers below 2^53 may be beyond.
+  const classed = [...numbers, fields.integer("withdrawn"), count].reduce((sum, each) => sum + BigInt(each), 0n);
+  if (BigInt(size) !== classed) {
+    fields.refuse("size", `${size} entries, but notices, count, excluded, withdrawn and erased are ${classed}`);
   }
-  if (kind === COMMIT_REVEAL) {
-    const fields = fieldsOf("manifest.json", "seedSource", document, ["commitment", "kind"]);
-    return { kind, source: kind, round: 0, commitment: fields.hash("commitment") };
-  }
-  const wanted = `${COMMIT_REVEAL} or ${DRAND}`;
-  throw drawError("manifest.json", `seedSource.kind: ${wanted} is needed, found ${short(kind)}`);
 }
 
-function marketsOf(fields) {
-  const markets = Array.from(fields.objects("markets", ["capacity", "marketId", "reserves"]), marketTerms);
+function sourceOf(fields) {
+  fields.text("kind", (kind) => kind === DRAND, `"${DRAND}"`);
+  return { chain: fields.hash("chain"), round: fields.integer("round", 1) };
+}
+
+/** The list under `markets`; `phase` null: not that of a manifest. */
+export function marketsOf(fields, phase = null) {
+  const keys = ["capacity", "laterReserves", "marketId", "reserves"];
+  const markets = Array.from(fields.objects("markets", keys), marketTerms);
   if (markets.length > MOST_MARKETS) {
     fields.refuse("markets", `${markets.length}, at most ${MOST_MARKETS} can be drawn together`);
   }
@@ -67,28 +79,50 @@ function marketsOf(fields) {
       fields.refuse("markets", `ids must increase strictly: ${after.marketId} follows ${before.marketId}`);
     }
   });
+  markets.forEach((market, at) => {
+    const wrong = phase > 1 ? undeclared(market) : "";
+    if (wrong) fields.refuse(`markets[${at}].reserves`, wrong);
+  });
   return markets;
 }
 
 function marketTerms(fields) {
   const marketId = fields.text("marketId", isMarketId, "an id, not -");
   const capacity = fields.integer("capacity");
-  const reserves = [];
-  const segments = new Set();
-  for (const each of fields.objects("reserves", ["seats", "segment"])) {
-    const segment = each.id("segment");
-    if (segments.has(segment)) {
-      fields.refuse("reserves", `duplicate segment ${segment} in market ${marketId}`);
-    }
-    segments.add(segment);
-    reserves.push({ segment, seats: each.integer("seats") });
-  }
-  // A sum of numbers below 2^53 may be beyond.
+  const [reserves, laterReserves] = [reservesOf(fields, "reserves"), reservesOf(fields, "laterReserves")];
   const seats = reserves.reduce((sum, each) => sum + BigInt(each.seats), 0n);
   if (seats > capacity) {
     fields.refuse("reserves", `${seats} reserved seats in market ${marketId}, whose capacity is ${capacity}`);
   }
-  return { marketId, capacity, reserves };
+  return { marketId, capacity, reserves, laterReserves };
+}
+
+function reservesOf(fields, key) {
+  const segments = new Set();
+  return Array.from(fields.objects(key, ["seats", "segment"]), (each) => {
+    const segment = each.id("segment");
+    if (segments.has(segment)) fields.refuse(key, `duplicate segment ${segment}`);
+    segments.add(segment);
+    return { segment, seats: each.integer("seats") };
+  });
+}
+
+// What the reserves of a later phase take that laterReserves do not declare; `before` are the market's terms in the
+// phases from 2 on before this one.
+function undeclared({ marketId, reserves, laterReserves }, before = []) {
+  const used = before.flatMap((each) => each.reserves);
+  let next = 0;
+  for (const { segment, seats } of reserves) {
+    next = laterReserves.findIndex((each, at) => at >= next && each.segment === segment) + 1;
+    if (!next) return `segment ${segment} is not next in laterReserves of market ${marketId}`;
+    const declared = laterReserves[next - 1].seats;
+    const own = used.filter((each) => each.segment === segment);
+    const taken = own.reduce((sum, each) => sum + BigInt(each.seats), BigInt(seats));
+    if (taken > declared) {
+      return `${taken} seats for ${segment} since phase 2, laterReserves of market ${marketId} have ${declared}`;
+    }
+  }
+  return "";
 }
 
 function previousOf(fields, phase) {
@@ -101,16 +135,27 @@ function previousOf(fields, phase) {
   return { manifestHash: hashes.hash("manifestHash"), resultHash: hashes.hash("resultHash") };
 }
 
-/** Throw for a later manifest that changes more than phase, previous, strikes, waitlist, capacities and reserves. */
-export function checkTerms(first, later) {
-  const [known, found] = [first, later].map((each) => each.markets.map((market) => market.marketId));
-  if (known.join() !== found.join()) {
-    throw drawError("manifest.json", `markets: phase 1 has ${known.join(", ")}, found others`);
-  }
+/** Throw for a manifest that changes more than it may; `earlier` are those of the phases before, in their order. */
+export function checkTerms(earlier, later) {
+  const before = earlier.at(-1);
+  const refuse = (message) => {
+    throw drawError("manifest.json", message);
+  };
+  const ids = ({ markets }) => markets.map((each) => each.marketId).join();
+  if (ids(before) !== ids(later)) refuse("markets: the phase before has others");
+  later.markets.forEach((now, at) => {
+    const then = before.markets[at];
+    if (JSON.stringify(now.laterReserves) !== JSON.stringify(then.laterReserves)) {
+      refuse(`markets[${at}].laterReserves: not those of the phase before`);
+    }
+    const wrong = undeclared(now, earlier.filter((each) => each.phase > 1).map((each) => each.markets[at]));
+    if (wrong) refuse(`markets[${at}].reserves: ${wrong}`);
+    if (now.capacity < then.capacity) refuse(`markets[${at}].capacity: ${now.capacity}, less than ${then.capacity} before`);
+  });
   for (const key of MANIFEST_KEYS.filter((each) => !CHANGING_KEYS.includes(each))) {
-    const [before, now] = [first, later].map((each) => each.document.get(key));
-    if (canonicalText(before) !== canonicalText(now)) {
-      throw drawError("manifest.json", `${key}: phase 1 has ${shown(before)}, found ${shown(now)}`);
+    const [expected, found] = [before, later].map((each) => each.document.get(key));
+    if (canonicalText(expected) !== canonicalText(found)) {
+      refuse(`${key}: the phase before has ${shown(expected)}, found ${shown(found)}`);
     }
   }
 }
@@ -140,42 +185,28 @@ export function parseStrikes(text) {
 export function parseSeed(text) {
   const document = parseCanonical(text, "seed.json");
   const fields = fieldsOf("seed.json", "", document, ["kind", "randomness", "round", "seed", "signature"]);
-  const kind = fields.text(
-    "kind", (value) => value === COMMIT_REVEAL || value === DRAND, `${COMMIT_REVEAL} or ${DRAND}`,
-  );
-  let signature = null;
-  if (kind === DRAND) {
-    signature = fields.text("signature", (value) => LOWER_HEX.test(value), "lower-case hex");
-  } else if (fields.raw("signature") !== null || fields.integer("round") !== 0) {
-    fields.refuse("", `${COMMIT_REVEAL} has round 0 and no signature`);
-  }
-  const randomness = fields.hash("randomness");
-  return { kind, randomness, round: fields.integer("round"), seed: fields.hash("seed"), signature };
+  fields.text("kind", (kind) => kind === DRAND, `"${DRAND}"`);
+  return {
+    randomness: fields.hash("randomness"),
+    round: fields.integer("round", 1),
+    seed: fields.hash("seed"),
+    signature: fields.text("signature", (text) => /^[0-9a-f]{96}$/.test(text), "96 lower-case hex digits"),
+  };
 }
 
 /** The seed that follows from the manifest hash of phase 1 and the randomness. */
-export function deriveSeed(manifestHash, source, round, randomness) {
-  return sha256Hex(`vfseed1|${manifestHash}|${source}|${round}|${randomness}`);
+export function deriveSeed(manifestHash, { chain, round }, randomness) {
+  return sha256Hex(`vfseed2|${manifestHash}|${chain}|${round}|${randomness}`);
 }
 
 /** Throw unless the seed follows from the manifest of phase 1. The beacon's signature is not verified here. */
-export function checkSeed(seed, manifest) {
-  const source = manifest.source;
+export function checkSeed(seed, { hash, source }) {
   const fail = (message) => {
     throw drawError("seed.json", message);
   };
-  if (seed.kind !== source.kind || seed.round !== source.round) {
-    const committed = `${source.kind} with round ${source.round} was committed to`;
-    fail(`${committed}, found ${seed.kind} with ${seed.round}`);
-  }
-  if (source.commitment !== null) {
-    if (sha256Hex(fromHex(seed.randomness)) !== source.commitment) {
-      fail("randomness: its SHA-256 is not the commitment of the manifest");
-    }
-  } else if (seed.signature === null || sha256Hex(fromHex(seed.signature)) !== seed.randomness) {
-    fail("randomness: not the SHA-256 of the signature");
-  }
-  if (deriveSeed(manifest.hash, source.source, source.round, seed.randomness) !== seed.seed) {
+  if (seed.round !== source.round) fail(`round ${source.round} was committed to, found ${seed.round}`);
+  if (sha256Hex(fromHex(seed.signature)) !== seed.randomness) fail("randomness: not the SHA-256 of the signature");
+  if (deriveSeed(hash, source, seed.randomness) !== seed.seed) {
     fail("seed: does not follow from the manifest of phase 1 and the randomness");
   }
 }

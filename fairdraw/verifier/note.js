@@ -4,7 +4,14 @@ import { drawError, shown, uncheckedError } from "./fields.js";
 import { fromHex, sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
 
 export const LOG_KEY = 1;
-export const WITNESS_KEY = 4;
+const [WITNESS_KEY, MLDSA_KEY] = [4, 6];
+/** The types of keys of witnesses: Ed25519 and ML-DSA-44. */
+export const COSIGNATURES = [WITNESS_KEY, MLDSA_KEY];
+// Bytes of a key of each type, and of its signature.
+const KEY_BYTES = new Map([[LOG_KEY, 32], [WITNESS_KEY, 32], [MLDSA_KEY, 1312]]);
+const SIGNATURE_BYTES = new Map([[LOG_KEY, 64], [WITNESS_KEY, 64], [MLDSA_KEY, 2420]]);
+const MOST_NAME_BYTES = 255;
+export const kindName = (kind) => `0x${toHex([kind])}`;
 const DASH = "\u2014 ";
 const KEY_ID = /^[0-9a-f]{8}$/;
 const SIZE = /^(?:0|[1-9][0-9]{0,18})$/;
@@ -22,7 +29,7 @@ const MOST_SIGNATURES = 100;
 const MOST_CHARACTERS = 2 ** 20;
 const LATEST = 2n ** 63n;
 
-const noteError = (message) => drawError("note", message);
+export const noteError = (message) => drawError("note", message);
 const excerpt = (text, characters) => shown(Array.from(text).slice(0, characters).join(""));
 
 function base64Bytes(text, what) {
@@ -53,15 +60,16 @@ export function parseKey(text) {
   const what = `the verifier key of ${name}`;
   if (!KEY_ID.test(id)) throw noteError(`${what} has an id that is not 8 lower-case hex digits`);
   const decoded = base64Bytes(encoded, what);
-  if (decoded[0] !== LOG_KEY && decoded[0] !== WITNESS_KEY) {
-    throw noteError(`${what} has an unknown type: known are 0x01 and 0x04, both Ed25519`);
+  const due = KEY_BYTES.get(decoded[0]);
+  if (due === undefined) {
+    throw noteError(`${what} has an unknown type: known are 0x01 and 0x04 (Ed25519) and 0x06 (ML-DSA-44)`);
   }
-  if (decoded.length !== 33) throw noteError(`${what} has ${decoded.length - 1} bytes instead of 32`);
+  if (decoded.length !== 1 + due) throw noteError(`${what} has ${decoded.length - 1} bytes instead of ${due}`);
   const hashed = sha256Hex(fromHex(`${toHex(utf8(name))}0a${toHex(decoded)}`)).slice(0, 8);
   if (hashed !== id) throw noteError(`${what} has the id ${id}, which is not the id of that key`);
   const publicKey = decoded.subarray(1);
   // The last bit is the sign of a coordinate.
-  if (SMALL_ORDER.includes(toHex([...publicKey.subarray(0, 31), publicKey[31] & 0x7f]))) {
+  if (due === 32 && SMALL_ORDER.includes(toHex([...publicKey.subarray(0, 31), publicKey[31] & 0x7f]))) {
     throw noteError(`${what} is a point of small order: anyone can sign for it`);
   }
   return { name, kind: decoded[0], publicKey, id };
@@ -120,33 +128,50 @@ export function namedBy(note, keys) {
   return [...known].filter(([name]) => signed.has(name)).map(([, key]) => key);
 }
 
-/** Whether some of the keys signed the note. Throws for a wrong signature by one of them. */
+/** Those of the keys that signed the note, with the times of cosignatures: a Map. Throws for a wrong one by them. */
 export function verifyNote(note, keys, curves) {
   const signers = namedBy(note, keys);
+  const found = new Map();
   for (const { name, id, value } of note.signatures) {
     const key = signers.find((each) => each.name === name && each.id === id);
-    if (key) verifySignature(key, note.text, value, curves);
+    if (!key) continue;
+    const at = verifySignature(key, note.text, value, curves);
+    if (!found.has(key)) found.set(key, Number(at));
   }
-  return signers.length > 0;
+  return found;
 }
 
-/** The time of a cosignature in seconds, a BigInt, not verified. */
-export function cosignedAt({ value }) {
-  return BigInt(`0x${toHex(value.subarray(0, 8))}`);
-}
-
+// Returns the time of a cosignature in seconds, a BigInt.
 function verifySignature(key, noteText, value, curves) {
-  let [text, signature, time] = [noteText, value, 0n];
-  if (key.kind === WITNESS_KEY) {
-    time = cosignedAt({ value });
-    text = `cosignature/v1\ntime ${time}\n${noteText}`;
+  let [message, signature, time] = [utf8(noteText), value, 0n];
+  if (key.kind !== LOG_KEY) {
+    time = BigInt(`0x${toHex(value.subarray(0, 8))}`);
+    message = cosigned(key, noteText, time);
     signature = value.subarray(8);
   }
-  if (signature.length !== 64 || time >= LATEST) {
+  if (signature.length !== SIGNATURE_BYTES.get(key.kind) || time >= LATEST) {
     throw noteError(`the signature of ${key.name} has a wrong length or time`);
   }
   if (!curves) throw uncheckedError("all else is right; the signatures were not checked here");
-  if (!curves.ed25519.verify(signature, utf8(text), key.publicKey)) {
+  const curve = key.kind === MLDSA_KEY ? curves.mldsa44 : curves.ed25519;
+  if (!curve.verify(signature, message, key.publicKey)) {
     throw noteError(`the signature of ${key.name} (${key.id}) does not match the note`);
   }
+  return time;
+}
+
+// What a witness signs of a checkpoint. The first line keeps it apart from every other signed text.
+function cosigned(key, noteText, time) {
+  if (key.kind === WITNESS_KEY) return utf8(`cosignature/v1\ntime ${time}\n${noteText}`);
+  // By the standard it then says nothing about when.
+  if (!time) throw noteError(`the cosignature of ${key.name} has no time`);
+  const { origin, size, root } = parseCheckpoint(noteText);
+  const [at, first, end] = [time, 0n, size].map((number) => number.toString(16).padStart(16, "0"));
+  return fromHex(`${toHex(utf8("subtree/v1\n\0"))}${afterLength(key.name)}${at}${afterLength(origin)}${first}${end}${root}`);
+}
+
+function afterLength(text) {
+  const bytes = utf8(text);
+  if (bytes.length > MOST_NAME_BYTES) throw noteError(`${excerpt(text, 80)} is longer than ${MOST_NAME_BYTES} bytes`);
+  return toHex([bytes.length, ...bytes]);
 }

@@ -1,14 +1,20 @@
 // The page: it takes a receipt, has every step checked, and shows what came of it. Everything from a receipt is put
 // into the page as text, never as HTML.
 
-import { bare, parsedOrNull, receiptIn, textOf } from "./given.js";
-import { checkReceipt, receiptSteps, shownState } from "./receipt.js";
+import { isHash } from "./fields.js";
+import { bare, receiptIn, textOf } from "./given.js";
+import { changesSince, parseOpened } from "./opened.js";
+import { checkReceipt, company, receiptSteps } from "./receipt.js";
 import { STRINGS } from "./strings.js";
+import { leftToTrust, verdictOf, wordsOf } from "./trusted.js";
 
 const RELAYS = ["api.drand.sh", "api2.drand.sh", "drand.cloudflare.com"];
 const CODE = /^[^ ]{24,}$/;
+// Steps that take longer than a frame, and how long others may take together before the page is painted.
+const SLOW_STEPS = ["randomness", "log", "witnesses"];
+const PAINT_MS = 100;
 
-const page = { text: null, trust: null, run: 0 };
+const page = { text: null, trust: null, from: "receipt", known: null, run: 0 };
 const part = (id) => document.getElementById(id);
 
 /** An element with attributes and children; texts are escaped by the browser. */
@@ -32,45 +38,12 @@ function painted() {
   });
 }
 
-/** What the page shows of a receipt besides its check. The receipt may be malformed. */
-function aboutReceipt(receipt) {
-  const first = parsedOrNull(receipt.phases?.[0]?.manifest ?? receipt.manifest);
-  const seed = parsedOrNull(receipt.seed);
-  const trusted = parsedOrNull(page.trust);
-  return {
-    drawn: receipt.kind === "draw",
-    logged: Boolean(receipt.log),
-    undated: Boolean(receipt.log && !receipt.log.committed),
-    phases: receipt.phases?.length ?? 1,
-    source: first?.seedSource ?? {},
-    signature: seed?.signature,
-    annulled: receipt.annulled ? parsedOrNull(receipt.annulled) ?? {} : null,
-    need: (trusted?.witnesses.length ? trusted : receipt.log?.keys)?.need ?? 0,
-  };
-}
-
-/** Titles and sentences of a step. */
-function wordsOf(name, about) {
-  if (name.startsWith("outcome-")) {
-    const { title, ...others } = STRINGS.steps.outcome;
-    return { ...others, title: title(name.slice("outcome-".length)) };
-  }
-  if (name === "randomness") {
-    return STRINGS.steps[`randomness-${about.source.kind === "commit-reveal" ? "commit-reveal" : "drand"}`];
-  }
-  const words = STRINGS.steps[name] ?? { title: name, fan: "", failed: "", auditor: "" };
-  if (words.absent && !about.logged) return { ...words, unchecked: words.absent };
-  if (name !== "witnesses") return words;
-  return { ...words, ...(about.need === 0 && { fan: words.none }), ...(about.undated && { unchecked: words.undated }) };
-}
-
 function clear() {
   document.documentElement.removeAttribute("data-verdict");
-  for (const id of ["says", "tiles", "trust", "checks", "keys", "values"]) part(id).hidden = true;
-  part("mark").textContent = "";
-  part("mark").className = "mark";
+  for (const id of ["trust", "compare", "compared", "keys", "audit", "progress"]) part(id).hidden = true;
+  for (const id of ["claimed", "where", "refused", "trust-refused"]) say(id, "");
+  part("facts").replaceChildren();
   say("open-all", STRINGS.openAll);
-  say("refused", "");
 }
 
 function showHeadline({ headline, summary, mark = "" }, state = "") {
@@ -80,157 +53,94 @@ function showHeadline({ headline, summary, mark = "" }, state = "") {
   part("mark").className = `mark ${state}`;
 }
 
-/** Check a receipt and show the steps one by one; `asked` by a person, who then finds the focus on the verdict. */
+/** Check a receipt; `asked` by a person, who then finds the focus on the result. */
 async function check(text, asked) {
   const run = ++page.run;
   page.text = text;
   clear();
-  showHeadline(STRINGS.checking);
-  part("status").textContent = STRINGS.checking.headline;
-  say("input-title", STRINGS.inputAgain);
-  await painted();
-  const checking = receiptSteps(text, { curves: globalThis.curves ?? null, trust: page.trust });
-  let step = checking.next();
-  const receipt = parsedOrNull(bare(text)) ?? {};
-  const about = aboutReceipt(receipt);
-  const readable = step.value.name !== "receipt";
-  part("steps").replaceChildren();
-  part("checks").hidden = false;
+  showHeadline({ ...STRINGS.waiting, summary: STRINGS.kicker });
+  const checking = receiptSteps(text, { curves: globalThis.curves ?? null, trust: page.trust, opened: page.known });
+  let [step, paintedAt] = [checking.next(), 0];
   for (; !step.done; step = checking.next()) {
-    part("steps").append(stepItem(step.value, wordsOf(step.value.name, about), about));
+    const { name, at, of } = step.value;
+    if (!SLOW_STEPS.includes(name) && performance.now() - paintedAt < PAINT_MS) continue;
+    say("summary", STRINGS.checking(wordsOf(name).title, at + 1, of));
+    Object.assign(part("progress"), { max: of, value: at, hidden: false });
     await painted();
+    paintedAt = performance.now();
     // Another receipt was chosen meanwhile.
     if (run !== page.run) return;
   }
-  const result = step.value;
-  if (readable) showStatement(receipt, about, result.verdict);
-  const trusts = readable && result.verdict !== "fails" ? showTrust(result, about, receipt) : [];
-  showTiles(result, trusts);
-  if (readable) showKeys(result.keys);
-  showValues(text);
-  const state = { holds: "passed", fails: "failed", incomplete: "unchecked" }[result.verdict];
-  const shown = { ...STRINGS.verdicts[result.verdict], ...(readable ? {} : STRINGS.unreadable) };
-  if (readable && state !== "passed") {
-    const titles = result.steps.filter((each) => each.state === state).map((each) => wordsOf(each.name, about).title);
-    shown.summary += `\n${STRINGS.states[state]}: ${titles.join(", ")}.`;
-  }
-  showHeadline(shown, state);
-  document.title = `${shown.headline} – ${STRINGS.title}`;
-  part("status").textContent = `${shown.headline}. ${shown.summary}`;
+  showResult(step.value, text);
   if (asked) part("headline").focus();
-  document.documentElement.dataset.verdict = result.verdict;
 }
 
-function stepItem({ name, state, detail, values }, words, about) {
-  const as = shownState({ name, state, detail });
-  const sentence = state === "passed" ? words.fan : words[state] ?? words.failed;
-  const more = make("details", {}, make("summary", {}, STRINGS.details, make("span", { class: "unseen" }, `: ${words.title}`)));
-  more.open = state !== "passed";
-  more.append(make("p", {}, words.auditor), make("p", { class: "detail" }, detail));
-  if (values.length > 0) more.append(factList(values));
-  const item = make(
-    "div",
-    {},
-    make(
-      "div",
-      { class: "head" },
-      make("h3", {}, words.title),
-      make("span", { class: `state ${as}` }, STRINGS.states[as]),
-    ),
-    make("p", {}, sentence),
-  );
-  if (name === "randomness" && state === "unchecked") item.append(relays(about));
-  item.append(more);
-  const mark = make("span", { class: `mark ${as}`, "aria-hidden": "true" }, STRINGS.marks[as]);
-  return make("li", { id: `step-${name}`, "data-state": state, tabindex: "-1" }, mark, item);
-}
-
-/** Names and values; hashes and lines of files are set in a fixed width. */
-function factList(pairs) {
-  const list = make("dl");
-  for (const [name, value] of pairs) {
-    const text = typeof value === "string" ? value : JSON.stringify(value);
-    list.append(make("dt", {}, name), make("dd", CODE.test(text) ? { class: "code" } : {}, text));
+function showResult(result, text) {
+  const { verdict, receipt } = result;
+  const shown = verdictOf(result);
+  part("progress").hidden = true;
+  say("input-title", STRINGS.inputAgain);
+  if (receipt === null || verdict === "fails") showHeadline(shown, shown.state);
+  if (receipt !== null) {
+    showOutcome(result, shown);
+    showCompared(result);
+    showKeys(result.keys);
   }
-  return list;
+  part("trust").hidden = receipt === null || verdict === "fails";
+  if (!part("trust").hidden) showTrust(leftToTrust(result, page.known !== null));
+  showAudit(result, text);
+  document.title = `${part("headline").textContent} – ${STRINGS.title}`;
+  part("status").textContent = `${part("headline").textContent}. ${shown.summary}`;
+  document.documentElement.dataset.verdict = verdict;
 }
 
-/** Links to the round at the beacon's relays: nothing is fetched. */
-function relays({ source, signature }) {
-  const box = make("div", { class: "relays" }, make("p", {}, STRINGS.relaysLead));
-  const [chain, round] = [encodeURIComponent(source.chain), encodeURIComponent(source.round)];
-  for (const host of RELAYS) {
-    const href = `https://${host}/${chain}/public/${round}`;
-    const link = make("a", { href, rel: "noopener noreferrer", target: "_blank" }, STRINGS.relay(host, source.round));
-    box.append(make("div", {}, link));
-  }
-  if (signature) box.append(factList([["signature", signature]]));
-  return box;
-}
-
-function showStatement(receipt, about, verdict) {
-  const outcome = STRINGS.outcomes[about.drawn ? receipt.outcome : "excluded"] ?? String(receipt.outcome);
-  say("says-title", verdict === "fails" ? STRINGS.claims : STRINGS.says);
-  say("outcome", about.drawn && receipt.market ? `${outcome}: ${receipt.market}` : outcome);
-  say("annulled", about.annulled ? STRINGS.annulled : "");
+/** The result first: the outcome in words, of which campaign, and one line on what was checked. */
+function showOutcome({ verdict, receipt, campaign }, shown) {
+  const drawn = receipt.kind === "draw";
+  const words = STRINGS.outcomes[drawn ? receipt.outcome : "excluded"] ?? String(receipt.outcome);
+  const outcome = drawn && receipt.market ? `${words}: ${receipt.market}` : words;
+  const annulled = receipt.annulled === null ? null : JSON.parse(receipt.annulled);
   const { facts } = STRINGS;
+  const reasons = drawn ? receipt.phases.at(-1).strike?.line.split("|")[1] : receipt.reasons.join(", ");
+  if (verdict === "fails") say("claimed", `${STRINGS.claims} ${outcome}`);
+  else if (annulled) showHeadline({ ...shown, headline: STRINGS.annulled, mark: "✗" }, "failed");
+  else showHeadline({ ...shown, headline: outcome }, shown.state);
+  say("where", campaign ?? receipt.campaignId);
   const pairs = [
-    [facts.campaign, receipt.campaignId],
+    annulled && [facts.annulled, `${annulled.annulledAt}: ${annulled.reason}`],
+    annulled && verdict !== "fails" && [facts.outcome, outcome],
     [facts.reference, receipt.ref],
+    drawn && receipt.rank !== null && [facts.rank, receipt.rank.toLocaleString("en")],
+    reasons && [facts.reasons, reasons],
   ];
-  if (about.drawn) pairs.push([facts.rank, receipt.rank?.toLocaleString("en") ?? STRINGS.noRank]);
-  if (about.drawn) pairs.push([facts.phases, String(about.phases)]);
-  else pairs.push([facts.reasons, [receipt.reasons].flat().join(", ")]);
-  if (receipt.roundAt) pairs.push([facts.round, `${String(receipt.roundAt).slice(0, 19).replace("T", " ")} UTC`]);
-  if (about.annulled) pairs.push([facts.annulled, `${about.annulled.annulledAt}: ${about.annulled.reason}`]);
-  part("facts").replaceChildren(...factList(pairs).children);
-  part("says").className = verdict === "fails" ? "card doubt" : "card";
-  part("says").hidden = false;
+  part("facts").replaceChildren(...factList(pairs.filter(Boolean)).children);
 }
 
-/** Show what is left to trust, and return it. */
-function showTrust({ steps, keys, limits }, about, receipt) {
-  const { trust } = STRINGS;
-  const passed = (name) => steps.some((step) => step.name === name && step.state === "passed");
-  const items = [];
-  if (about.source.kind === "commit-reveal") items.push(trust.commitReveal);
-  else if (!passed("log") || !passed("witnesses") || about.need === 0) items.push(trust.drandNoLog);
-  if (!passed("witnesses") || about.need === 0) items.push(trust.noWitness);
-  if (keys.some((key) => key.given === "operator")) items.push(trust.operatorKeys);
-  if (about.drawn) items.push(trust.list, trust.replay, trust.later(about.phases));
-  else items.push(trust.judgement);
-  items.push(trust.page);
+function showTrust(items) {
+  say("trust-title", STRINGS.trustTitle(items.length));
   part("trust-list").replaceChildren(
-    ...items.map(([title, text]) => make("li", {}, make("h3", {}, title), make("p", {}, text))),
+    ...items.map(({ title, text, act }) =>
+      make("li", act ? { class: "act" } : {}, make("h3", {}, title), make("p", {}, text)),
+    ),
   );
-  const list = make("ul", {}, ...[receipt.guarantee, ...limits].map((text) => make("li", {}, text)));
-  part("limits").replaceChildren(make("summary", {}, STRINGS.limitsTitle), list);
-  part("trust").hidden = false;
-  return items;
 }
 
-/** Two figures of one size: what was checked, and what is left to trust, or what failed. */
-function showTiles({ steps: all, verdict }, trusts) {
-  const steps = all.filter((step) => shownState(step) !== "none");
-  const count = (state) => steps.filter((step) => step.state === state).length;
-  const tile = (href, state, number, text) =>
-    make("a", { href, class: `tile ${state}` }, make("b", {}, number), make("span", {}, text));
-  const { tiles } = STRINGS;
-  const figure = tiles.passed(count("passed"), steps.length);
-  const first = tile("#checks", count("passed") === steps.length ? "passed" : "unchecked", figure, tiles.passedText);
-  const failed = steps.find((step) => step.state === "failed");
-  const second =
-    verdict === "fails"
-      ? tile(`#step-${failed.name}`, "failed", String(count("failed")), tiles.failedText(count("failed")))
-      : tile("#trust", "unchecked", String(trusts.length), tiles.leftText);
-  part("tiles").replaceChildren(first, second);
-  part("tiles").hidden = false;
+/** The field for what the ticket shop confirmed, and what it says. */
+function showCompared({ receipt, steps }) {
+  part("compare").hidden = !receipt.opened.length;
+  if (page.known === null || part("compare").hidden) return;
+  const changes = steps.find((step) => step.name === "opened").state === "failed"
+    ? null
+    : changesSince(parseOpened(receipt.opened), page.known);
+  const { other, same, changed, change } = STRINGS.compared;
+  const lines = changes === null ? [other] : changes.length ? [changed, ...changes.map(change)] : [same];
+  say("compared", lines.join("\n"));
+  part("compared").className = changes === null ? "refused" : changes.length ? "act" : "";
 }
 
 function showKeys(keys) {
-  const given = new Set(keys.map((key) => key.given));
-  const lead = given.size === 0 ? "none" : given.size === 2 ? "mixed" : [...given][0];
-  say("keys-lead", STRINGS.keysLead[lead]);
+  const given = keys.some((key) => key.given === "receipt") ? "receipt" : keys.length ? page.from : "none";
+  say("keys-lead", STRINGS.keysLead[given]);
   part("key-list").replaceChildren(
     ...keys.map(({ what, name, fingerprint, given: by }) =>
       make(
@@ -247,10 +157,53 @@ function showKeys(keys) {
   part("keys").hidden = false;
 }
 
-function showValues(text) {
-  const box = part("values");
-  box.querySelector("pre").textContent = text;
-  box.hidden = false;
+/** Every step, one fold below: opened at once where one failed. */
+function showAudit({ verdict, steps, limits, receipt }, text) {
+  part("steps").replaceChildren(...steps.map((step) => stepItem(step, receipt)));
+  part("limits").hidden = receipt === null;
+  const list = make("ul", {}, ...[receipt?.guarantee, ...limits].map((each) => make("li", {}, String(each))));
+  part("limits").replaceChildren(make("summary", {}, STRINGS.limitsTitle), list);
+  part("values").querySelector("pre").textContent = text;
+  part("audit").hidden = false;
+  part("audit").open = verdict === "fails";
+}
+
+function stepItem({ name, state, detail, values }, receipt) {
+  const words = wordsOf(name, Boolean(receipt?.log));
+  const sentence = state === "passed" ? words.fan : words[state] ?? words.failed;
+  const more = make("details", {}, make("summary", {}, STRINGS.details, make("span", { class: "unseen" }, `: ${words.title}`)));
+  more.open = state !== "passed";
+  more.append(make("p", {}, words.auditor), make("p", { class: "detail" }, detail));
+  if (values.length > 0) more.append(factList(values));
+  const head = [make("h3", {}, words.title), make("span", { class: `state ${state}` }, STRINGS.states[state])];
+  const item = make("div", {}, make("div", { class: "head" }, ...head), make("p", {}, sentence));
+  if (name === "randomness" && state === "unchecked") item.append(relays(receipt));
+  item.append(more);
+  const mark = make("span", { class: `mark ${state}`, "aria-hidden": "true" }, STRINGS.marks[state]);
+  return make("li", { id: `step-${name}`, "data-state": state, tabindex: "-1" }, mark, item);
+}
+
+/** Names and values; hashes and lines of files are set in a fixed width. */
+function factList(pairs) {
+  const list = make("dl");
+  for (const [name, value] of pairs) {
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    list.append(make("dt", {}, name), make("dd", CODE.test(text) ? { class: "code" } : {}, text));
+  }
+  return list;
+}
+
+/** Links to the round at the beacon's relays: nothing is fetched. */
+function relays({ phases, seed }) {
+  const { chain, round } = JSON.parse(phases[0].manifest).seedSource;
+  const box = make("div", { class: "relays" }, make("p", {}, STRINGS.relaysLead));
+  for (const host of RELAYS) {
+    const href = `https://${host}/${encodeURIComponent(chain)}/public/${encodeURIComponent(round)}`;
+    const link = make("a", { href, rel: "noopener noreferrer", target: "_blank" }, STRINGS.relay(host, round));
+    box.append(make("div", {}, link));
+  }
+  box.append(factList([["signature", JSON.parse(seed).signature]]));
+  return box;
 }
 
 /** Check what a person gave: a file or a text. */
@@ -283,24 +236,34 @@ async function takeTrust(file) {
     const trust = await textOf(file);
     // Throws for a malformed trust file, and only for that.
     checkReceipt("", { trust });
-    page.trust = trust;
+    Object.assign(page, { trust, from: "file" });
   } catch (reason) {
     say("trust-refused", STRINGS.refused.trust(reason.message ?? reason));
     return;
   }
-  say("trust-refused", "");
   await finish(page.text, true);
 }
 
+async function takeKnown() {
+  const known = part("known").value.trim().toLowerCase();
+  if (!isHash(known)) {
+    part("compared").className = "refused";
+    return say("compared", STRINGS.knownRefused);
+  }
+  page.known = known;
+  await finish(page.text, false);
+  part("compared").scrollIntoView({ block: "nearest" });
+}
+
 function fillTexts() {
-  const texts = { kicker: "kicker", about: "footerPage", "trust-title": "trustTitle", "trust-lead": "trustLead" };
-  Object.assign(texts, { "checks-title": "checksTitle", "checks-lead": "checksLead", "open-all": "openAll" });
+  const texts = { kicker: "kicker", about: "footerPage", "checks-lead": "checksLead", "open-all": "openAll" };
+  Object.assign(texts, { "compare-title": "compareTitle", "known-help": "knownHelp", "check-known": "knownButton" });
   Object.assign(texts, { "keys-title": "keysTitle", "trust-help": "trustHelp", "input-title": "inputTitle" });
   Object.assign(texts, { "file-help": "fileHelp", "check-text": "pasteButton", privacy: "privacy" });
   for (const [id, name] of Object.entries(texts)) say(id, STRINGS[name]);
-  for (const label of document.querySelectorAll("label")) {
-    label.textContent = { file: STRINGS.fileField, text: STRINGS.pasteField, "trust-file": STRINGS.trustField }[label.htmlFor];
-  }
+  const fields = { file: "fileField", text: "pasteField", "trust-file": "trustField", known: "knownField" };
+  for (const label of document.querySelectorAll("label")) label.textContent = STRINGS[fields[label.htmlFor]];
+  part("audit").querySelector("summary").textContent = STRINGS.auditTitle;
   part("values").querySelector("summary").textContent = STRINGS.valuesTitle;
   part("values").querySelector("pre").ariaLabel = STRINGS.valuesTitle;
   part("values").querySelector("p").textContent = STRINGS.valuesHelp;
@@ -316,7 +279,10 @@ function listen() {
   part("file").addEventListener("change", (event) => chosen(event, take));
   part("trust-file").addEventListener("change", (event) => chosen(event, takeTrust));
   part("check-text").addEventListener("click", () => take(part("text").value));
+  part("check-known").addEventListener("click", takeKnown);
   document.addEventListener("paste", (event) => {
+    // What is pasted into a field is no receipt yet.
+    if (event.target.id === "known") return;
     const { files } = event.clipboardData;
     const given = files[0] ?? event.clipboardData.getData("text");
     if (given) take(given);
@@ -340,8 +306,17 @@ function listen() {
   });
 }
 
+/** The trust file that the publisher of this page put into it. */
+function takeOwnTrust() {
+  const own = part("trusted").textContent;
+  if (!own) return;
+  const bytes = Uint8Array.from(atob(own), (character) => character.charCodeAt(0));
+  Object.assign(page, { trust: new TextDecoder().decode(bytes), from: "page" });
+}
+
 fillTexts();
 listen();
+takeOwnTrust();
 const embedded = part("receipt").textContent;
 if (bare(embedded) === "") showHeadline(STRINGS.waiting);
 else finish(embedded, false);

@@ -1,9 +1,9 @@
 // What the operator published beside the artefacts of a phase, as in maths/beside.py and proof/guarantee.py.
 
-import { LEAD_SECONDS, signedAt } from "./beacon.js";
+import { leadOf, QUICKNET_HASH, signedAt } from "./beacon.js";
 import { canonicalText, parseCanonical, parseCanonicalList } from "./canonical.js";
 import { drawError, fieldsOf, isAscii, isNotBlank, milliseconds, short } from "./fields.js";
-import { COMMIT_REVEAL, DRAND, parseManifest } from "./manifest.js";
+import { parseManifest } from "./manifest.js";
 import { sha256Hex } from "./sha256.js";
 
 const NOTICE_KEYS = [
@@ -30,7 +30,7 @@ export function parsePublished(path, document) {
   };
 }
 
-function parseNotice(text) {
+export function parseNotice(text) {
   const fields = fieldsOf("notice.json", "", parseCanonical(text, "notice.json"), NOTICE_KEYS);
   const seats = fields.nested("capacities");
   return {
@@ -46,7 +46,7 @@ function parseNotice(text) {
   };
 }
 
-function parseReplaced(text, name) {
+export function parseReplaced(text, name) {
   const keys = ["committedAt", "manifest", "publishedAt", "replacedAt"];
   const fields = fieldsOf(name, "", parseCanonical(text, name), keys);
   fields.time("committedAt");
@@ -60,7 +60,7 @@ function parseReplaced(text, name) {
   }
 }
 
-function parseAccepted(text) {
+export function parseAccepted(text) {
   return parseCanonicalList(text, "accepted.json").map((document, at) => {
     const fields = fieldsOf("accepted.json", `[${at}]`, document, ["at", "finding", "reason"]);
     const finding = fields.text("finding", (name) => FINDING.test(name), "the name of a finding");
@@ -72,21 +72,21 @@ function parseAccepted(text) {
 export function parseAnnulled(text) {
   const keys = ["annulledAt", "campaignId", "manifestHash", "phase", "reason"];
   const fields = fieldsOf("annulled.json", "", parseCanonical(text, "annulled.json"), keys);
-  fields.time("annulledAt");
+  const annulledAt = fields.time("annulledAt");
   const found = {
     hash: sha256Hex(text),
+    annulledAt,
     campaignId: fields.id("campaignId"),
     manifestHash: fields.raw("manifestHash") === null ? null : fields.hash("manifestHash"),
     phase: fields.integer("phase", 1),
   };
-  fields.text("reason", isNotBlank, "a reason");
-  return found;
+  return { ...found, reason: fields.text("reason", isNotBlank, "a reason") };
 }
 
 /** Throw unless the annulment is about this manifest of its phase. */
 export function checkAnnulled(annulled, manifest) {
   const { campaignId, phase, manifestHash } = annulled;
-  if (campaignId !== manifest.campaignId || manifestHash !== manifest.hash) {
+  if (campaignId !== manifest.campaignId || phase !== manifest.phase || manifestHash !== manifest.hash) {
     throw drawError(
       "annulled.json",
       `of campaign ${campaignId}, phase ${phase}, manifestHash ${manifestHash ?? "None"}: not this phase`,
@@ -94,22 +94,23 @@ export function checkAnnulled(annulled, manifest) {
   }
 }
 
-/** Throw for the first contradiction to the manifest of the phase. */
-export function checkBeside(published, manifest) {
+/** Throw for the first contradiction to the manifest of the phase, which has `strikes` lines of strikes.txt (null: unknown). */
+export function checkBeside(published, manifest, strikes = null) {
   const { notice, replaced } = published;
   if (replaced.length && manifest.phase > 1) {
     throw drawError(replacedName(1), "only the manifest of phase 1 may be replaced");
   }
-  if (notice !== null) checkNotice(notice, manifest);
+  if (notice !== null) checkNotice(notice, manifest, strikes);
   replaced.forEach((each, at) => checkReplaced(each, manifest, replacedName(at + 1)));
 }
 
-function checkNotice(notice, manifest) {
+function checkNotice(notice, manifest, strikes) {
   const due = {
     campaignId: manifest.campaignId,
     phase: manifest.phase,
     asOf: manifest.asOf,
     capacities: new Map(manifest.markets.map((market) => [market.marketId, market.capacity])),
+    strikes: strikes ?? notice.strikes,
     reason: manifest.phase > 1 ? notice.reason : "",
   };
   for (const [name, wanted] of Object.entries(due)) {
@@ -122,11 +123,10 @@ function checkNotice(notice, manifest) {
 
 function checkReplaced(replaced, now, name) {
   const before = replaced.manifest;
-  if (before.source.kind !== DRAND || before.hash === now.hash) {
+  if (before.hash === now.hash) {
     throw drawError(name, "not another round of the beacon than that of manifest.json");
   }
-  const round = now.document.get("seedSource").get("round") ?? null;
-  const source = new Map(before.document.get("seedSource")).set("round", round);
+  const source = new Map(before.document.get("seedSource")).set("round", now.source.round);
   if (canonicalText(new Map(before.document).set("seedSource", source)) !== canonicalText(now.document)) {
     throw drawError(name, "more than seedSource.round differs from manifest.json");
   }
@@ -149,52 +149,25 @@ export function publishedLines(phase, published) {
   return lines.map((line) => `phase ${phase}: ${line}`);
 }
 
-/** Whether `text` is one of the statements that belong to this source of the randomness. */
-export function guaranteeFits(text, source, published) {
-  if (source.kind !== COMMIT_REVEAL) return text === beaconGuarantee(source, published);
-  return COMMITMENT_TIMES.some((when) => text === OWN_SECRET + when);
-}
-
-const OWN_SECRET =
-  "The randomness is the operator's own secret, whose hash was committed to: trust in the operator. It protects" +
-  " against entrants and against changes after the commit, not against whoever held the secret" +
-  " while the manifest could still change.";
-const COMMITMENT_TIMES = [
-  " Whether the commitment was published before registration opened is not in these artefacts: compare.",
-  " The commitment was published before registration opened.",
-  " The commitment was made after registration had opened, perhaps only at the freeze, when the entries were" +
-    " already known.",
-];
-
-function beaconGuarantee(source, published) {
-  const at = signedAt(source);
-  const { notice, replaced } = published;
-  let text =
-    `The randomness is round ${source.round} of the public beacon drand quicknet, signed at` +
-    ` ${at ?? "a moment beyond all calendars"} (UTC): before that moment` +
-    " no one, the operator included, could know it.";
-  const lead = at === null || notice === null ? null : milliseconds(at) - milliseconds(notice.publishedAt);
-  if (lead === null) {
-    text +=
-      " When the manifest became public is not in these files: if its hash was public ten minutes before that" +
-      " moment, it was fixed without knowing the randomness.";
-  } else if (lead >= LEAD_SECONDS * 1000) {
-    text +=
-      ` By the operator's record the manifest was public at ${notice.publishedAt}, ${wholeSeconds(lead)} s before:` +
-      " it was fixed without knowing the randomness.";
+/** What it guarantees that the randomness is this round of the chain, whose hash is `chainHash`. */
+export function guaranteeOf(chain, chainHash, round, { notice, replaced }) {
+  const at = signedAt(chain, round);
+  const when = at ?? "a moment beyond all calendars";
+  let text = `The randomness is round ${round} of `;
+  if (chainHash === QUICKNET_HASH) {
+    text += `the public beacon drand quicknet, signed at ${when} (UTC): before that moment`;
+    text += ` no one, the operator included, could know it.${publicAt(at, notice)}`;
   } else {
-    text +=
-      ` By the operator's record the manifest was public only at ${notice.publishedAt},` +
-      ` ${wholeSeconds(Math.abs(lead))} s ${lead >= 0 ? "before" : "after"} that moment, where the` +
-      " rule is at least 600 s before: that it was fixed without knowing the randomness shows only where its hash" +
-      " was public elsewhere in time.";
+    text += `the chain ${chain.beaconId}, signed at ${when} (UTC): not of the public beacon drand quicknet,`;
+    text += " but a beacon of this machine: for trying out only. The holder of its key knew the randomness before. Or you know";
+    text += ` whose chain ${chainHash} is, and trust them.`;
   }
   if (replaced.length) {
     text += ` The manifest took the place of ${replaced.length} earlier one(s) with another round, published with`;
     text += " their times.";
   }
   const again = replaced.filter((each) => {
-    const signed = signedAt(each.manifest.source);
+    const signed = signedAt(chain, each.manifest.source.round);
     return signed !== null && each.replacedAt >= signed;
   }).length;
   if (again) {
@@ -203,6 +176,29 @@ function beaconGuarantee(source, published) {
       " it gave, and ask for another one.";
   }
   return text;
+}
+
+// When the manifest became public, by the notice.
+function publicAt(at, notice) {
+  if (at === null || notice === null) {
+    return (
+      " When the manifest became public is not in these files: if its hash was public ten minutes before that" +
+      " moment, it was fixed without knowing the randomness."
+    );
+  }
+  const lead = milliseconds(at) - milliseconds(notice.publishedAt);
+  if (lead >= leadOf(QUICKNET_HASH) * 1000) {
+    return (
+      ` By the operator's record the manifest was public at ${notice.publishedAt}, ${wholeSeconds(lead)} s before:` +
+      " it was fixed without knowing the randomness."
+    );
+  }
+  return (
+    ` By the operator's record the manifest was public only at ${notice.publishedAt},` +
+    ` ${wholeSeconds(Math.abs(lead))} s ${lead >= 0 ? "before" : "after"} that moment, where the` +
+    " rule is at least 600 s before: that it was fixed without knowing the randomness shows only where its hash" +
+    " was public elsewhere in time."
+  );
 }
 
 /** Milliseconds as whole seconds with commas, halves to the even side, as Python writes them. */

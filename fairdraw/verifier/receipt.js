@@ -1,44 +1,58 @@
-// The check of one receipt, step by step, as in proof/check.py and proof/checker.py: the same verdict, states and words.
+// The check of one receipt, step by step, as in proof/check.py, proof/checker.py and proof/drawn.py: the same verdict,
+// states and words.
 
-import { checkRound, signedAt, verifyBeacon } from "./beacon.js";
+import { CHAIN_FILE, chainOf, checkRound, signedAt, verifyBeacon } from "./beacon.js";
 import { parseCanonical, parseJson } from "./canonical.js";
 import {
-  entryKey, hasNoSeats, leafOf, marketOf, meetsCutoff, parseCutoffs, positionOf, unitKey,
+  entryKey, hasNoSeats, leafOf, marketOf, meetsCutoff, OUTCOMES, parseCutoffs, positionOf, unitKey,
 } from "./draw.js";
 import { drawError, fieldsOf, isAscii, isFilled, isHash, isId, short, shown, sorted, uncheckedError } from "./fields.js";
-import {
-  beaconKeys, checkBeaconKey, checkLog, checkWitnesses, NO_LOG, NO_WITNESS, ONLY_THESE_LEAVES, OPERATORS_KEYS,
-  parseLog, parseTrust,
-} from "./log.js";
+import { beaconKey, parseTrust, trustedLead } from "./keys.js";
+import { checkLog, checkWitnesses, filesBefore, NO_LEAD, NO_LOG, NO_WITNESS, ONLY_THESE_LEAVES, parseLog, RECEIPTS_KEYS } from "./log.js";
 import { checkSeed, checkTerms, deriveSeed, parseManifest, parseSeed, parseStrikes, STRIKE_REASON } from "./manifest.js";
 import { verifyInclusion } from "./merkle.js";
+import { changesSince, checkOpened, findingsAgainst, parseOpened } from "./opened.js";
 import {
-  checkAnnulled, checkBeside, guaranteeFits, parseAnnulled, parsePublished, publishedLines, replacedName,
+  checkAnnulled, checkBeside, guaranteeOf, parseAnnulled, parsePublished, publishedLines, replacedName,
 } from "./published.js";
-import { sha256Hex } from "./sha256.js";
+import { fromHex, sha256Hex } from "./sha256.js";
 
-const RECEIPT_VERSIONS = [2, 3];
-const COMMON_KEYS = ["annulled", "campaignId", "guarantee", "kind", "ref", "roundAt", "version"];
+const VERSION = 4;
+const COMMON_KEYS = [
+  "annulled", "campaignId", "chain", "guarantee", "kind", "log", "opened", "ref", "registration", "roundAt", "version",
+];
 const DRAWN_KEYS = [
-  "entryKey", "inclusion", "key", "market", "outcome", "phases", "rank", "seed", "siblings",
+  "entryKey", "inclusion", "key", "market", "outcome", "phases", "rank", "seed", "siblings", "together",
 ];
-const EXCLUDED_KEYS = ["after", "before", "manifest", "published", "reasons"];
-const PHASE_KEYS = [
-  "cutoffs", "cutoffsHash", "manifest", "manifestHash", "published", "result", "resultHash", "strike",
-];
-const NO_STRIKES = sha256Hex("");
+const EXCLUDED_KEYS = ["after", "before", "manifest", "phases", "published", "reasons"];
+const PHASE_KEYS = ["cutoffs", "manifest", "published", "result", "strike", "summary"];
 const HEX_DIGITS = "64 lower-case hex digits";
+const NO_OPENED =
+  "the campaign is not in the log as it opened: that its event has no other draw is the operator's word alone";
+const THE_LIST = "Entries that the operator invents before registration closes look like all others.";
+const THE_STRIKE =
+  "The reason of a strike is the operator's statement: a receipt shows that the entry is in the list of strikes, not" +
+  " that it should be.";
+const CHOSEN_LATER =
+  "A later phase is chosen with every rank known: its seats, reserves and strikes are decided by those who can see" +
+  " whom they help. What its reserves may take at most was fixed in phase 1.";
 
-const DRAWN_LIMITS = (phases) => [
+const DRAWN_LIMITS = (phases, together) => [
   "Only a replay of the whole draw (`fairdraw verify`) shows that the rank counts everyone ahead," +
     " that the cut-offs are those of the last admitted entries, and that no entry was inserted.",
-  "The same applies to the other entries of the unit, and to the strikes.",
-  "Compare manifestHash with where it was published before the seed existed, resultHash and cutoffsHash" +
-    " with the published ones: a receipt that was forged as a whole would have other hashes.",
+  `You are drawn ${company(together)}: is that right? Which entries belong together is the operator's statement.` +
+    " The number shows on the draw's public page and in a replay.",
+  ...(isStruck(phases.at(-1)) ? [THE_STRIKE] : []),
+  ...(phases.length > 1 ? [CHOSEN_LATER] : []),
   ...statements(phases.map((each) => each.published)),
   `This covers the draw up to phase ${phases.length}. A later phase may exist, with other strikes and more seats: these` +
     " files cannot tell. The published folder of the draw has every phase.",
 ];
+
+/** With whom an entry was drawn, in words. */
+export function company(others) {
+  return others === 0 ? "alone" : `together with ${others === 1 ? "1 other" : `${others} others`}`;
+}
 
 function statements(parts) {
   const names = ["notice", "accepted"].filter((key) => parts.some((each) => each[key] !== null));
@@ -59,8 +73,9 @@ const EXCLUDED_LIMITS = [
 /**
  * Check a receipt, JSON as text or bytes.
  *
- * `curves` has `bls12_381` and `ed25519` of @noble/curves, or is null: then signatures stay unchecked. `trust` is the
- * text of a trust file, or null. Never throws for the content of the receipt, but for a malformed trust file.
+ * `curves` is what verifier/curves.mjs exports, or null: then signatures stay unchecked. `trust` is the text of a trust file,
+ * or null. `opened` is the hash of one text of the campaign's record that the reader has from elsewhere, or null. Never
+ * throws for the content of the receipt, but for a malformed trust file.
  */
 export function checkReceipt(text, options) {
   const checking = receiptSteps(text, options);
@@ -70,32 +85,36 @@ export function checkReceipt(text, options) {
   return each.value;
 }
 
-/** The same with a pause after each step, which is yielded: a page can show it before the next one is checked. */
-export function* receiptSteps(text, { curves = null, trust = null } = {}) {
-  const trusted = parseTrust(trust);
+/** The same with a pause before each step, whose name, place and number of all is yielded: a page can show it. */
+export function* receiptSteps(text, { curves = null, trust = null, opened = null } = {}) {
+  const keys = parseTrust(trust);
+  // Whether the file names the keys of log and witnesses: else they are those in the receipt.
+  const trusted = keys.log.length > 0 && keys.quorum.members.length > 0;
   let [document, checker] = [null, null];
   try {
     document = parsedReceipt(text);
-    checker = checkerOf(document, trusted, curves);
+    checker = checkerOf(document, { trust: keys, curves, known: opened });
   } catch (error) {
     if (error.artefact === undefined) throw error;
     const step = { name: "receipt", state: "failed", detail: `${error.artefact}: ${error.message}`, values: [] };
-    yield step;
-    return { verdict: "fails", steps: [step], limits: [], receipt: null, keys: [] };
+    return { verdict: "fails", trusted, steps: [step], findings: [], limits: [], keys: [], receipt: null };
   }
   const steps = [];
   for (const each of checker.steps) {
+    yield { name: each[0], at: steps.length, of: checker.steps.length };
     steps.push(runStep(each));
-    yield steps.at(-1);
   }
   const has = (state) => steps.some((step) => step.state === state);
-  const verdict = has("failed") ? "fails" : has("unchecked") ? "incomplete" : "holds";
-  return { verdict, steps, limits: checker.limits, receipt: plain(document), keys: checker.keys };
-}
-
-/** How a page shows a step: where no witness is named, there is nothing that could have passed. */
-export function shownState({ name, state, detail }) {
-  return name === "witnesses" && detail === NO_WITNESS ? "none" : state;
+  return {
+    verdict: has("failed") ? "fails" : has("unchecked") || !trusted ? "incomplete" : "holds",
+    trusted,
+    steps,
+    findings: checker.common.findings,
+    limits: checker.limits,
+    keys: checker.keys,
+    receipt: plain(document),
+    campaign: checker.common.record.at(-1)?.name ?? null,
+  };
 }
 
 // A step is `[name, run]`; `run` returns the detail, and adds what it compares to `values`.
@@ -133,56 +152,80 @@ function parsedReceipt(data) {
   return document instanceof Map ? document : wrong("expected a JSON object");
 }
 
-function checkerOf(document, trust, curves) {
+function checkerOf(document, given) {
   const [kind, version] = ["kind", "version"].map((key) => document.get(key) ?? null);
   if (kind !== "draw" && kind !== "excluded") wrong(`kind: expected draw or excluded, found ${short(kind)}`);
-  if (!RECEIPT_VERSIONS.includes(version)) wrong(`version: expected 2 or 3, found ${short(version)}`);
-  const keys = [...COMMON_KEYS, ...(kind === "draw" ? DRAWN_KEYS : EXCLUDED_KEYS)];
-  const fields = fieldsOf("receipt", "", document, version === 2 ? keys : [...keys, "log"]);
-  const common = parseCommon(fields, version, trust);
-  const own = kind === "draw" ? drawnChecker(fields, common, trust, curves) : excludedChecker(fields, common);
+  if (version !== VERSION) wrong(`version: expected ${VERSION}, found ${short(version)}`);
+  const own = kind === "draw" ? DRAWN_KEYS : EXCLUDED_KEYS;
+  const fields = fieldsOf("receipt", "", document, [...COMMON_KEYS, ...own]);
+  const common = parseCommon(fields, given);
+  const { steps, phases, limits } = kind === "draw" ? drawnChecker(fields, common) : excludedChecker(fields, common);
+  Object.assign(common, { phases, first: phases[0].manifest });
   const { log } = common;
-  const logged = (check) => (values) => (log === null ? noLog() : check(values));
-  const result = {
+  const logged = (check) => (values) => (log === null ? unchecked(NO_LOG) : check(values));
+  const keys = [...beaconKeys(common), ...(log?.keys ?? [])];
+  const ofKeys = keys.some((key) => key.given === "receipt") ? [RECEIPTS_KEYS] : [];
+  const hashes = () => common.opened.map((text) => sha256Hex(text));
+  return {
+    common,
     steps: [
-      ...own.steps,
-      ["log", logged((values) => checkLog(log, common, own.phases, curves, values))],
-      ["witnesses", logged((values) => checkWitnesses(log, own.phases[0].manifest, curves, values))],
+      ...steps,
+      ["log", logged((values) => checkLog(log, common, phases, hashes(), given.curves, values))],
+      ["witnesses", logged((values) => {
+        const due = signedAt(chainIn(common), common.first.source.round);
+        return checkWitnesses(log, phases[0], due, leadIn(common), given.curves, values);
+      })],
     ],
-    keys: [...own.keys, ...(log?.keys ?? [])],
-    limits: [...own.limits, ...logLimits(log)],
+    keys,
+    limits: [...limits, THE_LIST, ...(common.opened.length ? [] : [sentence(NO_OPENED)]), ...logLimits(log), ...ofKeys],
   };
-  if (result.keys.some((key) => key.given === "operator")) result.limits.push(OPERATORS_KEYS);
-  return result;
 }
 
-function noLog() {
-  throw uncheckedError(NO_LOG);
+function unchecked(why) {
+  throw uncheckedError(why);
 }
 
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
 function logLimits(log) {
   if (log === null) return [sentence(NO_LOG)];
-  return log.need === 0 ? [ONLY_THESE_LEAVES, sentence(NO_WITNESS)] : [ONLY_THESE_LEAVES];
+  return log.quorum.need === 0 ? [ONLY_THESE_LEAVES, sentence(NO_WITNESS)] : [ONLY_THESE_LEAVES];
 }
 
-function parseCommon(fields, version, trust) {
+function parseCommon(fields, given) {
+  const textOrNull = (key, accept, what) => (fields.raw(key) === null ? null : fields.text(key, accept, what));
   const common = {
+    ...given,
     ref: fields.text("ref", isId, "a ref"),
     guarantee: fields.text("guarantee", isFilled, "a sentence"),
     campaignId: fields.text("campaignId", isId, "a campaign's id"),
     roundAt: fields.raw("roundAt"),
-    annulled: null,
-    log: null,
+    findings: [],
+    record: [],
   };
-  if (fields.raw("annulled") !== null) {
-    common.annulled = parseAnnulled(fields.text("annulled", () => true, "the text of annulled.json"));
-  }
-  if (version !== 2 && fields.raw("log") !== null) {
-    common.log = parseLog(fields.nested("log", ["checkpoint", "committed", "entries", "keys"]), trust);
+  if (fields.raw("registration") !== null) fields.refuse("registration", "null is needed");
+  const annulled = textOrNull("annulled", isFilled, "the text of annulled.json");
+  common.annulled = annulled === null ? null : parseAnnulled(annulled);
+  common.chain = textOrNull("chain", isAscii, `the text of ${CHAIN_FILE}`);
+  common.opened = fields.list("opened");
+  if (!common.opened.every((each) => typeof each === "string")) fields.refuse("opened", "texts are needed");
+  common.log = null;
+  if (fields.raw("log") !== null) {
+    common.log = parseLog(fields.nested("log", ["checkpoint", "entries", "keys", "kept"]), given.trust);
   }
   return common;
+}
+
+const chainIn = ({ first, chain, curves }) => chainOf(first.source.chain, chain, curves);
+const leadIn = ({ trust, first }) => trustedLead(trust, first.source.chain);
+
+function beaconKeys(common) {
+  try {
+    return [beaconKey(common.trust, common.first.source.chain, chainIn(common))];
+  } catch (error) {
+    if (error.artefact === undefined) throw error;
+    return [];
+  }
 }
 
 function parseInclusion(path, document) {
@@ -206,6 +249,66 @@ function checkCampaign(manifest, campaignId) {
   }
 }
 
+// The manifest of a phase and the summary of its results; null where the receipt has none.
+function committedPhase(number, fields, withSummary) {
+  const manifest = parseManifest(fields.text("manifest", isAscii, "the text of manifest.json"));
+  const text = withSummary ? fields.text("summary", isAscii, "the text of summary.json") : null;
+  return {
+    number,
+    manifest,
+    summary: text === null ? null : parseSummary(text),
+    summaryHash: text === null ? null : sha256Hex(text),
+    published: null,
+  };
+}
+
+function parseSummary(text) {
+  const keys = ["cutoffsHash", "manifestHash", "markets", "outcomes", "resultHash", "resultRoot"];
+  const fields = fieldsOf("summary.json", "", parseCanonical(text, "summary.json"), keys);
+  const [outcomes, markets] = [fields.nested("outcomes", OUTCOMES), fields.nested("markets")];
+  const counts = markets.names.map((name) => markets.nested(name, ["new", "winners"]));
+  const summary = {
+    manifestHash: fields.hash("manifestHash"),
+    resultHash: fields.hash("resultHash"),
+    resultRoot: fields.hash("resultRoot"),
+    cutoffsHash: fields.hash("cutoffsHash"),
+  };
+  for (const outcome of OUTCOMES) outcomes.integer(outcome);
+  for (const each of counts) for (const key of ["new", "winners"]) each.integer(key);
+  return summary;
+}
+
+// Check that each phase follows from the one before, and that its summary is about it.
+function checkPhases(phases, values) {
+  for (const { number, manifest, summary } of phases) {
+    values.push([`manifestHash of phase ${number}`, manifest.hash]);
+    if (manifest.phase !== number) wrong(`the manifest says phase ${manifest.phase}, expected is ${number}`);
+    if (summary !== null && summary.manifestHash !== manifest.hash) {
+      wrong(`phase ${number}: the manifest has SHA-256 ${manifest.hash}, the summary says ${summary.manifestHash}`);
+    }
+  }
+  phases.slice(1).forEach(({ number, manifest }, at) => {
+    const before = phases[at];
+    try {
+      checkTerms(phases.slice(0, at + 1).map((each) => each.manifest), manifest);
+    } catch (error) {
+      wrong(`phase ${number}: ${error.message}`);
+    }
+    const { previous } = manifest;
+    if (previous === null || previous.manifestHash !== before.manifest.hash) {
+      wrong(`phase ${number} does not follow from the manifest of phase ${before.number}`);
+    }
+    if (before.summary !== null && previous.resultHash !== before.summary.resultHash) {
+      wrong(`phase ${number} does not follow from the result of phase ${before.number}`);
+    }
+  });
+  return phases
+    .map(({ number, manifest, summaryHash }) => {
+      return `phase ${number}: manifestHash ${manifest.hash}${summaryHash === null ? "" : `, summary ${summaryHash}`}`;
+    })
+    .join("\n");
+}
+
 // Compare what the operator published beside the artefacts of the phases with their manifests.
 function checkPublished(phases, { annulled, campaignId }, values) {
   for (const { manifest, published } of phases) {
@@ -224,65 +327,110 @@ function checkPublished(phases, { annulled, campaignId }, values) {
   return phases.flatMap(({ manifest, published }) => publishedLines(manifest.phase, published)).join("\n");
 }
 
-// Check the time of the randomness and the receipt's statement about it.
-function checkSource({ manifest, published }, { roundAt, guarantee }) {
-  checkRound(manifest);
-  const at = signedAt(manifest.source);
+// Compare the manifest of phase 1 with the campaign as it opened and as it was changed.
+function checkRecord(common, values) {
+  const { first, known, log } = common;
+  const record = (common.record = parseOpened(common.opened));
+  record.forEach((each, number) => values.push([number ? `amended (${number})` : "opened", each.hash]));
+  if (!record.length && known === null) return NO_OPENED;
+  const changes = changesSince(record, known ?? record[0].hash);
+  if (changes === null) {
+    wrong(`this receipt is of another campaign than the one that you know: none of its texts has hash ${known}`);
+  }
+  // Without the log the last one counts.
+  const before = log === null ? record : record.slice(0, filesBefore(log, common.phases[0]));
+  if (before.length < record.length) {
+    const later = record.length - before.length;
+    common.findings.push(`${later} of the campaign's ${record.length} texts came after the list was fixed`);
+  }
+  if (before.length) {
+    try {
+      checkOpened(before.at(-1), first);
+    } catch (error) {
+      wrong(error.message);
+    }
+    common.findings.push(...findingsAgainst(before.at(-1), first));
+  }
+  const lines = [`opened as ${record[0].name}, from ${record[0].opensAt} to ${record[0].closesAt}`];
+  for (const change of changes) {
+    lines.push(`amended (${change.number}), because: ${change.reason}`, ...change.lines.map((line) => `  ${line}`));
+  }
+  if (known !== null && !changes.length) lines.push(`nothing has changed since ${known}`);
+  return lines.join("\n");
+}
+
+// Check the time of the randomness and the receipt's statement about it. `published` belongs to phase 1.
+function checkSource(common, published) {
+  const { first, roundAt, guarantee } = common;
+  const chain = chainIn(common);
+  checkRound(first, chain, leadIn(common));
+  const at = signedAt(chain, first.source.round);
   if (roundAt !== at) {
     wrong(`roundAt: the round of the manifest is signed at ${at ?? "None"}, the receipt says ${short(roundAt)}`);
   }
-  if (!guaranteeFits(guarantee, manifest.source, published)) {
+  if (guarantee !== guaranteeOf(chain, first.source.chain, first.source.round, published)) {
     wrong("the stated guarantee does not belong to this seed source");
   }
+}
+
+function requireLead(common) {
+  if (leadIn(common) === null) unchecked(NO_LEAD);
 }
 
 function parsePhase(number, document, ref) {
   const path = `phases[${number - 1}]`;
   const fields = fieldsOf("receipt", path, document, PHASE_KEYS);
-  const manifest = parseManifest(fields.text("manifest", isAscii, "the text of manifest.json"));
-  const statedManifestHash = fields.text("manifestHash", isHash, HEX_DIGITS);
-  const resultHash = fields.text("resultHash", isHash, HEX_DIGITS);
+  const phase = committedPhase(number, fields, true);
   const cutoffs = fields.text("cutoffs", isAscii, "the text of cutoffs.json");
-  const statedCutoffsHash = fields.text("cutoffsHash", isHash, HEX_DIGITS);
-  return {
-    number,
-    manifest,
-    statedManifestHash,
-    resultHash,
-    cutoffsHash: sha256Hex(cutoffs),
-    results: [resultHash, sha256Hex(cutoffs)],
-    statedCutoffsHash,
-    cutoffs: parseCutoffs(parseCanonical(cutoffs, "cutoffs.json")),
-    published: parsePublished(`${path}.published`, fields.raw("published")),
-    position: positionOf(fields.text("result", isFilled, "a line of result.txt"), ref),
-    strike: fields.raw("strike") === null ? null : parseStrikeOf(fields, ref),
-  };
+  phase.cutoffsHash = sha256Hex(cutoffs);
+  phase.cutoffs = parseCutoffs(parseCanonical(cutoffs, "cutoffs.json"));
+  phase.published = parsePublished(`${path}.published`, fields.raw("published"));
+  const result = fields.nested("result", ["line", "proof"]);
+  phase.line = result.text("line", isFilled, "a line of result.txt");
+  phase.proof = result.list("proof");
+  phase.position = positionOf(phase.line, ref);
+  phase.strike = null;
+  if (fields.raw("strike") !== null) {
+    phase.strike = parseStrike(fields.nested("strike", ["index", "line", "proof", "size"]), ref);
+  }
+  return phase;
 }
 
-function parseStrikeOf(fields, ref) {
-  const line = fields.text("strike", isAscii, "a line of strikes.txt");
+// A line of strikes.txt and its path to the root.
+function parseStrike(fields, ref) {
+  const line = fields.text("line", isAscii, "a line of strikes.txt");
   const strikes = parseStrikes(line);
   if (strikes.size !== 1 || !strikes.has(ref)) {
     throw drawError("strikes.txt", `the strike ${short(line)} does not belong to ${ref}`);
   }
-  return strikes.get(ref);
+  const [index, size] = [fields.integer("index"), fields.integer("size")];
+  return { line, index, size, reason: strikes.get(ref), proof: fields.list("proof") };
+}
+
+/** Whether the entry is struck by its line of the result, or by what the receipt says. */
+function isStruck({ strike, position }) {
+  return strike !== null || position.outcome === "STRUCK" || position.outcome === "UNCLAIMED";
 }
 
 // An entry that was not in the draw: its neighbours are adjacent, so no leaf is between them.
 function excludedChecker(fields, common) {
-  const manifest = parseManifest(fields.text("manifest", isAscii, "the text of manifest.json"));
-  const published = parsePublished("published", fields.raw("published"));
+  const first = committedPhase(1, fields, false);
+  const later = Array.from(fields.objects("phases", ["manifest", "summary"]), (each, at) => committedPhase(at + 2, each, true));
+  const phases = [first, ...later];
+  first.published = parsePublished("published", fields.raw("published"));
   const reasons = fields.list("reasons");
   const [before, after] = ["before", "after"].map((side) =>
     fields.raw(side) === null ? null : parseInclusion(side, fields.raw(side)),
   );
-  const phase = { number: manifest.phase, manifest, results: [], published };
+  const { manifest } = first;
 
   const checkManifest = (values) => {
-    values.push(["campaign", manifest.campaignId], ["manifestHash", manifest.hash]);
-    checkCampaign(manifest, common.campaignId);
-    checkSource(phase, common);
-    return `manifestHash ${manifest.hash}`;
+    values.push(["campaign", manifest.campaignId]);
+    for (const each of phases) checkCampaign(each.manifest, common.campaignId);
+    const found = checkPhases(phases, values);
+    checkSource(common, first.published);
+    requireLead(common);
+    return found;
   };
   const checkAbsence = (values) => {
     values.push(["root", manifest.root], ["before", before?.line ?? ""], ["after", after?.line ?? ""]);
@@ -308,12 +456,12 @@ function excludedChecker(fields, common) {
   };
 
   return {
-    phases: [phase],
-    keys: [],
+    phases,
     limits: EXCLUDED_LIMITS,
     steps: [
       ["manifest", checkManifest],
-      ["published", (values) => checkPublished([phase], common, values)],
+      ["published", (values) => checkPublished([first], common, values)],
+      ["opened", (values) => checkRecord(common, values)],
       ["absence", checkAbsence],
       ["reason", checkReason],
     ],
@@ -321,7 +469,7 @@ function excludedChecker(fields, common) {
 }
 
 // An entry that was in the draw.
-function drawnChecker(fields, common, trust, curves) {
+function drawnChecker(fields, common) {
   const documents = fields.list("phases");
   if (!documents.length) fields.refuse("phases", "at least one is needed");
   const phases = documents.map((each, at) => parsePhase(at + 1, each, common.ref));
@@ -340,25 +488,53 @@ function drawnChecker(fields, common, trust, curves) {
   };
   const rank = fields.raw("rank") === null ? "" : String(fields.integer("rank", 1));
   const stated = [fields.raw("market"), rank, fields.raw("outcome")];
+  const together = fields.integer("together");
   return {
     phases,
-    keys: beaconKeys(draw.first, trust),
-    limits: DRAWN_LIMITS(phases),
+    limits: DRAWN_LIMITS(phases, together),
     steps: [
       ["leaf", (values) => checkLeaf(draw, values)],
       ["inclusion", (values) => checkOwnInclusion(draw, values)],
       ["manifest", (values) => checkManifests(draw, common.campaignId, values)],
       ["published", (values) => checkPublished(phases, common, values)],
-      ["randomness", (values) => checkRandomness(draw, common, trust, curves, values)],
+      ["opened", (values) => checkRecord(common, values)],
+      ["randomness", (values) => checkRandomness(draw, common, values)],
       ["seed", (values) => checkSeedStep(draw, values)],
       ["key", (values) => checkKey(draw, values)],
       ["entryKey", (values) => checkEntryKey(draw, values)],
       ["candidate", (values) => checkCandidate(draw, values)],
-      ...phases.map((phase) => [`outcome-${phase.number}`, (values) => checkOutcome(draw, phase, values)]),
+      ...phases.flatMap((phase) => stepsOfPhase(draw, phase)),
       ["rank", (values) => checkRank(draw, values)],
       ["stated", (values) => checkStated(draw, stated, values)],
     ],
   };
+}
+
+function stepsOfPhase(draw, phase) {
+  const steps = [[`result-${phase.number}`, (values) => checkResult(draw.own.index, phase, values)]];
+  if (isStruck(phase)) steps.push([`strike-${phase.number}`, (values) => checkStrike(phase, values)]);
+  return [...steps, [`outcome-${phase.number}`, (values) => checkOutcome(draw, phase, values)]];
+}
+
+// Check that the line of the entry, the `index`-th one, is in the result.
+function checkResult(index, { line, proof, manifest, summary: { resultRoot: root } }, values) {
+  values.push(["line", line], ["resultRoot", root]);
+  const { count } = manifest;
+  if (!verifyInclusion(line, index, count, proof, root)) {
+    wrong(`the proof of line ${index} of ${count} (${line}) does not lead to the root ${root} of the result`);
+  }
+  return `${line}: line ${index} of ${count} (from 0) under root ${root}`;
+}
+
+// Check that the strike of the entry is in the list of strikes.
+function checkStrike({ strike, position, manifest: { strikesRoot: root } }, values) {
+  values.push(["strikesRoot", root]);
+  if (strike === null) wrong(`the result says ${position.outcome}, the receipt has no strike`);
+  const { line, index, size, proof } = strike;
+  if (!verifyInclusion(line, index, size, proof, root)) {
+    wrong(`the proof of the strike ${line} does not lead to the root ${root} of the strikes`);
+  }
+  return `${line}: line ${index} of ${size} (from 0) under root ${root}`;
 }
 
 function checkLeaf({ ref, own, first }, values) {
@@ -380,53 +556,24 @@ function checkOwnInclusion({ own, first }, values) {
   return `leaf ${own.index} of ${first.count} (from 0) under root ${first.root}`;
 }
 
-function checkManifests({ phases, first }, campaignId, values) {
-  for (const { number, manifest, statedManifestHash } of phases) {
-    values.push([`manifestHash of phase ${number}`, statedManifestHash]);
-    checkCampaign(manifest, campaignId);
-    if (manifest.hash !== statedManifestHash) {
-      wrong(
-        `phase ${number}: the manifest has SHA-256 ${manifest.hash}, the receipt says` +
-          ` ${statedManifestHash}`,
-      );
-    }
-    if (manifest.phase !== number) wrong(`the manifest says phase ${manifest.phase}, expected is ${number}`);
-    try {
-      checkTerms(first, manifest);
-    } catch (error) {
-      wrong(`phase ${number}: ${error.message}`);
-    }
-  }
-  phases.slice(1).forEach(({ number, manifest }, at) => {
-    const { previous } = manifest;
-    const before = phases[at];
-    if (previous === null || previous.manifestHash !== before.manifest.hash) {
-      wrong(`phase ${number} does not follow from the manifest of phase ${before.number}`);
-    }
-    if (previous.resultHash !== before.resultHash) {
-      wrong(`phase ${number} does not follow from the result of phase ${before.number}`);
-    }
-  });
-  return phases
-    .map(
-      ({ number, manifest, resultHash, cutoffsHash }) =>
-        `phase ${number}: manifestHash ${manifest.hash}, resultHash ${resultHash}, cutoffsHash ${cutoffsHash}`,
-    )
-    .join("\n");
+function checkManifests({ phases }, campaignId, values) {
+  for (const { manifest } of phases) checkCampaign(manifest, campaignId);
+  return checkPhases(phases, values);
 }
 
-function checkRandomness({ first, seed, phases }, common, trust, curves, values) {
+function checkRandomness({ first, seed, phases }, common, values) {
   const { source } = first;
-  values.push(["source", source.source], ["round", source.round], ["randomness", seed.randomness]);
-  // The expected seed: the next step checks the stated one.
-  const expected = deriveSeed(first.hash, source.source, source.round, seed.randomness);
+  values.push(["chain", source.chain], ["round", source.round], ["randomness", seed.randomness]);
+  // The seed that is expected: the next step checks the stated one.
+  const expected = deriveSeed(first.hash, source, sha256Hex(fromHex(seed.signature)));
   checkSeed({ ...seed, seed: expected }, first);
-  checkSource(phases[0], common);
-  if (source.commitment !== null) return `the secret ${seed.randomness} is the one that was committed to`;
-  values.push(["signature", seed.signature], ["signed at", signedAt(source)]);
-  checkBeaconKey(source.source, trust);
-  verifyBeacon(source, seed.signature ?? "", curves);
-  return `round ${source.round} was signed by the beacon at ${signedAt(source)} (UTC), by its rules`;
+  checkSource(common, phases[0].published);
+  const chain = chainIn(common);
+  const at = signedAt(chain, source.round);
+  values.push(["signature", seed.signature], ["signed at", at]);
+  verifyBeacon(chain, source.round, seed.signature, common.curves);
+  requireLead(common);
+  return `round ${source.round} was signed by the beacon at ${at ?? "None"} (UTC), by its rules`;
 }
 
 function checkSeedStep({ first, seed }, values) {
@@ -480,10 +627,10 @@ function checkCandidate({ ref, own, siblings, first, seed, phases, entryKey: own
 }
 
 function checkOutcome(draw, phase, values) {
-  const { position, cutoffsHash, statedCutoffsHash, number } = phase;
-  values.push(["result", `${position.outcome} ${position.market}`.trim()], ["cutoffsHash", statedCutoffsHash]);
-  if (cutoffsHash !== statedCutoffsHash) {
-    wrong(`the cut-offs have SHA-256 ${cutoffsHash}, the receipt says ${statedCutoffsHash}`);
+  const { position, cutoffsHash, summary, number } = phase;
+  values.push(["result", `${position.outcome} ${position.market}`.trim()], ["cutoffsHash", cutoffsHash]);
+  if (cutoffsHash !== summary.cutoffsHash) {
+    wrong(`the cut-offs have SHA-256 ${cutoffsHash}, the summary says ${summary.cutoffsHash}`);
   }
   checkGroups(phase);
   values.push(...ownCutoffs(draw.own.leaf, phase.cutoffs));
@@ -503,14 +650,16 @@ function checkOutcome(draw, phase, values) {
 // Market and outcomes by the rules. A receipt cannot always tell which of two outcomes it is.
 function expectedOutcome({ own, key, entryKey: entry }, phase, before) {
   const one = (outcome) => ["", [outcome], outcome];
-  if (before && before.strike !== null && before.strike !== phase.strike) {
+  const [struck, reason] = [before?.strike?.reason ?? null, phase.strike?.reason ?? null];
+  if (struck !== null && struck !== reason) {
     wrong("a strike of the previous phase is missing: strikes are permanent");
   }
-  if (phase.strike !== null) {
-    if (phase.manifest.strikesHash === NO_STRIKES) {
-      wrong("a strike, but the manifest commits to an empty list of strikes");
+  if (reason !== null) {
+    if (reason !== "UNCLAIMED") return one("STRUCK");
+    if (struck === null && before?.position.outcome !== "WINNER") {
+      wrong("UNCLAIMED, but the entry won no seat in the phase before");
     }
-    return one("STRUCK");
+    return one("UNCLAIMED");
   }
   if (!phase.position.rank) return one("HOUSEHOLD_LIMIT");
   if (before && before.position.outcome === "WINNER") {
@@ -526,7 +675,7 @@ function expectedOutcome({ own, key, entryKey: entry }, phase, before) {
 }
 
 function reasonOf(outcome, { strike, manifest }) {
-  if (outcome === "STRUCK") return `${strike} (the list of strikes has SHA-256 ${manifest.strikesHash})`;
+  if (strike !== null) return strike.reason;
   if (outcome === "HOUSEHOLD_LIMIT") return "other entries of the unit are ahead";
   if (outcome === "WAITLIST") return "no cut-off of a listed market is met";
   return `no cut-off of a listed market is met, past the waiting list of ${manifest.waitlistSize}`;

@@ -1,14 +1,19 @@
 // The whole draw again, from its published files: root, keys, ranks, seats, cut-offs and results of all phases.
 
-import { checkRound, verifyBeacon } from "./beacon.js";
+import { CHAIN_FILE, chainOf, checkRound, verifyBeacon } from "./beacon.js";
 import { canonicalText, parseCanonical } from "./canonical.js";
-import { LeafColumns, compareSpans } from "./columns.js";
-import { drawError } from "./fields.js";
+import { LeafColumns, RootHash, compareSpans } from "./columns.js";
+import { OUTCOMES } from "./draw.js";
+import { drawError, isAscii } from "./fields.js";
 import { checkSeed, checkTerms, deriveSeed, parseManifest, parseSeed, parseStrikes } from "./manifest.js";
+import { parseTrust, trustedLead } from "./keys.js";
+import { NO_LEAD } from "./log.js";
+import { leafHash, treeHash } from "./merkle.js";
+import { checkOpened, findingsAgainst, openedName, parseOpened } from "./opened.js";
+import { checkAnnulled, checkBeside, parseAccepted, parseAnnulled, parseNotice, parseReplaced, replacedName } from "./published.js";
 import { Sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
 
-const OUTCOME_NAMES = ["WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK"];
-const [WON, WAITS, PAST, LIMITED, STRUCK_OUT] = OUTCOME_NAMES.keys();
+const [WON, WAITS, PAST, LIMITED, STRUCK_OUT, LAPSED] = OUTCOMES.keys();
 const UNDECIDED = 255;
 const BAR_BYTE = 124;
 const ZERO_BYTE = 48;
@@ -40,8 +45,8 @@ class DrawOrder {
   constructor(leaves, seed, drawId, winsPerUnit, onShare) {
     const { units, unit: unitOf, count } = leaves;
     Object.assign(this, { leaves, hash: new Sha256(), ranks: new Uint32Array(count) });
-    this.ticket = new Sha256().update(utf8(`vf1|${seed}|${drawId}|`));
-    this.entry = new Sha256().update(utf8(`vf1e|${seed}|`));
+    this.ticket = new Sha256().update(utf8(`vf2|${seed}|${drawId}|`));
+    this.entry = new Sha256().update(utf8(`vf2e|${seed}|`));
     this.suffixes = Array.from({ length: 64 }, (_, ticket) => utf8(`|${ticket}`));
     const [high, low] = [new Uint32Array(units.size), new Uint32Array(units.size)];
     for (let unit = 0; unit < units.size; unit++) {
@@ -168,15 +173,20 @@ class PhaseReplay {
       this.places[line] = place;
     };
     before?.codes.forEach((code, line) => code === WON && decide(line, WON, before.places[line]));
-    for (const ref of strikes.keys()) {
+    for (const [ref, reason] of strikes) {
       const line = leaves.find(ref);
       if (line < 0) throw drawError("strikes.txt", `${ref} is struck, but has no leaf`);
-      decide(line, STRUCK_OUT);
+      const lapsed = reason === OUTCOMES[LAPSED];
+      if (lapsed && ![WON, LAPSED].includes(before?.codes[line])) {
+        throw drawError("strikes.txt", `${ref} is UNCLAIMED, and was no winner of the phase before`);
+      }
+      decide(line, lapsed ? LAPSED : STRUCK_OUT);
     }
     this.pinned = this.winners();
     this.markets = manifest.markets.map(({ marketId, capacity, reserves }, number) => {
       const offered = capacity - this.pinned[number];
       const kept = reserves.reduce((sum, reserve) => sum + reserve.seats, 0);
+      if (offered < 0) throw drawError("manifest.json", `market ${marketId}: ${this.pinned[number]} have won seats already, of ${capacity}`);
       if (kept > offered) throw drawError("manifest.json", `market ${marketId}: ${kept} seats of ${offered} are reserved`);
       const groups = reserves.map(({ seats, segment }) => new SeatGroup(seats, leaves.segments.indexOf(segment)));
       return { reserves: groups, open: new SeatGroup(offered) };
@@ -197,17 +207,17 @@ class PhaseReplay {
   }
 
   outcomes() {
-    const counts = OUTCOME_NAMES.map(() => 0);
+    const counts = OUTCOMES.map(() => 0);
     for (const code of this.codes) counts[code]++;
-    return new Map(OUTCOME_NAMES.map((name, code) => [name, counts[code]]));
+    return new Map(OUTCOMES.map((name, code) => [name, counts[code]]));
   }
 
-  /** The SHA-256 of result.txt, and the first line in which `published` differs, 0 if none does. */
+  /** SHA-256 and root of result.txt, and the first line in which `published` differs, 0 if none does. */
   result(published, onShare) {
     const { leaves, ranks } = this.order;
     const names = [...this.manifest.markets.map((market) => market.marketId), ""].map(utf8);
-    const ends = OUTCOME_NAMES.map((name) => utf8(`|${name}\n`));
-    const [digest, piece] = [new Sha256(), new Uint8Array(PIECE_BYTES)];
+    const ends = OUTCOMES.map((name) => utf8(`|${name}\n`));
+    const [digest, root, piece] = [new Sha256(), new RootHash(), new Uint8Array(PIECE_BYTES)];
     let [at, done, differs] = [0, 0, 0];
     const put = (bytes, start = 0, end = bytes.length) => {
       while (start < end) piece[at++] = bytes[start++];
@@ -222,6 +232,7 @@ class PhaseReplay {
       for (let rest = ranks[line]; rest; rest = Math.floor(rest / 10)) piece[at++] = ZERO_BYTE + (rest % 10);
       piece.subarray(start, at).reverse();
       put(ends[this.codes[line]]);
+      root.add(piece, from, at - 1);
       const stop = Math.min(done + at, published.length);
       if (!differs && compareSpans(piece, from, at, published, Math.min(done + from, stop), stop)) differs = line + 1;
       if (at > PIECE_BYTES - LINE_BYTES || line + 1 === leaves.count) {
@@ -231,7 +242,7 @@ class PhaseReplay {
       }
     }
     if (!differs && done !== published.length) differs = leaves.count + 1;
-    return [toHex(digest.finish()), differs];
+    return { resultHash: toHex(digest.finish()), resultRoot: root.hex(), differs };
   }
 
   cutoffs() {
@@ -250,77 +261,208 @@ class PhaseReplay {
     return canonicalText(new Map([["markets", new Map(markets)]]));
   }
 
-  summary(resultHash, cutoffsHash) {
+  summary(resultHash, resultRoot, cutoffsHash) {
     const counts = this.winners().map((winners, number) => {
       const counted = new Map([["new", winners - this.pinned[number]], ["winners", winners]]);
       return [this.manifest.markets[number].marketId, counted];
     });
-    const hashes = Object.entries({ manifestHash: this.manifest.hash, resultHash, cutoffsHash });
+    const hashes = Object.entries({ manifestHash: this.manifest.hash, resultHash, resultRoot, cutoffsHash });
     return canonicalText(new Map([...hashes, ["outcomes", this.outcomes()], ["markets", new Map(counts)]]));
   }
 }
 
+// Files beside the phases.
+const OF_THE_DRAW = /^(?:chain|opened|amended-[1-9][0-9]*)\.json$/;
+
+/** The files of a draw by name, as a folder has them: `phase-1/leaves.txt`, `opened.json` and so on. */
+class DrawFiles {
+  constructor(names, read) {
+    Object.assign(this, { names: new Set(names), read });
+    const numbers = names.map((name) => Number(/^phase-([1-9][0-9]*)\//.exec(name)?.[1] ?? 0));
+    this.last = Math.max(...numbers, 0);
+    this.missing = Array.from({ length: this.last }, (_, at) => at + 1).find((each) => !numbers.includes(each));
+  }
+
+  async bytes(name) {
+    if (!this.names.has(name)) throw drawError(name.split("/").at(-1), "is missing");
+    return this.read(name);
+  }
+
+  /** The text of a file; what is no UTF-8 is refused as `malformed`. */
+  async text(name, malformed = "not canonical JSON (RFC 8785) with integers only") {
+    const bytes = await this.bytes(name);
+    try {
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    } catch {
+      throw drawError(name.split("/").at(-1), malformed);
+    }
+  }
+
+  async textOrNull(name) {
+    return this.names.has(name) ? this.text(name) : null;
+  }
+
+  /** The texts of numbered files in a folder, from the first number on. Throws for a gap. */
+  async series(folder, nameOf, first) {
+    const texts = [];
+    const present = (number) => this.names.has(folder + nameOf(number));
+    for (; present(first); first++) texts.push(await this.text(folder + nameOf(first)));
+    const pattern = new RegExp(`^${folder}${nameOf(1).replace("1.json", "([1-9][0-9]*)\\.json$")}`);
+    const beyond = [...this.names].map((name) => Number(pattern.exec(name)?.[1] ?? 0)).filter((number) => number > first);
+    if (beyond.length) throw drawError(nameOf(Math.min(...beyond)), `${nameOf(first)} is missing before it`);
+    return texts;
+  }
+}
+
+// Compare the annulment of a phase without a result with its manifest, if it has one.
+async function checkAlone(files, number, annulled) {
+  const text = await files.textOrNull(`phase-${number}/manifest.json`);
+  if (text !== null) checkAnnulled(annulled, parseManifest(text));
+  else if (annulled.phase !== number) throw drawError("annulled.json", `of phase ${annulled.phase}: not this phase`);
+}
+
+const LINE_FEEDS = "ASCII with a line feed after every line is needed";
+
+function strikesIn(text, manifest) {
+  if (!isAscii(text) || (text && !text.endsWith("\n"))) throw drawError("strikes.txt", LINE_FEEDS);
+  const strikes = text ? parseStrikes(text.slice(0, -1)) : new Map();
+  if (sha256Hex(text) !== manifest.strikesHash) {
+    throw drawError("strikes.txt", "its SHA-256 is not the strikesHash of the manifest");
+  }
+  const tree = treeHash();
+  for (const line of text.split("\n").slice(0, -1)) tree.add(leafHash(line));
+  if (toHex(tree.root()) !== manifest.strikesRoot) {
+    throw drawError("strikes.txt", "the root over its lines is not the strikesRoot of the manifest");
+  }
+  return strikes;
+}
+
+// Throw unless every strike of the phase before is there as it was, and no seat lapses in the first phase.
+function checkCumulative(before, strikes) {
+  for (const [ref, reason] of before ?? []) {
+    const found = strikes.get(ref) ?? "no strike";
+    if (found !== reason) throw drawError("strikes.txt", `${ref} was struck (${reason}) in the phase before: found ${found}`);
+  }
+  const lapsed = [...strikes].find(([, reason]) => reason === OUTCOMES[LAPSED]);
+  if (before === null && lapsed) {
+    throw drawError("strikes.txt", `${lapsed[0]} is UNCLAIMED in phase 1, in which no one has won yet`);
+  }
+}
+
 /**
- * Replay `phases` phases. `read(name)` resolves to the bytes of `phase-1/leaves.txt` and so on, null for none;
- * `onProgress(share, what)` gets shares from 0 to 1. Resolves to `{passed, findings: [{artefact, message}], notes, count,
- * phases: [{phase, manifestHash, resultHash, cutoffsHash, outcomes}]}`. A file that cannot be used ends the replay.
+ * Replay a whole draw. `names` are those of its files, `read(name)` resolves to their bytes, and `onProgress(share, what)`
+ * gets shares from 0 to 1. `trust` is the text of a trust file, or null.
+ *
+ * Resolves to `{verdict, annulled, findings: [{artefact, message}], notes, count, phases: [{phase, manifestHash, resultHash,
+ * cutoffsHash, outcomes}]}`. The verdict is `annulled` whether the rest holds or not, else `fails`, `incomplete` (a note says
+ * what was not checked) or `holds`. A file that cannot be used ends the replay.
  */
-export async function replayDraw(read, phases, { onProgress = () => {}, curves = null } = {}) {
-  const [findings, notes, done] = [new Map(), [], []];
+export async function replayDraw(names, read, { onProgress = () => {}, curves = null, trust = null } = {}) {
+  const files = new DrawFiles(names, read);
+  const [findings, notes, unchecked, done] = [new Map(), [], [], []];
   let [number, count] = [1, 0];
   // The first error of a file is the closest to its cause.
   const blame = (name, message) => {
-    const artefact = name.includes("/") ? name : `phase-${number}/${name}`;
+    const artefact = name.includes("/") || OF_THE_DRAW.test(name) ? name : `phase-${number}/${name}`;
     if (!findings.has(artefact)) findings.set(artefact, { artefact, message });
   };
-  const bytesOf = async (name) => {
-    const bytes = await read(`phase-${number}/${name}`);
-    if (!bytes) throw drawError(name, "is missing");
-    return bytes;
+  const attempt = async (run) => {
+    try {
+      return await run();
+    } catch (error) {
+      if (error.artefact === undefined) throw error;
+      blame(error.artefact, error.message);
+      return null;
+    }
   };
-  const textOf = async (name) => {
-    const bytes = await bytesOf(name);
-    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
-  };
-  try {
+  const textOf = (name, malformed) => files.text(`phase-${number}/${name}`, malformed);
+
+  // By number of the phase: also of one without a result.
+  const annulments = new Map();
+  await attempt(async () => {
+    for (number = 1; number <= files.last; number++) {
+      const text = await attempt(() => files.textOrNull(`phase-${number}/annulled.json`));
+      const found = text === null ? null : await attempt(() => parseAnnulled(text));
+      if (found !== null) annulments.set(number, found);
+    }
+    number = 1;
+    if (!files.last) throw drawError("manifest.json", "is missing");
+    if (files.missing) throw drawError(`phase-${files.missing}/manifest.json`, "is missing: all phases are needed");
+    const record = await attempt(async () => parseOpened(await files.series("", openedName, 0)));
+    const [annulledIn = null] = annulments.keys();
+    if (annulledIn !== null && annulledIn < files.last) {
+      blame(`phase-${annulledIn + 1}/manifest.json`, `phase-${annulledIn} was annulled: no phase follows it`);
+    }
+    let last = files.last;
+    const drawn = ["result.txt", "cutoffs.json", "summary.json"].some((name) => files.names.has(`phase-${last}/${name}`));
+    if (!drawn && (last > 1 || annulments.has(last))) {
+      notes.push(`phase-${last} has no result yet, so it was not verified`);
+      number = last--;
+      if (annulments.has(number)) await attempt(() => checkAlone(files, number, annulments.get(number)));
+    }
+    if (!last) return;
+    number = 1;
     const inputs = [];
     const seedText = await textOf("seed.json");
     const seed = parseSeed(seedText);
-    for (number = 1; number <= phases; number++) {
+    for (number = 1; number <= last; number++) {
       const [manifest, summaryText] = [parseManifest(await textOf("manifest.json")), await textOf("summary.json")];
       const stated = parseCanonical(summaryText, "summary.json").get("manifestHash");
       inputs.push({ number, manifest, summaryText, stated });
     }
+    number = 1;
     const first = inputs[0].manifest;
-    const { source, round } = first.source;
+    const chain = chainOf(first.source.chain, await files.textOrNull(CHAIN_FILE), curves);
+    const lead = trustedLead(parseTrust(trust), first.source.chain);
+    if (record?.length) {
+      checkOpened(record.at(-1), first);
+      const where = openedName(record.length - 1);
+      notes.push(...findingsAgainst(record.at(-1), first).map((each) => `warning: ${each} (${where})`));
+    }
     for (const each of inputs) {
       number = each.number;
-      if (each.manifest.phase !== number) throw drawError("manifest.json", `phase: expected ${number}, found ${each.manifest.phase}`);
-      checkTerms(first, each.manifest);
+      const { manifest } = each;
+      if (manifest.phase !== number) throw drawError("manifest.json", `the folder is phase ${number}, found ${manifest.phase}`);
+      if (number > 1) checkTerms(inputs.slice(0, number - 1).map((earlier) => earlier.manifest), manifest);
       // Who contradicts all others is at fault; of two that differ, both may be.
-      const found = each.manifest.hash;
+      const found = manifest.hash;
       const others = [["summary.json", each.stated]];
-      if (number === 1) others.push(["seed.json", deriveSeed(found, source, round, seed.randomness) === seed.seed ? found : ""]);
+      if (number === 1) others.push(["seed.json", deriveSeed(found, first.source, seed.randomness) === seed.seed ? found : ""]);
       if (inputs[number]) others.push([`phase-${number + 1}/manifest.json`, inputs[number].manifest.previous.manifestHash]);
       const against = others.filter(([, hash]) => hash !== found).map(([name]) => name);
       if (against.length && 2 * against.length >= others.length) blame("manifest.json", `SHA-256 is ${found}, which contradicts ${against.join(", ")}`);
       if (2 * against.length <= others.length || others.length === 1) against.forEach((name) => blame(name, `does not match the manifest, whose SHA-256 is ${found}`));
+      await attempt(async () => {
+        const strikes = (await textOf("strikes.txt", LINE_FEEDS)).split("\n").length - 1;
+        const place = `phase-${number}/`;
+        const parsed = async (name, parse) => {
+          const text = await files.textOrNull(place + name);
+          return text === null ? null : parse(text, name);
+        };
+        const replaced = await files.series(place, replacedName, 1);
+        const published = {
+          notice: await parsed("notice.json", parseNotice),
+          accepted: await parsed("accepted.json", parseAccepted),
+          replaced: replaced.map((text, at) => parseReplaced(text, replacedName(at + 1))),
+        };
+        checkBeside(published, manifest, strikes);
+        if (annulments.has(number)) checkAnnulled(annulments.get(number), manifest);
+      });
     }
     number = 1;
     if (findings.size) throw drawError([...findings.keys()][0], "");
     checkSeed(seed, first);
-    checkRound(first);
-    if (first.source.commitment === null) {
-      try {
-        verifyBeacon(first.source, seed.signature, curves);
-      } catch (error) {
-        if (!error.unchecked) throw error;
-        notes.push(error.message);
-      }
+    checkRound(first, chain, lead);
+    if (lead === null) unchecked.push(NO_LEAD);
+    try {
+      verifyBeacon(chain, first.source.round, seed.signature, curves);
+    } catch (error) {
+      if (!error.unchecked) throw error;
+      unchecked.push(error.message);
     }
 
     onProgress(0, "leaves.txt");
-    const bytes = await bytesOf("leaves.txt");
+    const bytes = await files.bytes("phase-1/leaves.txt");
     const segments = new Set(inputs.flatMap(({ manifest }) => manifest.markets.flatMap((each) => each.reserves.map((one) => one.segment))));
     const marketIds = first.markets.map((market) => market.marketId);
     const leaves = new LeafColumns(bytes, marketIds, [...segments], (share) => onProgress(0.4 * share, "root"));
@@ -332,35 +474,31 @@ export async function replayDraw(read, phases, { onProgress = () => {}, curves =
     let before = null;
     for (const { manifest, summaryText } of inputs) {
       number = manifest.phase;
-      const tell = (share) => onProgress(0.7 + (0.3 * (number - 1 + share)) / phases, `phase ${number}`);
+      const tell = (share) => onProgress(0.7 + (0.3 * (number - 1 + share)) / last, `phase ${number}`);
       tell(0);
       if (before) {
         if ((await textOf("seed.json")) !== seedText) blame("seed.json", "differs from that of phase 1");
-        const again = await bytesOf("leaves.txt");
+        const again = await files.bytes(`phase-${number}/leaves.txt`);
         if (compareSpans(again, 0, again.length, bytes, 0, bytes.length)) blame("leaves.txt", "differs from that of phase 1");
         if (manifest.previous.resultHash !== before.resultHash) blame("manifest.json", `previous.resultHash: the replay gives ${before.resultHash}`);
       }
-      const text = await textOf("strikes.txt");
-      if (sha256Hex(text) !== manifest.strikesHash) throw drawError("strikes.txt", "its SHA-256 is not the strikesHash of the manifest");
-      const strikes = text ? parseStrikes(text.replace(/\n$/, "")) : new Map();
-      for (const [ref, reason] of before?.strikes ?? []) {
-        if (strikes.get(ref) !== reason) throw drawError("strikes.txt", `${ref} was struck (${reason}) in the phase before`);
-      }
+      const strikes = strikesIn(await textOf("strikes.txt", LINE_FEEDS), manifest);
+      checkCumulative(before?.strikes ?? null, strikes);
       const phase = new PhaseReplay(manifest, strikes, order, before?.phase);
       tell(0.4);
-      const [resultHash, line] = phase.result(await bytesOf("result.txt"), (share) => tell(0.4 + 0.6 * share));
-      if (line) blame("result.txt", `line ${line}: the replay gives another one`);
+      const published = await files.bytes(`phase-${number}/result.txt`);
+      const { resultHash, resultRoot, differs } = phase.result(published, (share) => tell(0.4 + 0.6 * share));
+      if (differs) blame("result.txt", `line ${differs}: the replay gives another one`);
       const cutoffs = phase.cutoffs();
       const cutoffsHash = sha256Hex(cutoffs);
       if ((await textOf("cutoffs.json")) !== cutoffs) blame("cutoffs.json", "the replay gives other cut-offs");
-      if (summaryText !== phase.summary(resultHash, cutoffsHash)) blame("summary.json", "the replay gives another one");
+      if (summaryText !== phase.summary(resultHash, resultRoot, cutoffsHash)) blame("summary.json", "the replay gives another one");
       done.push({ phase: number, manifestHash: manifest.hash, resultHash, cutoffsHash, outcomes: Object.fromEntries(phase.outcomes()) });
       before = { phase, strikes, resultHash };
     }
-  } catch (error) {
-    if (error.artefact === undefined) throw error;
-    blame(error.artefact, error.message);
-  }
+  });
   onProgress(1, "done");
-  return { passed: !findings.size, findings: [...findings.values()], notes, phases: done, count };
+  const [annulled = null] = annulments.values();
+  const verdict = annulled ? "annulled" : findings.size ? "fails" : unchecked.length ? "incomplete" : "holds";
+  return { verdict, annulled, findings: [...findings.values()], notes: [...unchecked, ...notes], phases: done, count };
 }

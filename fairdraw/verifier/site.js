@@ -2,9 +2,10 @@
 import { isId } from "./fields.js";
 import { receiptIn, textOf } from "./given.js";
 import { ProofTiles } from "./lookup.js";
-import { checkReceipt, shownState } from "./receipt.js";
+import { checkReceipt } from "./receipt.js";
 import { replayDraw } from "./replay.js";
 import { STRINGS } from "./strings.js";
+import { leftToTrust, verdictOf, wordsOf } from "./trusted.js";
 
 const SITE_TEXT = {
   absent: "This reference is not in the draw: its neighbours in the list are next to each other.",
@@ -22,6 +23,8 @@ const SITE_TEXT = {
     const draw = `${count.toLocaleString("en")} entries, ${phases === 1 ? "one phase" : `${phases} phases`}`;
     return `${draw}: every result follows from the committed list and the seed.`;
   },
+  incomplete: "Nothing contradicts it, but not everything could be checked:",
+  annulled: ({ annulledAt, reason }) => `${STRINGS.annulled}. The reason given at ${annulledAt}: ${reason}`,
   hashes: ({ phase, manifestHash, resultHash }) => `phase ${phase}: manifestHash ${manifestHash}, resultHash ${resultHash}`,
   differs: "These files do not follow from the committed list and the seed:",
   compare: "Compare these hashes with a copy from the time when they became public.",
@@ -47,13 +50,8 @@ function element(name, text, className = "") {
   return Object.assign(document.createElement(name), { textContent: text, className });
 }
 
-function stepItem(step) {
-  const { name, detail } = step;
-  const state = shownState(step);
-  const words = STRINGS.steps[name] ?? {};
-  const [, phase] = /^outcome-(.+)$/.exec(name) ?? [];
-  const title = phase ? STRINGS.steps.outcome.title(phase) : words.title ?? STRINGS.steps["randomness-drand"].title;
-  const item = element("li", `${title}: `);
+function stepItem({ name, state, detail }, receipt) {
+  const item = element("li", `${wordsOf(name, Boolean(receipt?.log)).title}: `);
   const mark = element("span", STRINGS.marks[state], `mark ${{ passed: "good", failed: "bad" }[state] ?? ""}`);
   mark.ariaHidden = "true";
   item.prepend(mark);
@@ -61,30 +59,56 @@ function stepItem(step) {
   return item;
 }
 
-function showAnswer(text, { steps, limits, receipt }) {
+/** The parts of a fold under its title. */
+function fold(title, ...parts) {
+  const made = element("details", "");
+  made.append(element("summary", title), ...parts);
+  return made;
+}
+
+/** Result first, then what was checked, then what is left to trust; the steps one fold below. */
+function showAnswer(text, checked, markets) {
+  const { limits, receipt } = checked;
   const drawn = receipt?.kind === "draw";
   // What a ref alone gives does not have the reason of an exclusion.
-  const shown = drawn || receipt?.reasons?.length ? steps : steps.filter((step) => step.name !== "reason");
-  const has = (state) => shown.some((step) => step.state === state);
-  const verdict = has("failed") ? "fails" : has("unchecked") ? "incomplete" : "holds";
-  const { headline, summary } = receipt === null ? STRINGS.unreadable : STRINGS.verdicts[verdict];
-  const parts = [element("p", headline, verdict === "fails" ? "bad outcome" : "good outcome"), element("p", summary)];
-  if (verdict !== "fails") {
-    const outcome = drawn ? [STRINGS.outcomes[receipt.outcome], receipt.market].filter(Boolean).join(": ") : SITE_TEXT.absent;
-    parts.unshift(element("p", outcome, "outcome"));
+  const steps = drawn || receipt?.reasons?.length ? checked.steps : checked.steps.filter((step) => step.name !== "reason");
+  const failed = steps.some((step) => step.state === "failed");
+  const result = { ...checked, steps, verdict: failed ? "fails" : checked.trusted ? checked.verdict : "incomplete" };
+  const { headline, summary, state } = verdictOf(result);
+  const parts = [];
+  if (receipt === null || failed) parts.push(element("p", headline, "bad outcome"));
+  else {
+    const { market, outcome } = receipt;
+    const where = market && markets[market] ? `${markets[market]} (${market})` : market;
+    const words = drawn ? [STRINGS.outcomes[outcome], where].filter(Boolean).join(": ") : SITE_TEXT.absent;
+    if (receipt.annulled) parts.push(element("p", STRINGS.annulled, "bad outcome"));
+    parts.push(element("p", words, receipt.annulled ? "muted" : "outcome"));
     if (!drawn) parts.push(element("p", SITE_TEXT.capitals), element("p", SITE_TEXT.absentWhy));
-    if (receipt.annulled) parts.unshift(element("p", STRINGS.annulled, "bad"));
   }
-  const [list, all] = [element("ol", "", "checks"), element("details", "")];
-  list.append(...shown.map(stepItem));
-  all.append(element("summary", STRINGS.checksTitle), list, ...limits.map((limit) => element("p", limit, "muted")));
-  all.open = verdict === "fails";
+  parts.push(element("p", summary, state === "passed" ? "good lines" : "lines"));
+  if (receipt !== null && !failed) parts.push(trustList(leftToTrust(result, false)));
   const save = element("a", SITE_TEXT.save);
   save.download = "receipt.json";
   save.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-  parts.push(save, all);
-  document.getElementById("answer").replaceChildren(...parts);
-  document.documentElement.dataset.verdict = verdict;
+  const list = element("ol", "", "checks");
+  list.append(...steps.map((step) => stepItem(step, receipt)));
+  const all = fold(STRINGS.auditTitle, list, ...limits.map((limit) => element("p", limit, "muted")));
+  all.open = failed;
+  document.getElementById("answer").replaceChildren(...parts, save, all);
+  document.documentElement.dataset.verdict = result.verdict;
+}
+
+function trustList(items) {
+  const [box, list] = [element("section", ""), element("ul", "", "trust")];
+  list.append(
+    ...items.map(({ title, text, act }) => {
+      const item = element("li", "", act ? "act" : "");
+      item.append(element("b", title), element("p", text));
+      return item;
+    }),
+  );
+  box.append(element("h3", STRINGS.trustTitle(items.length)), list);
+  return box;
 }
 
 /** The curves of signatures, once `unpack.js` has unpacked them; null in a build without them. */
@@ -104,7 +128,7 @@ async function answerWith(work, { looked = false } = {}) {
     const checked = checkReceipt(text, { curves: await unpackedCurves() });
     // This page made the receipt of them: it is no one's, so there is no verdict about it.
     if (looked && checked.receipt === null) throw new Error(checked.steps[0].detail);
-    showAnswer(text, checked);
+    showAnswer(text, checked, JSON.parse(document.getElementById("check").dataset.markets ?? "{}"));
   } catch (error) {
     answer.textContent = typeof error === "string" ? error : SITE_TEXT.failed(SITE_TEXT.proofs, error.message);
   }
@@ -112,7 +136,7 @@ async function answerWith(work, { looked = false } = {}) {
   answer.scrollIntoView({ block: "nearest" });
 }
 
-function startReplay(phases) {
+function startReplay() {
   const [button, bar, said] = ["replay", "progress", "replayed"].map((id) => document.getElementById(id));
   if (location.protocol === "file:") return said.replaceChildren(element("p", SITE_TEXT.replayFromDisk));
   // The same code as here, which sees that it is in a worker; before it the curves, if they are unpacked.
@@ -135,13 +159,26 @@ function startReplay(phases) {
       said.textContent = what;
       return;
     }
-    const { passed, count, findings, notes } = found;
-    const lines = passed ? [...found.phases.map(SITE_TEXT.hashes), SITE_TEXT.compare, ...notes] : findings.map((each) => `${each.artefact}: ${each.message}`);
-    const headline = passed ? SITE_TEXT.replayed(count, found.phases.length) : SITE_TEXT.differs;
-    end(element("p", headline, passed ? "good outcome" : "bad outcome"), ...lines.map((line) => element("p", line, "detail")));
-    document.documentElement.dataset.replay = passed ? "holds" : "fails";
+    end(...replayedParts(found));
+    document.documentElement.dataset.replay = found.verdict;
   };
-  worker.postMessage({ base: String(new URL("..", document.baseURI)), phases });
+  // What this page lists, as a folder would.
+  const base = String(new URL("..", document.baseURI));
+  const names = [...document.querySelectorAll("a[download]")].map((link) => link.href.slice(base.length));
+  worker.postMessage({ base, names: names.filter((name) => !name.startsWith("page/")) });
+}
+
+/** What came of a replay: that a draw was annulled comes first, and is never good news. */
+function replayedParts({ verdict, annulled, count, findings, notes, phases }) {
+  const lines = (texts) => texts.map((text) => element("p", text, "detail"));
+  const parts = annulled ? [element("p", SITE_TEXT.annulled(annulled), "bad outcome")] : [];
+  if (findings.length) {
+    return [...parts, element("p", SITE_TEXT.differs, "bad outcome"), ...lines(findings.map((each) => `${each.artefact}: ${each.message}`))];
+  }
+  const good = verdict === "holds" ? "good outcome" : "outcome";
+  parts.push(element("p", SITE_TEXT.replayed(count, phases.length), annulled ? "muted" : good));
+  if (verdict === "incomplete") parts.push(element("p", SITE_TEXT.incomplete));
+  return [...parts, ...lines([...notes, ...phases.map(SITE_TEXT.hashes), SITE_TEXT.compare])];
 }
 
 function startPage() {
@@ -166,7 +203,7 @@ function startPage() {
     await answerWith(async () => receiptIn(await textOf(chosen)));
     file.value = "";
   });
-  document.getElementById("replay").addEventListener("click", (event) => startReplay(Number(event.target.dataset.phases)));
+  document.getElementById("replay").addEventListener("click", startReplay);
   // A link to one's own result: what follows # stays in the browser.
   const follow = () => {
     const [, ref] = /^#ref=(.+)$/.exec(location.hash) ?? [];
@@ -178,9 +215,9 @@ function startPage() {
   follow();
 }
 
-function workOnReplay({ data: { base, phases } }) {
+function workOnReplay({ data: { base, names } }) {
   const onProgress = (share, what) => postMessage({ share, what });
-  replayDraw((name) => fetched(base, name), phases, { onProgress, curves: globalThis.curves ?? null }).then(
+  replayDraw(names, (name) => fetched(base, name), { onProgress, curves: globalThis.curves ?? null }).then(
     (found) => postMessage({ found }),
     (error) => postMessage({ failure: error.message }),
   );

@@ -8,67 +8,64 @@ export const STRINGS = {
     headline: "Check a receipt of a draw",
     summary: "Open the file that you got after the draw. This page computes every step of it again, on this device.",
   },
-  checking: { headline: "Checking …", summary: "Every step is computed again on this device." },
+  checking: (title, at, of) => `Checking step ${at} of ${of}: ${title} …`,
   verdicts: {
     holds: {
       mark: "✓",
       headline: "This receipt holds",
-      summary: "Every step was computed again on this device, and every value agrees.",
+      summary: (steps) => `This receipt holds: each of ${steps} was computed again on this device, and agrees.`,
+    },
+    fits: {
+      mark: "i",
+      headline: "Everything fits together",
+      summary: (steps) => `Everything fits together, by the keys in this receipt: ${steps}, each computed on this device.`,
     },
     fails: {
       mark: "✗",
       headline: "This receipt does not hold",
-      summary:
+      summary: () =>
         "Do not rely on the result below. Keep this file, and show it to the organiser or to an auditor.",
     },
     incomplete: {
-      mark: "?",
+      mark: "i",
       headline: "Nothing is wrong, but not everything was checked",
-      summary: "Every step that could be checked here agrees.",
+      summary: (steps) => `Nothing contradicts it, but not everything could be checked: of ${steps}, these were not.`,
     },
   },
+  countOfSteps: (count) => (count === 1 ? "1 step" : `${count} steps`),
   unreadable: {
     headline: "This is not a receipt that this page can read",
-    summary: "The file is damaged, or it is no receipt of a draw. Use the file exactly as you got it.",
+    summary: () => "The file is damaged, or it is no receipt of a draw. Use the file exactly as you got it.",
   },
   broken: {
     headline: "The check could not be finished",
     summary: "This page met an error of its own, and vouches for nothing. Try another browser. The error:",
   },
-  says: "Your result",
-  claims: "What the receipt claims: do not rely on this",
+  claims: "The receipt claims:",
   outcomes: {
     WINNER: "Selected",
     WAITLIST: "On the waiting list",
     UNSELECTED: "Not selected",
     HOUSEHOLD_LIMIT: "Not selected: the household’s limit was reached",
     STRUCK: "Removed from the draw",
+    UNCLAIMED: "Selected, and not claimed in time: the seat lapsed",
     excluded: "Not in the draw",
   },
-  annulled: "This draw was annulled: its results do not count.",
+  annulled: "This draw was annulled: its results do not count",
   facts: {
-    campaign: "Campaign",
     reference: "Reference",
     rank: "Rank",
-    reasons: "Reasons",
+    reasons: "Reason that the operator gives",
     annulled: "Annulled",
-    phases: "Phases",
-    round: "Random number made",
+    outcome: "Result that does not count",
   },
-  noRank: "none",
-  tiles: {
-    passed: (passed, all) => `${passed} of ${all}`,
-    passedText: "steps checked and passed",
-    leftText: "things left to trust",
-    failedText: (count) => (count === 1 ? "step failed" : "steps failed"),
-  },
-  states: { passed: "Passed", failed: "Failed", unchecked: "Not checked", none: "Not applicable" },
-  marks: { passed: "✓", failed: "✗", unchecked: "?", none: "–" },
-  checksTitle: "What was checked, step by step",
+  states: { passed: "Passed", failed: "Failed", unchecked: "Not checked" },
+  marks: { passed: "✓", failed: "✗", unchecked: "–" },
+  auditTitle: "For auditors: every step",
   checksLead: "No tick on this page comes from a server: each is computed here, from the receipt alone.",
   openAll: "Show all details",
   closeAll: "Hide all details",
-  details: "For auditors",
+  details: "Details",
 
   steps: {
     receipt: {
@@ -91,11 +88,11 @@ export const STRINGS = {
     },
     manifest: {
       title: "The terms of the draw",
-      fan: "The list, the seats and the rules are those with the fingerprint (manifestHash) that the receipt names.",
+      fan: "The list, the seats and the rules are those of this campaign, and later phases keep to what the first allows.",
       failed: "The terms in this receipt are not those of its fingerprint, or they changed between phases.",
       auditor:
-        "SHA-256 of every manifest; campaign, phase, root, markets and seed source; the key previous joins each phase " +
-        "to the one before.",
+        "SHA-256 of every manifest against its summary; campaign, phase, root, markets and seed source; the key previous " +
+        "joins each phase to the one before; capacities do not fall, and reserves stay within laterReserves.",
     },
     published: {
       title: "What the operator published beside it",
@@ -105,38 +102,42 @@ export const STRINGS = {
         "notice.json, replaced-<k>.json, accepted.json and annulled.json against the manifests. Their times and " +
         "reasons are statements of the operator.",
     },
-    "randomness-drand": {
+    opened: {
+      title: "The campaign as it opened",
+      fan: "The draw is that of the campaign which opened, with its markets and its beacon.",
+      failed: "The draw is not that of the campaign which opened, or not of the one that you know.",
+      auditor:
+        "opened.json and every amended-<k>.json, each with the hash of the one before; campaign, chain and markets of the " +
+        "manifest against the last one that was logged before it. Other differences are findings.",
+    },
+    randomness: {
       title: "The random number",
       fan: "It comes from a public beacon which no one controls alone, in the round that was named before.",
       failed: "The random number is not that of the beacon’s round, or the round does not fit the terms.",
-      unchecked: "It fits the receipt, but this copy of the page has no code to check the beacon’s signature.",
+      unchecked:
+        "It fits the receipt, but something is missing here: the code that checks the beacon’s signature, or a trust " +
+        "file that says how long before its round a list must be fixed.",
       auditor:
         "Randomness = SHA-256(signature); the signature of the round is verified under the chain’s key " +
-        "(BLS12-381, signatures in G1); the round is signed at least 600 s after asOf.",
-    },
-    "randomness-commit-reveal": {
-      title: "The random number",
-      fan: "It is a secret of the operator, and the one whose fingerprint the terms name.",
-      failed: "The operator’s secret is not the one whose fingerprint the terms name.",
-      auditor: "SHA-256(secret) is the commitment in the manifest.",
+        "(BLS12-381, signatures in G1); the round is signed at least the lead (quicknet: 600 s) after asOf.",
     },
     seed: {
       title: "The start value of the draw",
       fan: "It follows from the terms and the random number, and from nothing else.",
       failed: "The start value does not follow from the terms and the random number.",
-      auditor: 'seed = SHA-256("vfseed1|" + manifestHash of phase 1 + "|" + source + "|" + round + "|" + randomness).',
+      auditor: 'seed = SHA-256("vfseed2|" + manifestHash of phase 1 + "|" + chain + "|" + round + "|" + randomness).',
     },
     key: {
       title: "Your household’s lot",
       fan: "The lot of your household follows from the start value. The smallest lots come first.",
       failed: "The lot in this receipt is not the one that the start value gives your household.",
-      auditor: 'key = the least SHA-256("vf1|" + seed + "|" + drawId + "|" + unit + "|" + j), j from 0 below the weight.',
+      auditor: 'key = the least SHA-256("vf2|" + seed + "|" + drawId + "|" + unit + "|" + j), j from 0 below the weight.',
     },
     entryKey: {
       title: "Your own lot",
       fan: "Your own lot, which decides within a household, follows from the start value, too.",
       failed: "Your own lot in this receipt is not the one that the start value gives your entry.",
-      auditor: 'entryKey = SHA-256("vf1e|" + seed + "|" + ref).',
+      auditor: 'entryKey = SHA-256("vf2e|" + seed + "|" + ref).',
     },
     candidate: {
       title: "Your household’s limit",
@@ -146,13 +147,25 @@ export const STRINGS = {
         "An entry without a rank has winsPerUnit leaves of its unit and weight ahead of it, each with a proof and a " +
         "smaller entryKey.",
     },
+    result: {
+      title: (phase) => `Your line of the result of phase ${phase}`,
+      fan: "The published result has exactly this line for you.",
+      failed: "The published result does not have this line for you: you were given another result.",
+      auditor: "The inclusion proof leads from the line to resultRoot of summary.json; its index is that of the leaf.",
+    },
+    strike: {
+      title: (phase) => `Your strike in phase ${phase}`,
+      fan: "Your entry is in the published list of strikes, with this reason. Whether it is right no receipt can show.",
+      failed: "Your entry is not in the published list of strikes as the receipt says.",
+      auditor: "The inclusion proof leads from the line of strikes.txt to strikesRoot of the manifest.",
+    },
     outcome: {
       title: (phase) => `Your result in phase ${phase}`,
-      fan: "By the rules, your lot and the last lots admitted give exactly this result.",
+      fan: "This result fits your lot, the last lots admitted, and the list of strikes.",
       failed: "By the rules, your lot and the last lots admitted give another result than the receipt says.",
       auditor:
-        "SHA-256 of the cut-offs; their groups against the manifest; the first preference whose cut-off is met by " +
-        "(key, entryKey), with strikes, kept seats and waitlistSize.",
+        "SHA-256 of the cut-offs against the summary; their groups against the manifest; the first preference whose " +
+        "cut-off is met by (key, entryKey), with strikes, kept seats and waitlistSize.",
     },
     rank: {
       title: "Your rank",
@@ -185,21 +198,18 @@ export const STRINGS = {
       unchecked: "This page cannot check the log’s signature. All else about it fits the receipt.",
       absent: "This draw is in no public log: there was nothing to check.",
       auditor:
-        "The checkpoint’s signature under a trusted key; RFC 6962 proofs of all entries; commitment, manifests, " +
-        "results with their cut-offs and annulment against the receipt; the manifest’s entry is at least 600 s before " +
-        "the round, and in the checkpoint of the commit.",
+        "The signatures of every checkpoint under a trusted key; RFC 6962 proofs of all entries; the campaign’s record, " +
+        "manifests, one summary for each phase, and annulment against the receipt.",
     },
     witnesses: {
       title: "Witnesses of the log",
       fan: "As many independent witnesses as required have signed what the log showed, in time where time matters.",
-      none: "No witness is required for this draw, so none vouches for the log.",
       failed: "Fewer witnesses than required have signed what the log showed, or they signed it too late.",
-      unchecked: "This page cannot check the witnesses’ signatures.",
+      unchecked: "Not enough of this could be checked: the details say what is missing.",
       absent: "Without a public log there was nothing that witnesses could sign.",
-      undated: "When witnesses first saw the terms of this draw in the log, the receipt does not show.",
       auditor:
-        "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the keys say (need); with " +
-        "the beacon also under the checkpoint of the commit, with a time at least 600 s before the round.",
+        "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the quorum says; the time of " +
+        "the manifest’s leaf is that of the needed-th cosignature, and at least the lead before the round.",
     },
   },
 
@@ -208,67 +218,112 @@ export const STRINGS = {
     "page itself loads nothing.",
   relay: (host, round) => `Round ${round} at ${host}`,
 
-  trustTitle: "What is left to trust",
-  trustLead: "No receipt can show everything. This is what the steps below do not show.",
+  trustTitle: (count) => `What is left to trust: ${count} things`,
+  // A title and a text; `act` where the reader has something to do.
   trust: {
-    drandNoLog: [
-      "When the list was fixed",
-      "The random number could not be known before its moment. That the list was fixed earlier is the operator’s " +
-        "statement, unless its fingerprint (manifestHash) was public before: compare it with that place.",
-    ],
-    commitReveal: [
-      "The operator’s random number",
-      "The operator made it, and could know it before the list was fixed. Its holder could have tried out lists " +
-        "until one suited. No arithmetic shows that this did not happen.",
-    ],
-    noWitness: [
-      "That all fans see the same draw",
-      "No independent witness has signed for this: nothing but the operator’s word says that other fans got the " +
+    findings: (found) => ({
+      title: "The draw is not quite as the campaign opened",
+      text: `Ask the organiser why. ${found.join(". ")}.`,
+      act: true,
+    }),
+    keys: {
+      title: "Whose keys these are",
+      text:
+        "The keys are in the receipt itself: its maker chose them. Compare their fingerprints below with those of " +
+        "the log and of its witnesses, or choose a trust file.",
+      act: true,
+    },
+    campaign: {
+      title: "That this is the draw you registered for",
+      text: "Compare it with the code of the campaign in your confirmation, below.",
+      act: true,
+    },
+    notOpened: {
+      title: "That the event has one draw",
+      text:
+        "The receipt does not show how the campaign opened. That the operator did not draw several times, under other " +
+        "names, is the operator’s word.",
+    },
+    together: (company) => ({
+      title: `You are drawn ${company}: is that right?`,
+      text: "Who belongs to one household is the operator’s statement. If it is wrong, tell the organiser.",
+      act: company !== "alone",
+    }),
+    list: {
+      title: "Who is in the list",
+      text: "Entries that the operator invented before registration closed look like all others.",
+    },
+    noLog: {
+      title: "When the list was fixed",
+      text:
+        "That the list was fixed before the random number was known is the operator’s statement, unless its fingerprint " +
+        "(manifestHash) was public before: compare it with that place.",
+    },
+    noWitness: {
+      title: "That all fans see the same draw",
+      text:
+        "No independent witness has signed for this: nothing but the operator’s word says that other fans got the " +
         "same fingerprints. Compare yours with theirs.",
-    ],
-    operatorKeys: [
-      "The keys",
-      "You used the keys as the operator gave them. Compare their fingerprints below with those of the beacon, the " +
-        "log and the witnesses, or choose a trust file.",
-    ],
-    list: [
-      "Who is in the list",
-      "Entries that were invented, or a household that was split, before the list was fixed look like all others.",
-    ],
-    replay: [
-      "The other entries",
-      "This receipt shows your entry. A replay of the whole draw shows whether all others were treated by the same " +
+    },
+    strike: {
+      title: "Why you were removed",
+      text: "The receipt shows that you are in the published list of strikes, not that you should be.",
+    },
+    chosenLater: {
+      title: "What later phases do",
+      text:
+        "Seats, reserves and strikes of a later phase are decided by those who can see whom they help. What its reserves " +
+        "may take at most was fixed in phase 1.",
+    },
+    replay: {
+      title: "The other entries",
+      text:
+        "This receipt shows your entry. A replay of the whole draw shows whether all others were treated by the same " +
         "rules: one honest auditor is enough.",
-    ],
-    later: (last) => [
-      "Later phases",
-      `This receipt covers the draw up to phase ${last}. The published folder of the draw shows whether more followed.`,
-    ],
-    judgement: [
-      "The reason for the exclusion",
-      "The receipt shows that the entry was not in the draw, not that it should not have been.",
-    ],
-    page: [
-      "This page",
-      "A forged page can show any tick. Compare the page with the release (how: at the end), or give the receipt to " +
-        "a checker of someone whom you trust.",
-    ],
+    },
+    later: (last) => ({
+      title: "Whether more phases follow",
+      text: `This receipt covers the draw up to phase ${last}. The published folder of the draw shows whether more followed.`,
+    }),
+    judgement: {
+      title: "The reason for the exclusion",
+      text: "The receipt shows that the entry was not in the draw, not that it should not have been.",
+    },
+    page: {
+      title: "This page may be forged: check elsewhere",
+      text:
+        "A forged page can show any tick. Give the receipt to a checker of someone whom you trust, or compare the page " +
+        "with the release (how: at the end).",
+      act: true,
+    },
   },
-  limitsTitle: "In an auditor’s words",
+  limitsTitle: "The limits, in an auditor’s words",
+
+  compareTitle: "Is it the draw that you registered for?",
+  knownField: "The campaign’s code from your confirmation",
+  knownHelp: "64 characters, 0 to 9 and a to f, as the ticket shop confirmed them to you.",
+  knownButton: "Compare",
+  knownRefused: "A campaign’s code has exactly 64 characters, 0 to 9 and a to f.",
+  compared: {
+    other: "This is the code of another campaign. This receipt is not of the draw that you registered for.",
+    same: "This is the campaign’s code, and nothing has changed since.",
+    changed: "This is the campaign’s code. Since then the organiser has changed:",
+    change: ({ number, reason, lines }) => `(${number}) ${lines.join("; ")}. The reason given: ${reason}`,
+  },
 
   keysTitle: "Keys",
   keysLead: {
-    operator: "These are the keys as the operator gave them: no trust file was used.",
-    trust: "These are the keys of the trust file that you chose.",
-    mixed: "Some keys are from your trust file. The others are keys as the operator gave them.",
+    receipt: "These keys are in the receipt itself: no trust file was used.",
+    file: "These are the keys of the trust file that you chose.",
+    page: "These are the keys that the publisher of this page put into it.",
     none: "No key was needed: this receipt has no signature to verify.",
   },
   keyKinds: { beacon: "Random beacon", log: "Public log", witness: "Witness" },
-  keyGiven: { operator: "as the operator gave it", trust: "from your trust file" },
+  keyGiven: { receipt: "in the receipt", rules: "in the rules of the draw", trust: "from the trust file" },
   keyFrom: "Given",
   fingerprint: "Fingerprint",
-  trustField: "Use other keys: choose a trust file",
-  trustHelp: "A JSON file with the keys that you trust: of the beacon, the log and its witnesses.",
+  trustField: "Use keys that you trust: choose a trust file",
+  trustHelp: "A file with the keys of the log and its witnesses, or a policy of such keys.",
 
   inputTitle: "Your receipt",
   inputAgain: "Check another receipt",

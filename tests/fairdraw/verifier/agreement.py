@@ -1,7 +1,7 @@
 """Whether the check in JavaScript and that in Python give the same answer to random and to changed receipts.
 
-`python -m tests.fairdraw.verifier.agreement --receipts 10000` compares as many of each kind, and prints which steps
-ran.
+`python -m tests.fairdraw.verifier.agreement --receipts 20000 --folders 20000` compares as many receipts of each kind,
+prints which steps ran, and compares what both say of as many folders of draws.
 """
 
 from __future__ import annotations
@@ -17,23 +17,35 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from unittest.mock import patch
 
+from fairdraw import terms
 from fairdraw.log.note import COSIGNATURE
 from fairdraw.log.trust import Trust
+from fairdraw.maths.files import sha256_hex
 from fairdraw.proof import beacon
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.logged import Unchecked
-from fairdraw.terms import QUICKNET, QUICKNET_HASH
-from tests.fairdraw.verifier.draws import FORMER, LOG, WITNESSES, random_receipts
+from fairdraw.terms import QUICKNET_HASH
+from tests.fairdraw.verifier.draws import FORMER, LOCAL, LOG, WITNESSES, random_receipts
+from tests.fairdraw.verifier.folders import compare_folders
 from tests.fairdraw.verifier.forgeries import Forgery, Receipt, canonical, forged, restated
 from tests.fairdraw.verifier.log_forgeries import FORGERIES
 from tests.fairdraw.verifier.mutations import mutated
 from tests.fairdraw.verifier.node import BUNDLE, Node, node
 
-# A receipt, and the text of a trust file or None.
-Question = tuple[bytes, str | None]
+
+class Question(NamedTuple):
+    """What both are asked."""
+
+    receipt: bytes
+    # The text of a trust file.
+    trust: str | None = None
+    # The hash of a file of a campaign's record.
+    opened: str | None = None
+
+
 # The two sentences that only JavaScript has, for a page without the curves.
 _BEACON = "hash, round and time are right; the signature was not checked here: compare it with a relay of the beacon"
 _LOG = "all else is right; the signatures were not checked here"
@@ -57,8 +69,9 @@ def without_curves() -> Iterator[None]:
     """Python's check as on a page without the curves: it meets no signature that it could verify."""
     with ExitStack() as patches:
         patches.enter_context(patch.object(beacon, "_is_signed", _no_beacon))
-        ed25519 = "cryptography.hazmat.primitives.asymmetric.ed25519.Ed25519PublicKey"
-        patches.enter_context(patch(ed25519, _NoCurve))
+        patches.enter_context(patch.object(terms, "is_key", bool))
+        for name in ("ed25519.Ed25519PublicKey", "mldsa.MLDSA44PublicKey"):
+            patches.enter_context(patch(f"cryptography.hazmat.primitives.asymmetric.{name}", _NoCurve))
         yield
 
 
@@ -68,7 +81,7 @@ class Compared:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     states: Counter[tuple[str, str]] = field(default_factory=Counter)
-    differing: list[tuple[bytes, str | None, Any, Any]] = field(default_factory=list)
+    differing: list[tuple[Question, Any, Any]] = field(default_factory=list)
 
     def add(self, other: Compared) -> None:
         self.verdicts += other.verdicts
@@ -84,9 +97,9 @@ class Compared:
         return "\n".join(lines)
 
 
-def python_answer(data: bytes, trust: str | None) -> Any:
-    given = Trust() if trust is None else Trust.parse(trust.encode())
-    answer = check_receipt(data, given).as_dict()
+def python_answer(question: Question) -> Any:
+    data, trust, opened = question
+    answer = check_receipt(data, Trust() if trust is None else Trust.parse(trust.encode()), opened).as_dict()
     steps = [[each["name"], each["state"], each["detail"]] for each in answer.pop("checks")]
     return json.loads(json.dumps(answer | {"steps": steps}))
 
@@ -95,12 +108,13 @@ def compare(node: Node, questions: list[Question], *, curves: bool) -> Compared:
     """Ask both about each receipt with its trust file. Without `curves` both leave signatures out."""
     found = Compared()
     with ExitStack() if curves else without_curves():
-        for data, trust in questions:
+        for question in questions:
+            data, trust, opened = question
             encoded = base64.b64encode(data).decode()
-            theirs = node.ask("receipt", data=encoded, trust=trust, curves=curves)
-            ours = python_answer(data, trust)
+            theirs = node.ask("receipt", data=encoded, trust=trust, opened=opened, curves=curves)
+            ours = python_answer(question)
             if ours != theirs:
-                found.differing.append((data, trust, ours, theirs))
+                found.differing.append((question, ours, theirs))
             found.verdicts[ours["verdict"]] += 1
             for name, state, _ in ours["steps"]:
                 found.states[name.partition("-")[0], state] += 1
@@ -108,25 +122,41 @@ def compare(node: Node, questions: list[Question], *, curves: bool) -> Compared:
 
 
 def random_trust(rng: Random) -> str | None:
-    """A trust file, mostly none: the right keys, others, or only some."""
-    if rng.random() < 0.7:
+    """A trust file or a policy: the right keys, others, or only some; at times none."""
+    if rng.random() < 0.3:
         return None
-    chains = ({}, {QUICKNET_HASH: QUICKNET.public_key}, {QUICKNET_HASH: "ab" * 96}, {"ab" * 32: "cd" * 96})
-    witnesses = rng.sample(WITNESSES, rng.randint(0, 3))
+    own: Any = {LOCAL.hash: {"lead": rng.choice((1, 600, 601))}}
+    chains: Any = (own, own, {}, {QUICKNET_HASH: {"lead": 700}}, {"ab" * 32: {"lead": 9}})
+    witnesses = rng.sample(WITNESSES, rng.choice((0, 1, 1, 3)))
+    texts = [str(each.verifier(COSIGNATURE)) for each in witnesses]
+    log = [str(rng.choice((LOG, LOG, LOG, FORMER)).verifier())]
+    # Names in a policy are octets, those of keys are characters.
+    if witnesses and all(map(str.isascii, texts)) and rng.random() < 0.4:
+        lines = [f"log {log[0]}", *(f"witness w{at} {each}" for at, each in enumerate(texts))]
+        members = " ".join(f"w{at}" for at in range(len(texts)))
+        return "\n".join([*lines, f"group g {rng.choice(('all', 'any', '1'))} {members}", "quorum g", ""])
     document = {
         "beacon": rng.choice(chains),
-        "log": rng.choice(([], [str(LOG.verifier())], [str(FORMER.verifier())])),
-        "need": rng.randint(0, len(witnesses)),
-        "witnesses": [str(each.verifier(COSIGNATURE)) for each in witnesses],
+        "log": log if witnesses else rng.choice(([], log)),
+        "need": rng.randint(len(witnesses) // 2 + 1, len(witnesses)) if witnesses else 0,
+        "witnesses": [rng.choice((each, f"{each} https://w.example")) for each in texts],
     }
     return json.dumps(document, indent=rng.choice((None, 1)))
+
+
+def random_opened(rng: Random, receipt: Receipt) -> str | None:
+    """The hash of a file of the campaign's record, mostly none."""
+    texts = receipt["opened"]
+    if rng.random() < 0.7:
+        return None
+    return sha256_hex(str(rng.choice(texts)).encode()) if texts and rng.random() < 0.8 else "ab" * 32
 
 
 def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Question], list[Question]]:
     """`count` random receipts; as many with random changes, and some forgeries of each kind."""
     made: list[Receipt] = list(random_receipts(rng, folder, count))
-    random = [(canonical(each), random_trust(rng)) for each in made]
-    changed = [(mutated(rng, each, made), random_trust(rng)) for each in made]
+    random = [Question(canonical(each), random_trust(rng), random_opened(rng, each)) for each in made]
+    changed = [Question(mutated(rng, each, made), random_trust(rng)) for each in made]
     return random, changed + forgeries_of(rng, made, most=count // 5)
 
 
@@ -145,7 +175,7 @@ def forgeries_of(rng: Random, receipts: Sequence[Receipt], most: int) -> list[Qu
                 break
         for receipt, forgery in rng.sample(chosen, min(most, len(chosen))):
             made = forged(receipt, forgery)
-            found += [(data, None) for data in dict.fromkeys((canonical(made), canonical(restated(made))))]
+            found += map(Question, dict.fromkeys((canonical(made), canonical(restated(made)))))
     return found
 
 
@@ -156,6 +186,7 @@ _PART = 500
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--receipts", type=int, default=10_000, help="of each kind")
+    parser.add_argument("--folders", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
     kinds = {"random": Compared(), "changed": Compared()}
@@ -166,13 +197,18 @@ def main(arguments: list[str] | None = None) -> int:
                 made = receipts_to_compare(rng, Path(folder), min(_PART, given.receipts - start))
             for found, questions in zip(kinds.values(), made, strict=True):
                 found.add(compare(javascript, questions, curves=BUNDLE.exists()))
+        with tempfile.TemporaryDirectory(prefix="regworkers-folders-") as folder:
+            folders = compare_folders(javascript, Random(given.seed), Path(folder), given.folders)
     for kind, found in kinds.items():
         curves = "with" if BUNDLE.exists() else "without"
         number, differ = found.verdicts.total(), len(found.differing)
         print(f"{number} {kind} receipts, {curves} curves, {differ} differ; {found}")
-        for data, trust, ours, theirs in found.differing[:3]:
-            print(f"receipt {data!r}\ntrust {trust!r}\nPython {ours}\nJavaScript {theirs}")
-    return 1 if any(found.differing for found in kinds.values()) else 0
+        for question, ours, theirs in found.differing[:3]:
+            print(f"{question}\nPython {ours}\nJavaScript {theirs}")
+    print(
+        f"{given.folders} folders, {len(folders.differing)} differ; {dict(folders.verdicts)} {folders.differing[:3]}"
+    )
+    return 1 if folders.differing or any(found.differing for found in kinds.values()) else 0
 
 
 if __name__ == "__main__":

@@ -2,21 +2,25 @@
 // The first argument is the bundle with the curves, if there is one.
 
 import { readFileSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { runInThisContext } from "node:vm";
 
+import { verifyBls } from "../../../fairdraw/verifier/beacon.js";
 import { canonicalText, parseCanonical, parseCanonicalList, parseJson } from "../../../fairdraw/verifier/canonical.js";
 import { milliseconds, short } from "../../../fairdraw/verifier/fields.js";
+import { colludersOf, parseTrust, quorumText, witnessesOf } from "../../../fairdraw/verifier/keys.js";
 import { leafHash, treeHash, verifyInclusion } from "../../../fairdraw/verifier/merkle.js";
-import { parseCheckpoint, parseKey, parseNote } from "../../../fairdraw/verifier/note.js";
+import { parseCheckpoint, parseKey, parseNote, verifyNote } from "../../../fairdraw/verifier/note.js";
 import { checkReceipt } from "../../../fairdraw/verifier/receipt.js";
+import { replayDraw } from "../../../fairdraw/verifier/replay.js";
 import { sha256Hex, toHex } from "../../../fairdraw/verifier/sha256.js";
 
 if (process.argv[2]) runInThisContext(readFileSync(process.argv[2], "utf8"));
 const bundle = globalThis.curves ? remembering(globalThis.curves) : null;
 
 // Most receipts are of one round of the beacon, whose verification takes a tenth of a second.
-function remembering({ bls12_381, ed25519 }) {
+function remembering({ bls12_381, ...others }) {
   const { G1, G2, shortSignatures } = bls12_381;
   const once = (run, keyOf) => {
     const known = new Map();
@@ -30,7 +34,7 @@ function remembering({ bls12_381, ed25519 }) {
   const hash = once((message, domain) => shortSignatures.hash(message, domain), String);
   const verify = once((...points) => shortSignatures.verify(...points), hexOf);
   const key = { Point: { fromBytes: once((bytes) => G2.Point.fromBytes(bytes), String) } };
-  return { bls12_381: { G1, G2: key, shortSignatures: { hash, verify } }, ed25519 };
+  return { bls12_381: { G1, G2: key, shortSignatures: { hash, verify } }, ...others };
 }
 
 function attempt(run) {
@@ -48,12 +52,35 @@ function rootOf(lines) {
   return toHex(tree.root());
 }
 
+// What takes every signature: a test can draw again.
+const pointLike = { Point: { fromBytes: (bytes) => ({ assertValidity() {}, is0: () => false, toHex: () => toHex(bytes) }) } };
+const ANY_SIGNATURE = {
+  bls12_381: { G1: pointLike, G2: pointLike, shortSignatures: { hash: () => null, verify: () => true } },
+};
+
 const ANSWERS = {
-  receipt({ data, trust, curves }) {
-    const answer = checkReceipt(Buffer.from(data, "base64"), { curves: curves ? bundle : null, trust });
+  async replay({ folder, lead }) {
+    const files = (await readdir(folder, { recursive: true, withFileTypes: true })).filter((each) => each.isFile());
+    const names = files.map((each) => `${each.parentPath}/${each.name}`.slice(folder.length + 1));
+    const trust = JSON.stringify({ beacon: Object.fromEntries(Object.entries(lead).map(([chain, seconds]) => [chain, { lead: seconds }])), log: [], need: 0, witnesses: [] });
+    return replayDraw(names, (name) => readFile(`${folder}/${name}`), { curves: ANY_SIGNATURE, trust });
+  },
+  receipt({ data, trust, opened, curves }) {
+    const given = { curves: curves ? bundle : null, trust, opened };
+    const { receipt, campaign, ...answer } = checkReceipt(Buffer.from(data, "base64"), given);
     const steps = answer.steps.map(({ name, state, detail }) => [name, state, detail]);
-    const annulled = answer.receipt?.annulled ? JSON.parse(answer.receipt.annulled) : null;
-    return { annulled, verdict: answer.verdict, steps, limits: answer.limits, keys: answer.keys };
+    const annulled = receipt?.annulled ? JSON.parse(receipt.annulled) : null;
+    return { ...answer, annulled, steps };
+  },
+  trust({ text }) {
+    return attempt(() => {
+      const { leads, log, quorum } = parseTrust(text);
+      const [keys, witnesses] = [log, witnessesOf(quorum)].map((each) => each.map(({ name, id }) => `${name} ${id}`));
+      return { leads: Object.fromEntries(leads), keys, witnesses, quorum: quorumText(quorum), colluders: colludersOf(quorum) };
+    });
+  },
+  bls({ key, domain, message, signature }) {
+    return verifyBls(key, domain, Buffer.from(message, "hex"), signature, globalThis.curves);
   },
   canonical: ({ text }) => attempt(() => canonicalText(parseCanonical(text, "a file"))),
   list: ({ text }) => attempt(() => canonicalText(parseCanonicalList(text, "a file"))),
@@ -63,7 +90,8 @@ const ANSWERS = {
   root: ({ lines }) => rootOf(lines),
   sha256: ({ text }) => sha256Hex(text),
   time: ({ text }) => milliseconds(text),
-  signature: ({ value, text, key }) => bundle.ed25519.verify(...[value, text, key].map((hex) => Buffer.from(hex, "hex"))),
+  signature: ({ value, text, key, kind = "ed25519" }) => bundle[kind].verify(...[value, text, key].map((hex) => Buffer.from(hex, "hex"))),
+  cosigned: ({ note, key }) => attempt(() => [...verifyNote(parseNote(note), [parseKey(key)], bundle).values()]),
   key: ({ text }) => attempt(() => { const { name, kind, id } = parseKey(text); return [name, kind, id]; }),
   note: ({ text }) =>
     attempt(() => {
@@ -76,5 +104,5 @@ const ANSWERS = {
 
 for await (const line of createInterface({ input: process.stdin })) {
   const question = JSON.parse(line);
-  process.stdout.write(`${JSON.stringify(ANSWERS[question.ask](question))}\n`);
+  process.stdout.write(`${JSON.stringify(await ANSWERS[question.ask](question))}\n`);
 }

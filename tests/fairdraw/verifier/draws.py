@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+
+from fairdraw import bls
 from fairdraw.large.receipts import build_receipt
 from fairdraw.log.leaves import Kind, LogLeaf
-from fairdraw.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
+from fairdraw.log.note import (
+    COSIGNATURE,
+    MLDSA_COSIGNATURE,
+    Checkpoint,
+    Signature,
+    SignerKey,
+    VerifierKey,
+    signed,
+)
 from fairdraw.maths.beside import (
     ACCEPTED,
     ANNULLED,
@@ -23,16 +34,24 @@ from fairdraw.maths.beside import (
     accepted_bytes,
     replaced_name,
 )
-from fairdraw.maths.files import CUTOFFS, RESULT, file_hash, sha256_hex
-from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.files import SUMMARY, file_hash, sha256_hex
+from fairdraw.maths.leaves import unit_of
+from fairdraw.maths.manifest import Manifest, ManifestSeedSource, MarketTerms, ReserveTerms
+from fairdraw.maths.opened import Amended, IssuerKey, Opened, opened_name
 from fairdraw.maths.plain import PlainEngine
-from fairdraw.terms import QUICKNET, iso
+from fairdraw.proof.beacon import DOMAIN, round_message
+from fairdraw.terms import CHAIN_FILE, QUICKNET, Chain, Outcome, iso
 from tests.fairdraw.maths import oracle
-from tests.fairdraw.maths.draws import taken_seats
-from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
-from tests.fairdraw.proof.draws import BEACON, REVEAL, ROUND, Terms, write_inputs
+from tests.fairdraw.maths.draws import outcomes_of, taken_seats
+from tests.fairdraw.maths.oracle import OracleLeaf
+from tests.fairdraw.proof.draws import BEACON, ROUND, SIGNATURE, UNIT_KEY, Terms, write_inputs
 
 ROUND_AT = QUICKNET.due(ROUND)
+SECRET = bytes(31) + b"\x07"
+# A chain of our own, whose round is signed at the same time.
+LOCAL = Chain(bls.public_key(SECRET), hashlib.sha256(b"local").hexdigest(), "local", ROUND_AT - ROUND + 1, 1)
+OURS = ManifestSeedSource(LOCAL.hash, ROUND)
+OUR_SIGNATURE = bls.sign(SECRET, round_message(ROUND), DOMAIN)
 MARKETS = ("East", "east", "north_2", "w-1")
 SEGMENTS = ("fan", "loyal", "z")
 ALPHABET = "ABCxyz019_-"
@@ -40,9 +59,37 @@ REASONS = ("more seats", "", "a “better” list \u2028 é 😀", "one\nline | 
 LOG = SignerKey("log.example/draws", hashlib.sha256(b"log").digest())
 OTHER_LOG = SignerKey("other.example/log", hashlib.sha256(b"other").digest())
 FORMER = SignerKey(LOG.name, hashlib.sha256(b"former").digest())
-WITNESSES = [SignerKey(f"witness-{each}.example", hashlib.sha256(each.encode()).digest()) for each in "abcé"]
+WITNESSES: list[SignerKey | MldsaWitness] = [
+    SignerKey(f"witness-{each}.example", hashlib.sha256(each.encode()).digest()) for each in "abcé"
+]
+
+
+@dataclass(frozen=True)
+class MldsaWitness:
+    """A witness with ML-DSA-44, which signs as C2SP tlog-cosignature says."""
+
+    name: str
+
+    @property
+    def _key(self) -> MLDSA44PrivateKey:
+        return MLDSA44PrivateKey.from_seed_bytes(hashlib.sha256(self.name.encode()).digest())
+
+    def verifier(self, _kind: int = MLDSA_COSIGNATURE) -> VerifierKey:
+        return VerifierKey(self.name, MLDSA_COSIGNATURE, self._key.public_key().public_bytes_raw())
+
+    def cosign(self, text: str, at: int) -> Signature:
+        checkpoint, time = Checkpoint.parse(text), at.to_bytes(8, "big")
+        name, origin = (
+            bytes([len(each)]) + each for each in (self.name.encode(), checkpoint.origin.encode())
+        )
+        tree = bytes(8) + checkpoint.size.to_bytes(8, "big") + checkpoint.root
+        value = self._key.sign(b"subtree/v1\n\0" + name + time + origin + tree)
+        return Signature(self.name, self.verifier().key_id, time + value)
+
+
+WITNESSES.append(MldsaWitness("witness-d.example"))
 # One key under a second name.
-ALIAS = SignerKey("alias.example", WITNESSES[0].seed)
+ALIAS = SignerKey("alias.example", hashlib.sha256(b"a").digest())
 
 
 @dataclass
@@ -69,12 +116,8 @@ def random_receipts(rng: Random, folder: Path, count: int, most: int = 4) -> Ite
                 ref,
                 index=draw.folder / "leaves.index" if rng.random() < 0.3 else None,
                 reasons=lambda _ref: sorted(rng.sample(["NO_MARKET", "BOT", "AGE"], rng.randint(1, 3))),
-                commitment_late=rng.choice((None, True, False)),
             )
             receipt["log"] = log
-            if log is None and rng.random() < 0.4:
-                del receipt["log"]
-                receipt["version"] = 2
             count -= 1
             yield receipt
 
@@ -85,32 +128,35 @@ def text(rng: Random, length: int) -> str:
 
 def random_draw(rng: Random, folder: Path) -> RandomDraw:
     campaign_id = text(rng, rng.choice((1, 8, 64)))
-    source = BEACON if rng.random() < 0.4 else REVEAL
+    source, signature = (BEACON, SIGNATURE) if rng.random() < 0.6 else (OURS, OUR_SIGNATURE)
     as_of = iso(ROUND_AT - rng.choice((600, 1200.25, 86_400)))
     leaves = random_leaves(rng)
     draw = RandomDraw(folder, campaign_id, [leaf[0] for leaf in leaves])
-    if source is REVEAL:
-        draw.logged.append(LogLeaf(campaign_id, str(source["commitment"]), Kind.COMMITMENT, 1, as_of))
-    wins = rng.choice((1, 1, 2, 3))
+    folder.mkdir(parents=True)
+    if source is OURS:
+        (folder / CHAIN_FILE).write_bytes(LOCAL.to_bytes())
+    wins, size = rng.choice((1, 1, 2, 3)), rng.choice((None, 0, 2, 5))
     strikes: dict[str, str] = {}
+    phases = [random_markets(rng)]
+    if rng.random() < 0.7:
+        random_record(rng, draw, Terms(phases[0], {}, size, wins), source.chain, as_of)
     before: Path | None = None
     last = rng.choice((1, 1, 2, 3))
     for phase in range(1, last + 1):
-        for leaf in rng.sample(leaves, min(len(leaves), rng.choice((0, 0, 1, 3)))):
-            strikes.setdefault(leaf[0], rng.choice(("BOT", "DUPLICATE_ACCOUNT")))
-        markets = random_markets(rng, {} if before is None else taken_seats(before, strikes))
-        terms = Terms(markets, dict(strikes), rng.choice((None, 0, 2, 5)), wins)
+        winners = [] if before is None else won(before)
+        for ref in rng.sample(draw.refs, min(len(leaves), rng.choice((0, 0, 1, 3)))):
+            reasons = ("BOT", "DUPLICATE_ACCOUNT", *([Outcome.UNCLAIMED] * 3 if ref in winners else []))
+            strikes.setdefault(ref, str(rng.choice(reasons)))
+        if before is not None:
+            phases.append(later_markets(rng, phases, taken_seats(before, strikes)))
+        terms = Terms(phases[-1], dict(strikes), size, wins)
         place, lines = folder / f"phase-{phase}", map(oracle.leaf_line, leaves)
-        manifest = write_inputs(
-            place, lines, terms, before, source=source, campaign_id=campaign_id, as_of=as_of
-        )
+        given = {"source": source, "signature": signature, "campaign_id": campaign_id, "as_of": as_of}
+        manifest = write_inputs(place, lines, terms, before, **given)
         PlainEngine(folder).compute(place, before, place)
         files = random_beside(rng, draw, manifest, len(strikes))
         at = draw.logged[-1].time
-        draw.logged += [
-            LogLeaf(campaign_id, file_hash(place / name), Kind.RESULT, phase, at)
-            for name in (RESULT, CUTOFFS)
-        ]
+        draw.logged.append(LogLeaf(campaign_id, file_hash(place / SUMMARY), Kind.RESULT, phase, at))
         if phase == last and rng.random() < 0.1:
             files[ANNULLED] = Annulled(
                 at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))
@@ -122,10 +168,50 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
     return draw
 
 
+def won(folder: Path) -> list[str]:
+    return [ref for ref, (market, _, _) in outcomes_of(folder).items() if market]
+
+
+def random_record(rng: Random, draw: RandomDraw, terms: Terms, chain: str, as_of: str) -> None:
+    """opened.json, and perhaps amendments, on disk and in the log; mostly as the first phase is then drawn."""
+    found: Opened = Opened(
+        campaign_id=draw.campaign_id,
+        caseless=rng.random() < 0.5,
+        chain=chain,
+        closes_at=as_of if rng.random() < 0.8 else "2030-01-01T00:00:00.000Z",
+        code_key=rng.choice((None, bls.public_key(SECRET))),
+        eligibility={"é": [1, {"x": None}]} if rng.random() < 0.3 else {},
+        event_id=rng.choice((None, "event-1")),
+        issuer_keys=rng.choice(((), (IssuerKey("a", "ab" * 32), IssuerKey("b", "cd" * 32)))),
+        markets=tuple(map(oracle.market_terms, terms.markets)),
+        name=rng.choice(("Summer", "Été “2026” 😀", "<b>x</b>")),
+        opens_at="2020-01-01T00:00:00.000Z",
+        registration=False,
+        unit_key_hash=sha256_hex(UNIT_KEY),
+        waitlist_size=terms.waitlist_size,
+        wins_per_unit=terms.wins_per_unit,
+    )
+    for number in range(rng.choice((1, 1, 2, 3))):
+        if number:
+            terms_now = {each.name: getattr(found, each.name) for each in fields(Opened)}
+            terms_now |= rng.choice(({}, {"name": "Other"}, {"wins_per_unit": 4}, {"waitlist_size": 77}))
+            terms_now |= rng.choice(
+                ({}, {"eligibility": {"x": number}}, {"opens_at": "2020-02-01T00:00:00.000Z"})
+            )
+            market, *others = terms_now["markets"]
+            if rng.random() < 0.3:
+                terms_now["markets"] = (replace(market, capacity=market.capacity + 1), *others)
+            reason = rng.choice(("fewer seats", "é"))
+            found = Amended(**terms_now, previous=found.hash, reason=reason)
+        (draw.folder / opened_name(number)).write_bytes(found.to_bytes())
+        kind = Kind.AMENDED if number else Kind.OPENED
+        draw.logged.append(LogLeaf(draw.campaign_id, found.hash, kind, number, "2020-01-01T00:00:00.000Z"))
+
+
 def random_leaves(rng: Random) -> list[OracleLeaf]:
     count = rng.choice((0, 1, 2, 7, 16, 25))
     refs = sorted({text(rng, rng.choice((4, 32, 64))) for _ in range(count)})
-    units = [text(rng, 6) for _ in range(max(1, count // 3))]
+    units = [unit_of(UNIT_KEY, "x", text(rng, 6)) for _ in range(max(1, count // 3))]
     weights = {unit: rng.choice((1, 1, 2, 64)) for unit in units}
     leaves = []
     for ref in refs:
@@ -136,16 +222,38 @@ def random_leaves(rng: Random) -> list[OracleLeaf]:
     return leaves
 
 
-def random_markets(rng: Random, taken: Mapping[str, int]) -> list[OracleMarket]:
-    made: list[OracleMarket] = []
+def random_markets(rng: Random) -> list[MarketTerms]:
+    made: list[MarketTerms] = []
     for market in MARKETS:
         left = seats = rng.choice((0, 1, 2, 4))
         reserves = []
         for segment in rng.sample(SEGMENTS, rng.choice((0, 0, 1, 2))):
             size = rng.randint(0, left)
-            reserves.append((segment, size))
+            reserves.append(ReserveTerms(segment, size))
             left -= size
-        made.append((market, taken.get(market, 0) + seats, reserves))
+        later = [
+            ReserveTerms(each, rng.randint(0, 3)) for each in rng.sample(SEGMENTS, rng.choice((0, 1, 2)))
+        ]
+        made.append(MarketTerms(market, seats, tuple(reserves), tuple(later)))
+    return made
+
+
+def later_markets(
+    rng: Random, phases: list[list[MarketTerms]], taken: Mapping[str, int]
+) -> list[MarketTerms]:
+    """The terms of a later phase, within what the first one declares."""
+    made = []
+    for number, market in enumerate(phases[-1]):
+        capacity = market.capacity + rng.choice((0, 1, 2))
+        left = capacity - taken.get(market.market_id, 0)
+        reserves = []
+        for each in market.later_reserves:
+            used = sum(r.seats for p in phases[1:] for r in p[number].reserves if r.segment == each.segment)
+            if rng.random() < 0.6:
+                size = rng.randint(0, min(left, each.seats - used))
+                reserves.append(ReserveTerms(each.segment, size))
+                left -= size
+        made.append(replace(market, capacity=capacity, reserves=tuple(reserves)))
     return made
 
 
@@ -154,9 +262,11 @@ def random_beside(rng: Random, draw: RandomDraw, manifest: Manifest, strikes: in
     files: dict[str, bytes] = {}
     leaves: list[tuple[Kind, str]] = []
     public = ROUND_AT - rng.choice((600, 700.5, 701.5, 12_345.678, 599.999, 30, 0, -59.5))
-    if manifest.phase == 1 and "round" in manifest.seed_source:
+    if manifest.phase == 1:
         for number in range(1, rng.choice((0, 0, 1, 2)) + 1):
-            old = replace(manifest, seed_source={**manifest.seed_source, "round": ROUND - 100 * number})
+            old = replace(
+                manifest, seed_source=ManifestSeedSource(manifest.seed_source.chain, ROUND - 100 * number)
+            )
             replaced = ReplacedManifest(
                 iso(public - 900),
                 old.to_bytes().decode(),
@@ -208,14 +318,14 @@ def log_of(
     lines: list[str],
     own: list[int],
     keys: list[SignerKey],
-    witnesses: list[SignerKey],
+    witnesses: list[SignerKey | MldsaWitness],
     need: int,
     *,
     seen_at: int | None = ROUND_AT - 700,
     more: int = 0,
 ) -> dict[str, Any]:
     """The key `log` of a receipt with these leaves of its `own`. The witnesses saw the manifest at `seen_at`, with
-    `more` leaves behind it; None: no checkpoint was kept.
+    `more` leaves behind it, and the record of the campaign a day before; None: no checkpoint was kept.
     """
     data = [line.encode() for line in lines]
 
@@ -223,15 +333,19 @@ def log_of(
         text = Checkpoint(keys[0].name, size, bytes.fromhex(oracle.tree_hash(data[:size]))).text
         return str(signed(text, *keys).with_signatures(*(each.cosign(text, at) for each in witnesses)))
 
+    def kept(index: int, at: int) -> dict[str, Any]:
+        size = min(index + 1 + more, len(lines))
+        proof = oracle.audit_path(index, data[:size])
+        return {"checkpoint": checkpoint(size, at), "index": index, "proof": proof}
+
+    record = [at for at in own if '"kind":"opened"' in lines[at] or '"kind":"amended"' in lines[at]]
     manifests = [at for at in own if '"kind":"manifest","phase":1,' in lines[at]]
-    committed = None
+    timed: list[dict[str, Any]] = []
     if manifests and seen_at is not None:
-        size = min(manifests[-1] + 1 + more, len(lines))
-        proof = oracle.audit_path(manifests[-1], data[:size])
-        committed = {"checkpoint": checkpoint(size, seen_at), "proof": proof}
+        timed = [*(kept(each, seen_at - 86_400) for each in record), kept(manifests[-1], seen_at)]
     return {
         "checkpoint": checkpoint(len(lines), ROUND_AT + 60),
-        "committed": committed,
+        "kept": timed,
         "entries": [
             {"index": index, "leaf": lines[index], "proof": oracle.audit_path(index, data)} for index in own
         ],

@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 from fairdraw.maths.files import canonical_bytes, sha256_hex
-from fairdraw.maths.manifest import SeedFile
+from fairdraw.maths.manifest import ManifestSeedSource, SeedFile
 from fairdraw.maths.rules import entry_key, unit_key
-from fairdraw.terms import iso
+from fairdraw.terms import Chain, iso
 from tests.fairdraw.proof.draws import SIGNATURE
-from tests.fairdraw.verifier.draws import ROUND_AT
+from tests.fairdraw.verifier.draws import LOCAL, OUR_SIGNATURE, ROUND_AT
 
 Receipt = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -21,7 +21,7 @@ Forgery = dict[Place, Any]
 
 ZEROS, HASH = "0" * 64, "ab" * 32
 NO_SEATS = {"entryKey": ZEROS, "key": ZEROS, "rank": 0}
-OUTCOMES = ("WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK", "LOST", "")
+OUTCOMES = ("WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK", "UNCLAIMED", "LOST", "")
 RANKS = ("", "0", "1", "2", "26", "01", "+1", "٣", "1\n", "9999999999999999", "9007199254740993", "9" * 17)
 LATEST = iso(ROUND_AT - 600)
 
@@ -54,36 +54,23 @@ def inside(receipt: Receipt, place: Place, **fields: Any) -> Forgery:
 
 def outcomes(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
     for number, phase in enumerate(receipt["phases"]):
-        ref, market, rank, outcome = phase["result"].split("|")
-
-        def line(
-            market: str = market,
-            rank: str = rank,
-            outcome: str = outcome,
-            number: int = number,
-            ref: str = ref,
-        ) -> Forgery:
-            return {("phases", number, "result"): f"{ref}|{market}|{rank}|{outcome}"}
-
+        own: Place = ("phases", number, "result", "line")
+        said = phase["result"]["line"]
+        ref, market, rank, outcome = said.split("|")
         for other in OUTCOMES:
-            yield from (line(outcome=other, market=place) for place in (market, "", "nowhere"))
-            stated = {("outcome",): other, ("market",): "east"}
-            yield line(outcome=other, market="east") | stated
+            yield from ({own: f"{ref}|{place}|{rank}|{other}"} for place in (market, "", "nowhere"))
+            yield {own: f"{ref}|east|{rank}|{other}", ("outcome",): other, ("market",): "east"}
         for other in RANKS:
-            yield line(rank=other)
+            yield {own: f"{ref}|{market}|{other}|{outcome}"}
             whole = {
-                ("phases", each, "result"): f"{ref}|{market}|{other}|{outcome}"
+                ("phases", each, "result", "line"): f"{ref}|{market}|{other}|{outcome}"
                 for each in range(len(receipt["phases"]))
             }
             yield whole | {("rank",): int(other) if other.isdigit() and other.isascii() else None}
-        for text in (
-            f"{ref}|{market}|{rank}",
-            f"{ref}|||{outcome}|",
-            f"x{phase['result']}",
-            f"{phase['result']}\n",
-            "",
-        ):
-            yield {("phases", number, "result"): text}
+        for text in (f"{ref}|{market}|{rank}", f"{ref}|||{outcome}|", f"x{said}", f"{said}\n", "", 7):
+            yield {own: text}
+        yield {own[:-1]: said}
+        yield from ({own[:-1]: each["phases"][0]["result"]} for each in others[:3] if "seed" in each)
     for key in ("market", "outcome", "rank"):
         yield from ({(key,): value} for value in (None, "", "x" * 200, "é", 1, 2**53 - 1, True))
 
@@ -108,12 +95,16 @@ def leaves(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
 
 
 def proofs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    for place in (("inclusion",), ("before",), ("after",), ("log", "entries", 0)):
+    for place in (
+        ("inclusion",), ("before",), ("after",), ("log", "entries", 0), ("log", "kept", 0), ("phases", 0, "result"),
+        ("phases", 0, "strike"), ("phases", -1, "strike"),
+    ):  # fmt: skip
         try:
-            index, proof = (at(receipt, (*place, key)) for key in ("index", "proof"))
+            proof = at(receipt, (*place, "proof"))
         except (KeyError, IndexError, TypeError):
             continue
-        count = json.loads(receipt["phases"][0]["manifest"])["count"] if "phases" in receipt else 25
+        index = at(receipt, place).get("index", 0)
+        count = json.loads(receipt["phases"][0]["manifest"])["count"] if "seed" in receipt else 25
         for other in (0, index - 1, index + 1, count, index + 2**31, index + 2**32, 2**53 - 1):
             yield {(*place, "index"): other}
         for other_proof in (
@@ -124,19 +115,31 @@ def proofs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
 
 
 def strikes(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    ref = receipt["ref"]
-    for number in range(len(receipt["phases"])):
+    """Strikes that were invented, exchanged or dropped, with a list of this one alone that the manifest commits to."""
+    ref, rank = receipt["ref"], receipt["rank"] or ""
+    for number, phase in enumerate(receipt["phases"]):
+        place: Place = ("phases", number)
         for text in (
-            None, f"{ref}|BOT", f"{ref}|bot", ref, f"{ref}|", "", f"{ref}|BOT\n", f"{ref}|BOT\n{ref}|A",
-            f"-|A\n{ref}|BOT", f"{ref}|BOT|", "~|BOT",
+            f"{ref}|BOT", f"{ref}|UNCLAIMED", f"{ref}|bot", ref, f"{ref}|", "", f"{ref}|BOT\n", f"{ref}|BOT\n{ref}|A",
+            f"-|A\n{ref}|BOT", f"{ref}|BOT|", "~|BOT", "é", 7,
         ):  # fmt: skip
-            yield {("phases", number, "strike"): text}
-            struck = f"{ref}||{receipt['rank'] or ''}|STRUCK"
-            yield {
-                ("phases", number, "strike"): text,
-                ("phases", number, "result"): struck,
-                **inside(receipt, ("phases", number, "manifest"), strikesHash=sha256_hex(b"")),
-            }
+            alone = {"index": 0, "line": text, "proof": [], "size": 1}
+            root = sha256_hex(b"\0" + str(text).encode())
+            for outcome in ("STRUCK", "UNCLAIMED"):
+                said = {(*place, "strike"): alone, (*place, "result", "line"): f"{ref}||{rank}|{outcome}"}
+                yield said
+                yield said | inside(receipt, (*place, "manifest"), strikesRoot=root)
+            yield {(*place, "strike"): alone}
+        for value in (
+            None,
+            {},
+            7,
+            *(each["phases"][0].get("strike") for each in others[:4] if "seed" in each),
+        ):
+            yield {(*place, "strike"): value}
+        if phase["strike"]:
+            yield from ({(*place, "strike", "size"): size} for size in (0, 1, 2, 2**53 - 1, None))
+            yield {(*place, "strike", "line"): phase["strike"]["line"].replace("BOT", "FRAUD")}
 
 
 def cutoffs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
@@ -150,7 +153,8 @@ def cutoffs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
             text = canonical(
                 {"markets": {name: each for name, each in (markets | new).items() if each}}
             ).decode()
-            return {place: text, (*place[:-1], "cutoffsHash"): sha256_hex(text.encode())}
+            summary = inside(receipt, (*place[:-1], "summary"), cutoffsHash=sha256_hex(text.encode()))
+            return {place: text} | summary
 
         yield changed(moon=markets["east"])
         yield {place: canonical({"markets": markets, "x": 1}).decode()}
@@ -175,15 +179,16 @@ def cutoffs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
 
 
 def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    phases = range(len(receipt["phases"])) if "phases" in receipt else ()
-    for place in [("phases", number, "manifest") for number in phases] or [("manifest",)]:
+    places: list[Place] = [("phases", number, "manifest") for number in range(len(receipt["phases"]))]
+    for place in [*places, *([("manifest",)] if "manifest" in receipt else [])]:
         manifest = json.loads(at(receipt, place))
         source, markets = manifest["seedSource"], manifest["markets"]
         market = markets[0]
-        full = {"capacity": 2**53 - 1, "marketId": "a", "reserves": []}
+        full = {"capacity": 2**53 - 1, "laterReserves": [], "marketId": "a", "reserves": []}
+        later = market["laterReserves"]
         halves = [{"seats": 2**53 - 1, "segment": "a"}, {"seats": 2**53 - 2, "segment": "b"}]
         for key, values in {
-            "algorithm": ("vf2", 1),
+            "algorithm": ("vf1", "vf3", 1),
             "asOf": (LATEST, iso(ROUND_AT - 599.999), "2026-02-29T00:00:00.000Z", "0000-01-01T00:00:00.000Z"),
             "campaignId": ("x", "", "é"),
             "count": (0, 1, 24, 26, manifest["count"] + 1, 2**53 - 1, -1, True),
@@ -194,6 +199,13 @@ def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
                 [market | {"marketId": "-"}],
                 [each | {"capacity": each["capacity"] + 1} for each in markets],
                 [full | {"reserves": [{"seats": -1, "segment": "a"}, 7]}], 7, [7],
+                *([market | {"laterReserves": each}, *markets[1:]] for each in (
+                    [], later[::-1], later * 2, [{"seats": 9, "segment": "fan"}], [7], None,
+                )),
+                *([market | {"reserves": each}, *markets[1:]] for each in (
+                    later, later[::-1], [{"seats": 0, "segment": "new"}],
+                )),
+                [each | {"capacity": max(0, each["capacity"] - 1)} for each in markets],
             ),
             "phase": (0, 1, 2, 3, 4),
             "previous": (None, {}, {"manifestHash": HASH, "resultHash": HASH}, 7),
@@ -201,10 +213,17 @@ def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
             "seedSource": (
                 source | {"round": 1}, source | {"round": 999}, source | {"round": 2**45},
                 source | {"round": 2**53 - 1}, source | {"chain": HASH}, source | {"kind": "x"},
-                {"commitment": HASH, "kind": "commit-reveal"}, {}, 7,
+                {"commitment": HASH, "kind": "commit-reveal"}, {}, 7, source | {"chain": LOCAL.hash},
                 {"chain": HASH, "kind": "drand", "round": 1}, source | {"kind": None}, source | {"kind": "é" * 200},
             ),
+            "registrations": (
+                {"erased": 0, "excluded": 0, "notices": 0, "root": HASH, "size": manifest["count"], "withdrawn": 0},
+                {"erased": 1, "excluded": 0, "notices": 0, "root": HASH, "size": manifest["count"], "withdrawn": 0},
+                {"erased": 0, "excluded": 2**53 - 1, "notices": 1, "root": HASH, "size": 2**53 - 1, "withdrawn": 0},
+                {}, 7,
+            ),
             "strikesHash": (sha256_hex(b""), ZEROS),
+            "strikesRoot": (sha256_hex(b""), ZEROS, 7),
             "waitlistSize": (None, 0, 1, 2, 25, 2**53 - 1, -1),
             "winsPerUnit": (0, 1, 2, 3, 4, 2**53 - 1),
             "x'\"\\\x7f": (1,),
@@ -217,11 +236,29 @@ def manifests(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
 
 def phases(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
     parts = receipt["phases"]
-    for other in (parts[::-1], parts[1:], parts[:-1], [*parts, parts[-1]], [*parts, parts[0]], [], {}, [7]):
+    for other in (
+        parts[::-1],
+        parts[1:],
+        parts[:-1],
+        [*parts, *parts[-1:]],
+        [*parts, *parts[:1]],
+        [],
+        {},
+        [7],
+    ):
         yield {("phases",): other}
     for number in range(len(parts)):
-        for key in ("manifestHash", "resultHash", "cutoffsHash"):
-            yield from ({("phases", number, key): value} for value in (ZEROS, "x", None))
+        place: Place = ("phases", number, "summary")
+        for key in ("manifestHash", "resultHash", "cutoffsHash", "resultRoot"):
+            yield from (inside(receipt, place, **{key: value}) for value in (ZEROS, "x", None))
+        counts = json.loads(at(receipt, place))["outcomes"]
+        yield from (
+            inside(receipt, place, outcomes=each) for each in (counts | {"WINNER": -1}, {}, counts | {"x": 1})
+        )
+        yield from (
+            inside(receipt, place, markets=each) for each in ({}, {"é": {"new": 0, "winners": 0}}, {"a": 7})
+        )
+        yield from ({place: value} for value in (None, "", "{}", "é"))
     for key in ("key", "entryKey", "campaignId", "ref"):
         yield from ({(key,): value} for value in (ZEROS, "x", "", None, "\u2028"))
 
@@ -234,12 +271,12 @@ def sources(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
         SIGNATURE[:-2],
         SIGNATURE.upper(),
     ]
+    signatures.append(OUR_SIGNATURE)
     signatures += [first + "0" * 94 for first in ("c0", "e0", "80", "a0", "00", "40")]
     signatures += ["9f" + "ff" * 47, f"{int(SIGNATURE, 16) ^ 1 << 381:096x}"]
     for signature in signatures:
         randomness = sha256_hex(bytes.fromhex(signature))
         yield inside(receipt, ("seed",), signature=signature, randomness=randomness)
-        yield inside(receipt, ("seed",), signature=signature, randomness=randomness, kind="drand", round=1000)
     for key, values in {
         "kind": ("drand", "commit-reveal", "x"),
         "randomness": (ZEROS, ZEROS[:-1], None),
@@ -259,7 +296,7 @@ def households(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]
     ]
     siblings, own = receipt["siblings"], receipt["inclusion"]
     limited = {
-        ("phases", number, "result"): f"{receipt['ref']}|||HOUSEHOLD_LIMIT"
+        ("phases", number, "result", "line"): f"{receipt['ref']}|||HOUSEHOLD_LIMIT"
         for number in range(len(receipt["phases"]))
     }
     limited |= {("market",): "", ("outcome",): "HOUSEHOLD_LIMIT", ("rank",): None}
@@ -304,12 +341,14 @@ def words(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
         yield {("guarantee",): other}
     yield from ({("guarantee",): each["guarantee"]} for each in islice(others, 3))
     yield from ({("roundAt",): value} for value in (None, iso(ROUND_AT), iso(ROUND_AT + 3), 7, "é" * 200))
-    yield from ({("version",): value} for value in (1, 2, 3, 4, "3", True, None))
+    yield from ({("version",): value} for value in (1, 3, 5, "4", True, None))
+    yield from ({("registration",): value} for value in ({}, 0, False))
+    yield from ({("together",): value} for value in (0, 1, 5, -1, True, None, "1"))
     yield from ({("kind",): value} for value in ("draw", "excluded", "x" * 200, None, []))
 
 
 def annulments(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    manifest = receipt["phases"][-1]["manifest"] if "phases" in receipt else receipt["manifest"]
+    manifest = receipt["phases"][-1]["manifest"] if "seed" in receipt else receipt["manifest"]
     phase = json.loads(manifest)["phase"]
     right = {"annulledAt": LATEST, "campaignId": receipt["campaignId"], "manifestHash": sha256_hex(manifest.encode()),
              "phase": phase, "reason": "é"}  # fmt: skip
@@ -324,7 +363,7 @@ def annulments(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]
 
 
 def beside(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    parts = [("phases", number) for number in range(len(receipt["phases"]))] if "phases" in receipt else [()]
+    parts = [("phases", number) for number in range(len(receipt["phases"]))] if "seed" in receipt else [()]
     for part in parts:
         place: Place = (*part, "published")
         published, manifest = at(receipt, place), json.loads(at(receipt, (*part, "manifest")))
@@ -374,9 +413,62 @@ def beside(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
         )
 
 
+def chains(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    """The description of the chain, mostly with a manifest that names what it then is."""
+    text = LOCAL.to_bytes().decode()
+    own = json.loads(text)
+    place: Place = ("phases", 0, "manifest") if "seed" in receipt else ("manifest",)
+    source = json.loads(at(receipt, place))["seedSource"]
+    key = own["publicKey"]
+    for change in (
+        {}, {"id": "default"}, {"id": "é"}, {"id": 'a"\\b'}, {"id": ""}, {"period": 0}, {"period": 2**32},
+        {"period": 3},
+        {"genesis": 0}, {"genesis": 2**53 - 1}, {"genesis": 253402300800}, {"groupHash": "x"}, {"scheme": "x"},
+        {"publicKey": key[:-1] + "0"}, {"publicKey": "c0" + "0" * 190}, {"publicKey": key.upper()}, {"x": 1},
+    ):  # fmt: skip
+        made = canonical(own | change).decode()
+        yield {("chain",): made}
+        try:
+            described = Chain(
+                *((own | change)[each] for each in ("publicKey", "groupHash", "id", "genesis", "period"))
+            )
+            yield {("chain",): made} | inside(receipt, place, seedSource=source | {"chain": described.hash})
+        except (ValueError, OverflowError):
+            continue
+    yield from ({("chain",): value} for value in (None, "", " " + text, text + "\n", 7, "é"))
+
+
+def records(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    """The record of the campaign: dropped, exchanged, or changed with the hashes that follow."""
+    texts = receipt["opened"]
+    for value in ([], texts[:-1], texts[1:], texts * 2, [7], "x", None, [*texts, "{}"]):
+        yield {("opened",): value}
+    yield from ({("opened",): other["opened"]} for other in others[:3])
+    for number, text in enumerate(texts):
+        own = json.loads(text)
+        market = own["markets"][0]
+        for change in (
+            {"campaignId": "x"}, {"chain": HASH}, {"name": " "}, {"name": "é"}, {"opensAt": own["closesAt"]}, {"x": 1},
+            {"closesAt": "2031-01-01T00:00:00.000Z"}, {"waitlistSize": 1}, {"winsPerUnit": 9}, {"winsPerUnit": 0},
+            {"markets": own["markets"][1:]}, {"markets": [market | {"capacity": 99}, *own["markets"][1:]]},
+            {"markets": [market | {"laterReserves": []}, *own["markets"][1:]]}, {"registration": True}, {"caseless": 1},
+            {"codeKey": "x"}, {"codeKey": "ab" * 96}, {"eventId": "-"}, {"eventId": ""}, {"eligibility": []},
+            {"issuerKeys": [{"id": "b", "key": HASH}, {"id": "a", "key": HASH}]}, {"unitKeyHash": ZEROS},
+            {"previous": HASH}, {"reason": ""},
+        ):  # fmt: skip
+            made = [*texts]
+            for place in range(number, len(made)):
+                after = json.loads(made[place]) | (change if place == number else {})
+                if place > number:
+                    after["previous"] = sha256_hex(made[place - 1].encode())
+                made[place] = canonical(after).decode()
+            yield {("opened",): made}
+            yield {("opened", number): made[number]}
+
+
 DRAW_FORGERIES: tuple[Callable[[Receipt, Sequence[Receipt]], Iterator[Forgery]], ...] = (
     *(outcomes, leaves, proofs, strikes, cutoffs, manifests, phases, sources, households, absences),
-    *(words, annulments, beside),
+    *(words, annulments, beside, chains, records),
 )
 
 
@@ -384,18 +476,19 @@ def restated(receipt: Receipt, *, chained: bool = True, keyed: bool = True) -> R
     """A copy with what follows from a change: hashes, `previous` if `chained`, the seed, the keys if `keyed`."""
     made = deepcopy(receipt)
     try:
-        before = ""
+        before = result = ""
         for number, phase in enumerate(made["phases"]):
             if number and chained:
-                previous = {"manifestHash": before, "resultHash": made["phases"][number - 1]["resultHash"]}
-                phase["manifest"] = canonical(json.loads(phase["manifest"]) | {"previous": previous}).decode()
-            before = phase["manifestHash"] = sha256_hex(phase["manifest"].encode())
-            phase["cutoffsHash"] = sha256_hex(phase["cutoffs"].encode())
+                phase["manifest"] = inside_of(
+                    phase["manifest"], previous={"manifestHash": before, "resultHash": result}
+                )
+            before = sha256_hex(phase["manifest"].encode())
+            hashes = {"manifestHash": before, "cutoffsHash": sha256_hex(phase["cutoffs"].encode())}
+            result = json.loads(phase["summary"])["resultHash"]
+            phase["summary"] = inside_of(phase["summary"], **hashes)
         first, seed = json.loads(made["phases"][0]["manifest"]), json.loads(made["seed"])
-        source = first["seedSource"].get("chain", "commit-reveal"), first["seedSource"].get("round", 0)
-        following = SeedFile.of(
-            made["phases"][0]["manifestHash"], seed["kind"], *source, seed["randomness"], seed["signature"]
-        )
+        source = ManifestSeedSource(first["seedSource"]["chain"], first["seedSource"]["round"])
+        following = SeedFile.of(sha256_hex(made["phases"][0]["manifest"].encode()), source, seed["signature"])
         made["seed"] = canonical(following.as_document()).decode()
         if keyed:
             _, unit, weight, *_ = made["inclusion"]["leaf"].split("|")
@@ -405,3 +498,7 @@ def restated(receipt: Receipt, *, chained: bool = True, keyed: bool = True) -> R
         # The change has broken what would have to be read: the rest stays as it was.
         return made
     return made
+
+
+def inside_of(text: str, **fields: Any) -> str:
+    return canonical(json.loads(text) | fields).decode()

@@ -23,8 +23,9 @@ from tests.fairdraw.verifier.forgeries import (
 
 
 def checkpoints(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    for place in (("log", "checkpoint"), ("log", "committed", "checkpoint")):
-        yield from notes(receipt, place)
+    yield from notes(receipt, ("log", "checkpoint"))
+    for number in range(len(receipt["log"]["kept"])):
+        yield from notes(receipt, ("log", "kept", number, "checkpoint"))
 
 
 def notes(receipt: Receipt, place: Place) -> Iterator[Forgery]:
@@ -80,33 +81,41 @@ def notes(receipt: Receipt, place: Place) -> Iterator[Forgery]:
         yield {place: str(Note(note.text, (*note.signatures, wrong[0])))}
 
 
-def commits(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
-    """The checkpoint of the commit, taken from elsewhere, seen at another time, or with another proof."""
-    place: Place = ("log", "committed")
-    committed, entries = receipt["log"]["committed"], receipt["log"]["entries"]
-    yield from ({place: value} for value in (None, {}, 7, committed | {"x": 1}))
+def kept(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    """The checkpoints that give times, taken from elsewhere, seen at other times, or with other proofs."""
+    found, entries = receipt["log"]["kept"], receipt["log"]["entries"]
+    for value in ([], found[1:], found[::-1], found * 2, [7], {}, None, [{}]):
+        yield {("log", "kept"): value}
+    yield from ({("log", "kept"): other["log"]["kept"]} for other in others[:5] if other.get("log"))
     newest = receipt["log"]["checkpoint"]
-    yield from (
-        {place: {"checkpoint": newest, "proof": proof}}
-        for proof in (committed["proof"], *(each["proof"] for each in entries))
-    )
-    for proof in ([], committed["proof"][1:], [*committed["proof"], HASH], [HASH], [7], 7):
-        yield {(*place, "proof"): proof}
-    yield from ({place: other["log"]["committed"]} for other in others if other.get("log"))
-    note = Note.parse(committed["checkpoint"])
-    late, in_time = (
-        [each.cosign(note.text, int(ROUND_AT) - before) for each in WITNESSES] for before in (599, 600)
-    )
     witnesses = [str(each.verifier(COSIGNATURE)) for each in WITNESSES]
-    for need in (0, 1, 2, 4):
-        asked: Forgery = {("log", "keys", "witnesses"): witnesses, ("log", "keys", "need"): need}
-        # The newest checkpoint has as many witnesses as are needed.
-        top = Note.parse(newest)
-        top = top.with_signatures(*(each.cosign(top.text, int(ROUND_AT)) for each in WITNESSES))
-        asked[("log", "checkpoint")] = str(top)
-        for seen in (late, in_time, in_time[:1] + late[1:], [*in_time, *late], [*late, *in_time], []):
-            yield asked | {(*place, "checkpoint"): str(Note(note.text, (*note.signatures[:1], *seen)))}
-        yield asked | {place: None}
+    # The newest checkpoint has as many witnesses as are needed.
+    top = Note.parse(newest)
+    top = top.with_signatures(*(each.cosign(top.text, int(ROUND_AT)) for each in WITNESSES))
+    for number, each in enumerate(found):
+        place: Place = ("log", "kept", number)
+        yield from (
+            {place: value} for value in ({}, 7, each | {"x": 1}, each | {"index": 0}, each | {"index": 99})
+        )
+        yield from (
+            {place: each | {"checkpoint": newest, "proof": entry["proof"]}} for entry in (each, *entries)
+        )
+        for proof in ([], each["proof"][1:], [*each["proof"], HASH], [HASH], [7], 7):
+            yield {(*place, "proof"): proof}
+        note = Note.parse(each["checkpoint"])
+        never, late, in_time = (
+            [one.cosign(note.text, int(ROUND_AT) - before) for one in WITNESSES]
+            for before in (-(2**62), 599, 600)
+        )
+        for need in (0, 1, 3, 5):
+            asked: Forgery = {("log", "keys", "witnesses"): witnesses, ("log", "keys", "need"): need}
+            asked[("log", "checkpoint")] = str(top)
+            for seen in (
+                late, in_time, in_time[:1] + late[1:], in_time[:3] + late[3:], [*in_time, *late], [*late, *in_time],
+                never, [],
+            ):  # fmt: skip
+                yield asked | {(*place, "checkpoint"): str(Note(note.text, (*note.signatures[:1], *seen)))}
+            yield asked | {("log", "kept"): [*found[:number], *found[number + 1 :]]}
 
 
 def keys(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
@@ -150,7 +159,17 @@ def logs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
             *({"time": value} for value in (LATEST, iso(ROUND_AT - 599.999), iso(ROUND_AT), "x")),
             *(
                 {"kind": value}
-                for value in ("manifest", "result", "annulled", "codes", "key", "notice", "commitment", "x")
+                for value in (
+                    "manifest",
+                    "result",
+                    "annulled",
+                    "codes",
+                    "key",
+                    "notice",
+                    "opened",
+                    "amended",
+                    "x",
+                )
             ),
             *({"phase": value} for value in (0, 1, 2, 3)),
             *(
@@ -158,7 +177,7 @@ def logs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
                 for value in ("", "x")
                 for phase in (0, 1)
             ),
-            {"kind": "commitment", "phase": 2},
+            {"kind": "opened", "phase": 0},
             {"campaignId": "other"},
             {"x": 1},
         ):
@@ -178,4 +197,4 @@ def logs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
     yield from ({("log",): value} for value in (None, {}, 7))
 
 
-FORGERIES = (*DRAW_FORGERIES, checkpoints, commits, keys, logs)
+FORGERIES = (*DRAW_FORGERIES, checkpoints, kept, keys, logs)

@@ -84,6 +84,15 @@ def scripts(page: bytes) -> list[str]:
     return found
 
 
+def test_a_trust_file_inside_makes_another_page_whose_receipts_are_the_only_difference() -> None:
+    trust = "log é+</script>\nquorum none\n".encode()
+    page = verifier_page(b"{}", trust)
+    (inside,) = [text for attributes, text in Parts(page).texts if attributes.get("id") == "trusted"]
+    assert base64.b64decode(inside) == trust
+    assert Parts(page).tags == Parts(verifier_page()).tags
+    assert page_hash(page) == page_hash(verifier_page(trust=trust)) != verifier_hash()
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_content_of_a_receipt_leaves_its_block(text: str) -> None:
     receipt = {"guarantee": text, text: [text]}
@@ -147,7 +156,7 @@ def test_with_curves_the_page_carries_the_same_code_packed_unless_that_is_of_bef
     assert verifier_page() == _without_curves()
 
 
-def test_the_page_has_at_most_120_kb_with_and_without_curves() -> None:
+def test_the_page_has_at_most_150_kb_with_and_without_curves() -> None:
     assert max(len(verifier_page()), len(_without_curves())) <= MAX_BYTES
 
 
@@ -185,7 +194,7 @@ def test_the_modules_become_one_script_without_imports_and_with_each_name_once()
 def test_every_step_has_its_words() -> None:
     words = (Path(assemble.__file__).parent / "strings.js").read_text(encoding="utf-8")
     steps = words[words.index("  steps: {") :]
-    for name in {*STEPS, "outcome", "randomness-drand", "randomness-commit-reveal"} - {"randomness"}:
+    for name in {*STEPS, "outcome", "result", "strike"}:
         block = re.search(rf'^    "?{name}"?: \{{(.*?)^    \}}', steps, re.MULTILINE | re.DOTALL)
         assert block, name
         assert {"title", "fan", "failed", "auditor"} <= {

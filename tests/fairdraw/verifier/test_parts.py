@@ -12,12 +12,29 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from py_arkworks_bls12381 import G1Point
 
+from fairdraw import bls
 from fairdraw.errors import DrawError
-from fairdraw.log.note import COSIGNATURE, Checkpoint, Note, NoteError, SignerKey, VerifierKey, signed
+from fairdraw.log.note import (
+    COSIGNATURE,
+    MLDSA_COSIGNATURE,
+    Checkpoint,
+    Note,
+    NoteError,
+    Signature,
+    SignerKey,
+    VerifierKey,
+    signed,
+)
+from fairdraw.log.trust import Trust
 from fairdraw.maths.files import canonical_bytes, parse_canonical, parse_canonical_list, sha256_hex, short
+from fairdraw.proof.beacon import DOMAIN
+from fairdraw.terms import QUICKNET, QUICKNET_HASH
 from tests.fairdraw.maths import oracle
-from tests.fairdraw.verifier.draws import WITNESSES
+from tests.fairdraw.proof.draws import SIGNATURE
+from tests.fairdraw.test_bls import P
+from tests.fairdraw.verifier.draws import LOCAL, LOG, SECRET, WITNESSES
 from tests.fairdraw.verifier.mutations import NUMBERS, of_bytes
 from tests.fairdraw.verifier.node import BUNDLE, Node
 
@@ -297,6 +314,107 @@ def test_notes_are_read_alike(javascript: Node, name: str, size: int, signers: i
     ]
     for text in texts:
         assert javascript.ask("note", text=text) == refused(lambda text=text: note(text))
+
+
+@pytest.mark.skipif(not BUNDLE.exists(), reason="make verifier builds the curves")
+@pytest.mark.parametrize("change", ["", "time", "name", "value", "key"])
+def test_cosignatures_by_ml_dsa_44_are_taken_and_refused_alike(javascript: Node, change: str) -> None:
+    witness, text = WITNESSES[-1], Checkpoint("log.example/draws", 7, hashlib.sha256(b"x").digest()).text
+    signature = witness.cosign(text, 0 if change == "time" else 9)
+    value, key = signature.value, witness.verifier().public
+    if change == "value":
+        value = value[:-1] + bytes([value[-1] ^ 1])
+    if change == "key":
+        key = bytes(len(key))
+    verifier = VerifierKey("other" if change == "name" else witness.name, MLDSA_COSIGNATURE, key)
+    note = Note(text, (Signature(verifier.name, verifier.key_id, value),))
+    ours = refused(lambda: [each.at for each in note.verified([verifier])])
+    assert javascript.ask("cosigned", note=str(note), key=str(verifier)) == ours
+    assert (ours == [9]) is (not change)
+
+
+_MESSAGE = b"message"
+_SIGNED_BY = bls.sign(SECRET, _MESSAGE, DOMAIN)
+_SMALL = G1Point.from_compressed_bytes_unchecked(bytes.fromhex("80" + "0" * 94))
+_POINTS = {
+    "right": _SIGNED_BY,
+    "of another message": SIGNATURE,
+    "with a point of small order": (G1Point.from_compressed_bytes(bytes.fromhex(_SIGNED_BY)) + _SMALL)
+    .to_compressed_bytes()
+    .hex(),
+    "of small order": "80" + "0" * 94,
+    "the identity": "c0" + "0" * 94,
+    "the identity in another form": "e0" + "0" * 94,
+    "outside the subgroup": f"{4 + (1 << 383):096x}",
+    "not below the prime": f"{P + 4 + (1 << 383):096x}",
+    "not compressed": f"{int(_SIGNED_BY, 16) ^ 1 << 383:096x}",
+    "capitals": _SIGNED_BY.upper(),
+    "too short": _SIGNED_BY[:-2],
+    "no hex": "zz" * 48,
+}
+
+
+@pytest.mark.skipif(not BUNDLE.exists(), reason="make verifier builds the curves")
+@pytest.mark.parametrize("signature", _POINTS.values(), ids=_POINTS)
+def test_signatures_of_beacons_and_codes_are_taken_and_refused_alike(
+    javascript: Node, signature: str
+) -> None:
+    for key in (
+        LOCAL.public_key,
+        QUICKNET.public_key,
+        "c0" + "0" * 190,
+        f"{2 + (1 << 767):0192x}",
+        _SIGNED_BY,
+    ):
+        asked = {"key": key, "domain": DOMAIN.decode(), "message": _MESSAGE.hex(), "signature": signature}
+        assert javascript.ask("bls", **asked) is bls.verify(key, _MESSAGE, DOMAIN, signature)
+
+
+_LOG_KEY, _W = (
+    str(LOG.verifier()),
+    [str(each.verifier(COSIGNATURE)) for each in WITNESSES if each.name.isascii()],
+)
+_FILE = {"beacon": {LOCAL.hash: {"lead": 5}}, "log": [_LOG_KEY], "need": 2, "witnesses": _W[:3]}
+_POLICY = f"""log {_LOG_KEY} https://log.example
+# a comment
+witness a {_W[0]}
+witness\tb  {_W[1]} x
+witness c {_W[2]}
+"""
+TRUST_TEXTS = [
+    *(json.dumps(_FILE | change) for change in (
+        {}, {"need": 1}, {"need": 3}, {"need": 4}, {"need": 0, "witnesses": []}, {"log": []},
+        {"log": [], "witnesses": []},
+        {"witnesses": [f"{_W[0]} https://w.example", 7, None]}, {"witnesses": [_W[0], _W[0]]}, {"log": [_LOG_KEY] * 2},
+        {"witnesses": [_LOG_KEY]}, {"log": [_W[0]]}, {"beacon": {QUICKNET_HASH: {"lead": 599}}}, {"beacon": {"x": 7}},
+        {"beacon": {QUICKNET_HASH: {"lead": 601}}}, {"beacon": {"x": {"lead": 0}}}, {"beacon": []}, {"x": 1},
+    )),
+    "  \n" + json.dumps(_FILE), '{"need": 1, "need": 1}', "{", "", "[]", "\ufeff{}",
+    *(_POLICY + line for line in (
+        "quorum a", "quorum none", "group g 2 a b c\nquorum g", "group g all a b\nquorum g",
+        "group g any a b\nquorum g",
+        "group g 4 a b c\nquorum g", "group g 0 a b\nquorum g", "group g 1 a a\nquorum g", "group g x a\nquorum g", "",
+        "group g 2 a b\ngroup h 2 g c\nquorum h", "group g 2 a b\ngroup h 1 a c\nquorum h", "quorum z",
+        "quorum a\nquorum b",
+        "group none 1 a\nquorum a", "witness a x\nquorum a", "what is this\nquorum a", "quorum a\x00", "quorum a\r\n",
+        "log\nquorum a", "group g ٣ a b c\nquorum g", f"witness d {_W[0]}\ngroup g 2 a d\nquorum g", "quorum é",
+    )),
+    f"witness a {_W[0]}\nquorum a", "quorum none",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TRUST_TEXTS)
+def test_trust_files_and_policies_are_read_alike(javascript: Node, text: str) -> None:
+    def read() -> Any:
+        trust = Trust.parse(text.encode())
+        log, quorum = trust.keys.log, trust.keys.quorum
+        keys, witnesses = (
+            [f"{each.name} {each.key_id.hex()}" for each in of] for of in (log, quorum.witnesses)
+        )
+        return {"leads": dict(trust.leads), "keys": keys, "witnesses": witnesses, "quorum": str(quorum),
+                "colluders": quorum.colluders}  # fmt: skip
+
+    assert javascript.ask("trust", text=text) == refused(read)
 
 
 SMALL_ORDER = (

@@ -1,12 +1,15 @@
 // Answers calls of the tests, one JSON line each, with the page's own modules.
-import { readFile } from "node:fs/promises";
+import { readFile, readdir } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { gzipSync } from "node:zlib";
 import { ProofTiles } from "../../../fairdraw/verifier/lookup.js";
 import { replayDraw, sortedByHead } from "../../../fairdraw/verifier/replay.js";
 
 const calls = {
-  replay: ({ folder, phases }) => replayDraw((name) => readFile(`${folder}/${name}`).catch(() => null), phases),
+  replay: async ({ folder }) => {
+    const names = (await readdir(folder, { recursive: true })).filter((name) => /^(?:phase-[0-9]+\/)?[^/]+\.[a-z]+$/.test(name));
+    return replayDraw(names, (name) => readFile(`${folder}/${name}`));
+  },
   sorted: ({ high, low, keys }) =>
     Array.from(sortedByHead(Uint32Array.from(high), Uint32Array.from(low), (a, b) => (keys[a] < keys[b] ? -1 : 1))),
   // A new visitor for every ref: nothing is cached.
