@@ -89,8 +89,9 @@ class Dependencies:
         server, settings = server_of(dependency), self._settings
         if settings.environment != "local-dev" or server is None:
             return None
-        if server == "aws" and settings.aws.endpoints:
-            # The stack's id is not at every address.
+        if server == "beacon" or (server == "aws" and settings.aws.endpoints):
+            # Another stack's beacon has another chain, which is in the address. The stack's id is not at every address
+            # of AWS.
             return None
         uri, url = settings.mongo.uri, settings.redis.url
         address = {

@@ -8,18 +8,23 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from fairdraw import bls
+from fairdraw.log.keys import LOG_KEYS
 from fairdraw.maths.files import sha256_hex
 from fairdraw.proof.beacon import DOMAIN, round_message
 from fairdraw.terms import CHAIN_FILE, SCHEME, Chain
 from regworkers_core.adapters.files import private_folder, write_private
+from regworkers_core.settings.documents import OWN_LEAD_SECONDS
+from regworkers_local.servers import HOST
+from regworkers_local.state import read_json, write_json
 
-HOST = "127.0.0.1"
+TRUST_FILE = "trust.json"
 _ID, _PERIOD = "of-this-machine", 1
 _KEY_FILE = "key"
 
@@ -83,6 +88,16 @@ class OwnChain:
                         "signature": signature,
                     }
         return None
+
+
+def write_trust(path: Path, chain: Chain, log: Mapping[str, Any] | None = None) -> None:
+    """Write a file for `--trust`: the lead of the chain, with the keys of the log and its witnesses. Without `log` (a
+    document as keys.json of a log) these stay as the file has them.
+    """
+    before = {name: each for name, each in read_json(path).items() if name in LOG_KEYS}
+    keys = before or {"log": [], "need": 0, "witnesses": []}
+    beacon = {chain.hash: {"lead": OWN_LEAD_SECONDS}}
+    write_json(path, {"beacon": beacon, **keys, **(log or {})})
 
 
 def server(own: OwnChain, port: int = 0) -> ThreadingHTTPServer:

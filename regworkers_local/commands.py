@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fairdraw.answers import visible
+from fairdraw.terms import OWN_BEACON
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
@@ -36,8 +37,14 @@ InstanceOption = Annotated[
 
 @local_app.command()
 def up(instance: InstanceOption = None) -> None:
-    """Start all servers that do not run, wait until all answer, and print the addresses."""
-    state = _stack(instance).up(_say)
+    """Start all servers that do not run, wait until all answer, and print the addresses and the stack's trust file."""
+    from regworkers_local.beacon import TRUST_FILE, OwnChain, write_trust
+
+    stack = _stack(instance)
+    state = stack.up(_say)
+    trust = stack.folder / TRUST_FILE
+    write_trust(trust, OwnChain.kept_in(stack.folder / "beacon").chain)
+    _say(f"draws of this stack are seeded by {OWN_BEACON}; to check them: --trust {trust}")
     answer({name: state.address(name) for name in state.ports}, Format.TEXT)
 
 

@@ -41,7 +41,8 @@ GUARDED: Mapping[str, str] = {
     **dict.fromkeys(("streams", "stream-listing", "heartbeats"), "aws"),
     **{"mongo": "mongo", "drain-log": "mongo", "redis": "redis", "kafka": "kafka"},
     **dict.fromkeys(("service-campaign", "service-code", "service-entry", "service-user"), "services"),
-    **dict.fromkeys(("dagster", "drand", "pagerduty", "slack", "vault"), ""),
+    "drand": "beacon",
+    **dict.fromkeys(("dagster", "pagerduty", "slack", "vault"), ""),
 }
 
 

@@ -13,12 +13,14 @@ import orjson
 import pytest
 import yaml
 
+from fairdraw.terms import QUICKNET
 from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT, config_file, load_settings, masked
 from regworkers_core.settings.connections import MongoSettings
 from regworkers_core.settings.documents import stack_state_file
+from tests.support.beacon import CHAIN_TEXT, OWN
 
 SECRETS = {
     "REGWORKERS_AWS__ACCESS_KEY_ID": "AKIA-hidden",
@@ -453,6 +455,45 @@ def test_a_draw_that_would_not_wait_for_late_entries_is_refused_where_fans_regis
     path.write_text(yaml.safe_dump({"environment": environment, "selection": {"writeGraceSeconds": 1}}))
     monkeypatch.setenv("REGWORKERS_CONFIG_DIR", str(tmp_path))
     assert complaint().startswith(f"{path}: selection.writeGraceSeconds: should be at least 30")
+
+
+@pytest.mark.parametrize("environment", ["qa", "preprod", "prod"])
+def test_a_chain_other_than_quicknet_is_refused_where_fans_register(
+    monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    monkeypatch.setenv("CONFIG_ENV", environment)
+    assert load_settings().selection.beacon.chain == QUICKNET
+    beacon = {"other_chain": CHAIN_TEXT, "lead_seconds": 5}
+    monkeypatch.setenv("REGWORKERS_SELECTION__BEACON", orjson.dumps(beacon).decode())
+    said = complaint()
+    assert "selection.beacon.otherChain" in said and "the public chain quicknet and no other" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "beacon, said",
+    [
+        ({"lead_seconds": 599}, "should be at least 600 with the chain quicknet"),
+        ({"other_chain": CHAIN_TEXT, "lead_seconds": 0}, "greater than or equal to 1"),
+        ({"other_chain": CHAIN_TEXT + " "}, "should be the text of a chain.json"),
+    ],
+)
+def test_a_lead_that_is_too_short_and_what_is_no_chain_are_refused(
+    monkeypatch: pytest.MonkeyPatch, beacon: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setenv("REGWORKERS_SELECTION__BEACON", orjson.dumps(beacon).decode())
+    assert said in complaint()
+
+
+def test_the_embedded_stack_seeds_draws_by_its_own_beacon() -> None:
+    state = {"aws": "http://a", "mongo": "m", "redis": "r", "kafka": "k"}
+    path = write_state(orjson.dumps({**state, "beacon": "http://b"}))
+    (path.parent / "beacon").mkdir()
+    (path.parent / "beacon" / "chain.json").write_text(CHAIN_TEXT)
+    beacon = load_settings().selection.beacon
+    assert (beacon.urls, beacon.chain, beacon.lead_seconds) == (("http://b",), OWN.chain, 5)
+    path.write_bytes(orjson.dumps(state))
+    assert load_settings().selection.beacon.chain == QUICKNET
 
 
 def test_in_local_dev_a_draw_need_not_wait_for_late_entries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from fairdraw.large.allocate import LargeEngine
+from fairdraw.log.leaves import KEYS
 from fairdraw.maths.files import RESULT, canonical_bytes
 from fairdraw.proof.verify import Verification, verify
 from fairdraw.verifier.assemble import verifier_page
@@ -26,8 +28,10 @@ from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from regworkers_core.selection.public.page import INDEX
+from regworkers_core.selection.public.public_log import FOLDER
 from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
 from regworkers_core.selection.public.source import campaign_source, export
+from regworkers_local.beacon import TRUST_FILE, write_trust
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 from tools.demo.life import Console
 from tools.demo.replication import Sums
@@ -79,6 +83,9 @@ def publish(runtime: Runtime, folder: Path) -> dict[str, Path]:
     shutil.rmtree(folder, ignore_errors=True)
     publish_page(runtime, CAMPAIGN.campaign_id, output=folder, apply=True)
     found = {"public page": folder / PAGE_FOLDER / INDEX}
+    found["trust file"] = folder / TRUST_FILE
+    keys = runtime.objects.get_bytes(f"{FOLDER}{KEYS}")
+    write_trust(found["trust file"], runtime.settings.selection.beacon.chain, json.loads(keys))
     with tempfile.TemporaryDirectory(prefix="demo-draw-") as cache:
         source = campaign_source(runtime, CAMPAIGN.campaign_id, Path(cache))
         lines = (folder / "phase-1" / RESULT).read_text().splitlines()
