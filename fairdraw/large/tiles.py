@@ -5,8 +5,9 @@
 - records: for each unit with entries past its limit, the leaves that are ahead of these, with their inclusion proofs.
   Hashes cannot be compressed: a record is `index|leaf`, a line feed, and the hashes of the proof, 32 bytes each.
 - tiles, each compressed (gzip): `BLOCK` leaves, the hashes from their subtree up to the root, a line
-  `ref|offset|bytes` for each leaf with records, and per phase the lines of result.txt and of strikes.txt. An empty line
-  ends each of these sections.
+  `ref|offset|bytes` for each leaf with records, a line `ref|others` for each leaf that is not alone in its unit, and
+  per phase the lines of result.txt, the hashes from their subtree up to its root, and a line
+  `ref|reason|index|size|hash,hash,...` for each strike, with its proof. An empty line ends each of these sections.
 - the directory in pages, each compressed: the offset of its first tile, then for each tile the shortest text that
   separates its refs from those before, and its bytes: `text|bytes`. Refs need not be evenly distributed.
 
@@ -33,7 +34,16 @@ from fairdraw.errors import DrawError
 from fairdraw.large.columns import compute, read_leaves, read_result
 from fairdraw.large.engine import Engine
 from fairdraw.large.receipts import Receipt, ReceiptSource
-from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, STRIKES, canonical_bytes, file_hash
+from fairdraw.maths.files import (
+    LEAVES,
+    MANIFEST,
+    RESULT,
+    STRIKES,
+    SUMMARY,
+    canonical_bytes,
+    file_hash,
+    sha256_hex,
+)
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import (
     TreeHash,
@@ -43,20 +53,20 @@ from fairdraw.maths.merkle import (
     levels_of,
     path_up,
 )
+from fairdraw.maths.phase import Summary
 from fairdraw.proof.inputs import drawn_folders
 
 # Leaves of a tile, a power of two. A smaller tile is smaller to fetch, but repeats the hashes up to the root.
 BLOCK = 64
 DRAW = "draw.json.gz"
 _HASH_BYTES = 32
-_PER_RECEIPT = ("entryKey", "inclusion", "key", "market", "outcome", "rank", "ref", "siblings")
+_PER_RECEIPT = ("entryKey", "inclusion", "key", "market", "outcome", "rank", "ref", "siblings", "together")
 _PER_PHASE = ("result", "strike")
 # Least rank 0 is a unit with an entry past the limit. Its other members have ranks.
-_LIMITED = """
-SELECT position, rank, head FROM (
-    SELECT *, min(rank) OVER (PARTITION BY head) AS least
-    FROM (SELECT position, rank, ('0x' || left(sha256(unit), 16))::UBIGINT AS head FROM units)
-) WHERE least = 0 ORDER BY head, rank
+_SHARED = """
+SELECT position, rank, head, min(rank) OVER one AS least, count(*) OVER one - 1 AS others
+FROM (SELECT position, rank, ('0x' || left(sha256(unit), 16))::UBIGINT AS head FROM units)
+WINDOW one AS (PARTITION BY head) ORDER BY head, rank
 """
 _TYPES: Any = [("position", pa.int32()), ("rank", pa.int32()), ("unit", pa.string())]
 _UNITS = pa.schema(_TYPES)
@@ -89,6 +99,9 @@ class _Records:
     spans: npt.NDArray[np.int64]  # by index in `limited`
     # The bytes of all records.
     size: int
+    # Positions of the leaves that are not alone in their unit, in order, and how many others are in it.
+    shared: npt.NDArray[np.int32]
+    others: npt.NDArray[np.int64]  # by index in `shared`
 
 
 class _Hashed(NamedTuple):
@@ -164,7 +177,7 @@ def _common(source: ReceiptSource, leaves: Path) -> Receipt:
         phase = {name: absent.pop(name) for name in ("manifest", "published")}
         for name in ("after", "before", "reasons", "ref"):
             del absent[name]
-        return {**absent, "seed": "", "phases": [phase]}
+        return {**absent, "seed": "", "phases": [phase, *absent["phases"]]}
     receipt = source.receipt(ref)
     receipt["phases"] = [
         {name: value for name, value in phase.items() if name not in _PER_PHASE}
@@ -211,8 +224,12 @@ def _records(
     """Place the records, unit by unit in order of rank: what is ahead of a leaf is one span of bytes."""
     with engine.connection() as connection:
         connection.register("units", pa.RecordBatchReader.from_batches(_UNITS, _units(leaves, ranks)))
-        found: Any = connection.sql(_LIMITED).to_arrow_table()
-    positions, rank, heads = (found[name].to_numpy() for name in ("position", "rank", "head"))
+        found: Any = connection.sql(_SHARED).to_arrow_table()
+    place, others = found["position"].to_numpy(), found["others"].to_numpy()
+    shared = np.flatnonzero(others)
+    shared = shared[np.argsort(place[shared])]
+    limit = found["least"].to_numpy() == 0
+    positions, rank, heads = (found[name].to_numpy()[limit] for name in ("position", "rank", "head"))
     size = _record_bytes(positions, sizes[positions], len(ranks)) * (rank > 0)
     ends = np.cumsum(size)
     # The first row of each unit has rank 0, and no record.
@@ -228,16 +245,24 @@ def _records(
         else np.zeros((0, 2), np.int64)
     )
     return _Records(
-        positions[ahead], (ends - size)[ahead], positions[limited], spans, int(ends[-1]) if len(ends) else 0
+        positions[ahead],
+        (ends - size)[ahead],
+        positions[limited],
+        spans,
+        int(ends[-1]) if len(ends) else 0,
+        place[shared],
+        others[shared],
     )
 
 
 def _units(leaves: Path, ranks: npt.NDArray[np.int32]) -> Iterator[pa.RecordBatch]:
+    """Yield the leaves whose unit is not their own ref: the others are alone."""
     done = 0
-    for batch in read_leaves(leaves, ("unit",)):
+    for batch in read_leaves(leaves, ("ref", "unit")):
         stop = done + batch.num_rows
         columns = [pa.array(np.arange(done, stop, dtype=np.int32)), pa.array(ranks[done:stop]), batch["unit"]]
-        yield pa.RecordBatch.from_arrays(columns, schema=_UNITS)
+        rows = pa.RecordBatch.from_arrays(columns, schema=_UNITS)
+        yield rows.filter(compute.not_equal(batch["ref"], batch["unit"]))
         done = stop
 
 
@@ -263,10 +288,11 @@ def _write_tiles(
     directory = _Directory()
     file.truncate(records.size)
     file.seek(records.size)
-    ahead = limited = 0
+    ahead = limited = shared = 0
     with ExitStack() as stack:
         results = [stack.enter_context((each / RESULT).open("rb")) for each in phases]
-        strikes = [_Strikes(stack.enter_context((each / STRIKES).open("rb"))) for each in phases]
+        above = [_result_levels(each) for each in phases]
+        strikes = [_Strikes(each / STRIKES) for each in phases]
         for number, (_, leaves) in enumerate(blocks_of(phases[0] / LEAVES, BLOCK)):
             first, stop = number * BLOCK, number * BLOCK + len(leaves)
             path = path_up(number, levels)
@@ -293,11 +319,18 @@ def _write_tiles(
                 [b"%b|%d|%d\n" % (_ref(leaves[position - first]), *span) for position, span in spans],
             ]
             limited = past
-            for result, struck in zip(results, strikes, strict=True):
+            stop = int(np.searchsorted(records.shared, stop))
+            pairs = zip(
+                records.shared[shared:stop].tolist(), records.others[shared:stop].tolist(), strict=True
+            )
+            sections.append([b"%b|%d\n" % (_ref(leaves[position - first]), more) for position, more in pairs])
+            shared = stop
+            for result, results_above, struck in zip(results, above, strikes, strict=True):
                 lines = list(islice(result, len(leaves)))
                 if list(map(_ref, lines)) != list(map(_ref, leaves)):
                     raise DrawError(RESULT, f"not the refs of {LEAVES} from line {first + 1:,} on")
-                sections += [lines, struck.up_to(_ref(leaves[-1]))]
+                own_path = [b"%b\n" % each.hex().encode() for each in path_up(number, results_above)]
+                sections += [lines, own_path, struck.up_to(_ref(leaves[-1]))]
             tile = gzip.compress(b"".join(b"".join(lines) + b"\n" for lines in sections), 6, mtime=0)
             file.write(tile)
             directory.add(leaves, len(tile))
@@ -305,18 +338,31 @@ def _write_tiles(
     return directory
 
 
-class _Strikes:
-    """strikes.txt, read in step with the leaves."""
+def _result_levels(phase: Path) -> list[list[bytes]]:
+    """The levels of the tree over result.txt from the roots of blocks on. Raises DrawError for another root than that
+    of the summary.
+    """
+    levels = levels_of([block_root(lines) for _, lines in blocks_of(phase / RESULT, BLOCK)])
+    root = levels[-1][0].hex() if levels else sha256_hex(b"")
+    if root != (stated := Summary.parse((phase / SUMMARY).read_bytes()).result_root):
+        raise DrawError(RESULT, f"its root is {root}, {SUMMARY} says {stated}")
+    return levels
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._next = file, file.readline()
+
+class _Strikes:
+    """strikes.txt with the proof of each line, in step with the leaves."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = path.read_bytes().split(b"\n")[:-1]
+        self._levels, self._done = levels_of([leaf_hash(line) for line in self._lines]), 0
 
     def up_to(self, ref: bytes) -> list[bytes]:
         """Return the lines from the last call on up to this ref, inclusive."""
         found = []
-        while self._next and _ref(self._next) <= ref:
-            found.append(self._next)
-            self._next = self._file.readline()
+        while self._done < len(self._lines) and _ref(line := self._lines[self._done]) <= ref:
+            proof = b",".join(each.hex().encode() for each in path_up(self._done, self._levels))
+            found.append(b"%b|%d|%d|%b\n" % (line, self._done, len(self._lines), proof))
+            self._done += 1
         return found
 
 

@@ -7,6 +7,8 @@ import { leafHash, nodeHash } from "./merkle.js";
 import { toHex } from "./sha256.js";
 
 const PER_DRAWN = ["phases", "seed"];
+// Per phase: lines of the result, the hashes above them, strikes.
+const SECTIONS = 3;
 
 async function unpacked(bytes) {
   // Some servers unpack such a file on the way.
@@ -80,17 +82,19 @@ export class ProofTiles {
       if (line) sections.at(-1).push(line);
       else sections.push([]);
     }
-    const [leaves, path, records, ...phases] = sections;
-    const results = this.draw.receipt.get("phases").map((_, at) => phases[2 * at]);
-    if (!leaves.length || results.some((lines) => lines?.length !== leaves.length)) throw malformed();
-    return { number, leaves, path, records, phases };
+    const [leaves, path, records, shared, ...rest] = sections;
+    const phases = this.draw.receipt.get("phases").map((_, at) => rest.slice(SECTIONS * at, SECTIONS * (at + 1)));
+    if (!leaves.length || phases.some(([lines]) => lines?.length !== leaves.length)) throw malformed();
+    return { number, leaves, path, records, shared, phases };
   }
 
   absent(ref, before, after) {
     const common = [...this.draw.receipt].filter(([name]) => !PER_DRAWN.includes(name));
-    const phase = this.draw.receipt.get("phases")[0];
-    const own = { kind: "excluded", ref, before, after, reasons: [] };
-    const copied = ["manifest", "published"].map((name) => [name, phase.get(name)]);
+    const [first, ...later] = this.draw.receipt.get("phases");
+    const only = (phase, names) => names.map((name) => [name, phase.get(name)]);
+    const phases = later.map((phase) => new Map(only(phase, ["manifest", "summary"])));
+    const own = { kind: "excluded", ref, before, after, phases, reasons: [] };
+    const copied = only(first, ["manifest", "published"]);
     return { drawn: false, text: canonicalText(new Map([...common, ...copied, ...Object.entries(own)])) };
   }
 
@@ -101,10 +105,12 @@ export class ProofTiles {
     const { drawId } = parseManifest(common.get("phases")[0].get("manifest"));
     const ofRef = (lines) => lines.find((line) => refOf(line) === ref) ?? null;
     const phases = common.get("phases").map((phase, i) => {
-      return new Map([...phase, ["result", tile.phases[2 * i][at]], ["strike", ofRef(tile.phases[2 * i + 1])]]);
+      const [lines, path, strikes] = tile.phases[i];
+      const result = new Map([["line", lines[at]], ["proof", [...pathIn(lines, at), ...path]]]);
+      return new Map([...phase, ["result", result], ["strike", strikeOf(ofRef(strikes))]]);
     });
-    const { market, rank, outcome } = positionOf(phases.at(-1).get("result"), ref);
-    const record = ofRef(tile.records);
+    const { market, rank, outcome } = positionOf(phases.at(-1).get("result").get("line"), ref);
+    const [record, shared] = [ofRef(tile.records), ofRef(tile.shared)];
     const own = {
       ref,
       market,
@@ -115,6 +121,7 @@ export class ProofTiles {
       entryKey: entryKey(seed, ref),
       inclusion: this.inclusion(tile, at),
       siblings: record ? await this.siblings(record) : [],
+      together: shared ? Number(shared.split("|")[1]) : 0,
     };
     return { drawn: true, text: canonicalText(new Map([...common, ...Object.entries(own)])) };
   }
@@ -123,14 +130,8 @@ export class ProofTiles {
   inclusion(tile, at) {
     if (tile === null) return null;
     const place = at < 0 ? tile.leaves.length + at : at;
-    const proof = [];
-    let nodes = tile.leaves.map(leafHash);
-    for (let own = place; nodes.length > 1; own >>= 1) {
-      if ((own ^ 1) < nodes.length) proof.push(toHex(nodes[own ^ 1]));
-      const pairs = Array.from({ length: (nodes.length + 1) >> 1 }, (_, i) => nodes.slice(2 * i, 2 * i + 2));
-      nodes = pairs.map(([left, right]) => (right ? nodeHash(left, right) : left));
-    }
-    return inclusionOf(tile.leaves[place], tile.number * this.draw.block + place, [...proof, ...tile.path]);
+    const proof = [...pathIn(tile.leaves, place), ...tile.path];
+    return inclusionOf(tile.leaves[place], tile.number * this.draw.block + place, proof);
   }
 
   /** The leaves of the unit that are ahead, in one range. */
@@ -150,6 +151,25 @@ export class ProofTiles {
     }
     return found;
   }
+}
+
+// The hashes from a line up to the root over these lines.
+function pathIn(lines, place) {
+  const proof = [];
+  let nodes = lines.map(leafHash);
+  for (let own = place; nodes.length > 1; own >>= 1) {
+    if ((own ^ 1) < nodes.length) proof.push(toHex(nodes[own ^ 1]));
+    const pairs = Array.from({ length: (nodes.length + 1) >> 1 }, (_, i) => nodes.slice(2 * i, 2 * i + 2));
+    nodes = pairs.map(([left, right]) => (right ? nodeHash(left, right) : left));
+  }
+  return proof;
+}
+
+function strikeOf(line) {
+  if (line === null) return null;
+  const [ref, reason, index, size, proof] = line.split("|");
+  const hashes = proof ? proof.split(",") : [];
+  return new Map([["index", Number(index)], ["line", `${ref}|${reason}`], ["proof", hashes], ["size", Number(size)]]);
 }
 
 const inclusionOf = (leaf, index, proof) => new Map([["leaf", leaf], ["index", index], ["proof", proof]]);

@@ -14,7 +14,7 @@ from fairdraw.large import tiles
 from fairdraw.large.engine import Engine
 from fairdraw.large.receipts import ReceiptSource, build_receipt
 from fairdraw.maths.files import canonical_bytes
-from fairdraw.maths.leaves import Leaf
+from fairdraw.maths.leaves import Leaf, unit_of
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from tests.fairdraw.proof import draws
 from tests.fairdraw.verifier.node import Node
@@ -31,7 +31,10 @@ def _random_draw(root: Path, seed: int, count: int, refs: Sequence[str], wins: i
     """Households of up to six, weights, reserves, strikes and a top-up."""
     rng = random.Random(seed)
     markets = [f"m{number}" for number in range(rng.randint(1, 5))]
-    households = [(f"u{number}", rng.choice((1, 1, 2, 64))) for number in range(max(count // 3, 1))]
+    households = [
+        (unit_of(draws.UNIT_KEY, draws.CAMPAIGN, str(number)), rng.choice((1, 1, 2, 64)))
+        for number in range(max(count // 3, 1))
+    ]
     leaves = []
     for ref in sorted(rng.sample(refs, count)):
         unit, weight = rng.choice(households) if rng.random() < 0.6 else (ref, 1)
@@ -42,7 +45,7 @@ def _random_draw(root: Path, seed: int, count: int, refs: Sequence[str], wins: i
     terms = tuple(MarketTerms(each, count // 8 + 2, (ReserveTerms("fan", 1),)) for each in markets)
     more = tuple(MarketTerms(each.market_id, each.capacity * 2, ()) for each in terms)
     struck = dict.fromkeys(sorted(rng.sample([leaf.ref for leaf in leaves], count // 10)), "BOT")
-    return draws.make(root, leaves, [draws.Terms(terms, {}, 3), draws.Terms(more, struck, None)], wins=wins)
+    return draws.make(root, leaves, [draws.Terms(terms, {}, 3), draws.Terms(more, struck, 3)], wins=wins)
 
 
 def _log(campaign_id: str, phases: int) -> dict[str, Any]:
@@ -101,12 +104,19 @@ def test_a_draw_without_entries_proves_that_no_one_took_part(tmp_path: Path, nod
 def test_fifty_markets_and_two_phases_fit_into_fifty_kilobytes(tmp_path: Path, node: Node) -> None:
     rng, markets = random.Random(50), [f"market-{number:02d}" for number in range(50)]
     leaves = [
-        Leaf(ref, f"unit-{at // 3}", 1, (("fan",), ("local",), ())[at % 3], tuple(rng.sample(markets, 10)))
+        Leaf(
+            ref,
+            unit_of(draws.UNIT_KEY, draws.CAMPAIGN, str(at // 3)),
+            1,
+            (("fan",), ("local",), ())[at % 3],
+            tuple(rng.sample(markets, 10)),
+        )
         for at, ref in enumerate(draws.refs(1500))
     ]
     reserves = (ReserveTerms("fan", 2), ReserveTerms("local", 2))
     phases = [
-        draws.Terms(tuple(MarketTerms(each, seats, reserves) for each in markets), {}) for seats in (6, 11)
+        draws.Terms(tuple(MarketTerms(each, seats, reserves, reserves) for each in markets), {})
+        for seats in (6, 11)
     ]
     draw = draws.make(tmp_path / "draw", leaves, phases)
     _tiles_of(draw, tmp_path / "page")
