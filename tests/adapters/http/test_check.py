@@ -92,7 +92,7 @@ def test_a_wrong_id_or_a_refused_token_is_the_callers(services: Served) -> None:
 def test_a_token_in_the_secret_store_is_named_under_the_environments_prefix(services: Served) -> None:
     user = {"base_url": dead_address(), "token_secret": "service-token/user"}
     runtime = with_services(services.runtime, services.url, user=user)
-    runtime.secrets.create("service-token/user", "stored")
+    runtime.secrets.create("service-token/user", "stored", description="test")
     found = checked(runtime, ServiceName.USER)
     assert found["tokenFrom"] == f"secret {runtime.names.prefix}service-token/user"
     assert found["health"] == "down" and "stored" not in str(found)

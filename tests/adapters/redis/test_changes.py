@@ -12,7 +12,7 @@ from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.eligibility import Missing
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.registry import ensure_commitment
+from regworkers_core.selection.campaigns.opening import log_open
 from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.adapters.redis.support import (
     CLOSED,
@@ -70,12 +70,13 @@ def test_a_repeated_step_forgets_too_for_the_one_who_made_it_may_have_died(provi
     assert found is not None and found.status is CampaignStatus.OPEN
 
 
-def test_a_late_commitment_is_seen(provisioned: Runtime) -> None:
+def test_what_the_public_log_has_is_seen(provisioned: Runtime) -> None:
     provisioned.campaigns.create(OPEN)
     ask(provisioned)
-    commitment = ensure_commitment(provisioned, OPEN).commitment
+    log_open(provisioned)
     found = ask(provisioned)
-    assert found is not None and found.draw.commitment == commitment
+    assert found is not None and found.opened == provisioned.campaigns.require_id(OPEN.campaign_id).opened
+    assert found.opened is not None and found.opened.terms
 
 
 def test_the_demo_campaigns_are_found_once_they_are_loaded(provisioned: Runtime) -> None:

@@ -30,7 +30,7 @@ def shared(shared: Runtime) -> Iterator[Runtime]:
     """With the four services, whose tokens are in the secret store."""
     with served_to(shared) as served:
         for name in NAMES:
-            shared.secrets.create(f"service-token/{name}", TOKEN)
+            shared.secrets.create(f"service-token/{name}", TOKEN, description="test")
         yield served.runtime
 
 

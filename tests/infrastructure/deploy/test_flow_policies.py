@@ -205,7 +205,7 @@ def test_asking_the_services_needs_their_tokens_as_every_environment_names_them(
     secrets = {name: str(getattr(load_settings().services, name).token_secret) for name in NAMES}
     runtime = Runtime(test_settings(f"t{uuid.uuid4().hex[:8]}-"))
     for secret in secrets.values():
-        runtime.secrets.create(secret, TOKEN)
+        runtime.secrets.create(secret, TOKEN, description="test")
     with served_to(runtime) as served:
         section = {
             name: {"base_url": f"{served.url}/{name}", "token_secret": secret}

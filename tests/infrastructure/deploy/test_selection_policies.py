@@ -13,7 +13,7 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import lag_warnings, settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
-from regworkers_core.selection.campaigns.registry import make_secret
+from regworkers_core.selection.campaigns.opening import log_open, open_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from tests.infrastructure.deploy.policies import Recorder, compare
@@ -54,9 +54,10 @@ def test_a_campaign_manager_needs_what_the_policy_allows(
     upload = uploads.put(runtime, "codes.csv", codes)
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     hers = Runtime(runtime.settings)
-    # Her first attempt died between the secret and the campaign.
-    make_secret(hers, "winter")
     create(hers, "winter")
+    # What others opened is logged by a run with the same rights.
+    assert not open_campaign(hers, "winter", reason="test", run_id="r").not_logged
+    assert not log_open(hers).problems
     advance_to(hers, "winter", CampaignStatus.CLOSED)
     import_for_berlin(hers, tmp_path, upload)
     # The preview of a draw warns when replication is behind.

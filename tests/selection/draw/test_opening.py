@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +13,10 @@ from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.registry import make_secret
 from regworkers_core.selection.drains import SELECTIONS
 from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.freezing import await_writers
 from regworkers_core.selection.draw.terms import PhaseTerms, TopUp
-from regworkers_core.selection.public.source import campaign_source
 from tests.eligibility.campaign.world import CLOSES, closed
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, draw, drawn, ref_of
 from tests.support.drains import run
@@ -183,18 +179,6 @@ def test_a_closing_by_hand_is_the_one_that_counts() -> None:
         tell=lambda _text: None,
     )
     assert asked == []
-
-
-def test_no_report_claims_that_a_commitment_from_another_system_was_in_time(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    commitment = make_secret(runtime, CAMPAIGN)
-    runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"draw.commitment": commitment}})
-    steps = drawn(runtime)
-    assert steps["commit"].facts["commitmentLate"] is None
-    assert any("is unknown: compare" in text for text in steps["report"].facts["warnings"])
-    with tempfile.TemporaryDirectory() as cache:
-        guarantee = campaign_source(runtime, CAMPAIGN, Path(cache)).receipt(ref_of(1))["guarantee"]
-    assert "before registration opened is not in these artefacts" in guarantee
 
 
 def top_up(runtime: Runtime, on_open: Callable[[], object]) -> int:
