@@ -8,7 +8,7 @@ import pytest
 
 from fairdraw.errors import DrawError
 from fairdraw.maths import merkle
-from fairdraw.maths.merkle import proof_of, root_of, verify_proof, write_index
+from fairdraw.maths.merkle import proof_of, root_of, root_over, verify_proof, write_index
 from tests.fairdraw.maths import oracle
 
 
@@ -80,6 +80,24 @@ def test_an_index_of_other_leaves_is_refused(tmp_path: Path) -> None:
     index.write_bytes(index.read_bytes()[:-1])
     with pytest.raises(DrawError, match="index is truncated"):
         proof_of(path, 6, index=index)
+
+
+@pytest.mark.parametrize("name", ["result.txt", "strikes.txt"])
+def test_a_line_of_a_result_or_of_strikes_has_a_proof_by_an_index_of_its_own(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    lines = [f"r{number:03d}||{number + 1}|WAITLIST" for number in range(21)]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    root, count = write_index(path, tmp_path / "lines.index")
+    assert root == root_over(path.read_bytes()) == oracle.tree_hash([line.encode() for line in lines])
+    for number, line in enumerate(lines):
+        proof = proof_of(path, f"r{number:03d}", index=tmp_path / "lines.index")
+        assert (proof.leaf, proof.index, proof.count) == (line, number, count)
+        assert verify_proof(line, number, count, proof.hashes, root)
+    path.write_bytes(path.read_bytes().replace(b"r003||4|", b"r003||5|"))
+    with pytest.raises(DrawError, match=f"{name}: the lines from 0 on do not match their index"):
+        proof_of(path, 1, index=tmp_path / "lines.index")
 
 
 def test_a_last_line_without_line_feed_has_no_root(tmp_path: Path) -> None:
