@@ -28,7 +28,6 @@ from fairdraw.terms import Outcome, is_market_id, is_selection_id
 ALGORITHM = "vf2"
 DRAND = "drand"
 # It goes with the settings that name it.
-COMMIT_REVEAL = "commit-reveal"
 # The allocation numbers markets in 16 bits.
 MOST_MARKETS = 2**15 - 1
 STRIKE_REASON = re.compile(r"[A-Z_]+")
@@ -401,8 +400,3 @@ class SeedFile(JsonFile):
             raise DrawError(SEED, "randomness: not the SHA-256 of the signature")
         if derive_seed(manifest_hash, source, self.randomness) != self.seed:
             raise DrawError(SEED, "seed: does not follow from the manifest of phase 1 and the randomness")
-
-
-def commitment_of(randomness: str) -> str:
-    """Return the commitment to a secret. It goes with `COMMIT_REVEAL`."""
-    return sha256_hex(bytes.fromhex(randomness))

@@ -30,7 +30,6 @@ import orjson
 import structlog
 from rich.console import Console
 
-from fairdraw.maths.manifest import DRAND
 from regworkers_core.adapters.mongo.incidents import EvaluationState
 from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.selection import QUICKNET
@@ -43,6 +42,7 @@ from regworkers_core.operations.health.scheduler import LOOKED_AT, PARTITION_TAG
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.settings.flows import BeaconSettings
 from regworkers_local.servers import HOST
 from regworkers_local.services import TOKEN
 from regworkers_local.stack import Stack
@@ -290,7 +290,7 @@ def a_world() -> Iterator[World]:
             "services": settings.services.model_copy(update={"entry": kept}),
             "dagster": settings.dagster.model_copy(update={"url": dagster}),
             "selection": settings.selection.model_copy(
-                update={"seed_source": DRAND, "drand_urls": (beacon,), "drand_timeout_seconds": 1.0}
+                update={"beacon": BeaconSettings(urls=(beacon,), timeout_seconds=1.0)}
             ),
         }
         world.runtime = Runtime(with_short_timeouts(settings.model_copy(update=changes), _ANSWER_SECONDS))

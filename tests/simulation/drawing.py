@@ -213,8 +213,8 @@ class Drawing:
             signature = signature_of(source["round"])
             if named["randomness"] != hashlib.sha256(bytes.fromhex(signature)).hexdigest():
                 yield f"the seed is not that of round {source['round']}: {named}"
-        origin = source.get("chain", "commit-reveal"), str(source.get("round", 0))
-        text = "|".join(("vfseed1", hashlib.sha256(manifest).hexdigest(), *origin, named["randomness"]))
+        origin = source["chain"], str(source["round"])
+        text = "|".join(("vfseed2", hashlib.sha256(manifest).hexdigest(), *origin, named["randomness"]))
         if hashlib.sha256(text.encode()).hexdigest() != named["seed"]:
             yield "the seed is not derived from the manifest"
         leaves = [

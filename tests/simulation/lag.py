@@ -104,7 +104,7 @@ def of_production() -> Settings:
     """The settings of `prod` that decide how long something waits."""
     prod = settings_of("prod")
     kept = {name: getattr(prod, name) for name in ("drain", "enqueue", "stream", "save", "retry")}
-    return settings("commit-reveal").model_copy(update=kept)
+    return settings(relays=False).model_copy(update=kept)
 
 
 class Lag:

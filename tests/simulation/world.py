@@ -43,6 +43,7 @@ from tests.simulation.servers.queues import Chaos, Queues
 from tests.simulation.servers.redis import Redis
 from tests.simulation.servers.streams import Stream
 from tests.simulation.servers.tables import Tables
+from tests.support.beacon import SETTINGS, InstantBeacon
 
 # Of a call, in seconds: mostly some milliseconds, sometimes much more.
 _LATENCY = (0.001, 0.001, 0.002, 0.002, 0.003, 0.005, 0.008, 0.02, 0.06, 0.3)
@@ -196,8 +197,8 @@ class World:
 
     def runtime(self, process: Process | None = None) -> SimulatedRuntime:
         gate = self.calm if process is None else PlayGate(self, process)
-        source = "commit-reveal" if self.servers.relays is None else "drand"
-        return SimulatedRuntime(self._settings or settings(source), self.servers, gate)
+        made = self._settings or settings(relays=self.servers.relays is not None)
+        return SimulatedRuntime(made, self.servers, gate)
 
     def arrived(self) -> None:
         """A message was sent or given back: receives that wait look again."""
@@ -341,10 +342,11 @@ class SimulatedRuntime(Runtime):
         return Invites(self.dynamodb, self.dependency("dynamodb"), self.names.demand_table)
 
     @cached_property
-    def beacon(self) -> DrandHttp:
+    def beacon(self) -> DrandHttp | InstantBeacon:
         relays = self._servers.relays
-        assert relays is not None
-        urls, make = self.settings.selection.drand_urls, partial(relays.client, self._gate)
+        if relays is None:
+            return InstantBeacon(self.clock)
+        urls, make = self.settings.selection.beacon.urls, partial(relays.client, self._gate)
         return DrandHttp(self.dependency("drand"), urls, clock=self.clock, make=make)
 
     @cached_property
@@ -365,7 +367,7 @@ class SimulatedRuntime(Runtime):
 
 
 @cache
-def settings(seed_source: str) -> Settings:
+def settings(*, relays: bool) -> Settings:
     """Those of production where a play can afford them: times are virtual, polls are not free."""
     return Settings(
         environment="local-dev",
@@ -390,7 +392,7 @@ def settings(seed_source: str) -> Settings:
         stream={"reads_per_second": 2, "readers": 2, "idle_read_seconds": 2},
         analytics={"visibility_seconds": 20, "receive_wait_seconds": 4, "concurrency": 2},
         selection={
-            "seed_source": seed_source,
+            "beacon": {} if relays else SETTINGS,
             "settle_seconds": 20,
             "write_grace_seconds": 5,
             "visibility_seconds": 30,

@@ -291,7 +291,7 @@ def test_a_broken_promise_about_codes_fails_the_run_that_checks_it(
 def test_a_draw_that_waits_for_its_round_ends_green_as_waiting_and_its_sensor_resumes_it_when_it_is_due(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:
-    use(monkeypatch, runtime, REGWORKERS_SELECTION__SEED_SOURCE="drand")
+    use(monkeypatch, runtime, REGWORKERS_SELECTION__BEACON="{}")
     registered(runtime)
     beacon = OwnBeacon(time.time)
     monkeypatch.setattr(Runtime, "beacon", property(lambda _runtime: beacon))

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from fairdraw.maths.files import canonical_bytes, sha256_hex
-from fairdraw.maths.manifest import derive_seed
+from fairdraw.maths.manifest import Manifest, derive_seed
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.selection import MarketPhase, StepResult, pipeline_key, public_key
 from regworkers_core.operations.health.snapshot import read_campaigns
@@ -107,7 +107,7 @@ def test_a_manifest_and_a_seed_that_fit_each_other_do_not_help_either(runtime: R
     manifest = orjson.loads(artefact(runtime, "manifest.json"))
     forged = canonical_bytes({**manifest, "waitlistSize": 3})
     seed = orjson.loads(artefact(runtime, "seed.json"))
-    derived = derive_seed(sha256_hex(forged), "commit-reveal", 0, seed["randomness"])
+    derived = derive_seed(sha256_hex(forged), Manifest.parse(forged).seed_source, seed["randomness"])
     runtime.objects.put_bytes(public_key(CAMPAIGN, 1, "manifest.json"), forged)
     runtime.objects.put_bytes(
         public_key(CAMPAIGN, 1, "seed.json"), canonical_bytes({**seed, "seed": derived})

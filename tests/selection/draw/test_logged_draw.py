@@ -14,7 +14,6 @@ from fairdraw import scheduling
 from fairdraw.log.follow import FollowedLog, follow
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.files import canonical_bytes, sha256_hex
-from fairdraw.proof import beacon
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State
 from regworkers_core.domain.reasons import TransientFailure
@@ -30,7 +29,6 @@ from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 from regworkers_core.selection.public.source import campaign_source, in_bucket
 from regworkers_core.selection.public.witnesses import Witnesses
-from tests.selection.draw.beacons import Clock, with_beacon
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, done_to, draw, drawn, entry, ref_of
 from tests.selection.public.fakes import witnesses
 from tests.selection.public.test_public_log import Cosigns
@@ -77,7 +75,6 @@ def test_a_draw_writes_a_leaf_for_all_that_it_publishes(finished: Runtime) -> No
     runtime = finished
     record = record_of(runtime)
     assert leaves(runtime) == [
-        (Kind.COMMITMENT, 1, record.latest.fields["seedSource"]["commitment"]),
         (Kind.MANIFEST, 1, hash_of(runtime, "manifest.json")),
         (Kind.NOTICE, 1, hash_of(runtime, "notice.json")),
         (Kind.RESULT, 1, hash_of(runtime, "result.txt")),
@@ -86,7 +83,7 @@ def test_a_draw_writes_a_leaf_for_all_that_it_publishes(finished: Runtime) -> No
     ]
     times = [leaf.time for _, leaf in followed(runtime, CAMPAIGN).leaves]
     assert times == sorted(times)
-    assert record.latest.logged_at == times[1] <= (record.latest.published_at or "")
+    assert record.latest.logged_at == times[0] <= (record.latest.published_at or "")
     written = followed(runtime).size
     to_the_result(runtime)
     assert followed(runtime).size == written
@@ -101,7 +98,7 @@ def test_receipts_of_the_draw_hold_by_the_log(finished: Runtime, tmp_path: Path)
         assert (states["log"], states["witnesses"]) == (State.PASSED, State.PASSED), checked.checks
         assert receipt["log"]["committed"]["proof"]
         kinds = [json.loads(each["leaf"])["kind"] for each in receipt["log"]["entries"]]
-        assert kinds == ["commitment", "manifest", "notice", "result", "result", "codes"]
+        assert kinds == ["manifest", "notice", "result", "result", "codes"]
 
 
 def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
@@ -112,7 +109,7 @@ def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
     assert open_phase(runtime, CAMPAIGN, more, run_id="t") == 2
     drawn(runtime)
     annul(runtime, CAMPAIGN, reason="a test", confirm=f"{CAMPAIGN}:2", run_id="t")
-    assert leaves(runtime)[6:] == [
+    assert leaves(runtime)[5:] == [
         (Kind.MANIFEST, 2, hash_of(runtime, "manifest.json", 2)),
         (Kind.NOTICE, 2, hash_of(runtime, "notice.json", 2)),
         (Kind.RESULT, 2, hash_of(runtime, "result.txt", 2)),
@@ -122,24 +119,17 @@ def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
     ]
 
 
-@pytest.mark.parametrize("seed_source", ["drand", "commit-reveal"])
-def test_a_draw_without_witnesses_fixes_no_round(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, seed_source: str
-) -> None:
+def test_a_draw_without_witnesses_fixes_no_round(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     witness = with_witness(monkeypatch)
     witness.up = False
     close_campaign(runtime)
-    if seed_source == "drand":
-        monkeypatch.setattr(beacon, "_is_signed", lambda *_: True)
-        runtime = with_beacon(runtime.names.prefix, Clock())
     run = done_to("freeze", draw(runtime))
     with pytest.raises(NotWitnessed):
         run.commit()
     assert not record_of(runtime).latest.manifest_hash
     witness.up = True
     run.commit()
-    first = [] if seed_source == "drand" else [Kind.COMMITMENT]
-    assert [kind for kind, _, _ in leaves(runtime)] == [*first, Kind.MANIFEST, Kind.NOTICE]
+    assert [kind for kind, _, _ in leaves(runtime)] == [Kind.MANIFEST, Kind.NOTICE]
 
 
 def test_a_manifest_that_is_not_witnessed_is_not_published(
@@ -158,7 +148,7 @@ def test_a_manifest_that_is_not_witnessed_is_not_published(
     assert not runtime.objects.exists(f"draws/{CAMPAIGN}/phase-1/manifest.json")
     witness.up = True
     run.commit()
-    assert [kind for kind, _, _ in leaves(runtime)] == [Kind.COMMITMENT, Kind.MANIFEST, Kind.NOTICE]
+    assert [kind for kind, _, _ in leaves(runtime)] == [Kind.MANIFEST, Kind.NOTICE]
 
 
 def test_a_result_without_witnesses_stops_the_draw_and_is_not_lost(

@@ -31,6 +31,7 @@ from regworkers_core.selection.report.build import (
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 from regworkers_core.selection.report.notes import capacity_respected, win_rates_uniform
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
+from tests.support.beacon import OWN
 
 MARKETS = {
     "east": Seats(30, (("access", 4), ("local", 10))),
@@ -236,22 +237,19 @@ def test_more_winners_than_seats_is_a_finding(world: World) -> None:
     assert "south has 25 winners for 24 seats" in read(files).findings
 
 
-@pytest.mark.parametrize("late", [False, True, None])
-def test_commit_reveal_mentions_trust_in_the_operator_and_a_late_commitment(
-    world: World, late: bool | None
-) -> None:
-    made = figures(world, ReportContext(commitment_late=late))
-    assert "trust in the operator" in made.numbers["seedSource"]["guarantee"]
-    assert any("after registration had opened" in text for text in made.warnings) is (late is True)
-    assert any("is unknown: compare" in text for text in made.warnings) is (late is None)
-    guarantee = made.numbers["seedSource"]["guarantee"]
-    assert ("was published before registration opened, so" in guarantee) is (late is False)
+def test_a_round_of_the_public_beacon_needs_no_trust(world: World) -> None:
+    world.seed_source = {"kind": "drand", "chain": QUICKNET_HASH, "round": 1234}
+    made = figures(world)
+    assert "public randomness" in made.numbers["seedSource"]["guarantee"]
+    assert "1234" in made.numbers["seedSource"]["guarantee"]
+    assert not any("seed source" in text for text in made.warnings)
 
 
-def test_a_beacon_needs_no_trust(world: World) -> None:
-    world.seed_source = {"kind": "drand", "chain": "5" * 64, "round": 1234}
-    source = figures(world).numbers["seedSource"]
-    assert "public randomness" in source["guarantee"] and "1234" in source["guarantee"]
+def test_a_beacon_of_this_machine_is_a_warning(world: World) -> None:
+    world.seed_source = {"kind": "drand", "chain": OWN.chain.hash, "round": 1234}
+    made = figures(world, ReportContext(chain=OWN.chain, lead=5))
+    assert any("a beacon of this machine: for trying out only" in text for text in made.warnings)
+    assert "public randomness" not in made.numbers["seedSource"]["guarantee"]
 
 
 def test_the_report_has_the_times_of_the_round_and_of_the_publication(world: World) -> None:

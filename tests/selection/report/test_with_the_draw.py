@@ -16,13 +16,13 @@ from fairdraw.large.allocate import compute
 from fairdraw.large.columns import write_leaves
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import canonical_bytes
-from fairdraw.maths.manifest import Manifest, derive_seed
+from fairdraw.maths.manifest import Manifest
 from regworkers_core.selection.report.build import measured
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 from regworkers_core.selection.report.notes import capacity_respected, win_rates_uniform
+from tests.fairdraw.proof.draws import SIGNATURE
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
 
-SECRET = "5a" * 32
 MARKETS = {
     "east": Seats(60, (("access", 10), ("local", 20))),
     "north": Seats(80, (("local", 15),)),
@@ -51,11 +51,8 @@ def phase(folder: Path, world: World, engine: Engine, previous: Path | None = No
     (folder / "strikes.txt").write_bytes(strikes)
     document: dict[str, Any] = {
         **world.manifest(),
-        "seedSource": {
-            "commitment": hashlib.sha256(bytes.fromhex(SECRET)).hexdigest(),
-            "kind": "commit-reveal",
-        },
         "strikesHash": hashlib.sha256(strikes).hexdigest(),
+        "strikesRoot": root_over(strikes),
     }
     if previous is not None:
         hashes = {"manifestHash": "manifest.json", "resultHash": "result.txt"}
@@ -65,9 +62,9 @@ def phase(folder: Path, world: World, engine: Engine, previous: Path | None = No
         (folder / "seed.json").write_bytes((previous / "seed.json").read_bytes())
     (folder / "manifest.json").write_bytes(canonical_bytes(document))
     if previous is None:
-        seed = derive_seed(Manifest.parse(canonical_bytes(document)).hash, "commit-reveal", 0, SECRET)
-        fields = {"kind": "commit-reveal", "randomness": SECRET, "round": 0, "seed": seed, "signature": None}
-        (folder / "seed.json").write_bytes(canonical_bytes(fields))
+        manifest = Manifest.parse(canonical_bytes(document))
+        seed = SeedFile.of(manifest.hash, manifest.seed_source, SIGNATURE)
+        (folder / "seed.json").write_bytes(seed.to_bytes())
     compute(folder, previous, folder, engine=engine)
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from fairdraw.maths import plain
 from fairdraw.maths.leaves import Leaf
+from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.selection.report.inputs import ReportFiles
 from tests.fairdraw.maths import oracle
 
@@ -64,7 +65,7 @@ class World:
     phase: int = 1
     before: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     seed_source: Mapping[str, Any] = field(
-        default_factory=lambda: {"kind": "commit-reveal", "commitment": "c" * 64}
+        default_factory=lambda: {"kind": "drand", "chain": QUICKNET_HASH, "round": 1000}
     )
     # ref -> (market, rank, outcome), filled by `draw`.
     result: dict[str, tuple[str, int, str]] = field(default_factory=dict)
@@ -122,7 +123,7 @@ class World:
 
     def manifest(self) -> dict[str, Any]:
         return {
-            "algorithm": "vf1",
+            "algorithm": "vf2",
             "asOf": "2026-03-20T00:00:00.000Z",
             "campaignId": "spring",
             "count": len(self.fans),
@@ -131,15 +132,18 @@ class World:
                 {
                     "marketId": market,
                     "capacity": seats.capacity,
+                    "laterReserves": [],
                     "reserves": [{"segment": segment, "seats": limit} for segment, limit in seats.reserves],
                 }
                 for market, seats in sorted(self.markets.items())
             ],
             "phase": self.phase,
             "previous": None if self.phase == 1 else {"manifestHash": "e" * 64, "resultHash": "f" * 64},
+            "registrations": None,
             "root": "0" * 64,
             "seedSource": dict(self.seed_source),
             "strikesHash": "1" * 64,
+            "strikesRoot": "2" * 64,
             "waitlistSize": self.waitlist,
             "winsPerUnit": self.wins_per_unit,
         }
