@@ -16,7 +16,8 @@ from fairdraw.large.allocate import compute
 from fairdraw.large.columns import write_leaves
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import canonical_bytes
-from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.manifest import Manifest, SeedFile
+from fairdraw.maths.merkle import root_over
 from regworkers_core.selection.report.build import measured
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 from regworkers_core.selection.report.notes import capacity_respected, win_rates_uniform
