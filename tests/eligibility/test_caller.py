@@ -217,7 +217,8 @@ def test_an_answer_to_a_fan_has_nothing_of_the_operators() -> None:
         {"code": "AGE", "message": "You are too young for this campaign."},
     ]
     assert answer.keys() == {
-        *("status", "eligible", "reasons", "primaryReason", "ruleSet", "asOf", "missing", "correlationId")
+        *("status", "eligible", "reasons", "primaryReason", "ruleSet", "asOf", "openedHash", "missing"),
+        "correlationId",
     }
     desk.world.users.trouble = desk.world.table.trouble = _fail
     unknown = ask(desk, caller({"claims": {"sub": "g1"}}, PLAIN), birthDate="1990-01-01")

@@ -17,6 +17,7 @@ from regworkers_core.eligibility.check import check_eligibility
 from regworkers_core.eligibility.rules import rule_set
 from regworkers_core.observability.metrics import UNKNOWN_VERDICTS
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.opening import log_open
 from regworkers_core.settings import Settings
 from tests.adapters.http.servers import Scripted, answer
 from tests.eligibility.world import ask, campaign, check, codes, create, invite, one
@@ -26,6 +27,17 @@ from tests.support.shared import purge
 from tests.support.typing_in import Typed
 
 pytestmark = pytest.mark.namespace("module")
+
+
+def test_the_answer_has_the_hash_of_what_the_log_has_of_the_campaign(servers: Runtime) -> None:
+    hashes = set()
+    for name in ("one", "two"):
+        create(servers, name, slug=name)
+        log_open(servers)
+        opened = servers.campaigns.require(name).opened
+        assert opened is not None and one(servers, name)["openedHash"] == opened.hash
+        hashes.add(opened.hash)
+    assert len(hashes) == 2, "a receipt of another campaign has another hash"
 
 
 def test_the_answer_has_status_reasons_sources_and_missing_facts(servers: Runtime) -> None:
@@ -38,6 +50,7 @@ def test_the_answer_has_status_reasons_sources_and_missing_facts(servers: Runtim
         "primaryReason": None,
         "ruleSet": rule_set(),
         "asOf": answer["asOf"],
+        "openedHash": None,
         "sources": {
             "campaign": {"source": "database", "fresh": True},
             "duplicates": {"source": "database", "fresh": True},
