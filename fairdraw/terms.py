@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any
 
 from fairdraw.bls import is_key
 from fairdraw.errors import DrawError
@@ -152,18 +150,9 @@ QUICKNET = Chain(
 )
 # What is said of a draw with another chain.
 OWN_BEACON = "a beacon of this machine: for trying out only"
-# The chains that are known, by their hashes. It goes when each caller has the chain in hand.
-CHAINS = {QUICKNET_HASH: QUICKNET}
 
 
-def signed_at(chain: Any, round_number: int = 0) -> str | None:
-    """When the chain signs the round, `2026-11-25T08:15:00.000Z`; None for a round after the year 9999.
-
-    A `seedSource` in place of the chain: None for an unknown chain, too. It goes with `CHAINS`.
-    """
-    if not isinstance(chain, Chain):
-        source = chain if isinstance(chain, Mapping) else chain.as_document()
-        known = CHAINS.get(str(source.get("chain")))
-        return None if known is None else signed_at(known, source["round"])
+def signed_at(chain: Chain, round_number: int) -> str | None:
+    """When the chain signs the round, `2026-11-25T08:15:00.000Z`; None for a round after the year 9999."""
     due = chain.due(round_number)
     return iso(due) if due <= LAST_SECOND else None

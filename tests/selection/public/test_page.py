@@ -135,9 +135,7 @@ def test_small_groups_are_withheld(revealed: Path) -> None:
     assert shown["funnel"]["reasons"] == {"NO_MARKET": LEAST_GROUP}
     assert [test["groups"] for test in shown["audit"]["tests"][-2:]] == [[], [group, group]]
     phases = [read_inputs(revealed / f"phase-{number}") for number in (1, 2)]
-    page = draw_page(
-        phases, numbers, Proofs("p.bin", 1, 36, 1, 0), Naming("x"), commitment_late=None
-    ).decode()
+    page = draw_page(phases, numbers, Proofs("p.bin", 1, 36, 1, 0), Naming("x")).decode()
     plots = b"".join(map(base64.b64decode, re.findall(r"svg\+xml;base64,([^\"]+)", page))).decode()
     assert "castle" not in page + plots and "press" not in plots and ">press<" not in page
     assert "inbox.example" in plots
@@ -152,7 +150,7 @@ def drawn(runtime: Runtime, revealed: Path) -> Runtime:
         for name in ARTEFACTS:
             runtime.objects.put_file(public_key(CAMPAIGN, number, name), folder / name)
         hashes = {"manifestHash": file_hash(folder / MANIFEST), "resultHash": file_hash(folder / RESULT)}
-        phases[str(number)] = {"phase": number, "status": "DRAWN", "commitmentLate": True, **hashes}
+        phases[str(number)] = {"phase": number, "status": "DRAWN", **hashes}
         numbers = measured_files([revealed / f"phase-{one}" for one in range(1, number + 1)])
         runtime.objects.put_bytes(report_key(CAMPAIGN, number, NUMBERS), json.dumps(numbers).encode())
     phases["1"]["confirmedAt"] = "2026-11-25T10:00:00.000Z"

@@ -195,7 +195,6 @@ def published(runtime: Runtime, revealed: Path) -> Iterator[Runtime]:
             "manifestHash": file_hash(folder / MANIFEST),
             "resultHash": file_hash(folder / RESULT),
             "confirmedAt": "2026-11-25T10:00:00.000Z",
-            "commitmentLate": True,
             "freeze": {"prefix": "freeze-1", "excluded": {"NO_MARKET": 1}},
         }
     runtime.database["draws"].insert_one(
