@@ -12,8 +12,9 @@ from fairdraw.log.note import COSIGNATURE, SignerKey
 from fairdraw.maths.opened import Opened, opened_name, parse_opened
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.keys import ensure_keys
+from regworkers_core.selection.campaigns.keys import ensure_keys, stored_keys
 from regworkers_core.selection.campaigns.opening import (
     AFTERWARDS,
     decide,
@@ -200,3 +201,18 @@ def test_the_demo_campaigns_are_logged(runtime: Runtime) -> None:
     Loader(runtime, LoadPlan()).write_campaigns()
     for each in CAMPAIGNS:
         assert is_logged(runtime, runtime.campaigns.require(each.campaign_id))
+
+
+def test_evaluations_see_what_the_log_lacks_and_which_keys_a_campaign_needs(runtime: Runtime) -> None:
+    create(runtime)
+    (draft,) = read_campaigns(runtime)
+    assert (draft.not_logged, draft.keys) == ("", "")
+    changed(runtime, {"status": "OPEN"})
+    (bare,) = read_campaigns(runtime)
+    assert bare.not_logged and bare.keys not in stored_keys(runtime)
+    log_open(runtime)
+    (fine,) = read_campaigns(runtime)
+    assert not fine.not_logged and fine.keys in stored_keys(runtime)
+    changed(runtime, {"name": "Another"})
+    (differs,) = read_campaigns(runtime)
+    assert differs.not_logged == runtime.campaigns.require_id("summer").opened.hash  # type: ignore[union-attr]
