@@ -24,7 +24,7 @@ from fairdraw.log.trust import Trust
 from fairdraw.log.witness import serve
 from fairdraw.maths.files import is_hash, write_durably
 from fairdraw.maths.plain import PlainEngine
-from fairdraw.proof.check import HOLDS, require_receipt
+from fairdraw.proof.check import HOLDS, differences, require_receipt
 from fairdraw.proof.check import check_receipt as checked_receipt
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.proof.verify import Engine, Verification
@@ -62,6 +62,9 @@ def verify(
     manifest_hash: Annotated[
         list[str] | None, Help("published before the draw; once for each phase, in order")
     ] = None,
+    receipt: Annotated[
+        Path | None, Help("compare this receipt with the files, also the number of its household's entries")
+    ] = None,
     plain: Annotated[bool, Help("replay in plain Python, also where DuckDB is installed")] = False,
     trust: TrustFile = None,
     artefacts: Callable[[str], AbstractContextManager[Artefacts]] = in_folder,
@@ -71,7 +74,10 @@ def verify(
 
     Exits 1 if a byte differs. A folder is verified offline.
     """
-    published = manifest_hash or ()
+    published, differ = manifest_hash or (), list[str]()
+    data = None if receipt is None else receipt_in(file_bytes(receipt))
+    if data is not None:
+        require_receipt(data)
     for each in published:
         if not is_hash(each):
             raise UsageError(f"--manifest-hash should be 64 of 0-9 a-f, found {each[:80]!r}")
@@ -85,7 +91,15 @@ def verify(
             trust=trusted_keys(trust),
             tell=tell,
         )
-    return Answer(done.as_dict(), list(_verification(done)), not done.passed)
+        if data is not None:
+            differ = [*differences(data, found.folder)]
+    document, lines = done.as_dict(), [*_verification(done)]
+    if data is not None:
+        document["receipt"] = differ
+        lines += [Line(f"RECEIPT: {each}", Style.BAD) for each in differ] or [
+            Line("the receipt is that of these files")
+        ]
+    return Answer(document, lines, not done.passed or bool(differ))
 
 
 def _engine(scratch: Path, *, plain: bool) -> Engine:

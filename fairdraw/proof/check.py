@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.trust import Trust, TrustedKey
 from fairdraw.maths.beside import Annulled
-from fairdraw.maths.files import Fields, parse_any_layout, short
+from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SUMMARY, Fields, parse_any_layout, short
 from fairdraw.proof.checker import DRAWN, EXCLUDED, VERSION, CheckResult, Excluded, Result, State
 from fairdraw.proof.drawn import Drawn
 from fairdraw.proof.parts import RECEIPT
@@ -132,3 +133,36 @@ def _kind(document: Mapping[str, Any]) -> str:
     if kind not in (DRAWN, EXCLUDED):
         raise DrawError(RECEIPT, f"kind: expected {DRAWN} or {EXCLUDED}, found {short(kind)}")
     return str(kind)
+
+
+def differences(data: bytes, folder: Path) -> Iterator[str]:
+    """Where a receipt differs from the files of its draw: its texts and lines, and the number of its unit's other
+    entries, which no step can show. `folder` has `phase-1`, `phase-2` and so on, as they were replayed.
+    """
+    checked, document = check_receipt(data), _parsed(data)
+    if checked.result is None:
+        yield checked.checks[0].detail
+        return
+    leaf = document["inclusion"]["leaf"] if document["kind"] == DRAWN else ""
+    ref, others, found = document["ref"], -1, False
+    for line in _lines(folder / "phase-1" / LEAVES):
+        of, unit, _ = line.split("|", 2)
+        others += bool(leaf) and unit == leaf.split("|", 2)[1]
+        found = found or (line == leaf if leaf else of == ref)
+    if found != bool(leaf):
+        yield f"{ref} is {'not ' if leaf else ''}in {LEAVES} as the receipt says"
+    if leaf and others != document["together"]:
+        yield f"together: {others} other entries of the unit are in {LEAVES}, the receipt says {document['together']}"
+    for number, phase in enumerate(document["phases"], 1 if leaf else 2):
+        place = folder / f"phase-{number}"
+        for name in (MANIFEST, SUMMARY):
+            if not (place / name).is_file() or (place / name).read_text() != phase[name.partition(".")[0]]:
+                yield f"phase-{number}/{name}: not that of the receipt"
+        if leaf and phase["result"]["line"] not in _lines(place / RESULT):
+            yield f"phase-{number}/{RESULT}: does not have the line of the receipt"
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="ascii", errors="replace") as file:
+        for line in file:
+            yield line.rstrip("\n")

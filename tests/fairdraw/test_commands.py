@@ -46,9 +46,9 @@ def log_folder(tmp_path: Path) -> Path:
 
 
 def test_a_draw_is_replayed_alike_in_plain_python_by_duckdb_and_by_the_terminal(
-    revealed: Path, capsys: pytest.CaptureFixture[str]
+    beaconed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("verify", str(revealed), "--format", "json")
+    words = ("verify", str(beaconed), "--format", "json")
     large, slow = Printed(capsys, *words), Printed(capsys, *words, "--plain")
     terminal = regworkers(None, "draw", *words)
     assert large.code == slow.code == terminal.code == 0
@@ -56,9 +56,9 @@ def test_a_draw_is_replayed_alike_in_plain_python_by_duckdb_and_by_the_terminal(
 
 
 def test_a_byte_that_differs_is_a_finding_of_both_engines(
-    revealed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    beaconed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = shutil.copytree(revealed, tmp_path / "draw")
+    folder = shutil.copytree(beaconed, tmp_path / "draw")
     (folder / "phase-2" / RESULT).write_bytes(
         (folder / "phase-2" / RESULT).read_bytes().replace(b"WAITLIST", b"WINNER", 1)
     )
@@ -68,32 +68,60 @@ def test_a_byte_that_differs_is_a_finding_of_both_engines(
 
 
 def test_a_draw_that_is_too_large_for_plain_python_names_what_to_install(
-    revealed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    beaconed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plain, "MOST_ENTRIES", 35)
-    done = Printed(capsys, "verify", str(revealed), "--plain")
+    done = Printed(capsys, "verify", str(beaconed), "--plain")
     assert done.code == 2 and not done.out
     assert done.err == (
         "fairdraw: this draw has 36 entries, and a replay in plain Python takes 35: install fairdraw[large]\n"
     )
-    assert Printed(capsys, "verify", str(revealed)).code == 0
+    assert Printed(capsys, "verify", str(beaconed)).code == 0
 
 
 def test_a_receipt_is_checked_as_the_terminal_checks_it(
-    revealed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    beaconed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "receipt.json"
-    file.write_bytes(canonical_bytes(build_receipt(revealed, refs(1)[0])))
+    file.write_bytes(canonical_bytes(build_receipt(beaconed, refs(1)[0])))
     ours, text = (
         Printed(capsys, "check-receipt", str(file), "--format", "json"),
         Printed(capsys, "check-receipt", str(file)),
     )
     terminal = regworkers(None, "draw", "check-receipt", str(file), "--format", "json")
-    assert ours.code == terminal.code == text.code == 0
-    assert ours.document == terminal.document and "not everything could be checked" in text.out
+    assert ours.code == terminal.code == text.code == 1
+    assert ours.document == terminal.document and "not everything was checked" in text.out
+    assert ours.document["verdict"] == "incomplete"
+    other = Printed(capsys, "check-receipt", str(file), "--opened", "ab" * 32)
+    assert other.code == 1 and "of another campaign" in other.out
+    assert Printed(capsys, "check-receipt", str(file), "--opened", "ab").code == 2
     file.write_text("[]")
     refused = Printed(capsys, "check-receipt", str(file))
     assert refused.code == 2 and "this is not a receipt" in refused.err
+
+
+def test_a_replay_compares_a_receipt_and_counts_its_household(
+    beaconed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "receipt.json"
+
+    def compared(receipt: object) -> Printed:
+        file.write_bytes(canonical_bytes(receipt))
+        return Printed(capsys, "verify", str(beaconed), "--receipt", str(file))
+
+    drawn = build_receipt(beaconed, refs(1)[0])
+    excluded = build_receipt(beaconed, "unknown-ref", reasons=lambda _ref: ["NO_MARKET"])
+    for receipt in (drawn, excluded):
+        fine = compared(receipt)
+        assert fine.code == 0 and "the receipt is that of these files" in fine.out
+    household = compared({**drawn, "together": drawn["together"] + 4})
+    assert household.code == 1 and "together: 1 other entries" in household.out.replace("0 other", "1 other")
+    first = drawn["phases"][0]
+    line = first["result"] | {"line": f"{refs(1)[0]}|||STRUCK"}
+    phases = [first | {"result": line}, *drawn["phases"][1:]]
+    assert "result.txt: does not have the line" in compared({**drawn, "phases": phases}).out
+    assert compared({**excluded, "ref": refs(1)[0]}).code == 1
+    assert compared([]).code == 2
 
 
 def test_a_log_is_followed_as_the_terminal_follows_it(
@@ -108,9 +136,9 @@ def test_a_log_is_followed_as_the_terminal_follows_it(
 
 
 def test_lines_of_others_move_no_cursor(
-    revealed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    beaconed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = shutil.copytree(revealed, tmp_path / "draw")
+    folder = shutil.copytree(beaconed, tmp_path / "draw")
     (folder / "phase-1" / RESULT).write_bytes(b"\x1b[2J\n")
     assert "\x1b" not in Printed(capsys, "verify", str(folder)).out
 

@@ -59,69 +59,69 @@ def ref_of(folder: Path, outcome: str) -> str:
     return next(ref for ref, found in outcomes(folder / "phase-2").items() if found == outcome)
 
 
-def test_verify_replays_a_folder_offline_and_leaves_nothing_behind(revealed: Path, tmp_path: Path) -> None:
-    text = alone(tmp_path, "verify", str(revealed))
-    assert text.code == 0 and "trust in the operator" in text.stdout
-    hashes = [file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
+def test_verify_replays_a_folder_offline_and_leaves_nothing_behind(beaconed: Path, tmp_path: Path) -> None:
+    text = alone(tmp_path, "verify", str(beaconed))
+    assert text.code == 0 and "public beacon drand quicknet" in text.stdout
+    hashes = [file_hash(beaconed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
     assert all(each in text.stdout for each in hashes)
     assert not list(tmp_path.iterdir())
 
 
 def test_verify_compares_with_published_hashes_exits_with_1_and_names_the_file(
-    revealed: Path, cache: Path
+    beaconed: Path, cache: Path
 ) -> None:
-    hashes = [file_hash(revealed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
+    hashes = [file_hash(beaconed / f"phase-{number}" / MANIFEST) for number in (1, 2)]
     words = ("--manifest-hash", hashes[0], "--manifest-hash", hashes[1], "--format", "json")
-    document = here("verify", str(revealed), *words).document
+    document = here("verify", str(beaconed), *words).document
     assert document["passed"] is True and document["findings"] == []
     assert [each["manifestHash"] for each in document["phases"]] == hashes
-    answer = here("verify", str(revealed), "--manifest-hash", "0" * 64)
+    answer = here("verify", str(beaconed), "--manifest-hash", "0" * 64)
     assert answer.code == 1 and "phase-1/manifest.json" in answer.stdout
     nowhere = here("verify", str(cache / "nowhere"))
     assert nowhere.code == 2 and "neither a folder" in nowhere.stderr
 
 
-def test_a_receipt_is_printed_kept_and_checked_offline(revealed: Path, cache: Path) -> None:
-    ref = ref_of(revealed, "WINNER")
+def test_a_receipt_is_printed_kept_and_checked_offline(beaconed: Path, cache: Path) -> None:
+    ref = ref_of(beaconed, "WINNER")
     kept, page = cache / "receipt-data.json", cache / "receipt.html"
-    words = ("receipt", CAMPAIGN, ref, "--from", str(revealed))
+    words = ("receipt", CAMPAIGN, ref, "--from", str(beaconed))
     text = here(*words)
     assert (
         text.code == 0
         and text.stdout.startswith("Selected: ")
-        and "not everything could be checked" in text.stdout
+        and "not everything was checked" in text.stdout
     )
     assert here(*words, "--save", str(cache)).code == 0
     checked = alone(cache, "check-receipt", str(kept), "--format", "json")
-    assert checked.code == 0 and checked.document["verdict"] == "incomplete"
+    assert checked.code == 1 and checked.document["verdict"] == "incomplete"
     shown = page.read_text()
     assert verifier_page(kept.read_bytes()) == page.read_bytes() and ref in shown
     tampered = json.loads(kept.read_bytes())
-    tampered["phases"][-1]["result"] = f"{ref}|moon|1|WINNER"
+    tampered["phases"][-1]["result"]["line"] = f"{ref}|moon|1|WINNER"
     kept.write_text(json.dumps(tampered))
     failed = here("check-receipt", str(kept))
     assert failed.code == 1 and "IS NOT VALID" in failed.stdout
 
 
 def test_the_page_of_a_receipt_and_a_mark_of_the_byte_order_are_read_and_other_white_space_is_not(
-    revealed: Path, cache: Path
+    beaconed: Path, cache: Path
 ) -> None:
     kept, page = cache / "receipt-data.json", cache / "receipt.html"
-    ref = ref_of(revealed, "WINNER")
-    here("receipt", CAMPAIGN, ref, "--from", str(revealed), "--save", str(cache))
+    ref = ref_of(beaconed, "WINNER")
+    here("receipt", CAMPAIGN, ref, "--from", str(beaconed), "--save", str(cache))
     own, bom = kept.read_bytes(), codecs.BOM_UTF8
     expected = here("check-receipt", str(kept)).stdout
     for data in (page.read_bytes(), bom + page.read_bytes(), bom + own, bom + b" \r\n\t" + own + b"\n"):
         kept.write_bytes(data)
         answer = here("check-receipt", str(kept))
-        assert answer.code == 0 and answer.stdout == expected, answer.stderr
+        assert answer.code == 1 and answer.stdout == expected, answer.stderr
     for data in (bom + bom + own, b"\xc2\xa0" + own, own + b"\x0b", b"\x0c" + own, verifier_page()):
         kept.write_bytes(data)
         assert here("check-receipt", str(kept)).code == 2
 
 
-def test_the_check_says_first_that_the_draw_was_annulled(revealed: Path, cache: Path) -> None:
-    folder = shutil.copytree(revealed, cache / "annulled")
+def test_the_check_says_first_that_the_draw_was_annulled(beaconed: Path, cache: Path) -> None:
+    folder = shutil.copytree(beaconed, cache / "annulled")
     said = Annulled(
         "2026-11-26T08:00:00.000Z",
         CAMPAIGN,
@@ -131,7 +131,7 @@ def test_the_check_says_first_that_the_draw_was_annulled(revealed: Path, cache: 
     )
     (folder / "phase-1" / "annulled.json").write_bytes(said.to_bytes())
     kept = cache / "receipt.json"
-    kept.write_bytes(canonical_bytes(build_receipt(folder, ref_of(revealed, "WINNER"))))
+    kept.write_bytes(canonical_bytes(build_receipt(folder, ref_of(beaconed, "WINNER"))))
     lines = here("check-receipt", str(kept)).stdout.splitlines()
     assert lines[0] == "This draw was annulled: its outcomes do not count"
     assert lines[1] == "  2026-11-26T08:00:00.000Z: a list of last year"
@@ -139,16 +139,16 @@ def test_the_check_says_first_that_the_draw_was_annulled(revealed: Path, cache: 
     assert next(iter(document)) == "annulled" and document["annulled"]["reason"] == "a list of last year"
 
 
-def test_invalid_receipts_and_refs_are_refused_in_one_line(revealed: Path, cache: Path) -> None:
+def test_invalid_receipts_and_refs_are_refused_in_one_line(beaconed: Path, cache: Path) -> None:
     (cache / "other.json").write_text("[/b] hello")
-    mail = here("receipt", CAMPAIGN, "fan@example.com", "--from", str(revealed))
+    mail = here("receipt", CAMPAIGN, "fan@example.com", "--from", str(beaconed))
     assert mail.code == 2 and "a ref is 1 to 64" in mail.stderr and "fan" not in mail.stderr
     for words, said in (
         (("check-receipt", str(cache / "other.json")), "not a receipt: not a JSON document"),
         (("check-receipt", str(cache / "nothing.json")), "No such file"),
-        (("verify", str(revealed), "--manifest-hash", "12ab"), "64 of 0-9 a-f, found '12ab'"),
-        (("receipt", CAMPAIGN, "unknown-ref", "--from", str(revealed)), "neither in the draw"),
-        (("receipt", "winter", ref_of(revealed, "WINNER"), "--from", str(revealed)), "is the draw of summer"),
+        (("verify", str(beaconed), "--manifest-hash", "12ab"), "64 of 0-9 a-f, found '12ab'"),
+        (("receipt", CAMPAIGN, "unknown-ref", "--from", str(beaconed)), "neither in the draw"),
+        (("receipt", "winter", ref_of(beaconed, "WINNER"), "--from", str(beaconed)), "is the draw of summer"),
         (("receipt", CAMPAIGN, "unknown-ref", "--from", str(cache)), "no phase-1"),
     ):
         answer = here(*words)
@@ -182,11 +182,11 @@ def test_verify_page_compares_a_page_with_this_releases_whatever_receipt_is_in_i
 
 
 @pytest.fixture
-def published(runtime: Runtime, revealed: Path) -> Iterator[Runtime]:
+def published(runtime: Runtime, beaconed: Path) -> Iterator[Runtime]:
     """The draw in the bucket and in `draws`, as a run leaves it."""
     phases: dict[str, Any] = {}
     for number in (1, 2):
-        folder = revealed / f"phase-{number}"
+        folder = beaconed / f"phase-{number}"
         for name in ARTEFACTS:
             runtime.objects.put_file(public_key(CAMPAIGN, number, name), folder / name)
         phases[str(number)] = {
@@ -228,10 +228,10 @@ def test_a_published_draw_is_verified_by_id_and_by_prefix(
 
 
 def test_a_receipt_is_found_by_the_id_of_an_entry_too(
-    published: Runtime, revealed: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    published: Runtime, beaconed: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Runtime, "load", lambda: published)
-    winner = ref_of(revealed, "WINNER")
+    winner = ref_of(beaconed, "WINNER")
     for entry_id, ref in (
         ("e-won", winner),
         ("e-out", "excluded-ref"),
@@ -255,9 +255,9 @@ def test_a_receipt_is_found_by_the_id_of_an_entry_too(
 
 
 def test_a_receipt_is_handed_out_as_page_and_json_and_the_launchpad_keeps_nothing_of_it(
-    published: Runtime, revealed: Path, cache: Path, face: Face
+    published: Runtime, beaconed: Path, cache: Path, face: Face
 ) -> None:
-    ref = ref_of(revealed, "WINNER")
+    ref = ref_of(beaconed, "WINNER")
     done = face.does("draw receipt", campaign_id=CAMPAIGN, entry=ref)
     assert done.fine, done.text
     page, data = done.files["receipt.html"], done.files["receipt-data.json"]
@@ -273,7 +273,7 @@ def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, 
     assert source.folder == tmp_path / CAMPAIGN / record_of(published).latest.result_hash
     winner = next(ref for ref, found in outcomes(source.folder / "phase-2").items() if found == "WINNER")
     receipt = source.receipt(winner)
-    assert receipt["outcome"] == "WINNER" and "only at the freeze" in receipt["guarantee"]
+    assert receipt["outcome"] == "WINNER" and "drand quicknet" in receipt["guarantee"]
     for name in ARTEFACTS:
         published.objects.put_bytes(public_key(CAMPAIGN, 1, name), b"gone")
     assert campaign_source(published, CAMPAIGN, tmp_path).receipt(winner) == receipt
@@ -285,11 +285,11 @@ def test_receipts_come_from_a_cache_that_follows_the_result(published: Runtime, 
 
 
 def test_a_receipt_ends_before_a_phase_that_is_not_confirmed_and_says_so(
-    published: Runtime, revealed: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    published: Runtime, beaconed: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Runtime, "load", lambda: published)
     draws = published.database["draws"]
-    first, second = outcomes(revealed / "phase-1"), outcomes(revealed / "phase-2")
+    first, second = outcomes(beaconed / "phase-1"), outcomes(beaconed / "phase-2")
     promoted = next(ref for ref, found in second.items() if found == "WINNER" != first[ref])
     assert json.loads(here("receipt", CAMPAIGN, promoted, "--format", "json").stdout)["outcome"] == "WINNER"
 
@@ -321,12 +321,12 @@ def test_a_receipt_ends_before_a_phase_that_is_not_confirmed_and_says_so(
 
 
 def test_files_beside_the_artefacts_are_exported_verified_and_in_every_receipt(
-    published: Runtime, revealed: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Runtime, beaconed: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Runtime, "load", lambda: published)
-    winner, draws = ref_of(revealed, "WINNER"), published.database["draws"]
+    winner, draws = ref_of(beaconed, "WINNER"), published.database["draws"]
     assert "late_commit" not in here("receipt", CAMPAIGN, winner).stdout
-    folder = publish_beside(shutil.copytree(revealed, tmp_path / "beside"))
+    folder = publish_beside(shutil.copytree(beaconed, tmp_path / "beside"))
     beside = {f"phase-{number}/{NOTICE}" for number in (1, 2)} | {f"phase-1/{ACCEPTED}"}
     for name in beside:
         published.objects.put_file(f"draws/{CAMPAIGN}/{name}", folder / name)
@@ -347,7 +347,7 @@ def test_files_beside_the_artefacts_are_exported_verified_and_in_every_receipt(
         assert answer.code == 0, answer.stdout
         first, second = answer.document["phases"]
         assert first["accepted"] == ["late_commit"] and second["reason"] == "more seats"
-        assert first["publishedAt"] is not None and answer.document["roundAt"] is None
+        assert first["publishedAt"] is not None and answer.document["roundAt"] == "2023-08-23T15:59:24.000Z"
     # The cache of the first receipt is of the same result.
     shown = " ".join(here("receipt", CAMPAIGN, winner).stdout.split())
     assert "late_commit, because: the store was down" in shown and "reason: more seats" in shown
