@@ -16,6 +16,7 @@ from rich.table import Table
 
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.log.leaves import KEYS
+from fairdraw.log.trust import Trust
 from fairdraw.maths.files import RESULT, canonical_bytes
 from fairdraw.proof.verify import Verification, verify
 from fairdraw.verifier.assemble import verifier_page
@@ -165,7 +166,8 @@ def _sent(phase: PhaseRecord) -> int:
 def _verify(runtime: Runtime) -> Verification:
     with tempfile.TemporaryDirectory(prefix="demo-draw-") as folder:
         export(runtime.objects, CAMPAIGN.campaign_id, [1], Path(folder))
-        return verify(Path(folder), engine=LargeEngine(scratch=Path(folder) / "scratch"))
+        beacon, engine = runtime.settings.selection.beacon, LargeEngine(scratch=Path(folder) / "scratch")
+        return verify(Path(folder), engine=engine, trust=Trust({beacon.chain.hash: beacon.lead_seconds}))
 
 
 def funnel(runtime: Runtime, selected: Selected) -> tuple[Table, bool]:
