@@ -28,7 +28,8 @@ my $value_json = JSON::PP->new->allow_nonref;
 my ($where, $lead) = ('', undef);
 
 sub refuse { my $why = "@_"; $why =~ s/[^\x20-\x7e]/?/g; die "$where: $why\n" }
-sub need { my ($holds, @why) = @_; refuse(@why) unless $holds }
+# A failed match is no argument at all in a list: the first one is a scalar.
+sub need($;@) { my ($holds, @why) = @_; refuse(@why) unless $holds }
 # A number in JSON and a text, which Perl itself does not distinguish.
 sub is_count {
     my ($value, $least) = @_;
