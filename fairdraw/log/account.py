@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import Kind, LogLeaf, LogState
 from fairdraw.log.place import Place
-from fairdraw.log.record import RecordLeaf, closing, record_findings
+from fairdraw.log.record import RecordLeaf, closing, files_before, term_findings, time_findings
 from fairdraw.log.times import FAR_SECONDS, LeafTimes, says_later
 from fairdraw.log.trust import Trust
 from fairdraw.maths.beside import (
@@ -24,7 +24,7 @@ from fairdraw.maths.beside import (
 )
 from fairdraw.maths.files import MANIFEST, STRIKES, SUMMARY, sha256_hex
 from fairdraw.maths.manifest import Manifest
-from fairdraw.maths.opened import opened_name, parse_opened
+from fairdraw.maths.opened import mismatches, opened_name, parse_opened
 from fairdraw.terms import CHAIN_FILE, LAST_SECOND, QUICKNET, Chain, iso, seconds
 
 # A draw has a result within this time after its round.
@@ -173,7 +173,12 @@ class DrawAccount:
                 break
             files.append(data)
             self.record.append(RecordLeaf(opened, index, self._log.times.at(index)))
-        yield from record_findings(self.record, self.manifest, manifests[-1][0] if manifests else None)
+        yield from time_findings(self.record)
+        if self.manifest is not None:
+            index = manifests[-1][0]
+            for last in files_before(self.record, index)[-1:]:
+                yield from (error.message for error in mismatches(last, self.manifest))
+            yield from term_findings(self.record, self.manifest, index)
 
     def _phase(self, phase: int, *, annulled: bool) -> Iterator[str]:
         manifests, results = self._of(Kind.MANIFEST, phase), self._of(Kind.RESULT, phase)

@@ -9,7 +9,7 @@ from math import inf
 from typing import NamedTuple
 
 from fairdraw.maths.manifest import Manifest
-from fairdraw.maths.opened import IN_TIME_SECONDS, Opened, findings_against, mismatches, opened_name
+from fairdraw.maths.opened import IN_TIME_SECONDS, Opened, findings_against, opened_name
 from fairdraw.terms import iso, seconds
 
 
@@ -31,27 +31,26 @@ class OpenTime(NamedTuple):
     end: float
 
 
-def record_findings(
-    record: Sequence[RecordLeaf], manifest: Manifest | None, manifest_index: int | None
-) -> Iterator[str]:
-    """What is wrong with a record and with the draw by it, one sentence each. `manifest` is that of phase 1, and
-    `manifest_index` its leaf; both None before the commit.
+def term_findings(record: Sequence[RecordLeaf], manifest: Manifest, manifest_index: int) -> Iterator[str]:
+    """What the manifest of phase 1, whose leaf is `manifest_index`, has otherwise than the last file of the record
+    before it, and which files came after it, one sentence each.
     """
-    if not record:
-        return
-    yield from time_findings(record)
-    if manifest is None or manifest_index is None:
-        return
-    before_it = [each.opened for each in record if each.index < manifest_index]
+    before_it = files_before(record, manifest_index)
     for number in range(len(before_it), len(record)):
         yield f"{opened_name(number)}: in the log after the manifest, so it binds nothing"
     if before_it:
-        yield from (error.message for error in mismatches(before_it[-1], manifest))
         yield from findings_against(before_it[-1], manifest)
+
+
+def files_before(record: Sequence[RecordLeaf], index: int) -> list[Opened]:
+    """The files that were in the log before this leaf."""
+    return [each.opened for each in record if each.index < index]
 
 
 def time_findings(record: Sequence[RecordLeaf]) -> Iterator[str]:
     """Which files of a record were in the log too late."""
+    if not record:
+        return
     first = record[0]
     if first.at is None or first.at > _at(first.opened.opens_at) + IN_TIME_SECONDS:
         yield (

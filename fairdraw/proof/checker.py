@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fairdraw.errors import DrawError
-from fairdraw.log.record import record_findings
+from fairdraw.log.record import files_before, term_findings
 from fairdraw.log.trust import Trust, TrustedKey
 from fairdraw.maths.beside import ANNULLED, Annulled
 from fairdraw.maths.files import Fields, sha256_hex, short
 from fairdraw.maths.manifest import STRIKE_REASON, Manifest
-from fairdraw.maths.opened import Opened, changes_since, findings_against, mismatches, parse_opened
+from fairdraw.maths.opened import (
+    Opened,
+    changes_since,
+    findings_against,
+    mismatches,
+    opened_name,
+    parse_opened,
+)
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import chain_of, check_round
 from fairdraw.proof.guarantee import Published, published_lines
@@ -174,7 +181,8 @@ class StepChecker:
             raise Unchecked(NO_LOG)
         chain = self.chain()
         due = signed_at(chain, self.first.seed_source.round)
-        return self._log.check_witnesses(self.phases()[0], due, self.trust.lead(chain.hash))
+        lead = self.trust.lead(chain.hash)
+        return self._log.check_witnesses(self.phases()[0], due, lead, self.record, self.findings)
 
     def check_opened(self) -> str:
         """Compare the manifest of phase 1 with the campaign as it opened and as it was changed."""
@@ -197,13 +205,16 @@ class StepChecker:
         return "\n".join(lines)
 
     def _check_record(self, record: Sequence[Opened]) -> None:
-        # Without the log the last file counts.
         if self._log is None:
+            # The last file counts.
             before, findings = record, findings_against(record[-1], self.first)
         else:
             index, leaves = self._log.manifest_index(self.phases()[0]), self._log.record(record)
-            before = [each.opened for each in leaves if each.index < index]
-            findings = record_findings(leaves, self.first, index)
+            self.findings += [
+                f"{opened_name(number)}: not in the log, so it binds nothing"
+                for number in range(len(leaves), len(record))
+            ]
+            before, findings = files_before(leaves, index), term_findings(leaves, self.first, index)
         for error in mismatches(before[-1], self.first) if before else ():
             wrong(error.message)
         self.findings += findings

@@ -11,8 +11,8 @@ from fairdraw.errors import DrawError
 from fairdraw.log.keys import LOG_KEYS, LogKeys, Quorum
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.log.note import Checkpoint, Note, NoteError, Signature, VerifierKey
-from fairdraw.log.record import RecordLeaf
-from fairdraw.log.times import cosigned_at
+from fairdraw.log.record import RecordLeaf, time_findings
+from fairdraw.log.times import FAR_SECONDS, cosigned_at, says_later
 from fairdraw.log.trust import WEAK_QUORUM, Trust, TrustedKey
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import Fields, sha256_hex
@@ -124,12 +124,12 @@ class LogPart:
         return [each.leaf for each in self._entries if each.leaf.kind is kind]
 
     def record(self, files: Sequence[Opened]) -> list[RecordLeaf]:
-        """The files of the campaign's record with their leaves. Raises DrawError for a wrong cosignature."""
-        leaves = [each for each in self._entries if each.leaf.kind in _OF_RECORD]
-        return [
-            RecordLeaf(opened, entry.index, self.time_of(entry))
-            for opened, entry in zip(files, leaves, strict=False)
-        ]
+        """The files of the campaign's record that are in the log, without the times of their leaves."""
+        pairs = zip(files, self._record_leaves(), strict=False)
+        return [RecordLeaf(opened, entry.index, None) for opened, entry in pairs]
+
+    def _record_leaves(self) -> list[_Entry]:
+        return [each for each in self._entries if each.leaf.kind in _OF_RECORD]
 
     def manifest_index(self, phase: LoggedPhase) -> int:
         """The index of the phase's manifest. Raises DrawError if the log does not have it."""
@@ -181,9 +181,17 @@ class LogPart:
             ]
         )
 
-    def check_witnesses(self, first: LoggedPhase, due: str | None, lead: int | None) -> str:
+    def check_witnesses(
+        self,
+        first: LoggedPhase,
+        due: str | None,
+        lead: int | None,
+        record: Sequence[Opened],
+        findings: list[str],
+    ) -> str:
         """Check that enough witnesses saw the checkpoint, and the manifest of the `first` phase `lead` seconds (None:
-        unknown) before its round is signed at `due`. Raises DrawError, Unchecked.
+        unknown) before its round is signed at `due`; add what was late, of the campaign's `record` too, to `findings`.
+        Raises DrawError, Unchecked.
         """
         quorum = self.quorum
         found = [self._seen()] if quorum.need else []
@@ -200,6 +208,7 @@ class LogPart:
                     " be between"
                 )
             found.append(f"the manifest was in the log at {iso(at)}, {int(before)} s before its round")
+        findings += self._late(manifest, at, due, record)
         if not quorum.need:
             raise Unchecked(NO_WITNESS)
         if not quorum.colluders:
@@ -207,6 +216,20 @@ class LogPart:
         if lead is None:
             raise Unchecked(NO_LEAD)
         return "\n".join(found)
+
+    def _late(self, manifest: _Entry, at: float, due: str | None, record: Sequence[Opened]) -> Iterator[str]:
+        """What of the record and of the manifest, which was in the log `at`, was late or says another time."""
+        timed = [(entry, self.time_of(entry)) for entry in self._record_leaves()]
+        pairs = zip(record, timed, strict=False)
+        yield from time_findings([RecordLeaf(opened, entry.index, seen) for opened, (entry, seen) in pairs])
+        for entry, seen in (*timed, (manifest, at)):
+            if seen is not None and says_later(entry.leaf, seen):
+                yield (
+                    f"leaf {entry.index} ({entry.leaf.kind}) says {entry.leaf.time}, and was in the log at {iso(seen)}"
+                    " already"
+                )
+        if due is not None and (seconds(due) or 0.0) - at > FAR_SECONDS:
+            yield f"its round ({due}) is more than 7 days after its manifest was in the log ({iso(at)})"
 
     def time_of(self, entry: _Entry) -> float | None:
         """When a leaf was in the log, in seconds since the epoch: by the witnesses, or by its own time where none is
@@ -237,15 +260,15 @@ class LogPart:
         )
 
     def _check_opened(self, opened: Sequence[str]) -> None:
-        """Check that the log has each file of the campaign's record, and no other one."""
-        found = [each for each in self._entries if each.leaf.kind in _OF_RECORD]
+        """Check that every leaf of the campaign's record is that of one of its files, in their order."""
+        found = self._record_leaves()
         for each in found:
             number = each.leaf.phase
             if number >= len(opened) or each.leaf.hash != opened[number]:
                 _unknown(each)
-        numbers = [each.leaf.phase for each in found]
-        if numbers != [*range(len(opened))]:
-            _wrong(f"the log has {len(found)} leaves of the campaign's record, which has {len(opened)} files")
+        # The last files may wait for the log.
+        if [each.leaf.phase for each in found] != [*range(len(found))]:
+            _wrong("the leaves of the campaign's record are not in its order, or one is missing")
 
     def _check_kept(self, kept: _Kept) -> None:
         """Check that a leaf was in the log of that checkpoint."""

@@ -7,6 +7,7 @@ import {
 } from "./keys.js";
 import { verifyInclusion } from "./merkle.js";
 import { namedBy, parseCheckpoint, parseNote, verifyNote } from "./note.js";
+import { timeFindings } from "./opened.js";
 
 export const NO_LOG =
   "this draw is in no public log: when it was committed to, and to what, is the operator's word alone";
@@ -23,6 +24,9 @@ export const RECEIPTS_KEYS =
 const LEAF_KINDS = ["opened", "amended", "manifest", "replaced", "notice", "result", "codes", "annulled", "key"];
 // Kinds of leaves that are about the campaign, and about a phase.
 const OF_RECORD = ["opened", "amended"];
+// A leaf says at most so much later than its witnesses when it was decided; and a round is at most so long after its
+// manifest.
+const [CLOCKS_SECONDS, FAR_SECONDS] = [60, 7 * 86_400];
 const OF_PHASE = ["manifest", "replaced", "notice", "result", "codes"];
 const LOG_LEAF = "leaf of the log";
 
@@ -138,12 +142,13 @@ export function checkLog(log, { campaignId, annulled }, phases, opened, curves, 
  * Check that enough witnesses saw the checkpoint, and the manifest of the `first` phase `lead` seconds (null: unknown)
  * before its round is signed at `due`.
  */
-export function checkWitnesses(log, first, due, lead, curves, values) {
+export function checkWitnesses(log, first, due, lead, { record, findings, curves }, values) {
   const { quorum } = log;
   values.push(["needed", quorumText(quorum)]);
   const found = quorum.need ? [seenBy(log, values)] : [];
   verifyNote(log.note, witnessesOf(quorum), curves);
-  const at = timeOf(log, manifestIn(log.entries, first), curves);
+  const manifest = manifestIn(log.entries, first);
+  const at = timeOf(log, manifest, curves);
   if (at === null) throw logError("no checkpoint shows when enough witnesses saw the manifest in the log");
   if (due !== null && lead !== null) {
     const before = milliseconds(due) / 1000 - at;
@@ -155,6 +160,7 @@ export function checkWitnesses(log, first, due, lead, curves, values) {
     }
     found.push(`the manifest was in the log at ${moment(at)}, ${Math.floor(before)} s before its round`);
   }
+  findings.push(...late(log, manifest, at, due, record, curves));
   if (!quorum.need) throw uncheckedError(NO_WITNESS);
   if (!colludersOf(quorum)) throw uncheckedError(WEAK_QUORUM);
   if (lead === null) throw uncheckedError(NO_LEAD);
@@ -163,10 +169,26 @@ export function checkWitnesses(log, first, due, lead, curves, values) {
 
 const moment = (seconds) => isoTime(Math.round(seconds * 1000));
 
-/** How many files of the campaign's record were in the log before the manifest of the `first` phase. */
-export function filesBefore({ entries }, first) {
-  const last = manifestIn(entries, first).index;
-  return entries.filter(({ leaf, index }) => index < last && OF_RECORD.includes(leaf.kind)).length;
+const recordLeaves = ({ entries }) => entries.filter(({ leaf }) => OF_RECORD.includes(leaf.kind));
+
+/** How many files of the campaign's record are in the log, and how many before the manifest of the `first` phase. */
+export function filesLogged(log, first) {
+  const [leaves, last] = [recordLeaves(log), manifestIn(log.entries, first).index];
+  return { logged: leaves.length, before: leaves.filter(({ index }) => index < last).length };
+}
+
+// What of the record and of the manifest, which was in the log `at`, was late or says another time.
+function* late(log, manifest, at, due, record, curves) {
+  const timed = recordLeaves(log).map((entry) => ({ ...entry, at: timeOf(log, entry, curves) }));
+  yield* timeFindings(record.slice(0, timed.length).map((opened, number) => ({ opened, at: timed[number].at })));
+  for (const { index, leaf, at: seen } of [...timed, { ...manifest, at }]) {
+    if (seen !== null && milliseconds(leaf.time) / 1000 > seen + CLOCKS_SECONDS) {
+      yield `leaf ${index} (${leaf.kind}) says ${leaf.time}, and was in the log at ${moment(seen)} already`;
+    }
+  }
+  if (due !== null && milliseconds(due) / 1000 - at > FAR_SECONDS) {
+    yield `its round (${due}) is more than 7 days after its manifest was in the log (${moment(at)})`;
+  }
 }
 
 /** When a leaf was in the log, in seconds: by the witnesses, or by its own time where none is needed; null: not shown. */
@@ -190,12 +212,13 @@ function seenBy({ note, quorum }, values) {
   );
 }
 
-// Check that the log has each file of the campaign's record, and no other one.
+// Check that every leaf of the campaign's record is that of one of its files, in their order.
 function checkOpenedLeaves(entries, opened) {
   const found = entries.filter(({ leaf }) => OF_RECORD.includes(leaf.kind));
   for (const each of found) if (opened[each.leaf.phase] !== each.leaf.hash) throw unknown(each);
-  if (found.length !== opened.length || found.some(({ leaf }, at) => leaf.phase !== at)) {
-    throw logError(`the log has ${found.length} leaves of the campaign's record, which has ${opened.length} files`);
+  // The last files may wait for the log.
+  if (found.some(({ leaf }, at) => leaf.phase !== at)) {
+    throw logError("the leaves of the campaign's record are not in its order, or one is missing");
   }
 }
 

@@ -1,7 +1,7 @@
 // The record of a campaign, opened.json and amended-<k>.json, as in maths/opened.py.
 
 import { canonicalText, parseCanonical } from "./canonical.js";
-import { drawError, fieldsOf, isNotBlank, short } from "./fields.js";
+import { drawError, fieldsOf, isNotBlank, isoTime, milliseconds, short } from "./fields.js";
 import { marketsOf } from "./manifest.js";
 import { sha256Hex } from "./sha256.js";
 
@@ -9,6 +9,8 @@ const OPENED_KEYS = [
   "campaignId", "caseless", "chain", "closesAt", "codeKey", "eligibility", "eventId", "issuerKeys", "markets", "name",
   "opensAt", "registration", "unitKeyHash", "waitlistSize", "winsPerUnit",
 ];
+// A campaign is logged in time up to so long after its `opensAt`.
+const IN_TIME_SECONDS = 600;
 // No amendment changes these.
 const FIXED_KEYS = ["campaignId", "chain", "eventId", "unitKeyHash", "caseless"];
 const CODE_KEY = /^[0-9a-f]{192}$/;
@@ -116,6 +118,23 @@ export function findingsAgainst(opened, manifest) {
     if (then !== value) found.push(`${title}: ${value}, opened with ${then}`);
   }
   return found;
+}
+
+/** Which files of a record, `{opened, at}` with the times of their leaves in seconds, were in the log too late. */
+export function* timeFindings(record) {
+  const when = (at) => (at === null ? "at a time that no witness vouches for" : `at ${isoTime(Math.round(at * 1000))}`);
+  const after = (at, text, more = 0) => at === null || at > milliseconds(text) / 1000 + more;
+  for (const [number, { opened, at }] of record.entries()) {
+    const name = openedName(number);
+    if (!number && after(at, opened.opensAt, IN_TIME_SECONDS)) {
+      yield `${name}: in the log ${when(at)}, more than ${IN_TIME_SECONDS / 60} minutes after ${opened.opensAt}, when` +
+        " the campaign opened";
+    }
+    const before = number && record[number - 1].opened.closesAt;
+    if (number && opened.closesAt !== before && after(at, before)) {
+      yield `${name}: closesAt was changed ${when(at)}, when ${before}, the one before, was over`;
+    }
+  }
 }
 
 /** What the amendments after the file with this hash changed, `{number, reason, lines}`; null if no file has it. */

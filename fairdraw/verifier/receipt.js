@@ -8,10 +8,10 @@ import {
 } from "./draw.js";
 import { drawError, fieldsOf, isAscii, isFilled, isHash, isId, short, shown, sorted, uncheckedError } from "./fields.js";
 import { beaconKey, parseTrust, trustedLead } from "./keys.js";
-import { checkLog, checkWitnesses, filesBefore, NO_LEAD, NO_LOG, NO_WITNESS, ONLY_THESE_LEAVES, parseLog, RECEIPTS_KEYS } from "./log.js";
+import { checkLog, checkWitnesses, filesLogged, NO_LEAD, NO_LOG, NO_WITNESS, ONLY_THESE_LEAVES, parseLog, RECEIPTS_KEYS } from "./log.js";
 import { checkSeed, checkTerms, deriveSeed, parseManifest, parseSeed, parseStrikes, STRIKE_REASON } from "./manifest.js";
 import { verifyInclusion } from "./merkle.js";
-import { changesSince, checkOpened, findingsAgainst, parseOpened } from "./opened.js";
+import { changesSince, checkOpened, findingsAgainst, openedName, parseOpened } from "./opened.js";
 import {
   checkAnnulled, checkBeside, guaranteeOf, parseAnnulled, parsePublished, publishedLines, replacedName,
 } from "./published.js";
@@ -173,7 +173,7 @@ function checkerOf(document, given) {
       ["log", logged((values) => checkLog(log, common, phases, hashes(), given.curves, values))],
       ["witnesses", logged((values) => {
         const due = signedAt(chainIn(common), common.first.source.round);
-        return checkWitnesses(log, phases[0], due, leadIn(common), given.curves, values);
+        return checkWitnesses(log, phases[0], due, leadIn(common), common, values);
       })],
     ],
     keys,
@@ -338,19 +338,22 @@ function checkRecord(common, values) {
     wrong(`this receipt is of another campaign than the one that you know: none of its texts has hash ${known}`);
   }
   // Without the log the last one counts.
-  const before = log === null ? record : record.slice(0, filesBefore(log, common.phases[0]));
-  if (before.length < record.length) {
-    const later = record.length - before.length;
-    common.findings.push(`${later} of the campaign's ${record.length} texts came after the list was fixed`);
-  }
-  if (before.length) {
+  const all = { logged: record.length, before: record.length };
+  const { logged, before } = log === null ? all : filesLogged(log, common.phases[0]);
+  const said = record.map((_, number) => {
+    if (number >= logged) return `${openedName(number)}: not in the log, so it binds nothing`;
+    return number >= before && `${openedName(number)}: in the log after the manifest, so it binds nothing`;
+  });
+  common.findings.push(...said.slice(logged));
+  if (before) {
     try {
-      checkOpened(before.at(-1), first);
+      checkOpened(record[before - 1], first);
     } catch (error) {
       wrong(error.message);
     }
-    common.findings.push(...findingsAgainst(before.at(-1), first));
   }
+  common.findings.push(...said.slice(before, logged));
+  if (before) common.findings.push(...findingsAgainst(record[before - 1], first));
   const lines = [`opened as ${record[0].name}, from ${record[0].opensAt} to ${record[0].closesAt}`];
   for (const change of changes) {
     lines.push(`amended (${change.number}), because: ${change.reason}`, ...change.lines.map((line) => `  ${line}`));

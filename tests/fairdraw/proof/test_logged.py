@@ -30,7 +30,7 @@ def here(*words: str) -> Answer:
     return regworkers(None, "draw", *words)
 
 
-IN_TIME = iso(QUICKNET.due(ROUND) - 600)
+IN_TIME = iso(QUICKNET.due(ROUND) - 700)
 Leaves = list[LogLeaf]
 
 
