@@ -102,8 +102,8 @@ def _numbers(draw: Path) -> dict[str, Any]:
     return measured_files([draw / "phase-1", draw / "phase-2"])
 
 
-def test_small_groups_are_withheld(revealed: Path) -> None:
-    numbers = _numbers(revealed)
+def test_small_groups_are_withheld(beaconed: Path) -> None:
+    numbers = _numbers(beaconed)
     group = {
         "group": "inbox.example",
         "candidates": LEAST_GROUP,
@@ -134,7 +134,7 @@ def test_small_groups_are_withheld(revealed: Path) -> None:
     assert [row["segment"] for row in shown["segments"]] == ["fan"]
     assert shown["funnel"]["reasons"] == {"NO_MARKET": LEAST_GROUP}
     assert [test["groups"] for test in shown["audit"]["tests"][-2:]] == [[], [group, group]]
-    phases = [read_inputs(revealed / f"phase-{number}") for number in (1, 2)]
+    phases = [read_inputs(beaconed / f"phase-{number}") for number in (1, 2)]
     page = draw_page(phases, numbers, Proofs("p.bin", 1, 36, 1, 0), Naming("x")).decode()
     plots = b"".join(map(base64.b64decode, re.findall(r"svg\+xml;base64,([^\"]+)", page))).decode()
     assert "castle" not in page + plots and "press" not in plots and ">press<" not in page
@@ -142,16 +142,16 @@ def test_small_groups_are_withheld(revealed: Path) -> None:
 
 
 @pytest.fixture
-def drawn(runtime: Runtime, revealed: Path) -> Runtime:
+def drawn(runtime: Runtime, beaconed: Path) -> Runtime:
     """Both phases in the store, the first one confirmed."""
     phases: dict[str, Any] = {}
     for number in (1, 2):
-        folder = revealed / f"phase-{number}"
+        folder = beaconed / f"phase-{number}"
         for name in ARTEFACTS:
             runtime.objects.put_file(public_key(CAMPAIGN, number, name), folder / name)
         hashes = {"manifestHash": file_hash(folder / MANIFEST), "resultHash": file_hash(folder / RESULT)}
         phases[str(number)] = {"phase": number, "status": "DRAWN", **hashes}
-        numbers = measured_files([revealed / f"phase-{one}" for one in range(1, number + 1)])
+        numbers = measured_files([beaconed / f"phase-{one}" for one in range(1, number + 1)])
         runtime.objects.put_bytes(report_key(CAMPAIGN, number, NUMBERS), json.dumps(numbers).encode())
     phases["1"]["confirmedAt"] = "2026-11-25T10:00:00.000Z"
     runtime.database["draws"].insert_one(
@@ -263,16 +263,16 @@ def test_all_phases_are_exported_and_those_not_confirmed_are_named(
 
 
 def test_a_folder_of_exported_artefacts_becomes_a_page_without_a_server(
-    revealed: Path, tmp_path: Path
+    beaconed: Path, tmp_path: Path
 ) -> None:
     def run(*words: str) -> Answer:
         return regworkers(None, "draw", "publish-page", *words)
 
-    words = ("--from", str(revealed), "--output", str(tmp_path / "out"), "--format", "json")
+    words = ("--from", str(beaconed), "--output", str(tmp_path / "out"), "--format", "json")
     document = run(*words).document
     assert document["phases"] == 2 and Path(document["page"]).is_file() and document["leaves"] == 36
     for words, said in (
-        (("--from", str(revealed)), "give --output"),
+        (("--from", str(beaconed)), "give --output"),
         (("--from", str(tmp_path), "--output", str(tmp_path / "o")), "no phase-1"),
     ):
         refused = run(*words)
