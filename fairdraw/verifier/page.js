@@ -14,7 +14,7 @@ const CODE = /^[^ ]{24,}$/;
 const SLOW_STEPS = ["randomness", "log", "witnesses"];
 const PAINT_MS = 100;
 
-const page = { text: null, trust: null, from: "receipt", known: null, run: 0 };
+const page = { text: null, trust: null, from: "receipt", known: null, run: 0, fill() {} };
 const part = (id) => document.getElementById(id);
 
 /** An element with attributes and children; texts are escaped by the browser. */
@@ -41,6 +41,8 @@ function painted() {
 function clear() {
   document.documentElement.removeAttribute("data-verdict");
   for (const id of ["trust", "compare", "compared", "keys", "audit", "progress"]) part(id).hidden = true;
+  part("audit").open = false;
+  part("steps").replaceChildren();
   for (const id of ["claimed", "where", "refused", "trust-refused"]) say(id, "");
   part("facts").replaceChildren();
   say("open-all", STRINGS.openAll);
@@ -102,9 +104,12 @@ function showOutcome({ verdict, receipt, campaign }, shown) {
   const annulled = receipt.annulled === null ? null : JSON.parse(receipt.annulled);
   const { facts } = STRINGS;
   const reasons = drawn ? receipt.phases.at(-1).strike?.line.split("|")[1] : receipt.reasons.join(", ");
-  if (verdict === "fails") say("claimed", `${STRINGS.claims} ${outcome}`);
-  else if (annulled) showHeadline({ ...shown, headline: STRINGS.annulled, mark: "✗" }, "failed");
-  else showHeadline({ ...shown, headline: outcome }, shown.state);
+  if (verdict === "fails") {
+    part("claimed").replaceChildren(`${STRINGS.claims} `, make("s", {}, outcome));
+    part("claimed").hidden = false;
+  }
+  if (verdict !== "fails" && annulled) showHeadline({ ...shown, headline: STRINGS.annulled, mark: "✗" }, "failed");
+  else if (verdict !== "fails") showHeadline({ ...shown, headline: outcome }, shown.state);
   say("where", campaign ?? receipt.campaignId);
   const pairs = [
     annulled && [facts.annulled, `${annulled.annulledAt}: ${annulled.reason}`],
@@ -157,15 +162,19 @@ function showKeys(keys) {
   part("keys").hidden = false;
 }
 
-/** Every step, one fold below: opened at once where one failed. */
+/** Every step, one fold below, which is filled when it is opened: at once where a step failed. */
 function showAudit({ verdict, steps, limits, receipt }, text) {
-  part("steps").replaceChildren(...steps.map((step) => stepItem(step, receipt)));
-  part("limits").hidden = receipt === null;
-  const list = make("ul", {}, ...[receipt?.guarantee, ...limits].map((each) => make("li", {}, String(each))));
-  part("limits").replaceChildren(make("summary", {}, STRINGS.limitsTitle), list);
-  part("values").querySelector("pre").textContent = text;
+  page.fill = () => {
+    part("steps").replaceChildren(...steps.map((step) => stepItem(step, receipt)));
+    const list = make("ul", {}, ...[receipt?.guarantee, ...limits].map((each) => make("li", {}, String(each))));
+    part("limits").hidden = receipt === null;
+    part("limits").replaceChildren(make("summary", {}, STRINGS.limitsTitle), list);
+    part("values").querySelector("pre").textContent = text;
+    page.fill = () => {};
+  };
   part("audit").hidden = false;
   part("audit").open = verdict === "fails";
+  if (verdict === "fails") page.fill();
 }
 
 function stepItem({ name, state, detail, values }, receipt) {
@@ -257,13 +266,13 @@ async function takeKnown() {
 
 function fillTexts() {
   const texts = { kicker: "kicker", about: "footerPage", "checks-lead": "checksLead", "open-all": "openAll" };
+  texts["audit-title"] = "auditTitle";
   Object.assign(texts, { "compare-title": "compareTitle", "known-help": "knownHelp", "check-known": "knownButton" });
   Object.assign(texts, { "keys-title": "keysTitle", "trust-help": "trustHelp", "input-title": "inputTitle" });
   Object.assign(texts, { "file-help": "fileHelp", "check-text": "pasteButton", privacy: "privacy" });
   for (const [id, name] of Object.entries(texts)) say(id, STRINGS[name]);
   const fields = { file: "fileField", text: "pasteField", "trust-file": "trustField", known: "knownField" };
   for (const label of document.querySelectorAll("label")) label.textContent = STRINGS[fields[label.htmlFor]];
-  part("audit").querySelector("summary").textContent = STRINGS.auditTitle;
   part("values").querySelector("summary").textContent = STRINGS.valuesTitle;
   part("values").querySelector("pre").ariaLabel = STRINGS.valuesTitle;
   part("values").querySelector("p").textContent = STRINGS.valuesHelp;
@@ -295,6 +304,7 @@ function listen() {
       if (given) take(given);
     });
   }
+  part("audit").addEventListener("toggle", () => part("audit").open && page.fill());
   part("open-all").addEventListener("click", () => {
     const all = [...part("steps").querySelectorAll("details")];
     const open = all.some((each) => !each.open);
@@ -302,6 +312,7 @@ function listen() {
     say("open-all", open ? STRINGS.closeAll : STRINGS.openAll);
   });
   addEventListener("beforeprint", () => {
+    page.fill();
     for (const each of document.querySelectorAll("details:not(#values)")) each.open = true;
   });
 }

@@ -24,7 +24,7 @@ export const STRINGS = {
       mark: "✗",
       headline: "This receipt does not hold",
       summary: () =>
-        "Do not rely on the result below. Keep this file, and show it to the organiser or to an auditor.",
+        "Do not rely on what it says. Keep this file, and show it to the organiser or to an auditor.",
     },
     incomplete: {
       mark: "i",

@@ -40,13 +40,14 @@ def opened(chrome: Browser, tmp_path: Path) -> Iterator[Opened]:
     """Opens the page with a receipt (or None) from disk. At the end no page has asked for anything, or complained."""
     tabs: list[Tab] = []
 
-    def open_(receipt: Any, *, width: int = 360, page: bytes | None = None) -> Tab:
+    def open_(receipt: Any, *, width: int = 390, page: bytes | None = None, trust: Any = None) -> Tab:
         tab = chrome.tab()
         tabs.append(tab)
-        tab.size(width, 740 if width < 700 else 900, scale=2, mobile=width < 700)
+        tab.size(width, 844 if width < 700 else 900, scale=2, mobile=width < 700)
         file = tmp_path / f"receipt-{len(tabs)}.html"
         data = None if receipt is None else json.dumps(receipt).encode()
-        file.write_bytes(verifier_page(data) if page is None else page)
+        inside = b"" if trust is None else json.dumps(trust).encode()
+        file.write_bytes(verifier_page(data, inside) if page is None else page)
         tab.open(file)
         return tab
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -11,27 +12,31 @@ from typing import Any
 
 from fairdraw.large.receipts import build_receipt
 from fairdraw.log.leaves import Kind, LogLeaf
-from fairdraw.log.note import COSIGNATURE, Checkpoint, SignerKey, signed
-from fairdraw.log.tree import root_over
-from fairdraw.maths.files import canonical_bytes, sha256_hex
-from fairdraw.maths.merkle import levels_of, path_up
-from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.domain.timestamps import iso
+from fairdraw.log.note import COSIGNATURE, SignerKey
+from fairdraw.maths.files import SUMMARY, canonical_bytes, sha256_hex
+from fairdraw.maths.opened import Amended, Opened, opened_name
+from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.proof.draws import (
+    AS_OF,
     BEACON,
     CAMPAIGN,
-    REVEAL,
+    FIRST,
     ROUND,
+    UNIT_KEY,
     outcomes,
     publish_beside,
     refs,
     two_phases,
 )
+from tests.fairdraw.verifier.draws import MldsaWitness, log_of
 
 LOG = SignerKey("log.tickets.example", hashlib.sha256(b"log").digest())
-WITNESSES = tuple(
-    SignerKey(name, hashlib.sha256(name.encode()).digest())
-    for name in ("witness.newspaper.example", "witness.consumers.example")
+WITNESSES = (
+    *(
+        SignerKey(name, hashlib.sha256(name.encode()).digest())
+        for name in ("witness.newspaper.example", "witness.consumers.example")
+    ),
+    MldsaWitness("witness.university.example"),
 )
 TRUST = {
     "beacon": {},
@@ -42,17 +47,36 @@ TRUST = {
 
 
 @cache
-def draw(kind: str) -> Path:
-    """The folder of a draw of two phases, from the `beacon` or from a `secret`."""
-    folder = Path(mkdtemp(prefix="regworkers-browser-"))
-    if kind == "secret":
-        return two_phases(folder, source=REVEAL)
-    return publish_beside(two_phases(folder, source=BEACON))
+def draw() -> Path:
+    """The folder of a draw of two phases, from the public beacon, with the record of its campaign."""
+    folder = publish_beside(two_phases(Path(mkdtemp(prefix="regworkers-browser-"))))
+    opened = Opened(
+        campaign_id=CAMPAIGN,
+        caseless=False,
+        chain=BEACON.chain,
+        closes_at=AS_OF,
+        code_key=None,
+        eligibility={},
+        event_id="summer-nights",
+        issuer_keys=(),
+        markets=FIRST,
+        name="Summer Nights 2026",
+        opens_at="2023-08-01T10:00:00.000Z",
+        registration=False,
+        unit_key_hash=sha256_hex(UNIT_KEY),
+        waitlist_size=8,
+        wins_per_unit=1,
+    )
+    (folder / opened_name(0)).write_bytes(opened.to_bytes())
+    terms = {each.name: getattr(opened, each.name) for each in fields(Opened)}
+    more = Amended(**terms | {"name": "Summer Nights"}, previous=opened.hash, reason="a shorter name")
+    (folder / opened_name(1)).write_bytes(more.to_bytes())
+    return folder
 
 
-def receipt(outcome: str, *, kind: str = "beacon", logged: bool = True) -> dict[str, Any]:
+def receipt(outcome: str, *, logged: bool = True) -> dict[str, Any]:
     """The receipt of an entry with this outcome in phase 2, or of one that was not in the draw (`excluded`)."""
-    folder = draw(kind)
+    folder = draw()
     if outcome == "excluded":
         ref = hashlib.sha256(b"not in the draw").hexdigest()[:32]
     else:
@@ -66,41 +90,23 @@ def receipt(outcome: str, *, kind: str = "beacon", logged: bool = True) -> dict[
 
 def in_the_log(made: dict[str, Any]) -> None:
     """Give a receipt its key `log`, with all that the operator states in it."""
-    phases = made.get("phases") or [made]
+    phases = made["phases"] if made["kind"] == "draw" else [made, *made["phases"]]
     at = iso(QUICKNET.due(ROUND) - 700)
     leaves = [LogLeaf("", sha256_hex(str(LOG.verifier()).encode()), Kind.KEY, 0, at)]
 
     def add(kind: Kind, phase: int, text: str) -> None:
         leaves.append(LogLeaf(CAMPAIGN, sha256_hex(text.encode()), kind, phase, at))
 
+    for number, text in enumerate(made["opened"]):
+        add(Kind.AMENDED if number else Kind.OPENED, number, text)
     for number, phase in enumerate(phases, 1):
-        published = phase["published"]
+        published = phase.get("published") or {"replaced": [], "notice": None}
         for text in published["replaced"]:
             add(Kind.MANIFEST, number, json.loads(text)["manifest"])
             add(Kind.REPLACED, number, text)
         add(Kind.MANIFEST, number, phase["manifest"])
         if published["notice"]:
             add(Kind.NOTICE, number, published["notice"])
-        for name in ("resultHash", "cutoffsHash"):
-            hash_ = phase.get(name, sha256_hex(name.encode()))
-            leaves.append(LogLeaf(CAMPAIGN, hash_, Kind.RESULT, number, at))
-    lines = [leaf.to_bytes() for leaf in leaves]
-    nodes = [hashlib.sha256(b"\0" + line).digest() for line in lines]
-
-    def checkpoint(size: int, at: int) -> str:
-        text = Checkpoint(LOG.name, size, root_over(nodes[:size])).text
-        return str(signed(text, LOG).with_signatures(*(each.cosign(text, at) for each in WITNESSES)))
-
-    manifest = max(at for at, leaf in enumerate(leaves) if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1))
-    committed = {
-        "checkpoint": checkpoint(manifest + 1, int(QUICKNET.due(ROUND)) - 690),
-        "proof": [node.hex() for node in path_up(manifest, levels_of(nodes[: manifest + 1]))],
-    }
-    levels = levels_of(nodes)
-    entries = [
-        {"leaf": lines[each].decode(), "index": each, "proof": [node.hex() for node in path_up(each, levels)]}
-        for each in range(1, len(lines))
-    ]
-    keys = {name: TRUST[name] for name in ("log", "witnesses", "need")}
-    newest = checkpoint(len(nodes), 1_692_805_000)
-    made["log"] = {"checkpoint": newest, "committed": committed, "entries": entries, "keys": keys}
+        add(Kind.RESULT, number, phase.get("summary") or (draw() / "phase-1" / SUMMARY).read_text())
+    lines = [leaf.to_bytes().decode() for leaf in leaves]
+    made["log"] = log_of(lines, [*range(1, len(lines))], [LOG], [*WITNESSES], 2)

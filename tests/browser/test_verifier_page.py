@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fairdraw.maths.files import sha256_hex
 from fairdraw.verifier import assemble
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.settings import PROJECT_ROOT
@@ -17,7 +18,7 @@ from tests.browser.receipts import TRUST, receipt
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 AUDIT = Path(__file__).with_name("audit.js").read_text(encoding="utf-8")
-PHONE, DESKTOP = 360, 1280
+PHONE, DESKTOP = 390, 1280
 WIDTHS = pytest.mark.parametrize("width", [PHONE, DESKTOP])
 
 
@@ -37,7 +38,14 @@ def wait_for(tab: Tab, selector: str) -> None:
     )
 
 
+def unfold(tab: Tab) -> None:
+    """Open the fold for auditors, which is filled then."""
+    tab.run("document.getElementById('audit').open = true")
+    wait_for(tab, "#steps li")
+
+
 def states(tab: Tab) -> dict[str, str]:
+    unfold(tab)
     return dict(
         tab.run(
             "[...document.querySelectorAll('#steps > li')].map((li) => [li.id.slice(5), li.dataset.state])"
@@ -56,26 +64,78 @@ def test_a_receipt_is_checked_at_once_and_holds(
     opened: Opened, curves: None, outcome: str, width: int
 ) -> None:
     made = receipt(outcome)
-    tab = opened(made, width=width)
-    assert tab.verdict() == "holds" and text(tab, "#headline") == "This receipt holds"
+    tab = opened(made, width=width, trust=TRUST)
+    assert tab.verdict() == "holds"
+    shown = text(tab, "#headline")
+    assert shown == f"Selected: {made['market']}" if outcome == "WINNER" else "Selected" not in shown[:8]
+    assert text(tab, "#where") == "Summer Nights", "the campaign by its name"
     found = states(tab)
     assert set(found.values()) == {"passed"}
-    assert list(found)[-2:] == ["log", "witnesses"] and len(found) == (6 if outcome == "excluded" else 15)
-    assert text(tab, "#tiles").startswith(f"{len(found)} of {len(found)}\nsteps checked and passed")
+    assert text(tab, "#summary").startswith(
+        f"This receipt holds: each of {len(found)} steps was computed again"
+    )
+    assert list(found)[-2:] == ["log", "witnesses"] and "opened" in found
+    assert ("strike-2" in found) is (outcome == "STRUCK") and ("result-2" in found) is (outcome != "excluded")
     assert made["ref"] in text(tab, "#facts")
-    shown = text(tab, "#outcome")
-    assert shown == f"Selected: {made['market']}" if outcome == "WINNER" else "Selected" not in shown[:8]
     assert "Witness: witness.newspaper.example" in text(tab, "#keys")
-    assert "keys as the operator gave them" in text(tab, "#keys")
+    assert "the publisher of this page put into it" in text(tab, "#keys")
+
+
+def test_without_a_trust_file_nothing_is_green_and_one_line_says_so(opened: Opened, curves: None) -> None:
+    tab = opened(receipt("WINNER"))
+    assert tab.verdict() == "incomplete" and set(states(tab).values()) == {"passed"}
+    assert text(tab, "#headline").startswith("Selected: ")
+    assert text(tab, "#summary").startswith("Everything fits together, by the keys in this receipt")
+    assert tab.run("document.getElementById('mark').className") == "mark none"
+    assert "These keys are in the receipt itself" in text(tab, "#keys")
+    assert "Whose keys these are" in text(tab, "#trust-list .act")
+
+
+def test_the_result_comes_first_then_what_was_checked_then_what_is_left_to_trust(
+    opened: Opened, curves: None
+) -> None:
+    tab = opened(receipt("WINNER"))
+    tab.verdict()
+    tops = [
+        tab.run(f"document.querySelector('{each}').getBoundingClientRect().top")
+        for each in ("#headline", "#where", "#summary", "#trust", "#keys", "#audit")
+    ]
+    assert tops == sorted(tops) and tops[3] < 844, "on the first screen of a phone"
+    assert not tab.run("document.getElementById('audit').open"), "the table for auditors is one fold below"
+
+
+def test_amber_is_only_where_the_reader_has_something_to_do(opened: Opened, curves: None) -> None:
+    tab = opened(receipt("WINNER"))
+    tab.verdict()
+    amber = tab.run("getComputedStyle(document.documentElement).getPropertyValue('--open')")
+    titles = tab.run(
+        """((amber) => {
+          const probe = document.createElement("i");
+          probe.style.color = amber;
+          document.body.append(probe);
+          const wanted = getComputedStyle(probe).color;
+          return [...document.querySelectorAll("body *")].filter((each) => each !== probe && each.checkVisibility() &&
+            each.children.length === 0 && getComputedStyle(each).color === wanted).map((each) => each.textContent);
+        })('"""
+        + amber
+        + "')"
+    )
+    assert titles == [
+        "Whose keys these are",
+        "That this is the draw you registered for",
+        "You are drawn together with 1 other: is that right?",
+        "This page may be forged: check elsewhere",
+    ]
 
 
 def test_every_step_shows_its_values_a_mark_in_words_and_two_sentences(opened: Opened, curves: None) -> None:
     tab = opened(receipt("WINNER"))
     tab.verdict()
+    unfold(tab)
     tab.run("document.getElementById('open-all').click()")
     for name in states(tab):
         words = text(tab, f"#step-{name}")
-        assert "Passed" in words and "For auditors" in words, name
+        assert "Passed" in words and "Details" in words, name
         fan, auditor, detail = tab.run(
             f"[...document.querySelectorAll('#step-{name} p')].map((each) => each.textContent)"
         )
@@ -89,42 +149,70 @@ def test_a_receipt_that_was_changed_fails_and_the_page_leads_to_the_step(
     tab = opened(changed(market="moon"))
     assert tab.verdict() == "fails" and text(tab, "#headline") == "This receipt does not hold"
     assert [name for name, state in states(tab).items() if state == "failed"] == ["stated"]
-    assert "do not rely on this" in text(tab, "#says-title")
-    tab.run("document.querySelector('#tiles a.failed').click()")
-    assert tab.run("location.hash") == "#step-stated" and "moon" in text(tab, "#step-stated .detail")
+    assert text(tab, "#claimed") == "The receipt claims: Selected: moon"
+    assert "Failed: The result at the top." in text(tab, "#summary")
+    assert tab.run("document.getElementById('audit').open") and "moon" in text(tab, "#step-stated .detail")
     assert not tab.run("document.getElementById('trust').checkVisibility()")
 
 
 def test_what_is_left_to_trust_depends_on_the_receipt(opened: Opened, curves: None) -> None:
-    witnessed, secret = opened(receipt("WINNER")), opened(receipt("WINNER", kind="secret", logged=False))
-    assert witnessed.verdict() == "holds" and secret.verdict() == "incomplete"
+    witnessed, alone = opened(receipt("WINNER"), trust=TRUST), opened(receipt("STRUCK", logged=False))
+    assert witnessed.verdict() == "holds" and alone.verdict() == "incomplete"
     left = text(witnessed, "#trust-list")
-    assert "The keys" in left and "operator’s random number" not in left and "see the same draw" not in left
-    left = text(secret, "#trust-list")
-    assert "The keys" not in left and "operator’s random number" in left and "see the same draw" in left
-    assert "trust in the operator" in text(secret, "#limits") or not secret.run("limits.open")
-    for tab in (witnessed, secret):
+    assert "Whose keys" not in left and "see the same draw" not in left and "removed" not in left
+    left = text(alone, "#trust-list")
+    assert (
+        "When the list was fixed" in left and "see the same draw" in left and "Why you were removed" in left
+    )
+    assert "not everything could be checked" in text(alone, "#summary")
+    for tab in (witnessed, alone):
         count = tab.run("document.querySelectorAll('#trust-list li').length")
-        assert text(tab, "#tiles").endswith(f"{count}\nthings left to trust")
-        sizes = tab.run(
-            "[...document.querySelectorAll('.tile')].map((each) => each.getBoundingClientRect().width)"
-        )
-        assert sizes[0] == sizes[1], "as prominent as the ticks"
+        assert text(tab, "#trust-title") == f"What is left to trust: {count} things"
 
 
-def test_a_receipt_that_does_not_show_when_witnesses_saw_the_terms_says_so(
+def test_a_receipt_that_does_not_show_when_witnesses_saw_the_terms_fails(
     opened: Opened, curves: None
 ) -> None:
     log = receipt("WINNER")["log"]
-    tab = opened(changed(log={**log, "committed": None}))
-    assert tab.verdict() == "incomplete" and states(tab)["witnesses"] == "unchecked"
-    assert "When witnesses first saw the terms" in text(tab, "#step-witnesses")
-    assert "When the list was fixed" in text(tab, "#trust-list")
+    tab = opened(changed(log={**log, "kept": []}))
+    assert tab.verdict() == "fails" and states(tab)["witnesses"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("known", "verdict", "said"),
+    [
+        (
+            0,
+            "holds",
+            "Since then the organiser has changed:\n(1) name: Summer Nights, before Summer Nights 2026.",
+        ),
+        (1, "holds", "nothing has changed since"),
+        (None, "fails", "This is the code of another campaign"),
+    ],
+)
+def test_the_code_from_the_confirmation_says_whether_it_is_that_campaign_and_what_changed(
+    opened: Opened, curves: None, known: int | None, verdict: str, said: str
+) -> None:
+    made = receipt("WINNER")
+    code = "ab" * 32 if known is None else sha256_hex(made["opened"][known].encode())
+    tab = opened(made, trust=TRUST)
+    assert tab.verdict() == "holds"
+    for typed in ("no code", f" {code.upper()} "):
+        tab.run(f"document.getElementById('known').value = '{typed}'")
+        tab.run("document.getElementById('check-known').click()")
+        wait_for(tab, "#compared")
+        if typed == "no code":
+            assert "exactly 64 characters" in text(tab, "#compared")
+            tab.run(
+                "delete document.documentElement.dataset.verdict; document.getElementById('compared').hidden = true"
+            )
+    assert tab.verdict() == verdict and said in text(tab, "#compared")
+    assert ("registered for" in text(tab, "#trust-list")) is False
 
 
 def test_an_annulled_draw_is_called_that_although_the_receipt_holds(opened: Opened, curves: None) -> None:
     made = receipt("WINNER", logged=False)
-    manifest = made["phases"][-1]["manifestHash"]
+    manifest = sha256_hex(made["phases"][-1]["manifest"].encode())
     annulled = {
         "annulledAt": "2026-11-26T08:00:00.000Z",
         "campaignId": "summer",
@@ -134,7 +222,9 @@ def test_an_annulled_draw_is_called_that_although_the_receipt_holds(opened: Open
     }
     tab = opened({**made, "annulled": json.dumps(annulled, separators=(",", ":"))})
     assert tab.verdict() == "incomplete"
-    assert "annulled" in text(tab, "#annulled") and "the wrong list <b>" in text(tab, "#facts")
+    assert text(tab, "#headline") == "This draw was annulled: its results do not count"
+    assert tab.run("document.getElementById('mark').className") == "mark failed"
+    assert "the wrong list <b>" in text(tab, "#facts") and "Selected: " in text(tab, "#facts")
 
 
 def test_without_curves_the_signature_is_not_checked_and_links_lead_to_the_beacon(
@@ -159,8 +249,9 @@ def test_without_a_named_witness_no_tick_says_that_witnesses_signed(opened: Open
     made["log"]["keys"].update(need=0, witnesses=[])
     tab = opened(made)
     tab.verdict()
+    unfold(tab)
     shown = text(tab, "#step-witnesses")
-    assert "Not applicable" in shown and "Passed" not in shown and "✓" not in shown
+    assert "Not checked" in shown and "Passed" not in shown and "✓" not in shown
 
 
 def test_a_mark_of_the_byte_order_is_read_and_other_white_space_is_not(
@@ -190,7 +281,7 @@ def test_nothing_in_a_receipt_becomes_html(opened: Opened) -> None:
     assert tab.verdict() == "fails"
     tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     assert "<img src=x" in text(tab, "body") and tab.run("document.images.length") == 0
-    for odd in ({"kind": "draw", "version": 3}, {"kind": {}, "version": []}, [], "x", 7, None):
+    for odd in ({"kind": "draw", "version": 4}, {"kind": {}, "version": []}, [], "x", 7, None):
         embedded = verifier_page(json.dumps(odd).encode())
         tab = opened(None, page=embedded)
         assert tab.verdict() == "fails" and "not a receipt that this page can read" in text(tab, "#headline")
@@ -241,9 +332,9 @@ def test_without_a_receipt_the_page_takes_one_by_file_page_text_paste_and_drop(
     ):
         tab.run("delete document.documentElement.dataset.verdict")
         way()
-        assert tab.verdict() == "holds"
-        assert tab.run("document.activeElement.id") == "headline", "the focus is on the verdict"
-        assert text(tab, "#outcome") == "On the waiting list"
+        assert tab.verdict() == "incomplete"
+        assert tab.run("document.activeElement.id") == "headline", "the focus is on the result"
+        assert text(tab, "#headline") == "On the waiting list"
 
 
 @pytest.mark.parametrize(
@@ -279,20 +370,23 @@ def test_a_trust_file_replaces_the_operators_keys_and_a_wrong_one_changes_nothin
     opened: Opened, curves: None, tmp_path: Path
 ) -> None:
     (tmp_path / "trust.json").write_text(json.dumps(TRUST))
-    (tmp_path / "strict.json").write_text(
-        json.dumps({**TRUST, "witnesses": TRUST["witnesses"][:1], "need": 1})
-    )
-    (tmp_path / "wrong.json").write_text(json.dumps({**TRUST, "need": 3}))
+    policy = [
+        f"log {TRUST['log'][0]}",
+        *(f"witness w{at} {key}" for at, key in enumerate(TRUST["witnesses"])),
+    ]
+    (tmp_path / "policy.txt").write_text("\n".join([*policy, "group g 2 w0 w1 w2", "quorum g"]))
+    (tmp_path / "wrong.json").write_text(json.dumps({**TRUST, "need": 4}))
     tab = opened(receipt("WINNER"))
-    tab.verdict()
+    assert tab.verdict() == "incomplete"
     tab.choose("#trust-file", tmp_path / "wrong.json")
     wait_for(tab, "#trust-refused")
-    assert "3 witnesses of 2 cannot be needed" in text(tab, "#trust-refused")
-    tab.run("delete document.documentElement.dataset.verdict")
-    tab.choose("#trust-file", tmp_path / "trust.json")
-    assert tab.verdict() == "holds" and text(tab, "#trust-refused") == ""
-    assert "Some keys are from your trust file" in text(tab, "#keys-lead"), "the beacon's is not in it"
-    assert "from your trust file" in text(tab, "#key-list")
+    assert "4 witnesses of 3 cannot be needed" in text(tab, "#trust-refused")
+    for name in ("trust.json", "policy.txt"):
+        tab.run("delete document.documentElement.dataset.verdict")
+        tab.choose("#trust-file", tmp_path / name)
+        assert tab.verdict() == "holds" and text(tab, "#trust-refused") == ""
+        assert "the trust file that you chose" in text(tab, "#keys-lead")
+        assert "from the trust file" in text(tab, "#key-list")
 
 
 @WIDTHS
@@ -308,6 +402,7 @@ def test_what_a_script_can_audit_of_wcag_aa_is_met(
         wait_for(tab, "#input")
         if each is not None:
             tab.verdict()
+            unfold(tab)
         tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
         assert tab.run(AUDIT) == []
 
@@ -315,6 +410,7 @@ def test_what_a_script_can_audit_of_wcag_aa_is_met(
 def test_the_audit_finds_what_it_looks_for(opened: Opened) -> None:
     tab = opened(receipt("WINNER", logged=False))
     tab.verdict()
+    unfold(tab)
     tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     for flaw, said in (
         ("document.querySelector('#summary').style.color = '#888'", "contrast 3."),
@@ -331,6 +427,7 @@ def test_the_audit_finds_what_it_looks_for(opened: Opened) -> None:
 def test_at_200_percent_and_with_large_text_nothing_is_cut_off(opened: Opened, curves: None) -> None:
     tab = opened(receipt("WINNER"))
     tab.verdict()
+    unfold(tab)
     tab.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     # 200 % of a window of 640; and text of double size on a phone.
     for width, size in ((320, "100%"), (PHONE, "200%")):
@@ -344,6 +441,7 @@ def test_the_keyboard_reaches_everything_in_the_order_of_the_page_and_shows_wher
 ) -> None:
     tab = opened(receipt("WINNER"), width=DESKTOP)
     tab.verdict()
+    unfold(tab)
     reached = []
     for _ in range(60):
         tab.press("Tab", 9)
@@ -360,7 +458,9 @@ def test_the_keyboard_reaches_everything_in_the_order_of_the_page_and_shows_wher
     order = [number for number, _, _ in reached]
     assert order == sorted(order) and len(set(order)) == len(order) > 20
     assert {style for _, style, _ in reached} == {"solid"}, "the focus is visible"
-    assert {"open-all", "trust-file", "file", "text", "check-text"} <= {each for _, _, each in reached}
+    assert {"open-all", "known", "check-known", "trust-file", "file", "text", "check-text"} <= {
+        each for _, _, each in reached
+    }
 
 
 def test_printed_it_has_every_detail_and_no_form(opened: Opened, curves: None) -> None:
@@ -387,12 +487,30 @@ def test_pictures_for_the_docs(
     opened: Opened, curves: None, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder = PROJECT_ROOT / "docs" / "images" if request.config.getoption("--write") else tmp_path
+    annulled = {
+        "annulledAt": "2026-11-26T08:00:00.000Z",
+        "campaignId": "summer",
+        "manifestHash": None,
+        "phase": 3,
+        "reason": "the wrong list was frozen",
+    }
+    winner = receipt("WINNER")
     for name, made, width, scheme in (
-        ("verifier-phone", receipt("WINNER"), PHONE, "light"),
-        ("verifier-fails", changed(market="east"), PHONE, "dark"),
-        ("verifier-desktop", receipt("WINNER", kind="secret", logged=False), DESKTOP, "light"),
+        ("verifier-holds", winner, PHONE, "light"),
+        ("verifier-holds-dark", winner, PHONE, "dark"),
+        ("verifier-phone", winner, PHONE, "light"),
+        ("verifier-phone-dark", winner, PHONE, "dark"),
+        ("verifier-fails", changed(market="moon"), PHONE, "light"),
+        ("verifier-fails-dark", changed(market="moon"), PHONE, "dark"),
+        (
+            "verifier-annulled",
+            changed(annulled=json.dumps(annulled, separators=(",", ":")), log=None),
+            PHONE,
+            "light",
+        ),
+        ("verifier-desktop", receipt("STRUCK"), DESKTOP, "light"),
     ):
-        tab = opened(made, width=width)
+        tab = opened(made, width=width, trust=TRUST if "holds" in name else None)
         tab.media(prefers_color_scheme=scheme)
         tab.verdict()
         if width == DESKTOP:
