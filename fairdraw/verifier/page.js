@@ -39,7 +39,7 @@ function painted() {
 }
 
 function clear() {
-  document.documentElement.removeAttribute("data-verdict");
+  for (const name of ["verdict", "annulled"]) delete document.documentElement.dataset[name];
   for (const id of ["trust", "compare", "compared", "keys", "audit", "progress"]) part(id).hidden = true;
   part("audit").open = false;
   part("steps").replaceChildren();
@@ -108,6 +108,7 @@ function showOutcome({ verdict, receipt, campaign }, shown) {
     part("claimed").replaceChildren(`${STRINGS.claims} `, make("s", {}, outcome));
     part("claimed").hidden = false;
   }
+  if (annulled) document.documentElement.dataset.annulled = "";
   if (verdict !== "fails" && annulled) showHeadline({ ...shown, headline: STRINGS.annulled, mark: "✗" }, "failed");
   else if (verdict !== "fails") showHeadline({ ...shown, headline: outcome }, shown.state);
   say("where", campaign ?? receipt.campaignId);
@@ -115,7 +116,7 @@ function showOutcome({ verdict, receipt, campaign }, shown) {
     annulled && [facts.annulled, `${annulled.annulledAt}: ${annulled.reason}`],
     annulled && verdict !== "fails" && [facts.outcome, outcome],
     [facts.reference, receipt.ref],
-    drawn && receipt.rank !== null && [facts.rank, receipt.rank.toLocaleString("en")],
+    drawn && !annulled && receipt.rank !== null && [facts.rank, receipt.rank.toLocaleString("en")],
     reasons && [facts.reasons, reasons],
   ];
   part("facts").replaceChildren(...factList(pairs.filter(Boolean)).children);

@@ -86,7 +86,7 @@ function showAnswer(text, checked, markets) {
     if (!drawn) parts.push(element("p", SITE_TEXT.capitals), element("p", SITE_TEXT.absentWhy));
   }
   parts.push(element("p", summary, state === "passed" ? "good lines" : "lines"));
-  if (receipt !== null && !failed) parts.push(trustList(leftToTrust(result, false)));
+  if (receipt !== null && !failed) parts.push(trustList(leftToTrust(result, false)), keysFold(result.keys));
   const save = element("a", SITE_TEXT.save);
   save.download = "receipt.json";
   save.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
@@ -98,8 +98,13 @@ function showAnswer(text, checked, markets) {
   document.documentElement.dataset.verdict = result.verdict;
 }
 
+function keysFold(keys) {
+  const said = ({ what, name, fingerprint, given }) => `${STRINGS.keyKinds[what]}: ${name}, ${fingerprint}, ${STRINGS.keyGiven[given]}`;
+  return fold(STRINGS.keysTitle, ...keys.map((key) => element("p", said(key), "detail")));
+}
+
 function trustList(items) {
-  const [box, list] = [element("section", ""), element("ul", "", "trust")];
+  const [box, list] = [element("div", ""), element("ul", "", "trust")];
   list.append(
     ...items.map(({ title, text, act }) => {
       const item = element("li", "", act ? "act" : "");
@@ -136,10 +141,12 @@ async function answerWith(work, { looked = false } = {}) {
   answer.scrollIntoView({ block: "nearest" });
 }
 
-function startReplay() {
+async function startReplay() {
   const [button, bar, said] = ["replay", "progress", "replayed"].map((id) => document.getElementById(id));
   if (location.protocol === "file:") return said.replaceChildren(element("p", SITE_TEXT.replayFromDisk));
-  // The same code as here, which sees that it is in a worker; before it the curves, if they are unpacked.
+  button.disabled = true;
+  await unpackedCurves();
+  // The same code as here, which sees that it is in a worker; before it the curves.
   const scripts = [...document.querySelectorAll("head script"), document.getElementById("code")];
   const code = scripts.map((script) => script.textContent).join("\n");
   const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
@@ -149,7 +156,6 @@ function startReplay() {
     bar.hidden = true;
     said.replaceChildren(...parts);
   };
-  button.disabled = true;
   bar.hidden = false;
   worker.onerror = (event) => end(element("p", SITE_TEXT.failed(SITE_TEXT.files, event.message), "bad"));
   worker.onmessage = ({ data: { share, what, found, failure } }) => {

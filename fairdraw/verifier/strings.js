@@ -235,7 +235,7 @@ export const STRINGS = {
     },
     campaign: {
       title: "That this is the draw you registered for",
-      text: "Compare it with the code of the campaign in your confirmation, below.",
+      text: "Compare the fingerprint of its campaign with the one in your confirmation.",
       act: true,
     },
     notOpened: {
@@ -293,21 +293,21 @@ export const STRINGS = {
       title: "This page may be forged: check elsewhere",
       text:
         "A forged page can show any tick. Give the receipt to a checker of someone whom you trust, or compare the page " +
-        "with the release (how: at the end).",
+        "with the release.",
       act: true,
     },
   },
   limitsTitle: "The limits, in an auditor’s words",
 
   compareTitle: "Is it the draw that you registered for?",
-  knownField: "The campaign’s code from your confirmation",
+  knownField: "The campaign’s fingerprint from your confirmation",
   knownHelp: "64 characters, 0 to 9 and a to f, as the ticket shop confirmed them to you.",
   knownButton: "Compare",
-  knownRefused: "A campaign’s code has exactly 64 characters, 0 to 9 and a to f.",
+  knownRefused: "A fingerprint has exactly 64 characters, 0 to 9 and a to f.",
   compared: {
-    other: "This is the code of another campaign. This receipt is not of the draw that you registered for.",
-    same: "This is the campaign’s code, and nothing has changed since.",
-    changed: "This is the campaign’s code. Since then the organiser has changed:",
+    other: "This is the fingerprint of another campaign. This receipt is not of the draw that you registered for.",
+    same: "This is the campaign’s fingerprint, and nothing has changed since.",
+    changed: "This is the campaign’s fingerprint. Since then the organiser has changed:",
     change: ({ number, reason, lines }) => `(${number}) ${lines.join("; ")}. The reason given: ${reason}`,
   },
 

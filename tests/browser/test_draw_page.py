@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from fairdraw.large.receipts import build_receipt
-from fairdraw.maths.files import canonical_bytes
+from fairdraw.maths.files import canonical_bytes, file_hash
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.selection.public.page import served_policy
 from regworkers_core.selection.public.publish import page_from_folder
+from regworkers_core.settings import PROJECT_ROOT
 from tests.browser.chromium import Browser, Tab
 from tests.browser.test_verifier_page import AUDIT, text
-from tests.fairdraw.proof.draws import BEACON, outcomes, publish_beside, two_phases
+from tests.fairdraw.proof.draws import outcomes, publish_beside, two_phases
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 Visit = Callable[..., Tab]
@@ -102,7 +103,7 @@ def _served(folder: Path, handler: type[_Ranges]) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("site")
-    page_from_folder(publish_beside(two_phases(root / "two", source=BEACON)), root / "out")
+    page_from_folder(publish_beside(two_phases(root / "two")), root / "out")
     return root / "out"
 
 
@@ -185,15 +186,13 @@ def test_a_receipt_from_a_file_is_checked_also_as_the_page_that_an_entrant_got(
             assert "Selected: " in text(tab, "#answer")
 
 
-def test_a_duplicate_key_does_not_turn_a_winner_into_one_who_is_absent(
-    visit: Any, site: Path, tmp_path: Path
-) -> None:
+def test_a_key_that_is_there_twice_makes_no_receipt(visit: Any, site: Path, tmp_path: Path) -> None:
     receipt = canonical_bytes(build_receipt(site, _ref(site, "WINNER")))
     (tmp_path / "receipt.json").write_bytes(b'{"kind":"excluded",' + receipt[1:])
     with visit() as tab:
         tab.choose("#file", tmp_path / "receipt.json")
-        assert tab.verdict() == "incomplete"
-        assert "Selected: " in text(tab, "#answer") and "not in the draw" not in text(tab, "#answer")
+        assert tab.verdict() == "fails"
+        assert "This is not a receipt that this page can read" in text(tab, "#answer")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,7 @@ def test_a_duplicate_key_does_not_turn_a_winner_into_one_who_is_absent(
         (b"\0" * 100, "This is no text"),
         (b"<html>Not found</html>", "This page has no receipt in it"),
         (b'{"kind":"draw"}', "This is JSON, but no receipt of a draw"),
-        (b'{"kind":"draw","version":3}', "This is not a receipt that this page can read"),
+        (b'{"kind":"draw","version":4}', "This is not a receipt that this page can read"),
     ],
 )
 def test_what_is_no_receipt_is_called_so_and_accuses_no_one(
@@ -245,14 +244,18 @@ def test_a_page_from_disk_says_that_it_can_fetch_nothing(opened: Any, site: Path
     assert "A page from disk cannot fetch" in _answered(tab)
 
 
+REPLAYED = """new Promise((done) => {
+  const root = document.documentElement;
+  const see = () => root.dataset.replay && done(root.dataset.replay);
+  new MutationObserver(see).observe(root, { attributes: true });
+  see();
+})"""
+
+
 @pytest.mark.parametrize("handler", [_Ranges, _BesideTheUi])
-def test_the_whole_draw_is_replayed_in_a_worker(visit: Any, site: Path, handler: type[_Ranges]) -> None:
-    done = """new Promise((done) => {
-      const root = document.documentElement;
-      const see = () => root.dataset.replay && done(root.dataset.replay);
-      new MutationObserver(see).observe(root, { attributes: true });
-      see();
-    })"""
+def test_the_whole_draw_is_replayed_in_a_worker(
+    visit: Any, curves: None, site: Path, handler: type[_Ranges]
+) -> None:
     path = site / "phase-2" / "result.txt"
     for changed, verdict, said in (
         (False, "holds", "36 entries, 2 phases"),
@@ -263,7 +266,7 @@ def test_the_whole_draw_is_replayed_in_a_worker(visit: Any, site: Path, handler:
             path.write_bytes(b"0" + data[1:] if data[:1] != b"0" else b"1" + data[1:])
         with visit(handler=handler) as tab:
             tab.run("document.getElementById('replay').click()")
-            assert tab.run(done) == verdict
+            assert tab.run(REPLAYED) == verdict
             assert said in text(tab, "#replayed")
         path.write_bytes(data)
 
@@ -275,9 +278,10 @@ def test_the_page_is_accessible(visit: Any, site: Path, width: int, colours: str
         tab.media(prefers_color_scheme=colours)
         tab.verdict()
         found = tab.run(AUDIT)
-        # Tables scroll inside their own box. This page needs no header or footer, and two parts of it answer.
+        # Tables and plots scroll inside their own box. This page needs no header or footer, and two parts of it answer.
         allowed = (
             "wider: t",
+            "wider: img",
             "wider: a#.",
             "wider: code",
             "not 1 header",
@@ -288,6 +292,68 @@ def test_the_page_is_accessible(visit: Any, site: Path, width: int, colours: str
         assert [each for each in found if not each.startswith(allowed) and each not in inline] == []
         assert len(inline) == 1, "a link in a sentence may be as high as its line"
         assert not [each for each in found if "sideways" in each]
+
+
+ANNULLED = {
+    "annulledAt": "2026-11-26T08:00:00.000Z",
+    "campaignId": "summer",
+    "phase": 2,
+    "reason": "the wrong list",
+}
+
+
+def test_a_replay_says_first_that_the_draw_was_annulled_and_nothing_in_green(visit: Any, site: Path) -> None:
+    phase, page = site / "phase-2", site / "page" / "index.html"
+    before = page.read_text()
+    annulled = {**ANNULLED, "manifestHash": file_hash(phase / "manifest.json")}
+    (phase / "annulled.json").write_bytes(canonical_bytes(annulled))
+    listed = '<a href="../phase-2/annulled.json" download>phase-2/annulled.json</a>'
+    page.write_text(before.replace("<h2>Files</h2>", f"<h2>Files</h2>{listed}"))
+    try:
+        with visit() as tab:
+            tab.run("document.getElementById('replay').click()")
+            assert tab.run(REPLAYED) == "annulled"
+            first = tab.run("document.querySelector('#replayed p').textContent")
+            assert (
+                first.startswith("This draw was annulled: its results do not count")
+                and "the wrong list" in first
+            )
+            assert tab.run("document.querySelectorAll('#replayed .good').length") == 0
+    finally:
+        page.write_text(before)
+        (phase / "annulled.json").unlink()
+
+
+def test_on_a_phone_every_text_has_12_px_and_no_table_is_covered(visit: Any) -> None:
+    with visit(width=390) as tab:
+        scales = tab.run(
+            "[...document.querySelectorAll('figure img')]"
+            ".map((image) => image.getBoundingClientRect().width / image.naturalWidth)"
+        )
+        assert scales and min(scales) >= 1, "a plot has the size for which its texts were set: 9 pt are 12 px"
+        covers = (
+            "[...document.querySelectorAll('.wide')].map((each) => getComputedStyle(each).backgroundImage)"
+        )
+        assert {*tab.run(covers)} == {"none"}
+        assert "This page may be forged: check elsewhere" in text(tab, ".trust")
+
+
+def test_pictures_for_the_docs(
+    visit: Any, curves: None, site: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = PROJECT_ROOT / "docs" / "images" if request.config.getoption("--write") else tmp_path
+    for name, scheme, width in (
+        ("draw-page", "light", 1000),
+        ("draw-page-phone", "light", 390),
+        ("draw-page-phone-dark", "dark", 390),
+    ):
+        with visit(_ref(site, "WINNER"), width=width) as tab:
+            tab.size(width, 844, scale=2 if width < 700 else 1, mobile=width < 700)
+            tab.media(prefers_color_scheme=scheme)
+            tab.verdict()
+            tab.run("document.getElementById('answer').scrollIntoView()")
+            tab.picture(folder / f"{name}.png")
+            assert (folder / f"{name}.png").stat().st_size > 10_000
 
 
 def test_without_javascript_everything_but_the_checks_is_there(visit: Any) -> None:

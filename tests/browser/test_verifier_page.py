@@ -187,10 +187,10 @@ def test_a_receipt_that_does_not_show_when_witnesses_saw_the_terms_fails(
             "Since then the organiser has changed:\n(1) name: Summer Nights, before Summer Nights 2026.",
         ),
         (1, "holds", "nothing has changed since"),
-        (None, "fails", "This is the code of another campaign"),
+        (None, "fails", "This is the fingerprint of another campaign"),
     ],
 )
-def test_the_code_from_the_confirmation_says_whether_it_is_that_campaign_and_what_changed(
+def test_the_fingerprint_from_the_confirmation_says_whether_it_is_that_campaign_and_what_changed(
     opened: Opened, curves: None, known: int | None, verdict: str, said: str
 ) -> None:
     made = receipt("WINNER")
