@@ -20,6 +20,7 @@ from regworkers_core.selection.public.page import served_policy
 from regworkers_core.selection.public.publish import page_from_folder
 from regworkers_core.settings import PROJECT_ROOT
 from tests.browser.chromium import Browser, Tab
+from tests.browser.conftest import shrink
 from tests.browser.test_verifier_page import AUDIT, text
 from tests.fairdraw.proof.draws import outcomes, publish_beside, two_phases
 
@@ -348,11 +349,12 @@ def test_pictures_for_the_docs(
         ("draw-page-phone-dark", "dark", 390),
     ):
         with visit(_ref(site, "WINNER"), width=width) as tab:
-            tab.size(width, 844, scale=2 if width < 700 else 1, mobile=width < 700)
+            tab.size(width, 844 if width < 700 else 1400, scale=2 if width < 700 else 1, mobile=width < 700)
             tab.media(prefers_color_scheme=scheme)
             tab.verdict()
-            tab.run("document.getElementById('answer').scrollIntoView()")
+            tab.run("innerWidth < 700 ? document.getElementById('answer').scrollIntoView() : scrollTo(0, 0)")
             tab.picture(folder / f"{name}.png")
+            shrink(folder / f"{name}.png")
             assert (folder / f"{name}.png").stat().st_size > 10_000
 
 

@@ -13,7 +13,7 @@ from fairdraw.verifier import assemble
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.settings import PROJECT_ROOT
 from tests.browser.chromium import Tab
-from tests.browser.conftest import Opened
+from tests.browser.conftest import Opened, shrink
 from tests.browser.receipts import TRUST, receipt
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -516,4 +516,5 @@ def test_pictures_for_the_docs(
         if width == DESKTOP:
             tab.size(1000, 1400)
         tab.picture(folder / f"{name}.png")
+        shrink(folder / f"{name}.png")
         assert (folder / f"{name}.png").stat().st_size > 10_000
