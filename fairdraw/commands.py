@@ -121,7 +121,7 @@ def _verification(done: Verification) -> Iterator[Line]:
         yield Line(f"{len(done.findings)} finding(s): this draw does not hold", Style.BAD)
         yield from (Line(f"  {finding}") for finding in done.findings)
     else:
-        # Of a phase that was annulled before its result nothing is computed.
+        # Nothing is computed of a phase that was annulled before its result.
         if done.phases:
             yield Line(f"{done.campaign_id}: every byte follows from what was committed to", Style.GOOD)
         if done.lead_unknown:

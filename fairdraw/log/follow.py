@@ -35,6 +35,7 @@ class WithoutResult(NamedTuple):
     name: str
     # When it was logged.
     at: str
+    # It has a leaf that says so.
     annulled: bool
 
     @staticmethod
@@ -121,7 +122,7 @@ def follow(
     campaigns = dict.fromkeys(leaf.campaign_id for _, leaf in leaves if leaf.kind is not Kind.KEY)
     log = LogRead(place, state, LeafTimes(state, keys, in_log(read)), trust, now)
     accounts = [DrawAccount(log, each) for each in campaigns]
-    # Of all campaigns, because the comparison of one with the others needs them.
+    # The comparison of a campaign with the others needs them all.
     own = {each.id: each.findings() for each in accounts}
     chosen = [each for each in accounts if campaign_id in (None, each.id)]
     for each in chosen:

@@ -115,7 +115,7 @@ class VerifierKey:
         if self.kind == COSIGNATURE:
             return f"cosignature/v1\ntime {at}\n{text}".encode()
         if not at:
-            # By the standard it then says nothing about when.
+            # The standard says: such a cosignature does not say when.
             raise NoteError(f"the cosignature of {self.name} has no time")
         checkpoint, time = Checkpoint.parse(text), at.to_bytes(_TIME, "big")
         name, origin = (_short(each) for each in (self.name, checkpoint.origin))

@@ -54,7 +54,7 @@ class MarketTerms:
     market_id: str
     # The total of all phases.
     capacity: int
-    # In order of precedence, among the seats that the phase offers.
+    # They are in order of precedence, among the seats that the phase offers.
     reserves: tuple[ReserveTerms, ...] = ()
     # What the reserves of phases 2, 3, ... may take in all, in order of precedence; the same in all phases.
     later_reserves: tuple[ReserveTerms, ...] = ()
@@ -81,6 +81,7 @@ class ManifestSeedSource:
 class Registrations:
     """What became of the entries of the tree of registrations, each in one class."""
 
+    # Entries whose data was erased before the freeze.
     erased: int
     # Registered entries without a leaf for any other reason.
     excluded: int
@@ -90,6 +91,7 @@ class Registrations:
     root: str
     # The number of all entries of the tree.
     size: int
+    # Entries that their fans took back before the freeze.
     withdrawn: int
 
     @staticmethod
@@ -361,6 +363,7 @@ class SeedFile(JsonFile):
 
     # The SHA-256 of the signature's bytes, in hex.
     randomness: str
+    # That of the beacon, from 1.
     round: int
     seed: str
     # The beacon's signature of the round, in hex.

@@ -68,13 +68,15 @@ class Result:
     """What a receipt says of its entry, for people."""
 
     campaign_id: str
-    # As the campaign opened; None: the receipt does not have that.
+    # Its name when it opened; None: the receipt does not have that.
     campaign: str | None
+    # That of the entry.
     ref: str
     # `excluded` for an entry that was not in the draw.
     outcome: str
     # Empty: none.
     market: str = ""
+    # Counted from 1, in digits; empty: none.
     rank: str = ""
     # Why the entry was struck, or was not in the draw.
     reasons: tuple[str, ...] = ()
@@ -295,7 +297,7 @@ class Excluded(StepChecker):
         )
 
     def phases(self) -> list[LoggedPhase]:
-        # Of a later phase the receipt has no more than what shows that it was drawn from the same list.
+        # A receipt has no more of a later phase than what shows that it was drawn from the same list.
         return [
             LoggedPhase(
                 each.number,

@@ -84,7 +84,9 @@ class _Kept:
 
     note: Note
     checkpoint: Checkpoint
+    # That of the leaf.
     index: int
+    # From the leaf to the root.
     proof: tuple[str, ...]
 
     @staticmethod

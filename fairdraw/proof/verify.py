@@ -144,7 +144,7 @@ class Verification:
 class _Claims(NamedTuple):
     """What the operator says of the files."""
 
-    # Of the manifests, in the order of the phases.
+    # Those of the manifests, in the order of the phases.
     hashes: Sequence[str]
     # Where these are from.
     origin: Literal["published", "recorded"]

@@ -72,7 +72,7 @@ _SNAPSHOT = (
     allow("CheckThatS3Answers", "s3:ListBucket", bucket),
     allow("ReadHowFarTheArchiveIs", "s3:GetObject", *objects("archive")),
     OLDEST_MESSAGE,
-    # By name alone: it shows which keys of campaigns exist, and none of them.
+    # It shows the names of the campaigns' keys, and none of the keys.
     allow("SeeThatKeysOfCampaignsExist", "secretsmanager:ListSecrets", everything),
     allow("SeeThatLinesArrive", "logs:FilterLogEvents", log_group, log_streams),
     kafka("ReadTheOldestEvents", f"DescribeTopicDynamicConfiguration {READ_EVENTS}"),

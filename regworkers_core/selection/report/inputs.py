@@ -98,8 +98,9 @@ class ReportContext:
     dropped_preferences: int = 0
     # The operator's reason for a top-up.
     reason: str = ""
-    # The chain that seeds the draw, and the seconds that must be between the publication and the round.
+    # It seeds the draw; `lead` seconds must be between the publication and the round.
     chain: Chain = QUICKNET
+    # Seconds.
     lead: int = LEAD_SECONDS
     # When the store confirmed the manifest of phase 1; None if unknown.
     published_at: str | None = None
