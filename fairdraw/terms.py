@@ -41,6 +41,10 @@ class Outcome(StrEnum):
     UNCLAIMED = "UNCLAIMED"
 
 
+# Those of struck entries, which have no seat and wait for none.
+OF_STRUCK = (Outcome.STRUCK, Outcome.UNCLAIMED)
+
+
 def iso(seconds: float) -> str:
     """`seconds` since the epoch as `2026-11-25T08:15:00.123Z`."""
     stamp = datetime.fromtimestamp(seconds, UTC)

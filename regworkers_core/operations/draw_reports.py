@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,13 +177,16 @@ def simulate(call: Call, given: SimulateDraw) -> Report:
 
 def _judged_pool(call: Call, campaign: Campaign, folder: Path) -> Mapping[str, Any]:
     """Write the entries as they are now, judged, into `folder`."""
+    from fairdraw.maths.leaves import unit_of
     from regworkers_core.adapters.judged_entries import read_judged
     from regworkers_core.eligibility.judging import judge_entries
     from regworkers_core.selection.draw.freezing import write_pool
 
     as_of = iso(call.runtime.clock())
     judge_entries(call.runtime, campaign, as_of=as_of, folder=folder, tell=call.face.tell)
-    return write_pool(read_judged(folder), frozenset(campaign.market_ids), folder).as_dict()
+    # Nothing of a simulation is published, so it needs no key of the campaign.
+    published_unit = partial(unit_of, secrets.token_bytes(), campaign.campaign_id)
+    return write_pool(read_judged(folder), frozenset(campaign.market_ids), folder, published_unit).as_dict()
 
 
 def _invented_pool(scenario: Scenario, entries: int, folder: Path, seed: int) -> Mapping[str, Any]:

@@ -63,10 +63,9 @@ class TopUpDraw(OfCampaign):
         {}, description="Per market its new total of seats, with those already taken."
     )
     reserves: dict[str, dict[str, int]] = Field(
-        {}, description="Per market the new seats reserved for a segment, in precedence order."
-    )
-    waitlist_size: int | None = Field(
-        None, ge=0, description="The new size of the waiting list. Empty: as in the phase before."
+        {},
+        description="Per market the seats of this phase for a segment, of the later reserves that the campaign "
+        "declared, in their order.",
     )
     strikes: GivenFile = Field("", description=f"Entries that lose their place, {STRIKES}")
     reason: str = Field(description="Why, in words: no fan's data. It is published with the phase.")
@@ -144,8 +143,6 @@ def top_up(call: Call, given: TopUpDraw) -> Report:
         },
         strikes=strikes,
         reason=given.reason,
-        waitlist_size=given.waitlist_size,
-        keep_waitlist=given.waitlist_size is None,
     )
     phase = open_phase(call.runtime, campaign_id, request, run_id=call.run_id)
     call.face.tell(f"phase {phase} of {campaign_id}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
-from fairdraw.maths.files import CUTOFFS
+from fairdraw.maths.files import SUMMARY
 from regworkers_core.adapters.judged_entries import Judge, ReplicationProgress, Tell
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
@@ -322,8 +322,9 @@ class DrawRun(Confirming):
                 self._on_step("draw.after_result")
             # Hold the messages whose outcome this phase changes.
             settle(self._runtime, self.campaign_id, token=lease.token)
-            hashes = (phase.result_hash, phase.hashes.get(CUTOFFS, ""))
-            log_leaves(self._runtime, self.campaign_id, phase.phase, Kind.RESULT, *hashes)
+            log_leaves(
+                self._runtime, self.campaign_id, phase.phase, Kind.RESULT, phase.hashes.get(SUMMARY, "")
+            )
             allocation.announce_result(self._runtime, self.campaign_id, phase)
         return StepResult("allocate", state, allocation.facts(phase))
 

@@ -252,6 +252,9 @@ def _draws_to_start(
         record = draws.get(campaign.campaign_id)
         if record is not None and record.annulled:
             continue
+        if record is not None and record.former_rules:
+            words.append(record.former_rules)
+            continue
         phase = record.latest if record is not None and record.phases else None
         due = draw_due(campaign, phase, auto_publish=settings.auto_publish)
         if due is None:

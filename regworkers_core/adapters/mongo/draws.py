@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+from fairdraw.maths.manifest import ALGORITHM
 from regworkers_core.adapters.mongo.store import Document, Store
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET, Chain, MarketPhase, pipeline_key
@@ -260,8 +261,23 @@ class DrawRecord:
                 highest = max([highest, int(entry["plan"]["lastPosition"]), *again])
         return highest
 
+    @property
+    def former_rules(self) -> str:
+        """Why nothing can follow, for a draw that was frozen under rules that are gone; else empty."""
+        first = self.phases.get(1)
+        if first is None or not first.reached(PhaseStatus.FROZEN) or self.annulled:
+            return ""
+        if first.fields.get("terms", {"algorithm": ALGORITHM}).get("algorithm") == ALGORITHM:
+            return ""
+        return (
+            f"the draw of {self.campaign_id} was frozen under the rules vf1, which are gone:"
+            f" `regworkers draw annul {self.campaign_id}`, or the job `annul_draw`, is all that can follow"
+        )
+
     def require_counts(self) -> None:
-        """Raises RequestError for a draw that was annulled."""
+        """Raises RequestError for a draw that was annulled, or that follows former rules."""
+        if former := self.former_rules:
+            raise RequestError(former)
         if self.annulled:
             raise RequestError(
                 f"the draw of {self.campaign_id} was annulled at {self.annulled['annulledAt']}"

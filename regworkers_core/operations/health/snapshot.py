@@ -307,7 +307,7 @@ def campaign_state(
     """
     if lease is not None and not works_on_draw(lease.owner):
         lease = None
-    open_markets, blocked, stopped = 0, [], ""
+    open_markets, blocked, stopped = 0, [], record.former_rules if record else ""
     for phase in record.phases.values() if record else ():
         if phase.stopped:
             stopped = str(phase.stopped.get("text") or phase.stopped["file"])

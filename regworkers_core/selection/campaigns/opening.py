@@ -14,17 +14,16 @@ from functools import partial
 from fairdraw import scheduling
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import Kind, LogLeaf
-from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from fairdraw.maths.opened import IssuerKey, Opened, opened_name, parse_opened
 from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, Reserve
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.deadline import NoAnswer, result_by, run_in_thread
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import ensure_keys
-from regworkers_core.selection.campaigns.registry import Advanced, advance
+from regworkers_core.selection.campaigns.registry import Advanced, advance, published_terms
 from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 
 # The reason of an amendment for a change that another writer made in MongoDB.
@@ -48,10 +47,7 @@ def terms_of(runtime: Runtime, campaign: Campaign) -> Opened:
         eligibility=campaign.eligibility.as_document(),
         event_id=campaign.event_id,
         issuer_keys=tuple(IssuerKey(key.id, key.key) for key in keys),
-        markets=tuple(
-            MarketTerms(each.market_id, each.capacity, _terms(each.reserves), _terms(each.later_reserves))
-            for each in markets
-        ),
+        markets=tuple(map(published_terms, markets)),
         name=campaign.name,
         opens_at=campaign.opens_at,
         registration=False,
@@ -129,10 +125,6 @@ def _files(objects: ObjectStore, campaign_id: str) -> Iterator[bytes]:
 
 def _key(campaign_id: str, number: int) -> str:
     return f"draws/{campaign_id}/{opened_name(number)}"
-
-
-def _terms(reserves: tuple[Reserve, ...]) -> tuple[ReserveTerms, ...]:
-    return tuple(ReserveTerms(each.segment, each.seats) for each in reserves)
 
 
 @dataclass(frozen=True, slots=True)

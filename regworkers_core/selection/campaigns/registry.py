@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 
 from fairdraw.documents import as_document, camel
+from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from regworkers_core.adapters.mongo.draws import Fenced, lease_name
-from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, Market
 from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -287,3 +288,12 @@ def create(runtime: Runtime, fields: Mapping[str, Any]) -> Campaign:
     # It may have cached that there is no such campaign.
     runtime.campaign_cache.forget(campaign)
     return campaign
+
+
+def published_terms(market: Market) -> MarketTerms:
+    """The market as a manifest has it, and the record of its campaign."""
+    reserves, later = (
+        tuple(ReserveTerms(each.segment, each.seats) for each in kind)
+        for kind in (market.reserves, market.later_reserves)
+    )
+    return MarketTerms(market.market_id, market.capacity, reserves, later)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ from fairdraw.large.engine import Engine
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import ANNULLED, Annulled
 from fairdraw.maths.files import OUTCOMES, sha256_hex
+from fairdraw.terms import Outcome
 from regworkers_core.adapters.judged_entries import POOL
 from regworkers_core.adapters.mongo.activity import operator
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
@@ -45,6 +46,7 @@ from regworkers_core.selection.draw import freezing
 from regworkers_core.selection.draw.held import HeldDraw, Workbench, noted_stops, workbench
 from regworkers_core.selection.draw.terms import (
     PhaseTerms,
+    Strikes,
     TopUp,
     merged,
     published_reason,
@@ -52,6 +54,9 @@ from regworkers_core.selection.draw.terms import (
     require_room,
 )
 from regworkers_core.selection.public.public_log import PublicLog
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 class Striking(HeldDraw):
@@ -194,14 +199,28 @@ def _terms(runtime: Runtime, record: DrawRecord, before: int, request: TopUp) ->
             ).fetchall()[0][0]
             if unknown is not None:
                 raise RequestError(f"{unknown} is not in the draw of {record.campaign_id}: nothing to strike")
+            _require_lapsing(connection, record.phases[before].strikes, request.strikes)
             rows = connection.execute(
                 "SELECT market, count(*) FROM before ANTI JOIN struck USING (ref) WHERE outcome = 'WINNER'"
                 " GROUP BY market"
             ).fetchall()
     earlier = [PhaseTerms.parse(record.phases[number].fields["terms"]) for number in range(1, before + 1)]
-    terms = request.after(earlier[-1], dict(rows))
+    terms = request.after(earlier, dict(rows))
     require_room([*earlier, terms])
     return terms
+
+
+def _require_lapsing(connection: duckdb.DuckDBPyConnection, known: Strikes, new: Strikes) -> None:
+    """Raise RequestError for a seat that lapses now, of an entry that is no winner in the table `before`."""
+    lapsing = [ref for ref, reason in set(new) - set(known) if reason == Outcome.UNCLAIMED]
+    connection.register("lapsing", pa.table({"ref": pa.array(sorted(lapsing), pa.string())}))
+    found = connection.execute(
+        "SELECT min(ref) FROM lapsing JOIN before USING (ref) WHERE outcome <> 'WINNER'"
+    ).fetchall()[0][0]
+    if found is not None:
+        raise RequestError(
+            f"{found} has no seat that could lapse: {Outcome.UNCLAIMED} is for winners of the phase before"
+        )
 
 
 @dataclass(frozen=True, slots=True)

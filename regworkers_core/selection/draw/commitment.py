@@ -18,13 +18,7 @@ from typing import Any
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
 from fairdraw.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
-from fairdraw.maths.manifest import (
-    Manifest,
-    ManifestSeedSource,
-    MarketTerms,
-    ReserveTerms,
-    strikes_bytes,
-)
+from fairdraw.maths.manifest import Manifest, ManifestSeedSource, strikes_bytes
 from fairdraw.maths.merkle import root_over
 from fairdraw.terms import CHAIN_FILE
 from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
@@ -34,6 +28,7 @@ from regworkers_core.domain.selection import draw_key, public_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.registry import published_terms
 from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.held import InputDiffers, publish_once
 from regworkers_core.selection.draw.terms import PhaseTerms
@@ -76,14 +71,7 @@ def decide(
         campaign_id=record.campaign_id,
         count=first.freeze["count"],
         draw_id=record.draw_id,
-        markets=tuple(
-            MarketTerms(
-                market.market_id,
-                market.capacity,
-                tuple(ReserveTerms(reserve.segment, reserve.seats) for reserve in market.reserves),
-            )
-            for market in terms.markets
-        ),
+        markets=tuple(map(published_terms, terms.markets)),
         phase=phase.phase,
         previous=previous,
         root=first.freeze["root"],

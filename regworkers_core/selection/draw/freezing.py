@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fairdraw.errors import DrawError
 from fairdraw.large.columns import write_leaves
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import LEAVES
+from fairdraw.maths.leaves import UNIT_LIKE, unit_of
 from fairdraw.maths.merkle import root_of
 from fairdraw.maths.rules import MAX_WEIGHT
 from regworkers_core.adapters.judged_entries import (
@@ -42,6 +44,7 @@ from regworkers_core.domain.selection import pipeline_key, report_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.keys import ensure_keys
 from regworkers_core.selection.draw.held import Workbench, own_prefix
 
 # Rows held before they are written: about 20 MB.
@@ -108,9 +111,12 @@ def write_pool(
     judged: Iterable[JudgedEntry],
     markets: frozenset[str],
     folder: Path,
+    published_unit: Callable[[str], str],
     on_progress: Progress = no_progress,
 ) -> PoolCounts:
-    """Write `pool.parquet` and `exclusions.parquet` into `folder`, at constant memory."""
+    """Write `pool.parquet` and `exclusions.parquet` into `folder`, at constant memory. `published_unit` gives the unit
+    in a leaf by that of the entry.
+    """
     counts = PoolCounts()
     with (
         pq.ParquetWriter(folder / POOL, POOL_SCHEMA, compression="zstd") as pool,
@@ -125,7 +131,7 @@ def write_pool(
             if not reasons:
                 counts.eligible += 1
                 counts.dropped_preferences += len(entry.markets) - len(preferences)
-                rows.append(_row(entry, preferences))
+                rows.append(_row(entry, preferences, published_unit))
             else:
                 counts.excluded[reasons[0]] += 1
                 why = {"reason": reasons[0], "reasons": reasons}
@@ -145,7 +151,7 @@ def _unfit(entry: JudgedEntry, preferences: list[str]) -> list[str]:
     ref, unit = entry.ref, entry.unit
     found = {
         "REJECTED": entry.is_rejected,
-        "INVALID_REF": ref is None or not is_selection_id(ref),
+        "INVALID_REF": ref is None or not is_selection_id(ref) or bool(UNIT_LIKE.fullmatch(ref)),
         "INVALID_UNIT": unit is not None and not is_selection_id(unit),
         "INVALID_WEIGHT": not 1 <= entry.weight <= MAX_WEIGHT,
         "INVALID_SEGMENT": not all(is_selection_id(segment) for segment in entry.segments),
@@ -159,10 +165,10 @@ def _preferences(wanted: Iterable[str], markets: frozenset[str]) -> list[str]:
     return list(dict.fromkeys(market for market in wanted if market in markets))
 
 
-def _row(entry: JudgedEntry, preferences: list[str]) -> dict[str, Any]:
+def _row(entry: JudgedEntry, preferences: list[str], published_unit: Callable[[str], str]) -> dict[str, Any]:
     return {
         "ref": entry.ref,
-        "unit": entry.ref if entry.unit is None else entry.unit,
+        "unit": entry.ref if entry.unit is None else published_unit(entry.unit),
         "weight": entry.weight,
         "segments": sorted(set(entry.segments)),
         "preferences": preferences,
@@ -189,14 +195,16 @@ def freeze(
     tell: Tell,
 ) -> dict[str, Any]:
     """Build and store the pool from the judged entries alone. Returns the fields `freeze` and `hashes` (SHA-256 of its
-    files) of phase 1. Raises DrawError for a duplicate ref.
+    files) of phase 1. Raises DrawError for a duplicate ref, and as `ensure_keys`.
     """
+    keys = ensure_keys(runtime, campaign)
     key = pipeline_key(campaign.campaign_id, 1, f"{judged['prefix']}/{JUDGED}")
     bench.fetch(key, bench.root / JUDGED, judged["sha256"])
     counts = write_pool(
         read_judged(bench.root),
         frozenset(campaign.market_ids),
         bench.root,
+        partial(unit_of, keys.unit, campaign.campaign_id),
         lambda done, total=None, unit="": tell(f"{done:,} entries processed"),
     )
     tell("writing the leaves")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fairdraw.documents import as_document, from_document
-from fairdraw.maths.manifest import STRIKE_REASON
+from fairdraw.maths.manifest import ALGORITHM, STRIKE_REASON, undeclared
+from fairdraw.terms import Outcome
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.selection.campaigns.registry import published_terms
 
 Strikes = tuple[tuple[str, str], ...]
 
@@ -44,19 +45,24 @@ class PhaseTerms:
             markets=tuple(sorted(campaign.markets, key=lambda market: market.market_id)),
             wins_per_unit=campaign.draw.wins_per_unit,
             waitlist_size=campaign.draw.waitlist_size,
-            strikes=merged(strikes),
+            strikes=_first_strikes(strikes),
         )
 
     def as_fields(self) -> dict[str, Any]:
-        markets = [as_document(market, "market_id", "capacity", "reserves") for market in self.markets]
-        return as_document(self) | {"markets": markets}
+        names = ("market_id", "capacity", "reserves", "later_reserves")
+        markets = [as_document(market, *names) for market in self.markets]
+        return as_document(self) | {"algorithm": ALGORITHM, "markets": markets}
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> PhaseTerms:
         markets = []
         for market in fields["markets"]:
-            reserves = tuple(from_document(Reserve, each) for each in market["reserves"])
-            markets.append(Market(market["marketId"], market["marketId"], market["capacity"], reserves))
+            reserves, later = (
+                tuple(from_document(Reserve, each) for each in market[kind])
+                for kind in ("reserves", "laterReserves")
+            )
+            market_id = market["marketId"]
+            markets.append(Market(market_id, market_id, market["capacity"], reserves, later))
         strikes = tuple((ref, reason) for ref, reason in fields["strikes"])
         return from_document(cls, fields, markets=tuple(markets), strikes=strikes)
 
@@ -67,20 +73,20 @@ class TopUp:
 
     # New totals by market id.
     capacities: Mapping[str, int]
-    # They replace a market's whole list.
+    # Of what the market declared for later phases, in that order.
     reserves: Mapping[str, tuple[Reserve, ...]]
     # (ref, reason), added to the earlier ones.
     strikes: tuple[tuple[str, str], ...]
     reason: str
-    waitlist_size: int | None = None
-    keep_waitlist: bool = True
 
-    def after(self, before: PhaseTerms, pinned: Mapping[str, int]) -> PhaseTerms:
-        """Return the terms of the next phase. `pinned` counts the winners who keep their seat, by market.
+    def after(self, earlier: Sequence[PhaseTerms], pinned: Mapping[str, int]) -> PhaseTerms:
+        """Return the terms of the phase after `earlier`, which are all before it. `pinned` counts the winners who keep
+        their seat, by market.
 
-        Raises RequestError for a reason that cannot be published, an unknown market, an invalid segment, fewer seats
-        than are taken, or more reserved seats than offered.
+        Raises RequestError for a reason that cannot be published, an unknown market, fewer seats than before, more
+        reserved seats than offered, and reserves that the draw did not declare for later phases.
         """
+        before = earlier[-1]
         known = {market.market_id for market in before.markets}
         for market_id in (*self.capacities, *self.reserves):
             if market_id not in known:
@@ -89,17 +95,18 @@ class TopUp:
                 )
         reason = published_reason(self.reason, "a top-up")
         markets = []
-        for market in before.markets:
+        for number, market in enumerate(before.markets):
             capacity = self.capacities.get(market.market_id, market.capacity)
+            if capacity < market.capacity:
+                raise RequestError(
+                    f"market {market.market_id}: capacity is the new total and should be at least {market.capacity},"
+                    f" that of the phase before; found {capacity}"
+                )
             # Reserves are among the newly offered seats, so those of the phase before do not carry over.
             reserves = self.reserves.get(market.market_id, ())
-            _require_reserves(market.market_id, reserves)
+            now = replace(market, capacity=capacity, reserves=reserves)
+            _require_declared(now, [each.markets[number] for each in earlier[1:]])
             offered = capacity - pinned.get(market.market_id, 0)
-            if offered < 0:
-                raise RequestError(
-                    f"market {market.market_id}: capacity is the new total and should be at least"
-                    f" {pinned.get(market.market_id, 0)}, the number of seats taken; found {capacity}"
-                )
             if (seats := sum(reserve.seats for reserve in reserves)) > offered:
                 raise RequestError(
                     f"market {market.market_id}: reserves of {seats} seats exceed the {offered} on offer"
@@ -108,17 +115,9 @@ class TopUp:
                 raise RequestError(
                     f"market {market.market_id}: capacity should be at most {MAX_SEATS}, found {capacity}"
                 )
-            markets.append(replace(market, capacity=capacity, reserves=reserves))
-        waitlist = before.waitlist_size if self.keep_waitlist else self.waitlist_size
-        if waitlist is not None and not 0 <= waitlist <= MAX_SEATS:
-            raise RequestError(f"the waiting list should have 0 to {MAX_SEATS} places, found {waitlist}")
-        return PhaseTerms(
-            markets=tuple(markets),
-            wins_per_unit=before.wins_per_unit,
-            waitlist_size=waitlist,
-            strikes=merged((*before.strikes, *self.strikes)),
-            reason=reason,
-        )
+            markets.append(now)
+        strikes = merged((*before.strikes, *self.strikes))
+        return replace(before, markets=tuple(markets), strikes=strikes, reason=reason)
 
 
 def terms_of_first(campaign: Campaign, strikes: Strikes, first: PhaseRecord | None) -> PhaseTerms:
@@ -174,22 +173,35 @@ def published_reason(text: str, whose: str) -> str:
     return reason
 
 
-def _require_reserves(market_id: str, reserves: tuple[Reserve, ...]) -> None:
-    """Raise RequestError for reserves that a manifest cannot hold, because the terms of an opened phase are final."""
-    repeated = [segment for segment, times in Counter(each.segment for each in reserves).items() if times > 1]
-    if repeated:
-        raise RequestError(f"market {market_id}: duplicate reserve for segment {quoted(repeated[0])}")
-    for reserve in reserves:
-        if not is_selection_id(reserve.segment):
+def _require_declared(market: Market, before: Sequence[Market]) -> None:
+    """Raise RequestError for reserves of a later phase that the draw did not declare. `before` are the terms of the
+    market in the later phases before this one.
+    """
+    declared = {each.segment for each in market.later_reserves}
+    for reserve in market.reserves:
+        if reserve.segment not in declared:
+            known = ", ".join(f"{each.segment} {each.seats}" for each in market.later_reserves) or "none"
             raise RequestError(
-                f"market {market_id}: a segment should be 1 to 64 of the characters A-Z a-z 0-9 _ -, found"
-                f" {quoted(reserve.segment)}"
+                f"market {market.market_id}: seats for segment {quoted(reserve.segment)} were not declared before the"
+                f" draw (its later reserves: {known}), and a later phase has no others: every rank is known by now"
             )
-        if reserve.seats < 1:
+        if reserve.seats < 0:
             raise RequestError(
-                f"market {market_id}: a reserve should have at least 1 seat, found {reserve.seats} for"
+                f"market {market.market_id}: a reserve should have 0 seats or more, found {reserve.seats} for"
                 f" {reserve.segment}"
             )
+    if wrong := undeclared(published_terms(market), map(published_terms, before)):
+        raise RequestError(f"{wrong}: what the draw declared for later phases is all that they can reserve")
+
+
+def _first_strikes(strikes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    found = merged(strikes)
+    if any(reason == Outcome.UNCLAIMED for _, reason in found):
+        raise RequestError(
+            f"{Outcome.UNCLAIMED} lets a winner's seat lapse, and before the first phase is drawn no one has won: give"
+            " another reason, or use it in a top-up"
+        )
+    return found
 
 
 def merged(strikes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -34,6 +34,7 @@ _OUTCOMES = {
     "UNSELECTED": "not selected",
     "HOUSEHOLD_LIMIT": "not selected because of the household's limit",
     "STRUCK": "removed from the draw",
+    "UNCLAIMED": "selected, and the seat was not claimed in time",
 }
 _POLICY = "THE-POLICY-OF-THIS-PAGE"
 

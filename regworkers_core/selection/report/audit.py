@@ -34,7 +34,8 @@ _MOST_FIRST, _LEAST_FIRST = 0.5, 200
 _AUDITED = """
 CREATE TABLE audited AS
 SELECT rank, {time} AS time, {day} AS day, ref_class AS ref, entry_class AS entry, domain_class AS domain,
-       outcome <> 'STRUCK' AND previous <> 'WINNER' AS competes, outcome = 'WINNER' AS won, preferences, segments
+       outcome NOT IN ('STRUCK', 'UNCLAIMED') AND previous <> 'WINNER' AS competes,
+       outcome = 'WINNER' AS won, preferences, segments
 FROM leaf WHERE first AND weight = 1
 """
 _COUNTED = """

@@ -20,7 +20,7 @@ from fairdraw.large.engine import spilling
 from fairdraw.maths.files import CUTOFFS, MANIFEST, SUMMARY, parse_canonical
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
-from fairdraw.terms import LEAD_SECONDS, QUICKNET, Chain
+from fairdraw.terms import LEAD_SECONDS, QUICKNET, Chain, Outcome
 from regworkers_core.adapters.judged_entries import OTHER_DOMAINS
 from regworkers_core.domain.reasons import UsageError
 
@@ -28,7 +28,7 @@ from regworkers_core.domain.reasons import UsageError
 DOMAIN_ENTRIES = 50
 _DOMAINS_SHOWN = 30
 _HASHES = ("manifestHash", "resultHash", "cutoffsHash")
-OUTCOMES = ("WINNER", "WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT", "STRUCK")
+OUTCOMES = tuple(each.value for each in Outcome)
 # Memory for Python, plots and statistics, which DuckDB does not get.
 _LIBRARIES_MIB = 250
 

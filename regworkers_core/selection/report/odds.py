@@ -10,6 +10,7 @@ from typing import Any
 
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.rules import Cutoff
+from fairdraw.terms import OF_STRUCK
 from regworkers_core.selection.report.inputs import OUTCOMES, DrawnPhase, ReportFiles, Workspace
 
 
@@ -29,8 +30,9 @@ def funnel(files: ReportFiles, work: Workspace) -> dict[str, Any]:
     outcomes = {name: found.pop(name, 0) for name in OUTCOMES}
     eligible = work.number("SELECT count(*) FROM leaf")
     candidates, struck_candidates = work.row(
-        "SELECT count(*) FILTER (WHERE rank > 0), count(*) FILTER (WHERE rank > 0 AND outcome = 'STRUCK')"
-        " FROM leaf"
+        "SELECT count(*) FILTER (WHERE rank > 0), count(*) FILTER (WHERE rank > 0 AND outcome IN $struck)"
+        " FROM leaf",
+        {"struck": list(OF_STRUCK)},
     )
     excluded = sum(reasons.values())
     decided = outcomes["WINNER"] + outcomes["WAITLIST"] + outcomes["UNSELECTED"]
@@ -66,6 +68,7 @@ def transitions(work: Workspace) -> dict[str, Any]:
         "newWinners": total("WINNER", before=False, after=True),
         "lostWinners": total("WINNER", before=True, after=False),
         "struck": total("STRUCK", before=False, after=True),
+        "unclaimed": total("UNCLAIMED", before=False, after=True),
         "moved": moved,
     }
 
@@ -74,7 +77,7 @@ def transitions(work: Workspace) -> dict[str, Any]:
 _BY_LISTS = """
 CREATE TABLE tally AS
 SELECT preferences, segments, outcome = 'WINNER' AS won, market, previous = 'WINNER' AS pinned, count(*) AS n
-FROM leaf WHERE rank > 0 AND outcome <> 'STRUCK' GROUP BY ALL
+FROM leaf WHERE rank > 0 AND outcome NOT IN ('STRUCK', 'UNCLAIMED') GROUP BY ALL
 """
 _MARKETS = """
 WITH listed AS (

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fairdraw.terms import OF_STRUCK
 from regworkers_core.reporting.figures import (
     BAND,
     BLUE,
@@ -37,6 +38,7 @@ OUTCOME_COLOURS = {
     "UNSELECTED": GREY,
     "HOUSEHOLD_LIMIT": ORANGE,
     "STRUCK": RED,
+    "UNCLAIMED": RED,
 }
 # Bar charts are readable up to this number; the tables list all rows.
 _MOST_BARS = 30
@@ -89,7 +91,8 @@ def _funnel(axis: Axes, funnel: Mapping[str, Any]) -> None:
     bars += [(f"– {words(reason)}", count, RED) for reason, count in funnel["reasons"].items()]
     bars.append(("eligible", funnel["eligible"], INK))
     bars += [
-        (f"– {words(name)}", outcomes[name], OUTCOME_COLOURS[name]) for name in ("HOUSEHOLD_LIMIT", "STRUCK")
+        (f"– {words(name)}", outcomes[name], OUTCOME_COLOURS[name])
+        for name in ("HOUSEHOLD_LIMIT", *OF_STRUCK)
     ]
     bars.append(("candidates (with a rank)", funnel["candidates"], INK))
     bars += [

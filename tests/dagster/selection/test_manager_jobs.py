@@ -210,7 +210,6 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     more = {
         "campaign_id": CAMPAIGN,
         "capacities": {"paris": 3},
-        "waitlist_size": 1,
         "reason": "a larger hall",
     }
     done = manager.launches("top_up", strikes=later, **more)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from fairdraw.maths.leaves import UNIT, unit_of
 from regworkers_core.adapters.judged_entries import EXCLUSIONS, POOL, JudgedEntry
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.selection.draw.freezing import PoolCounts, write_pool
 from tests.selection.draw.world import CAMPAIGN, entry
 
 MARKETS = frozenset({"berlin", "paris"})
+published_unit = partial(unit_of, bytes(32), CAMPAIGN)
 
 
 def pooled(folder: Path, *entries: dict[str, Any]) -> tuple[PoolCounts, list[dict[str, Any]], dict[str, str]]:
     """Counts, rows of the pool, and the reason of every excluded entry."""
     judged = [JudgedEntry.of(EntryKey(CAMPAIGN, each["entryId"]), each) for each in entries]
-    counts = write_pool(judged, MARKETS, folder)
+    counts = write_pool(judged, MARKETS, folder, published_unit)
     excluded = pq.read_table(folder / EXCLUSIONS).to_pylist()
     return (
         counts,
@@ -31,6 +34,12 @@ def pooled(folder: Path, *entries: dict[str, Any]) -> tuple[PoolCounts, list[dic
 def test_an_entry_without_unit_and_weight_is_its_own_unit_with_one_ticket(tmp_path: Path) -> None:
     _, (row,), _ = pooled(tmp_path, entry(1, unit=None, weight=None))
     assert (row["unit"], row["weight"]) == (row["ref"], 1)
+
+
+def test_a_household_is_published_under_the_campaigns_key_and_never_as_it_is_stored(tmp_path: Path) -> None:
+    _, rows, _ = pooled(tmp_path, entry(1, unit="home-7"), entry(2, unit="home-7"), entry(3, unit="home-8"))
+    assert [row["unit"] for row in rows] == [*map(published_unit, ["home-7", "home-7", "home-8"])]
+    assert all(UNIT.fullmatch(row["unit"]) for row in rows) and rows[0]["unit"] != rows[2]["unit"]
 
 
 @pytest.mark.parametrize("name", ["ref", "unit", "segments", "markets"])
@@ -63,6 +72,7 @@ def test_unknown_and_repeated_markets_are_dropped_and_counted(tmp_path: Path) ->
         ({"ref": "a|b"}, "INVALID_REF"),
         ({"ref": "a\nb"}, "INVALID_REF"),
         ({"ref": "a" * 65}, "INVALID_REF"),
+        ({"ref": "u-" + "a" * 43}, "INVALID_REF"),
         ({"unit": "house 7"}, "INVALID_UNIT"),
         ({"weight": 0}, "INVALID_WEIGHT"),
         ({"weight": 65}, "INVALID_WEIGHT"),
@@ -83,7 +93,7 @@ def test_an_entry_of_which_a_newer_state_is_refused_takes_no_part(tmp_path: Path
         JudgedEntry.of(EntryKey(CAMPAIGN, each["entryId"]), each, is_rejected=number == 1)
         for number, each in enumerate((entry(1), entry(2)), 1)
     ]
-    counts = write_pool(judged, MARKETS, tmp_path)
+    counts = write_pool(judged, MARKETS, tmp_path, published_unit)
     assert (counts.entries, counts.eligible, dict(counts.excluded)) == (2, 1, {"REJECTED": 1})
 
 

@@ -77,8 +77,7 @@ def test_a_draw_writes_a_leaf_for_all_that_it_publishes(finished: Runtime) -> No
     assert leaves(runtime) == [
         (Kind.MANIFEST, 1, hash_of(runtime, "manifest.json")),
         (Kind.NOTICE, 1, hash_of(runtime, "notice.json")),
-        (Kind.RESULT, 1, hash_of(runtime, "result.txt")),
-        (Kind.RESULT, 1, hash_of(runtime, "cutoffs.json")),
+        (Kind.RESULT, 1, hash_of(runtime, "summary.json")),
         (Kind.CODES, 1, hash_of(runtime, "codes-1.txt")),
     ]
     times = [leaf.time for _, leaf in followed(runtime, CAMPAIGN).leaves]
@@ -96,9 +95,9 @@ def test_receipts_of_the_draw_hold_by_the_log(finished: Runtime, tmp_path: Path)
         checked = check_receipt(canonical_bytes(receipt))
         states = {step.name: step.state for step in checked.checks}
         assert (states["log"], states["witnesses"]) == (State.PASSED, State.PASSED), checked.checks
-        assert receipt["log"]["committed"]["proof"]
+        assert receipt["log"]["kept"][0]["proof"]
         kinds = [json.loads(each["leaf"])["kind"] for each in receipt["log"]["entries"]]
-        assert kinds == ["manifest", "notice", "result", "result", "codes"]
+        assert kinds == ["manifest", "notice", "result", "codes"]
 
 
 def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
@@ -109,11 +108,10 @@ def test_a_top_up_and_an_annulment_are_in_the_log(runtime: Runtime) -> None:
     assert open_phase(runtime, CAMPAIGN, more, run_id="t") == 2
     drawn(runtime)
     annul(runtime, CAMPAIGN, reason="a test", confirm=f"{CAMPAIGN}:2", run_id="t")
-    assert leaves(runtime)[5:] == [
+    assert leaves(runtime)[4:] == [
         (Kind.MANIFEST, 2, hash_of(runtime, "manifest.json", 2)),
         (Kind.NOTICE, 2, hash_of(runtime, "notice.json", 2)),
-        (Kind.RESULT, 2, hash_of(runtime, "result.txt", 2)),
-        (Kind.RESULT, 2, hash_of(runtime, "cutoffs.json", 2)),
+        (Kind.RESULT, 2, hash_of(runtime, "summary.json", 2)),
         (Kind.CODES, 2, hash_of(runtime, "codes-1.txt", 2)),
         (Kind.ANNULLED, 2, hash_of(runtime, "annulled.json", 2)),
     ]

@@ -8,16 +8,21 @@ from typing import Any
 import bson
 import pytest
 
-from regworkers_core.domain.campaign import Market, Reserve
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, Market, Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.draw.terms import PhaseTerms, TopUp, parse_strikes, require_room
 
 BEFORE = PhaseTerms(
-    markets=(Market("berlin", "berlin", 10, (Reserve("loyal", 2),)), Market("paris", "paris", 5)),
+    markets=(
+        Market("berlin", "berlin", 10, (Reserve("loyal", 2),), (Reserve("loyal", 3), Reserve("local", 1))),
+        Market("paris", "paris", 5),
+    ),
     wins_per_unit=2,
     waitlist_size=3,
     strikes=(("b", "FRAUD"),),
 )
+
+CAMPAIGN = Campaign("spring", "spring", "Spring", CampaignStatus.OPEN, "", "", BEFORE.markets)
 
 
 def top_up(**changes: Any) -> TopUp:
@@ -27,13 +32,14 @@ def top_up(**changes: Any) -> TopUp:
 
 
 def test_more_seats_keep_everything_else_and_the_old_reserves_are_spent() -> None:
-    after = top_up().after(BEFORE, {"berlin": 10})
-    assert after.markets == (Market("berlin", "berlin", 12), Market("paris", "paris", 5))
+    after = top_up().after([BEFORE], {"berlin": 10})
+    assert [(each.capacity, each.reserves) for each in after.markets] == [(12, ()), (5, ())]
+    assert [each.later_reserves for each in after.markets] == [each.later_reserves for each in BEFORE.markets]
     assert (after.wins_per_unit, after.waitlist_size, after.strikes) == (2, 3, BEFORE.strikes)
 
 
 def test_strikes_are_cumulative_and_sorted() -> None:
-    after = top_up(strikes=(("a", "REFUND"),)).after(BEFORE, {})
+    after = top_up(strikes=(("a", "REFUND"),)).after([BEFORE], {})
     assert after.strikes == (("a", "REFUND"), ("b", "FRAUD"))
 
 
@@ -46,14 +52,25 @@ def test_terms_survive_the_draws_document(terms: PhaseTerms) -> None:
     ("request_", "pinned", "says"),
     [
         (top_up(capacities={"atlantis": 1}), {}, "atlantis"),
-        (top_up(capacities={"berlin": 9}), {"berlin": 10}, "at least 10"),
+        (top_up(capacities={"berlin": 9}), {}, "at least 10, that of the phase before; found 9"),
         (top_up(reserves={"berlin": (Reserve("loyal", 3),)}), {"berlin": 10}, "exceed the 2 on offer"),
         (
-            top_up(reserves={"berlin": (Reserve("a b", 1),)}),
+            top_up(reserves={"berlin": (Reserve("fan@example.com", 1),)}),
             {},
-            "berlin: a segment should be .* found .no id, so not repeated",
+            "berlin: seats for segment .no id, so not repeated. were not declared .*: loyal 3, local 1",
         ),
-        (top_up(reserves={"berlin": (Reserve("loyal", 0),)}), {}, "at least 1 seat, found 0 for loyal"),
+        (
+            top_up(reserves={"paris": (Reserve("loyal", 1),)}),
+            {},
+            r"paris: .*'loyal' were not declared .*: none\)",
+        ),
+        (top_up(reserves={"berlin": (Reserve("loyal", -1),)}), {}, "0 seats or more, found -1 for loyal"),
+        (top_up(reserves={"berlin": (Reserve("loyal", 4),)}), {}, "4 seats for loyal since phase 2"),
+        (
+            top_up(reserves={"berlin": (Reserve("local", 1), Reserve("loyal", 1))}),
+            {},
+            "segment loyal is not next in laterReserves",
+        ),
         (top_up(reason=" "), {}, "needs a reason"),
         (top_up(reason="two\nlines"), {}, "one line of at most 500"),
         (top_up(reason="x" * 501), {}, "one line of at most 500"),
@@ -66,7 +83,20 @@ def test_terms_that_cannot_be_met_are_refused_with_the_numbers(
     request_: TopUp, pinned: dict[str, int], says: str
 ) -> None:
     with pytest.raises(UsageError, match=says):
-        request_.after(BEFORE, pinned)
+        request_.after([BEFORE], pinned)
+
+
+def test_seats_that_a_phase_reserved_are_used_up_whether_they_were_filled_or_not() -> None:
+    second = top_up(reserves={"berlin": (Reserve("loyal", 2),)}).after([BEFORE], {"berlin": 10})
+    third = top_up(capacities={}, reserves={"berlin": (Reserve("loyal", 1), Reserve("local", 1))})
+    assert third.after([BEFORE, second], {"berlin": 10}).markets[0].reserves[0].seats == 1
+    with pytest.raises(UsageError, match=r"4 seats for loyal since phase 2, .* have 3"):
+        replace(third, reserves={"berlin": (Reserve("loyal", 2),)}).after([BEFORE, second], {"berlin": 10})
+
+
+def test_no_seat_lapses_before_there_are_winners() -> None:
+    with pytest.raises(UsageError, match="UNCLAIMED lets a winner's seat lapse"):
+        PhaseTerms.of(CAMPAIGN, [("a", "UNCLAIMED")])
 
 
 def test_a_strikes_file_names_its_bad_line() -> None:
@@ -95,34 +125,9 @@ def test_a_bad_line_of_strikes_is_named_by_its_number_and_its_text_is_not_repeat
     assert "example.com" not in str(refused.value)
 
 
-FAN = "fan@example.com"
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"capacities": {"berlin": 2**53}}, "capacity should be at most"),
-        ({"keep_waitlist": False, "waitlist_size": -1}, "the waiting list should have 0 to"),
-        ({"keep_waitlist": False, "waitlist_size": 2**53}, "the waiting list should have 0 to"),
-        (
-            {"reserves": {"berlin": (Reserve("vip", 1), Reserve("vip", 1))}},
-            "duplicate reserve for segment 'vip'",
-        ),
-        (
-            {"reserves": {"berlin": (Reserve(FAN, 1), Reserve(FAN, 1))}},
-            "duplicate reserve for segment .no id, so not repeated",
-        ),
-        (
-            {"reserves": {"berlin": (Reserve(FAN, 1),)}},
-            "a segment should be .*, found .no id, so not repeated",
-        ),
-    ],
-)
-def test_a_further_phase_is_not_opened_on_terms_that_no_manifest_could_hold(
-    changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        top_up(**changes).after(BEFORE, {})
+def test_a_further_phase_is_not_opened_on_terms_that_no_manifest_could_hold() -> None:
+    with pytest.raises(UsageError, match="capacity should be at most"):
+        top_up(capacities={"berlin": 2**53}).after([BEFORE], {})
 
 
 def struck(number: int, ref: str = "{:032x}") -> PhaseTerms:

@@ -280,8 +280,9 @@ def keys_lost(context: Context, campaigns: Campaigns, stored: frozenset[str]) ->
     reads=("campaigns",),
 )
 def input_differs(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
-    """Fires when a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing; the draw
-    has stopped; closes when the step that found it succeeds.
+    """Fires when a file of a draw in the artefacts' bucket is not the one that the draw wrote, or is missing, or when
+    the rules of a draw are gone; the draw has stopped; closes when the step that found it succeeds, or with its
+    annulment.
     """
     for campaign in campaigns:
         if campaign.stopped:
