@@ -40,8 +40,7 @@ _BETWEEN = tuple(
     str(PROJECT_ROOT / "tests" / name) for name in ("support/declared.py", "simulation/servers/client.py")
 )
 PROVISION = "provision"
-# Flows whose every call, in whatever thread, is one worker's: packages, modules (and those whose names go on from
-# there), or one function.
+# Flows whose every call, in whatever thread, is one worker's: a package, modules that begin so, or one function.
 _FLOWS = {
     "regworkers_core.infrastructure.provision": PROVISION,
     "regworkers_core.infrastructure.found": "discovery",
@@ -59,9 +58,7 @@ _FLOWS = {
 
 
 def _place(name: str) -> tuple[str, str]:
-    """How the names of a flow's files begin, and its function, empty: any. Raises AttributeError for one that is not
-    there.
-    """
+    """How the names of a flow's files begin, and its function, empty: any. Raises AttributeError for no such flow."""
     module, _, function = name.partition(":")
     if function:
         getattr(import_module(module), function)
