@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -65,6 +66,7 @@ ONLY_HERE = {
     # It works for logs of others, without our stores.
     "witness",
 }
+CORE = "regworkers_core"
 # Which argument of what records an action is its name.
 RECORDERS = {"recorded": 0, "audited": 1, "launched_by_hand": 2}
 
@@ -91,6 +93,7 @@ def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
         yield from _leaves(child, (*path, name))
 
 
+@cache
 def written_down(folder: str) -> set[str]:
     """What the code below `folder` gives to a recording function as the name of an action."""
     return {name for path in sorted((PROJECT_ROOT / folder).rglob("*.py")) for name in _names(path)}
@@ -109,19 +112,16 @@ def _names(path: Path) -> Iterator[str]:
                     yield each.value
 
 
-RECORDED = written_down("regworkers_core")
-
-
 def test_every_command_reads_or_is_recorded() -> None:
     free = READS | DOES_WHAT_SENSORS_DO | ONLY_HERE
-    undecided = sorted(commands() - free - RECORDED)
+    undecided = sorted(commands() - free - written_down(CORE))
     assert not undecided, f"who writes down what these change? see this file: {undecided}"
 
 
 def test_no_command_is_named_that_does_not_exist_or_is_recorded_after_all() -> None:
     free = READS | DOES_WHAT_SENSORS_DO | ONLY_HERE
     assert free <= commands()
-    assert not free & RECORDED
+    assert not free & written_down(CORE)
 
 
 def test_every_job_reads_is_started_by_sensors_or_is_recorded() -> None:
@@ -134,4 +134,4 @@ def test_every_job_reads_is_started_by_sensors_or_is_recorded() -> None:
 
 
 def test_what_changes_most_is_among_the_recorded() -> None:
-    assert "provision" in RECORDED
+    assert "provision" in written_down(CORE)
