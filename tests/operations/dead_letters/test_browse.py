@@ -10,7 +10,7 @@ import pytest
 
 from regworkers_core.domain.messages import MessageType, fingerprint
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received, SendFailure
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received
 from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser
 from regworkers_core.operations.dead_letters.model import NOT_SHOWN, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.operations import message_document, shown_id, sparkline
@@ -33,7 +33,9 @@ def message(number: int, cause: str = "") -> Received:
 
 
 class EndlessQueue:
-    """`size` messages by number. What is received stays hidden until it is given back; only counts are kept."""
+    """`size` messages by number. What is received stays hidden until it is given back; only counts are kept.
+    A browser sends and deletes nothing.
+    """
 
     name = "replication-queue-dlq"
 
@@ -55,12 +57,6 @@ class EndlessQueue:
         assert all(seconds == 0 for _, seconds in messages)
         self.given_back += len(messages)
         return NotHidden()
-
-    def delete(self, messages: Sequence[Received]) -> list[Received]:
-        raise AssertionError("a browser deletes nothing")
-
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
-        raise AssertionError("a browser sends nothing")
 
     def depth(self) -> QueueDepth:
         return QueueDepth(self._size - self._next, 0, 0)

@@ -39,12 +39,6 @@ class Crash(BaseException):
     """The process is gone: nothing catches it."""
 
 
-class _Clock(Switch):
-    def __init__(self, now: Callable[[], float]) -> None:
-        super().__init__()
-        self.now = now  # type: ignore[method-assign]
-
-
 class _Table(OpenGate):
     """The way of a world's drains to DynamoDB."""
 
@@ -77,7 +71,8 @@ class World:
         self.on_read: Callable[[], None] = lambda: None
         self.on_step: Callable[[str], None] = lambda _step: None
         self.refuse: Callable[[str], bool] = lambda _sk: False
-        gate = _Clock(lambda: self.now)
+        gate = Switch()
+        gate.now = lambda: self.now  # type: ignore[method-assign]
         self.replication, self.analytics, self.dead = (
             MemoryQueue(name, gate) for name in ("replication", "analytics", "replication-dlq")
         )
