@@ -1,4 +1,5 @@
-"""The place from which the core takes time and threads, and what threads wait for.
+"""The place from which the core takes time and threads, what threads wait for, and
+how work tells how far it is.
 
 The real ones are Python's own. A simulation (`tests/simulation`) installs others: virtual time, and threads that a
 seeded scheduler runs one at a time.
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent import futures
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 __all__ = ["FIRST_COMPLETED", "FIRST_EXCEPTION", "CancelledError"]
 # The types of what the functions below make.
@@ -21,6 +22,17 @@ Future = futures.Future
 Lock = threading.Lock
 Pool = futures.ThreadPoolExecutor
 Thread = threading.Thread
+
+
+class Progress(Protocol):
+    """What long work calls to say how far it is, from any of its threads but one at a time."""
+
+    def __call__(self, done: int, total: int | None = None, unit: str = "") -> None:
+        """`done` of `total` (None: unknown) of what `unit` names."""
+
+
+def no_progress(done: int, total: int | None = None, unit: str = "") -> None:
+    """The default of every `on_progress`."""
 
 
 class RealWorld:

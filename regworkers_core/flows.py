@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from regworkers_core.analytics import publishing
-from regworkers_core.domain.snapshot import SELECTION_JOBS
+from regworkers_core.domain.snapshot import CopyJob, SelectionJob
 from regworkers_core.drains.runner import DrainSpec
 from regworkers_core.replication import drains as replication
 from regworkers_core.selection import drains as selection
@@ -17,6 +17,6 @@ DRAIN_OF = {spec.queue: spec.name for spec in DRAINS if not spec.fills}
 # The runbook of a queue.
 PAGES = {spec.queue: spec.runbook for spec in DRAINS if spec.runbook}
 # A failed run of one of these opens an incident.
-WATCHED_JOBS = (*SELECTION_JOBS, *(spec.job for spec in DRAINS if spec.duty == "selection"))
+WATCHED_JOBS = (*map(str, SelectionJob), *(spec.job for spec in DRAINS if spec.duty == "selection"))
 # Jobs whose runs are counted as metrics.
-RUN_JOBS = (*WATCHED_JOBS, "reconcile_entries", "backfill_entries", "archive_events")
+RUN_JOBS = (*WATCHED_JOBS, *map(str, CopyJob))

@@ -332,6 +332,16 @@ class Call:
         return found
 
 
+class AuditRow(NamedTuple):
+    """A call in the audit log."""
+
+    what: str
+    target: str = ""
+    arguments: Mapping[str, Any] = {}
+    # It is not written.
+    dry_run: bool = False
+
+
 I = TypeVar("I", bound=Input)  # noqa: E741 (an input)
 
 
@@ -339,7 +349,7 @@ I = TypeVar("I", bound=Input)  # noqa: E741 (an input)
 class operation:
     """Declares a function `(call, given) -> Report` as an operation; the type of `given` is its input."""
 
-    # What one types behind `regworkers`.
+    # What one types behind `regworkers`; empty: only Dagster has it.
     command: str
     # What one launches; empty: only the terminal has it.
     job: str = ""
@@ -379,7 +389,8 @@ class operation:
     recorded_by_flow: bool = False
 
     def __call__(self, function: Callable[[Call, I], Report]) -> Operation[I]:
-        declared = {each.name: getattr(self, each.name) for each in fields(self)}
+        # A job may be named by a member of an enum, which Dagster could not store.
+        declared = {each.name: getattr(self, each.name) for each in fields(self)} | {"job": str(self.job)}
         return Operation(**declared, input=get_type_hints(function)["given"], run=function)
 
 
@@ -405,20 +416,22 @@ class Operation(operation, Generic[I]):
         """Whether it changes something only when a person confirms it."""
         return self.effect in (Effect.CHANGE, Effect.DELETE)
 
-    def is_recorded(self, *, apply: bool) -> bool:
-        """Whether a call is written into the audit log by the face that makes it."""
-        return apply and self.effect is not Effect.READ and not self.recorded_by_flow
+    def row_of(self, call: Call, given: I) -> AuditRow:
+        """What the audit log says of a call, where the face that makes it writes it there."""
+        what = self.command or self.job
+        if not call.apply or self.effect is Effect.READ or self.recorded_by_flow:
+            return AuditRow(what, dry_run=True)
+        return AuditRow(what, self._target(call, given), self._arguments(given) | {"runId": call.run_id})
 
-    def target_of(self, given: I, runtime: Runtime, face: Face) -> str:
-        """What the audit log names as the target."""
+    def _target(self, call: Call, given: I) -> str:
         if callable(self.target):
-            return self.target(face, given)
+            return self.target(call.face, given)
         named = getattr(given, "campaign_id", "")
-        parts = [runtime.campaigns.id_of(named) if named else "", str(getattr(given, self.target, ""))]
+        parts = [call.runtime.campaigns.id_of(named) if named else "", str(getattr(given, self.target, ""))]
         return ":".join(filter(None, parts)) or "all"
 
-    def arguments_of(self, given: Input, run_id: str) -> dict[str, Any]:
-        """The arguments for the audit log, in camelCase: what was given and is not the target."""
+    def _arguments(self, given: Input) -> dict[str, Any]:
+        """In camelCase: what was given and is not the target."""
         left_out = {"campaign_id", str(self.target), "dry_run", "yes"}
         values = given.model_dump(exclude=left_out, exclude_defaults=True)
         fields = type(given).model_fields
@@ -427,7 +440,7 @@ class Operation(operation, Generic[I]):
                 values[name] = Path(value).name
             elif is_typed_in(fields[name].metadata):
                 values[name] = len(value)
-        return {camel(name): value for name, value in values.items() if value} | {"runId": run_id}
+        return {camel(name): value for name, value in values.items() if value}
 
     def request(self, **given: Any) -> dict[str, Any]:
         """The config of a run of its job, for a sensor. Raises RequestError for fields that do not fit."""

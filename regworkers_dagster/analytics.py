@@ -9,7 +9,7 @@ from pydantic import Field
 
 from regworkers_core.analytics.archive.manifest import ROOT
 from regworkers_core.analytics.publishing import PUBLISH
-from regworkers_core.domain.snapshot import QueueState
+from regworkers_core.domain.snapshot import CopyJob, QueueState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
 from regworkers_core.operations.alerts.evaluate import watch_renewals
@@ -176,7 +176,7 @@ def archive_events(context: dg.AssetExecutionContext) -> Iterator[dg.Materialize
     from regworkers_core.analytics.archive.archiver import archive_events as archive
 
     config = ArchiveConfig(**context.op_execution_context.op_config)
-    bind(runId=context.run.run_id, worker="archive_events")
+    bind(runId=context.run.run_id, worker=str(CopyJob.ARCHIVE))
     with plain_failures(), StopSignal().on_signals() as stop:
         report = archive(
             runtime_of(context), run_id=context.run.run_id, max_seconds=config.max_seconds, stop=stop
@@ -264,9 +264,9 @@ def one_row_per_id(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetC
 
 
 ARCHIVE_EVENTS = asset_job(
-    "archive_events",
+    str(CopyJob.ARCHIVE),
     dg.AssetSelection.assets(archive_events).without_checks(),
-    tags={OPERATION_TAG: "archive_events", **long_run()},
+    tags={OPERATION_TAG: str(CopyJob.ARCHIVE), **long_run()},
     declared=Declared("analytics", "large", "system"),
     description="Adds what the topics hold now to the archive, and compacts it. Resumes where the last run stopped; "
     "killed at any point it loses and repeats nothing.",

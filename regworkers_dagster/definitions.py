@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import dagster as dg
 
@@ -51,7 +52,7 @@ _RECORDED = (
 _ASSETS = {spec.key.to_user_string(): spec for spec in _RECORDED}
 OPERATIONS = [
     job(each, _ASSETS, _STARTED, selection_assets.event_of)
-    for each in every_operation()
+    for each in (*every_operation(), upkeep.prune_runs)
     if each.job and not each.check and each.job not in {job.name for job in selection.JOBS}
 ]
 defs = dg.Definitions(
@@ -89,7 +90,6 @@ defs = dg.Definitions(
         analytics.CHECK_ARCHIVE,
         health.DOCTOR,
         first_checks.FIRST_CHECKS,
-        upkeep.prune_runs,
         *OPERATIONS,
     ],
     sensors=_SENSORS,
@@ -111,6 +111,22 @@ def tags_of_jobs() -> Mapping[str, Mapping[str, str]]:
     """The tags of every job of ours, by its name."""
     jobs = defs.get_repository_def().get_all_jobs()
     return {each.name: each.run_tags for each in jobs if DUTY_TAG in each.run_tags}
+
+
+@cache
+def order_of_fields() -> Mapping[str, Sequence[str]]:
+    """The fields of each launchpad of ours in the order of their declaration, by the name of its job and by the key of
+    its type of config: what Dagster stores of a job has them by name. Configs in Dagster's own form, with `ops`, are
+    left out.
+    """
+    jobs = (defs.resolve_job_def(name) for name in tags_of_jobs())
+    roots: list[tuple[str, Any]] = [(each.name, each.run_config_schema.config_type) for each in jobs]
+    return {
+        key: tuple(root.fields)
+        for name, root in roots
+        if "ops" not in root.fields
+        for key in (name, root.key)
+    }
 
 
 def duty_of(job: str) -> str:

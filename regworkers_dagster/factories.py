@@ -8,19 +8,20 @@ write its logs.
 """
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_type_hints
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 
-from regworkers_core.observability.logs import bind
 from regworkers_core.operation import Duty, Size
 from regworkers_core.settings import Settings, load_settings
-from regworkers_dagster.resources import STORES, plain, plain_failures, runtime_of
+from regworkers_dagster.resources import STORES, plain
 
 POD_TAG = "dagster-k8s/config"
 # All tags that change a run's pod begin with it.
@@ -169,47 +170,21 @@ def flat(step: str, config_type: type[dg.Config]) -> dg.ConfigMapping:
     return dg.ConfigMapping(mapped, config_schema=fields_of(config_type))
 
 
-def one_op_job(
-    name: str,
-    *,
-    step: str,
-    description: str,
-    tags: Mapping[str, str],
-    is_flat: bool = False,
-    uses: Set[str] = STORES,
-    call_seconds: float | None = None,
-    declared: Declared,
-) -> Callable[[Body], dg.JobDefinition]:
-    """A job of a function `(context, config, runtime)`, whose docstring describes the op in the UI.
+# A key of the mapping itself: those below it are indented.
+_KEY = re.compile(r"^\w+:", re.MULTILINE)
 
-    `uses` are the resources that the function touches, `call_seconds` is as for `runtime_of`.
-    """
 
-    def make(function: Body) -> dg.JobDefinition:
-        config_type: type[dg.Config] = get_type_hints(function)["config"]
+def in_order(config: str, fields: Sequence[str]) -> str:
+    """A config in YAML with the lines of each field in the order of `fields`, and those of any other behind them."""
+    begin = [each.start() for each in _KEY.finditer(config)] or [len(config)]
+    parts = [config[at:end] for at, end in pairwise([*begin, len(config)])]
+    parts.sort(key=lambda part: place_in(fields, part.partition(":")[0]))
+    return config[: begin[0]] + "".join(parts)
 
-        @dg.op(
-            name=step,
-            description=function.__doc__,
-            config_schema=fields_of(config_type),
-            required_resource_keys=set(uses),
-            # Dagster would write any other output to DAGSTER_HOME, which is read-only on Kubernetes.
-            out=dg.Out(dg.Nothing),
-        )
-        def op(context: dg.OpExecutionContext) -> Any:
-            bind(runId=context.run_id, worker=name)
-            with plain_failures(context):
-                config = config_type(**context.op_config)
-                return function(context, config, runtime_of(context, call_seconds=call_seconds))
 
-        return dg.GraphDefinition(name=name, node_defs=[op]).to_job(
-            config=flat(step, config_type) if is_flat else None,
-            tags={**tags, **tags_of(declared)},
-            executor_def=dg.in_process_executor,
-            description=description,
-        )
-
-    return make
+def place_in(fields: Sequence[str], name: str) -> int:
+    """The place of a field in their order; behind all of them if it is none of them."""
+    return fields.index(name) if name in fields else len(fields)
 
 
 def asset_job(

@@ -19,8 +19,9 @@ from regworkers_core.acts import operation_of
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import DrawBusy, StepResult, require_word
-from regworkers_core.domain.snapshot import SELECTION_JOBS, SchedulerState
+from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.flows import WATCHED_JOBS
 from regworkers_core.observability.logs import bind
 from regworkers_core.operation import Call, Effect, Operation, Report, is_at_terminal, is_file
 from regworkers_core.operations import downloads, uploads
@@ -35,7 +36,7 @@ from regworkers_dagster.factories import (
     asset_job,
     fields_of,
     flat,
-    one_op_job,
+    tags_of,
 )
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
@@ -78,7 +79,25 @@ def job(
     jobs that sensors and schedules start; `of_step` makes the event of a step of a draw, for its campaign.
     """
 
-    def body(context: dg.OpExecutionContext, config: Any, runtime: Runtime) -> Iterator[Any]:
+    who: Who = "system" if operation.job in started else "on-call"
+    if operation.role == "manager":
+        who = "manager"
+    if operation.warns:
+        return _asset_job(operation, dg.AssetSelection.assets(operation.asset), who)
+    config_type = config_of(operation)
+
+    @dg.op(
+        name=_step(operation),
+        description=operation.description,
+        config_schema=fields_of(config_type),
+        required_resource_keys=set(operation.uses),
+        # Dagster would write any other output to DAGSTER_HOME, which is read-only on Kubernetes.
+        out=dg.Out(dg.Nothing),
+    )
+    def done(context: dg.OpExecutionContext) -> Iterator[Any]:
+        with plain_failures(context):
+            runtime = runtime_of(context, call_seconds=TICK_CALL_SECONDS if operation.quick else None)
+            config = config_type(**context.op_config)
         found = _answered(operation, context, config, runtime)
         yield from recorded(
             context,
@@ -90,22 +109,12 @@ def job(
             events=[of_step(each, found.campaign_id) for each in found.report.steps] if of_step else (),
         )
 
-    who: Who = "system" if operation.job in started else "on-call"
-    if operation.role == "manager":
-        who = "manager"
-    if operation.warns:
-        return _asset_job(operation, dg.AssetSelection.assets(operation.asset), who)
-    body.__doc__, body.__annotations__["config"] = operation.description, config_of(operation)
-    return one_op_job(
-        operation.job,
-        step=_step(operation),
+    return dg.GraphDefinition(name=operation.job, node_defs=[done]).to_job(
+        config=flat(_step(operation), config_type),
+        tags={**_tags(operation), **tags_of(Declared(operation.duty, operation.size, who))},
+        executor_def=dg.in_process_executor,
         description=operation.description,
-        tags=_tags(operation),
-        is_flat=True,
-        uses=operation.uses,
-        call_seconds=TICK_CALL_SECONDS if operation.quick else None,
-        declared=Declared(operation.duty, operation.size, who),
-    )(body)
+    )
 
 
 def check(operation: Operation[Any], spec: dg.AssetCheckSpec) -> dg.AssetChecksDefinition:
@@ -220,7 +229,7 @@ def _answered(
     with ExitStack() as around:
         around.enter_context(plain_failures(context))
         stop = around.enter_context(StopSignal().on_signals())
-        face = _Run(context, runtime, around)
+        face = Run(context, runtime, around)
         with refusals(operation.job):
             report = _done(operation, context, config.model_dump(), runtime, stop, face)
         metadata = facts_as_metadata({**values_of(report), **_links(report, runtime)})
@@ -264,7 +273,7 @@ def _field(field: FieldInfo) -> _Field:
 
 
 @dataclass(slots=True)
-class _Run:
+class Run:
     """A run as the face of a call."""
 
     # The run.
@@ -320,7 +329,7 @@ def _done(
     config: dict[str, Any],
     runtime: Runtime,
     stop: StopSignal,
-    face: _Run,
+    face: Run,
 ) -> Report:
     deletes, who = operation.effect is Effect.DELETE, who_launched(context.run)
     confirmed = config.pop("confirm") if operation.counted else None
@@ -333,13 +342,10 @@ def _done(
     apply = apply and not getattr(given, "dry_run", False)
 
     def once(apply: bool) -> Report:
-        recorded = operation.is_recorded(apply=apply)
-        arguments = operation.arguments_of(given, context.run_id) if recorded else {}
-        target = operation.target_of(given, runtime, face) if recorded else ""
-        with launched_by_hand(
-            context.run, runtime, operation.command, target, arguments, dry_run=not recorded
-        ) as result:
-            report = operation.run(Call(runtime, context.run_id, who, stop, apply, face, confirmed), given)
+        call = Call(runtime, context.run_id, who, stop, apply, face, confirmed)
+        row = operation.row_of(call, given)
+        with launched_by_hand(context.run, runtime, **row._asdict()) as result:
+            report = operation.run(call, given)
             result.update(report.counts)
             if report.left:
                 result["failure"] = report.left
@@ -381,7 +387,7 @@ def refusals(job: str) -> Iterator[None]:
     except DrawBusy as busy:
         raise RequestError(str(busy)) from None
     except UsageError as error:
-        if job in SELECTION_JOBS:
+        if job in WATCHED_JOBS:
             raise
         # The person who launched it sees what is wrong: no alert has to reach another one.
         raise RequestError(str(error)) from None

@@ -237,7 +237,7 @@ class DagsterProcess:
         with socket.socket(socket.AF_UNIX) as client:
             while client.connect_ex(str(self._code)):
                 if child.find() is None:
-                    raise StartFailed(self.why_ended())
+                    raise StartFailed(self.why_ended() or "")
                 if time.monotonic() > deadline:
                     raise StartFailed(f"Dagster's code server does not answer; see {self.log_of('code')}")
                 self._sleep(POLL_SECONDS)

@@ -16,13 +16,14 @@ from faker import Faker
 from pymongo import UpdateOne
 
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.tables import attribute, attributes
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import retry_parts
-from regworkers_core.engine.stop import Progress, StopSignal, no_progress
+from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.opening import log_open
 from regworkers_local.service_stores import Stores

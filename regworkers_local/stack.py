@@ -22,6 +22,7 @@ import psutil
 
 from regworkers_core.adapters.files import open_private, private_folder
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local import processes
 from regworkers_local.processes import ProcessRef, ProcessState
 from regworkers_local.servers import SERVERS, Server, ServerPlace, environment
@@ -51,6 +52,10 @@ class PortTaken(UsageError):
 
 class StartFailed(UsageError):
     """A server ended, or did not become ready in time."""
+
+    def __init__(self, why: str) -> None:
+        # A clone's commands run the code of another one where that is what is installed.
+        super().__init__(f"{why}\nregworkers is imported from {PROJECT_ROOT}")
 
 
 def local_dir(root: Path) -> Path:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -55,6 +55,7 @@ from fairdraw.maths.merkle import (
 )
 from fairdraw.maths.phase import Summary
 from fairdraw.proof.inputs import drawn_folders
+from fairdraw.scheduling import Progress, no_progress
 
 # Leaves of a tile, a power of two. A smaller tile is smaller to fetch, but repeats the hashes up to the root.
 BLOCK = 64
@@ -70,7 +71,6 @@ WINDOW one AS (PARTITION BY head) ORDER BY head, rank
 """
 _TYPES: Any = [("position", pa.int32()), ("rank", pa.int32()), ("unit", pa.string())]
 _UNITS = pa.schema(_TYPES)
-OnLeaves = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,22 +131,20 @@ class _Directory:
 
 
 def write_proofs(
-    source: ReceiptSource, out: Path, *, engine: Engine, on_leaves: OnLeaves | None = None
+    source: ReceiptSource, out: Path, *, engine: Engine, on_progress: Progress = no_progress
 ) -> Proofs:
     """Write the proofs of the draw in `source.folder` and draw.json.gz into `out`, in about 15 s per million leaves.
 
-    `on_leaves` gets the number of leaves that were done since its last call; each is done twice. Raises DrawError for
-    damaged artefacts.
+    `on_progress` gets the number of leaves that were done; each is done twice. Raises DrawError for damaged artefacts.
     """
-    tell = on_leaves or (lambda _more: None)
     phases = drawn_folders(source.folder)
     manifest = Manifest.parse((phases[0] / MANIFEST).read_bytes())
     leaves, made = phases[0] / LEAVES, out / "proofs.part"
-    roots, sizes = _hashed(leaves, manifest, tell)
+    roots, sizes = _hashed(leaves, manifest, on_progress)
     records = _records(leaves, _ranks(phases[0], manifest.count), sizes, engine)
     try:
         with made.open("wb") as file:
-            directory = _write_tiles(file, phases, levels_of(roots), records, tell)
+            directory = _write_tiles(file, phases, levels_of(roots), records, on_progress, manifest.count)
             at = file.tell()
             pages = _write_directory(file, directory, records.size)
         name = f"proofs-{file_hash(made)[:16]}.bin"
@@ -186,7 +184,7 @@ def _common(source: ReceiptSource, leaves: Path) -> Receipt:
     return {name: value for name, value in receipt.items() if name not in _PER_RECEIPT}
 
 
-def _hashed(leaves: Path, manifest: Manifest, tell: OnLeaves) -> _Hashed:
+def _hashed(leaves: Path, manifest: Manifest, on_progress: Progress) -> _Hashed:
     roots, tree, sizes, done = [], TreeHash(), np.zeros(manifest.count, np.int32), 0
     for _, lines in blocks_of(leaves, BLOCK):
         if done + len(lines) > manifest.count:
@@ -195,7 +193,7 @@ def _hashed(leaves: Path, manifest: Manifest, tell: OnLeaves) -> _Hashed:
         tree.add(roots[-1])
         sizes[done : done + len(lines)] = list(map(len, lines))
         done += len(lines)
-        tell(len(lines))
+        on_progress(done)
     if (done, tree.root().hex()) != (manifest.count, manifest.root):
         raise DrawError(
             LEAVES, f"{done:,} leaves with root {tree.root().hex()}; committed is {manifest.root}"
@@ -282,9 +280,10 @@ def _write_tiles(
     phases: Sequence[Path],
     levels: Sequence[Sequence[bytes]],
     records: _Records,
-    tell: OnLeaves,
+    on_progress: Progress,
+    hashed: int,
 ) -> _Directory:
-    """Write records and tiles in one pass over the sorted files."""
+    """Write records and tiles in one pass over the sorted files, after `hashed` leaves were done once."""
     directory = _Directory()
     file.truncate(records.size)
     file.seek(records.size)
@@ -334,7 +333,7 @@ def _write_tiles(
             tile = gzip.compress(b"".join(b"".join(lines) + b"\n" for lines in sections), 6, mtime=0)
             file.write(tile)
             directory.add(leaves, len(tile))
-            tell(len(leaves))
+            on_progress(hashed + stop)
     return directory
 
 

@@ -114,15 +114,15 @@ def new_run_id() -> str:
 @contextmanager
 def audited(
     runtime: Runtime,
-    command: str,
+    what: str,
     target: str,
     arguments: Mapping[str, Any] | None = None,
     *,
     who: str = "",
     dry_run: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Record a command in the audit log before the block acts, and its result after it. The block puts counts into the
-    yielded dictionary. No argument may hold a fan's data. A dry run is not recorded.
+    """Record the command `what` in the audit log before the block acts, and its result after it. The block puts counts
+    into the yielded dictionary. No argument may hold a fan's data. A dry run is not recorded.
 
     Raises TransientFailure before the block runs if MongoDB does not answer: an action that cannot be recorded is not
     done. A finding (`typer.Exit`) is a result, not a failure.
@@ -136,7 +136,7 @@ def audited(
         for name, value in (arguments or {}).items()
         if value not in (None, "") and value is not False
     }
-    with runtime.operator_actions.recorded(command, target, given, who=who) as result:
+    with runtime.operator_actions.recorded(what, target, given, who=who) as result:
         try:
             yield result
         except typer.Exit as left:

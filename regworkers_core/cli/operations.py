@@ -85,25 +85,19 @@ def command(operation: Operation[Any]) -> Callable[..., None]:
             wanted = _agreed(default)
         runtime = quick_runtime() if operation.quick else Runtime.load()
         with ExitStack() as around:
-            once = partial(
-                _once,
-                operation,
-                wanted,
-                runtime,
-                new_run_id(),
-                by or operator(),
-                _Terminal(operation, around),
-            )
+            face = _Terminal(operation, around)
+            call = Call(runtime, new_run_id(), by or operator(), StopSignal(), apply=False, face=face)
+            done = partial(_done, operation, wanted, around)
             if isinstance(change, Deletion) and change.apply:
-                seen = once(apply=False)
+                seen = done(call)
                 if not seen.word:
                     _answer(operation, seen, form, save, change)
                     return
                 change.confirm(seen.question or operation.command, seen.word)
                 if operation.counted:
-                    once = partial(once, confirmed=int(seen.word))
+                    call = replace(call, confirmed=int(seen.word))
             dry_run = change.dry_run if change else getattr(wanted, "dry_run", False)
-            _answer(operation, once(apply=not dry_run), form, save, change)
+            _answer(operation, done(replace(call, apply=not dry_run)), form, save, change)
 
     parameters = [_parameter(name, field, operation.input) for name, field in fields.items()]
     parameters.sort(key=lambda each: each.name not in operation.input.words)
@@ -191,33 +185,15 @@ class _Terminal:
         return _shown(self.operation, name)
 
 
-def _once(
-    operation: Operation[Any],
-    given: Input,
-    runtime: Runtime,
-    run_id: str,
-    who: str,
-    face: _Terminal,
-    *,
-    apply: bool,
-    confirmed: int | None = None,
-) -> Report:
-    recorded = operation.is_recorded(apply=apply)
+def _done(operation: Operation[Any], given: Input, around: ExitStack, call: Call) -> Report:
     with (
-        audited(
-            runtime,
-            operation.command,
-            operation.target_of(given, runtime, face) if recorded else "",
-            operation.arguments_of(given, run_id) if recorded else {},
-            who=who,
-            dry_run=not recorded,
-        ) as result,
+        audited(call.runtime, who=call.who, **operation.row_of(call, given)._asdict()) as result,
         progress("", operation.command) as show,
         StopSignal().on_signals() as stop,
     ):
-        call = Call(runtime, run_id, who, stop, apply, replace(face, show=show), confirmed)
         try:
-            report = operation.run(call, given)
+            face = _Terminal(operation, around, show)
+            report = operation.run(replace(call, stop=stop, face=face), given)
         except DrawBusy as busy:
             raise UsageError(f"{busy}: try again when it ends") from None
         result |= report.counts
@@ -227,8 +203,7 @@ def _once(
 def _answer(
     operation: Operation[Any], report: Report, form: Format, save: Path | None, change: Change | None
 ) -> None:
-    said = [f"{each.level}: {each.text}{each.advice and f'; {each.advice}'}" for each in report.remarks]
-    said += report.said
+    said = [*report.said]
     if change is not None and change.dry_run and (report.pending or report.word):
         said.append("nothing was changed: add --apply to act")
     if save is not None:
@@ -248,7 +223,8 @@ def _shown_report(report: Report, said: Iterable[str]) -> Group:
     parts: list[RenderableType] = [Text(report.text)] if report.text else []
     parts += [facts(report.values)] if report.values and not report.text else []
     parts += [rows(each.columns, each.rows, title=each.title or None) for each in report.tables if each.rows]
-    return Group(*parts, *map(Text, said))
+    remarks = [f"{each.level}: {each.text}{each.advice and f'; {each.advice}'}" for each in report.remarks]
+    return Group(*parts, *map(Text, [*remarks, *said]))
 
 
 def _written(path: Path, content: Path | bytes) -> Path:

@@ -252,9 +252,23 @@ class TickState:
     due_at: str | None = None
 
 
-# Jobs from the closing of a campaign to the messages to its fans, besides the drains on that way (`flows`).
-DRAW = "draw"
-SELECTION_JOBS = (DRAW, "top_up", "confirm_draw", "retry_market_selection")
+class SelectionJob(StrEnum):
+    """From the closing of a campaign to the messages to its fans, besides the drains on that way. Who declares such a
+    job takes its name from here.
+    """
+
+    DRAW = "draw"
+    TOP_UP = "top_up"
+    CONFIRM = "confirm_draw"
+    RETRY = "retry_market_selection"
+
+
+class CopyJob(StrEnum):
+    """Those that bring copies up to date, besides the drains. Who declares such a job takes its name from here."""
+
+    RECONCILE = "reconcile_entries"
+    BACKFILL = "backfill_entries"
+    ARCHIVE = "archive_events"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a flow and its caller tell each other: to stop, how far it is, and each step that was done."""
+"""What a flow and its caller tell each other: to stop, and each step that was done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from fairdraw import scheduling
 
@@ -16,17 +15,6 @@ OnStep = Callable[[str], None]
 
 def no_step(_name: str) -> None:
     """The default of every `on_step`."""
-
-
-class Progress(Protocol):
-    """What a flow calls to say how far it is, from any of its threads but one at a time."""
-
-    def __call__(self, done: int, total: int | None = None, unit: str = "") -> None:
-        """`done` of `total` (None: unknown) of what `unit` names."""
-
-
-def no_progress(done: int, total: int | None = None, unit: str = "") -> None:
-    """The default of every `on_progress`."""
 
 
 class StopSignal:

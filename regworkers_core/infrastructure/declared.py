@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.domain.snapshot import Unread
-from regworkers_core.flows import DRAINS
+from regworkers_core.flows import DRAINS, RUN_JOBS
 from regworkers_core.infrastructure.alarms import alarms
 from regworkers_core.infrastructure.board import board_body, board_name
 from regworkers_core.infrastructure.desired import Fact, Facts, Lifecycle, desired
@@ -29,8 +29,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
 LOCATION = "regworkers"
-# Dagster has one of these for each drain of this version.
-JOBS = frozenset(spec.job for spec in DRAINS)
+# Dagster has these in this version: without one of them, fans or copies wait.
+JOBS = frozenset((*RUN_JOBS, *(spec.job for spec in DRAINS)))
 QUERY = """query Deployed { workspaceOrError { __typename ... on Workspace { locationEntries {
   name displayMetadata { key value }
   locationOrLoadError { __typename ... on RepositoryLocation { repositories {

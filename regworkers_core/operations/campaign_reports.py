@@ -66,7 +66,7 @@ def funnel(call: Call, given: ReportCampaign) -> Report:
             )
             for what in ("markets", "segments", "days")
         ],
-        said=[f"{each['level']}: {each['text']}" for each in document["remarks"]],
+        remarks=made.funnel.remarks,
         markdown=lambda: made.shown.markdown,
         pending=not made.funnel.adds_up,
         changed=True,

@@ -17,7 +17,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import report_key
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operation import AtTerminal, Call, OfCampaign, Report, Table, operation
+from regworkers_core.operation import AtTerminal, Call, OfCampaign, Remark, Report, Table, operation
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def outline(runtime: Runtime, campaign_id: str, phase: int) -> Report:
             Table(title, ("", "entries"), [(name, f"{count:,}") for name, count in counted]),
             Table("markets", ("market", "seats", "winners", "new", "codes free", "missing"), markets),
         ],
-        said=[f"{note['level']}: {note['text']}" for note in numbers["notes"]],
+        remarks=[Remark(**note) for note in numbers["notes"]],
     )
 
 

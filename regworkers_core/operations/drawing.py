@@ -21,6 +21,7 @@ from regworkers_core.domain.selection import (
     market_in_words,
     require_word,
 )
+from regworkers_core.domain.snapshot import SelectionJob
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.drain_report import DrainReport
 from regworkers_core.operation import (
@@ -111,7 +112,7 @@ def _ended(
 
 @operation(
     "draw top-up",
-    "top_up",
+    SelectionJob.TOP_UP,
     Effect.ADD,
     duty="selection",
     size="large",
@@ -186,6 +187,7 @@ def _drawn(call: Call, draw: DrawRun, *, confirm: str = "", yes: bool, wait: boo
         document={"campaignId": campaign_id, "steps": steps, "waiting": said},
         facts={"phase": draw.phase},
         tables=[Table(f"draw of {campaign_id}", ("step", "", "result"), lines), *shown.tables],
+        remarks=shown.remarks,
         said=[*shown.said, *said],
         steps=tuple(made.values()),
         pending=left,
@@ -212,7 +214,12 @@ def _asked(call: Call, campaign_id: str, awaiting: StepResult, shown: Report) ->
     try:
         typed = call.face.ask(
             Report(
-                document=None, tables=shown.tables, said=[*shown.said, plots], word=word, question=question
+                document=None,
+                tables=shown.tables,
+                remarks=shown.remarks,
+                said=[*shown.said, plots],
+                word=word,
+                question=question,
             )
         )
         if typed:

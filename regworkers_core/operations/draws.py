@@ -10,6 +10,7 @@ from pydantic import Field
 
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import ACCEPTABLE, DrawBusy
+from regworkers_core.domain.snapshot import SelectionJob
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operation import (
     CHANGES_CAMPAIGNS,
@@ -136,7 +137,7 @@ def seed(call: Call, given: EnterSignature) -> Report:
 
 @operation(
     "draw confirm",
-    "confirm_draw",
+    SelectionJob.CONFIRM,
     Effect.ADD,
     duty="selection",
     size="large",
@@ -174,7 +175,7 @@ def confirm(call: Call, given: ConfirmDraw) -> Report:
 
 @operation(
     "draw retry",
-    "retry_market_selection",
+    SelectionJob.RETRY,
     Effect.ADD,
     duty="selection",
     role="manager",

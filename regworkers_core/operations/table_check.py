@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from fairdraw import scheduling
 from fairdraw.large.engine import spilling
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored
 from regworkers_core.domain.claim import comparable
@@ -28,7 +29,6 @@ from regworkers_core.domain.keys import EntryKey, is_selection_id, shown
 from regworkers_core.domain.reasons import PermanentFailure, UsageError
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.dependency import TokenBucket
-from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.replication.reconcile.classify import (
     EntrySide,

@@ -15,12 +15,13 @@ import structlog
 
 from fairdraw import scheduling
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.domain.keys import is_encodable, quoted
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import LeaseHolder
-from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.backfill_run import (
     BackfillRows,
     BackfillRun,

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from fairdraw import scheduling
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.demand_table import TablePage
 from regworkers_core.domain.entry import lenient_order
 from regworkers_core.domain.keys import EntryKey
@@ -27,7 +28,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder, LeaseKey, LeaseRow, LeaseTable
 from regworkers_core.engine.queue import Queue
-from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.tracing import span
 from regworkers_core.replication.keys import send_keys
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from regworkers_core.domain.entry import Order
 from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.snapshot import CopyJob
 from regworkers_core.domain.timestamps import parse_since
 from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
 from regworkers_core.replication.backfill import Backfill, backfill_status, pause_backfill, start_backfill
@@ -80,7 +81,7 @@ class Rebuilt(Input):
 
 @operation(
     "reconcile",
-    "reconcile_entries",
+    CopyJob.RECONCILE,
     Effect.CHANGE,
     duty="replication",
     size="large",
@@ -166,7 +167,7 @@ def undo(call: Call, given: Part) -> Report:
 
 @operation(
     "backfill",
-    "backfill_entries",
+    CopyJob.BACKFILL,
     Effect.CHANGE,
     duty="replication",
     size="drain",

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from fairdraw import scheduling
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.demand_table import Cleared
 from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.mongo.replica import Replica
@@ -34,7 +35,7 @@ from regworkers_core.engine.queue import (
     Received,
     SendFailure,
 )
-from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.backfill import estimate_items
 from regworkers_core.replication.keys import KeyRequest
 from regworkers_core.replication.reconcile.classify import SourceReads, classify, of_replica, of_source

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from fairdraw import scheduling
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.streams import MAX_RECORDS, StreamRecord
 from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
@@ -35,7 +36,7 @@ from regworkers_core.engine.leases import (
     LeasesBelow,
     held_lease,
 )
-from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.replication.drains import ENQUEUE
 from regworkers_core.replication.enqueue.changes import (
     RecordChange,

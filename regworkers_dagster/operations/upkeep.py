@@ -15,12 +15,11 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.acts import every_operation
-from regworkers_core.operation import Operation
-from regworkers_core.runtime import Runtime
+from regworkers_core.operation import Call, Effect, Face, Input, Operation, Report, operation
 from regworkers_core.settings import load_settings
-from regworkers_dagster.factories import Declared, Flow, one_op_job, schedule
-from regworkers_dagster.launching import asset
-from regworkers_dagster.runs import ENDED, OPERATION_TAG, launched_by_hand, short_run
+from regworkers_dagster.factories import Flow, schedule
+from regworkers_dagster.launching import Run, asset
+from regworkers_dagster.runs import ENDED
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -223,62 +222,65 @@ def prune_events(instance: dg.DagsterInstance, *, before: datetime, dry_run: boo
     return found
 
 
-class PruneConfig(dg.Config):
+class PruneRuns(Input):
     """Which runs and events to delete."""
 
     older_than_days: int | None = Field(
-        default=None,
+        None,
         ge=1,
         description="Age of the runs and events to delete, in days. Empty: observability.runRetentionDays.",
     )
-    apply: bool = Field(default=False, description="Delete them. Without, the run counts only.")
-    batch_runs: int = Field(default=100, ge=1, description="Runs read at a time.")
-    max_runs: int = Field(default=5000, ge=1, description="Runs deleted at most; the next run deletes more.")
+    batch_runs: int = Field(100, ge=1, description="Runs read at a time.")
+    max_runs: int = Field(5000, ge=1, description="Runs deleted at most; the next run deletes more.")
 
 
-@one_op_job(
+def _run(face: Face) -> Run:
+    if not isinstance(face, Run):
+        raise TypeError(f"prune_runs works on Dagster's instance, which {type(face).__name__} does not have")
+    return face
+
+
+def _days(face: Face, given: PruneRuns) -> int:
+    return given.older_than_days or _run(face).runtime.settings.observability.run_retention_days
+
+
+# Only Dagster has it, for it works on Dagster's instance.
+@operation(
+    "",
     "prune_runs",
-    step="prune",
-    tags={OPERATION_TAG: "prune", **short_run()},
-    declared=Declared("operations", who="system"),
-    description="Deletes ended runs, their events and logs, and what sensors recorded, after "
-    "observability.runRetentionDays; Dagster would keep them forever. Active runs and the latest run of each job stay, "
-    "and so do the latest numbers of each asset. SQLite then shrinks its files. Counts only, unless `apply` is true.",
+    Effect.CHANGE,
+    target=lambda face, given: f"runs older than {_days(face, given)} days",
+    alone="prune",
 )
-def prune_runs(context: dg.OpExecutionContext, config: PruneConfig, runtime: Runtime) -> None:
-    """Deletes old runs with their events and logs, oldest first, and old events of sensors."""
-    dry_run = not config.apply
-    days = config.older_than_days or runtime.settings.observability.run_retention_days
-    with launched_by_hand(
-        context.run, runtime, "prune_runs", f"runs older than {days} days", dry_run=dry_run
-    ) as result:
-        before, limit = storage_size(context.instance), datetime.now(UTC) - timedelta(days=days)
-        pruned = prune(
-            context.instance,
-            before=limit,
-            batch_runs=config.batch_runs,
-            max_runs=config.max_runs,
-            dry_run=dry_run,
-        )
-        events = prune_events(context.instance, before=limit, dry_run=dry_run)
-        result |= {"runs": pruned.runs, "events": events}
-        refused = shrink(context.instance) if (pruned.runs or events) and not dry_run else []
-    after = storage_size(context.instance)
-    for line in refused:
-        context.log.warning(line)
+def prune_runs(call: Call, given: PruneRuns) -> Report:
+    """Delete ended runs, their events and logs, and what sensors recorded, after observability.runRetentionDays.
+
+    Dagster would keep them forever. Active runs and the latest run of each job stay, and so do the latest numbers of
+    each asset. SQLite then shrinks its files.
+    """
+    instance, dry_run, days = _run(call.face).context.instance, not call.apply, _days(call.face, given)
+    before, limit = storage_size(instance), datetime.now(UTC) - timedelta(days=days)
+    pruned = prune(
+        instance, before=limit, batch_runs=given.batch_runs, max_runs=given.max_runs, dry_run=dry_run
+    )
+    events = prune_events(instance, before=limit, dry_run=dry_run)
+    for line in shrink(instance) if (pruned.runs or events) and not dry_run else ():
+        call.face.say(line)
+    after = storage_size(instance)
     done = "would be deleted" if dry_run else "deleted"
     more = "; more are left for the next run" if pruned.more else ""
-    context.log.info(f"{pruned.runs} runs and {events} events older than {days} days {done}{more}")
-    context.add_output_metadata(
-        {
-            "runs": pruned.runs,
-            "events": events,
+    counts = {"runs": pruned.runs, "events": events}
+    return Report(
+        document={
+            **counts,
             "dry_run": dry_run,
             "more": pruned.more,
             "bytes_before": sum(before.values()),
             "bytes_after": sum(after.values()),
-            "bytes_by_database": dg.MetadataValue.json(after),
-        }
+            "bytes_by_database": after,
+        },
+        said=[f"{pruned.runs} runs and {events} events older than {days} days {done}{more}"],
+        counts=counts,
     )
 
 
@@ -303,9 +305,9 @@ SCHEDULES = (
     ),
     schedule(
         "prune_runs_nightly",
-        prune_runs,
+        "prune_runs",
         "40 3 * * *",
         "Deletes what is older than observability.runRetentionDays.",
-        {"ops": {"prune": {"config": {"apply": True}}}},
+        {"apply": True},
     ),
 )

@@ -38,7 +38,7 @@ Found = Mapping[str, PromiseVerdict]
 
 def _checked(context: dg.AssetCheckExecutionContext, check: Check) -> dg.AssetCheckResult:
     """The result for the campaign of the run's partition; for every drawn campaign when the check runs by itself."""
-    bind(runId=context.run.run_id, worker="draw")
+    bind(runId=context.run.run_id, worker=DRAW_JOB)
     with plain_failures():
         runtime = runtime_of(context)
         campaign_id = context.run.tags.get(PARTITION_TAG)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import dagster as dg
 
 from regworkers_core.domain.selection import PIPELINE
+from regworkers_core.domain.snapshot import SelectionJob
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, KEPT_FRESH, Flow
 
 _FLOW = Flow("selection", owner="selection")
 ELIGIBILITY = Flow("eligibility", owner="eligibility")
 # The job that runs all steps of a draw.
-DRAW_JOB = "draw"
+DRAW_JOB = str(SelectionJob.DRAW)
 # One partition per campaign, by its id, from its DRAFT on. The sensor `watch_campaigns` adds them, and so does every
 # run of one campaign.
 

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import anyio
 import click
@@ -31,6 +31,7 @@ from dagster_webserver.cli import dagster_webserver
 from dagster_webserver.version import __version__
 from dagster_webserver.webserver import DagsterWebserver
 from graphene import Schema
+from graphql import default_field_resolver
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -48,7 +49,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings
 from regworkers_core.telemetry import configure_telemetry
-from regworkers_dagster.definitions import tags_of_jobs
+from regworkers_dagster.definitions import order_of_fields, tags_of_jobs
+from regworkers_dagster.factories import in_order, place_in
 from regworkers_dagster.resources import shared_runtime
 from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases
 from regworkers_dagster.web.mutations import Mutations
@@ -214,12 +216,34 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
         schema = super().build_graphql_schema()
         self._mutations.wrap(schema)
         refuse_aliases(schema)
+        show_in_order(schema)
         return schema
 
     def build_static_routes(self) -> list[BaseRoute]:
         # Before the route that answers everything else with Dagster's page.
         routes: list[BaseRoute] = super().build_static_routes()  # type: ignore[no-untyped-call]
         return [*self._files.routes(), *routes]
+
+
+def show_in_order(schema: Schema) -> None:
+    """Let launchpads of our jobs show fields, and what they mean, in the order of their declaration."""
+    order, types = order_of_fields(), schema.graphql_schema.type_map
+
+    def change(kind: str, name: str, of: Callable[[Any, Any], Any]) -> None:
+        field = cast(Any, types[kind]).fields[name]
+        shown = field.resolve or default_field_resolver
+        field.resolve = lambda root, info, **given: of(root, shown(root, info, **given))
+
+    def yaml(schema: Any, text: str) -> str:
+        job = getattr(schema, "_represented_job", None)
+        return in_order(text, order.get(getattr(job, "name", ""), ()))
+
+    def fields(kind: Any, found: list[Any]) -> list[Any]:
+        names = order.get(getattr(getattr(kind, "_config_type_snap", None), "key", ""), ())
+        return sorted(found, key=lambda field: place_in(names, field.name))
+
+    change("RunConfigSchema", "rootDefaultYaml", yaml)
+    change("CompositeConfigType", "fields", fields)
 
 
 def _runtime() -> Runtime:

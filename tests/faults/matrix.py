@@ -33,7 +33,7 @@ from rich.console import Console
 from regworkers_core.adapters.mongo.incidents import EvaluationState
 from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.selection import QUICKNET
-from regworkers_core.domain.snapshot import DRAW, Snapshot
+from regworkers_core.domain.snapshot import Snapshot
 from regworkers_core.operations.alerts.conditions import TABLE
 from regworkers_core.operations.alerts.evaluate import OUTSIDE, SENSOR, Outage, evaluate
 from regworkers_core.operations.dependency_status import with_short_timeouts
@@ -319,7 +319,7 @@ def _dagster(world: World, body: bytes) -> bytes:
     results = []
     if world.failed_draw:
         tag = {"key": PARTITION_TAG, "value": world.failed_draw}
-        run = {"runId": "1", "jobName": DRAW, "status": "FAILURE", "endTime": world.now(), "tags": [tag]}
+        run = {"runId": "1", "jobName": "draw", "status": "FAILURE", "endTime": world.now(), "tags": [tag]}
         results = [{**run, "assetSelection": None}]
     beat = {"daemonType": "SENSOR", "required": True, "lastHeartbeatTime": world.now()}
     data: dict[str, Any] = {
@@ -331,7 +331,7 @@ def _dagster(world: World, body: bytes) -> bytes:
         "queued": {"count": 0},
         **{name: {"results": []} for name in ("failed", *(f"failed_{job}" for job in LOOKED_AT))},
         "assetNodes": [],
-        f"failed_{DRAW}": {"results": results},
+        "failed_draw": {"results": results},
     }
     if b"work0" in body:
         data = {name: {"results": []} for name in ("launched0", "materialized0")} | {

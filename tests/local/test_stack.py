@@ -22,6 +22,7 @@ import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.processes import ProcessRef, drop_stale_pid_file, reaping, spawn
 from regworkers_local.servers import SERVERS, Server
 from regworkers_local.service_stores import Stores
@@ -326,8 +327,9 @@ def test_a_server_that_cannot_start_is_named_with_its_last_words_and_its_log(new
     folder = stack.log_file("redis").parent
     folder.mkdir(parents=True)
     (folder / "appendonlydir").write_text("not a folder")
-    with pytest.raises(StartFailed, match=r"redis: valkey-server ended: .+; see .*server.log"):
+    with pytest.raises(StartFailed, match=r"redis: valkey-server ended: .+; see .*server.log") as failed:
         stack.up()
+    assert str(failed.value).splitlines()[1:] == [f"regworkers is imported from {PROJECT_ROOT}"]
     assert stack.logs("redis", 1)
 
 

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import orjson
+import yaml
 from pydantic import SecretStr
 
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT, Settings, snake
 
 
 def environment_of(runtime: Runtime) -> dict[str, str]:
-    """Every setting of `runtime`, so that a child sees the same servers and the same namespace."""
+    """Every setting of `runtime` that is not what it is everywhere, so that a child sees the same servers and the same
+    namespace. Reading them takes as long as there are variables.
+    """
     found: dict[str, str] = {}
     for name, value in runtime.settings.model_dump().items():
         fields = value if isinstance(value, dict) else {"": value}
         for field, content in fields.items():
-            if content is not None:
+            if content is not None and content != _everywhere().get((name, field)):
                 variable = "REGWORKERS_" + name.upper() + ("__" + field.upper() if field else "")
                 found[variable] = _text(content)
     return found
+
+
+@cache
+def _everywhere() -> Mapping[tuple[str, str], Any]:
+    """The default, by section and field, of what no file of an environment sets."""
+    values = {
+        (name, field): value
+        for name, section in Settings.model_fields.items()
+        if hasattr(section.default, "model_dump")
+        for field, value in section.default.model_dump().items()
+    }
+    for path in (PROJECT_ROOT / "configs").glob("*.yml"):
+        for section, fields in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            for field in fields if isinstance(fields, dict) else ():
+                values.pop((snake(section), snake(field)), None)
+    return values
 
 
 def _text(value: Any) -> str:

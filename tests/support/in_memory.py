@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
@@ -15,10 +15,12 @@ from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.aws.objects import ObjectStore, classify_objects
 from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.aws.sqs import SqsQueue
+from regworkers_core.adapters.aws.tables import attributes, key_of, plain_item
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from tests.adapters.fakes import dependency
-from tests.simulation.gate import OpenGate
+from tests.simulation.gate import Gate, OpenGate
 from tests.simulation.servers.aws import Aws
 from tests.simulation.servers.queue_settings import MAX_BYTES
 
@@ -63,6 +65,40 @@ class MemoryLeaseTable(DynamoLeaseTable):
     def keys(self, pk: str) -> list[LeaseKey]:
         """Of the rows that are stored, without reading them."""
         return [LeaseKey(pk, sk) for sk in self._partitions.get(pk, ())]
+
+
+class MemoryItems(MutableMapping[EntryKey, dict[str, Any]]):
+    """The entries of a demand table, which clients of its `account` see. Those that it returns are copies."""
+
+    name = "demand-table"
+
+    def __init__(self) -> None:
+        self.account, self._always = Aws(), OpenGate()
+        self.client(self._always).create_table(TableName=self.name, **KEYS)
+        self._table = self.account.tables.table(self.name)
+
+    def client(self, gate: Gate) -> Any:
+        return self.account.client("dynamodb", gate)
+
+    def __getitem__(self, key: EntryKey) -> dict[str, Any]:
+        if (item := self._table.get((key.pk, key.sk))) is None:
+            raise KeyError(key)
+        return plain_item(item)
+
+    def __setitem__(self, key: EntryKey, item: dict[str, Any]) -> None:
+        self.account.tables.put_item(
+            self._always, TableName=self.name, Item=attributes({**item, "PK": key.pk, "SK": key.sk})
+        )
+
+    def __delitem__(self, key: EntryKey) -> None:
+        self.account.tables.delete_item(self._always, TableName=self.name, Key=key_of(key.pk, key.sk))
+
+    def __iter__(self) -> Iterator[EntryKey]:
+        keys = [EntryKey.parse(item["PK"]["S"], item["SK"]["S"]) for item in self._table.items()]
+        return (key for key in keys if key is not None)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 class MemoryQueue(SqsQueue):

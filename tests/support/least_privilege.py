@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
@@ -37,26 +39,34 @@ EXEMPT = tuple(str(PROJECT_ROOT / name) for name in ("tests", "benchmarks", "too
 _BETWEEN = tuple(
     str(PROJECT_ROOT / "tests" / name) for name in ("support/declared.py", "simulation/servers/client.py")
 )
-# Guards that wrap what the product calls: their frames are on the stack of each of its calls.
-_GUARDS = tuple(
-    str(PROJECT_ROOT / "tests" / "support" / name) for name in ("declared.py", "least_privilege.py")
-)
 PROVISION = "provision"
-# Flows whose every call, in whatever thread, is one worker's.
-FLOWS = {
-    "regworkers_core/infrastructure/provision": PROVISION,
-    "regworkers_core/infrastructure/found": "discovery",
-    "regworkers_core/operations/logs/": "logs",
-    "regworkers_core/operations/dead_letters/": "dead-letters",
-    "regworkers_core/analytics/archive/": "archive",
-    "regworkers_core/analytics/funnel": "funnel",
-    "regworkers_core/eligibility/invites/": "invites",
-    "regworkers_core/replication/backfill": "reconcile",
-    "regworkers_core/operations/erasure/": "erasure",
-    "regworkers_core/replication/cut_over": "cut-over",
-    "regworkers_core/replication/shadow": "shadow",
-    "regworkers_core/operations/table_check": "shadow",
+# Flows whose every call, in whatever thread, is one worker's: a package, modules that begin so, or one function.
+_FLOWS = {
+    "regworkers_core.infrastructure.provision": PROVISION,
+    "regworkers_core.infrastructure.found": "discovery",
+    "regworkers_core.operations.cloudwatch:look_up": "logs",
+    "regworkers_core.operations.dead_letters": "dead-letters",
+    "regworkers_core.analytics.archive": "archive",
+    "regworkers_core.analytics.funnel": "funnel",
+    "regworkers_core.eligibility.invites": "invites",
+    "regworkers_core.replication.backfill": "reconcile",
+    "regworkers_core.operations.erasure": "erasure",
+    "regworkers_core.replication.cut_over": "cut-over",
+    "regworkers_core.replication.shadow": "shadow",
+    "regworkers_core.operations.table_check": "shadow",
 }
+
+
+def _place(name: str) -> tuple[str, str]:
+    """How the names of a flow's files begin, and its function, empty: any. Raises AttributeError for no such flow."""
+    module, _, function = name.partition(":")
+    if function:
+        getattr(import_module(module), function)
+    origin: Any = find_spec(module).origin  # type: ignore[union-attr]
+    return origin.removesuffix("__init__.py").removesuffix(".py"), function
+
+
+FLOWS = {_place(name): worker for name, worker in _FLOWS.items()}
 # The save drain that rebuilds the replica under another role is known by the key that it signs with.
 _OF_REBUILDING = "producer-key/provision"
 _running: ContextVar[str] = ContextVar("worker of the guard", default="")
@@ -253,7 +263,9 @@ def caller(frame: FrameType | None) -> str | None:
             ours = True
             decided = decided or not file.startswith(_TOOLS)
         if decided and not found:
-            found = next((worker for part, worker in FLOWS.items() if part in file), "")
+            functions = ("", frame.f_code.co_name)
+            here = (FLOWS[at] for at in FLOWS if file.startswith(at[0]) and at[1] in functions)
+            found = next(here, "")
         frame = frame.f_back
     return found or (_running.get() if ours else None)
 

@@ -19,6 +19,7 @@ import structlog
 
 from fairdraw import scheduling
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.kafka.log import KafkaRecord, Partition, RecordChunk, Span
 from regworkers_core.analytics.archive import files
@@ -28,7 +29,7 @@ from regworkers_core.analytics.archive.rows import Damaged, EventRow, other_body
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseBusy, held_lease
-from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.observability.tracing import span
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import ArchiveSettings

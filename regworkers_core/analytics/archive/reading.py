@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.files import private_folder
 from regworkers_core.analytics.archive.manifest import (
@@ -33,7 +34,6 @@ from regworkers_core.analytics.archive.rows import DIGEST_BYTES, SCHEMA
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
-from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.runtime import Runtime
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from fairdraw import scheduling
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.tables import MAX_GET
 from regworkers_core.adapters.files import (
     Blank,
@@ -35,7 +36,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.eligibility.request import MAX_ID, is_blank, text_problem
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
-from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 
 # A row may have further columns, which are not read.

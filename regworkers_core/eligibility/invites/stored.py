@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.files import Reject, masked
 from regworkers_core.domain.claim import Invite, InviteType, TableKey, invite_key
 from regworkers_core.domain.keys import UPLOAD_NAME, quoted
@@ -43,7 +44,6 @@ from regworkers_core.eligibility.invites.terms import (
     default_ttl,
 )
 from regworkers_core.engine.leases import Lease, LeaseHolder
-from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.runtime import Runtime
 
 ADDED, KNOWN, RENEWED, SHORTENED = UPLOAD_OUTCOMES = ("added", "known", "renewed", "shortened")

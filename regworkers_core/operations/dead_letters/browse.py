@@ -20,9 +20,9 @@ import structlog
 
 from fairdraw import scheduling
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.queue import Queue, Received
-from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.verdict import Assess, Assessed
 from regworkers_core.runtime import Runtime

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.dead_letters.browse import (
     Seen,
     matching,

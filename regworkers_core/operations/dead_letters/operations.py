@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
-from typing import Any, ClassVar
+from operator import itemgetter
+from typing import Any, ClassVar, TypeAlias
 
 import orjson
 from pydantic import Field, field_validator
@@ -198,6 +199,9 @@ def groups(call: Call, given: ReviewMessages) -> Report:
             result["closed"] = closed
     document = {**seen.as_dict(), "groups": [cause.as_dict() for cause in found]}
     causes: Sequence[Mapping[str, Any]] = document["groups"]
+    explained = [
+        {**cause, "reason": ", ".join(filter(None, (cause["reason"], cause["error"])))} for cause in causes
+    ]
     return Report(
         document=document,
         facts={
@@ -207,35 +211,8 @@ def groups(call: Call, given: ReviewMessages) -> Report:
             "documentsClosed": closed,
         },
         tables=[
-            Table(
-                "groups",
-                ("cause", "queue", "messages", "first", "last", "trend", "24 h"),
-                [
-                    (
-                        cause["fingerprint"],
-                        cause["queue"],
-                        cause["messages"],
-                        to_second(cause["firstSeen"]),
-                        to_second(cause["lastSeen"]),
-                        cause["trend"],
-                        sparkline(cause["hours"]),
-                    )
-                    for cause in causes
-                ],
-            ),
-            Table(
-                "why",
-                ("cause", "name", "reason", "verdicts"),
-                [
-                    (
-                        cause["fingerprint"],
-                        _name_of(cause),
-                        ", ".join(filter(None, (cause["reason"], cause["error"]))),
-                        verdicts_in_words(cause),
-                    )
-                    for cause in causes
-                ],
-            ),
+            _by_cause("groups", causes, "cause", "queue", "messages", "first", "last", "trend", "24 h"),
+            _by_cause("why", explained, "cause", "name", "reason", "verdicts"),
             _single_messages(listed),
         ],
         said=[
@@ -471,19 +448,8 @@ def _done(
     document: Mapping[str, Any], *more: str, finished: bool, word: str = "", question: str = ""
 ) -> Report:
     """The answer of a redrive or a drop: its numbers, and a line for each cause with the columns `more`."""
-    columns = ("cause", "name", "reason", "messages", "verdicts", *more)
-    lines = [
-        (
-            cause["fingerprint"],
-            _name_of(cause),
-            cause["reason"],
-            cause["messages"],
-            verdicts_in_words(cause),
-            *(cause[name] for name in more),
-        )
-        for cause in document["groups"]
-    ]
-    notes = [*_notes(document, "" if lines else "no dead letters")]
+    table = _by_cause("groups", document["groups"], "cause", "name", "reason", "messages", "verdicts", *more)
+    notes = [*_notes(document, "" if table.rows else "no dead letters")]
     return Report(
         document=document,
         facts={
@@ -491,7 +457,7 @@ def _done(
             for name, value in document.items()
             if name != "advice" and not isinstance(value, Mapping | list | None)
         },
-        tables=[Table("groups", columns, lines)],
+        tables=[table],
         said=notes if finished else (),
         left="" if finished else "\n".join(notes) or "not everything was done: repeat it",
         word=word,
@@ -509,8 +475,21 @@ def _single_messages(listed: Sequence[Assessed]) -> Table:
     return Table("single messages", columns, lines)
 
 
-def _name_of(cause: Mapping[str, Any]) -> str:
-    return ": ".join(filter(None, (cause["name"], cause["note"])))
+_Cause: TypeAlias = Mapping[str, Any]
+# How the columns of causes are read that do not have the name of a key.
+_COLUMNS: Mapping[str, Callable[[_Cause], object]] = {
+    "cause": itemgetter("fingerprint"),
+    "name": lambda cause: ": ".join(filter(None, (cause["name"], cause["note"]))),
+    "verdicts": verdicts_in_words,
+    "first": lambda cause: to_second(cause["firstSeen"]),
+    "last": lambda cause: to_second(cause["lastSeen"]),
+    "24 h": lambda cause: sparkline(cause["hours"]),
+}
+
+
+def _by_cause(title: str, causes: Iterable[_Cause], *columns: str) -> Table:
+    read = [_COLUMNS.get(name, itemgetter(name)) for name in columns]
+    return Table(title, columns, [[value(cause) for value in read] for cause in causes])
 
 
 def _what_helps(call: Call, cause: Mapping[str, Any]) -> Iterator[str]:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fairdraw import scheduling
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import PausedDrain
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.defects import hold_of
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
-from regworkers_core.engine.stop import OnStep, Progress, StopSignal, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.flows import DRAIN_OF
 from regworkers_core.operations.dead_letters.browse import (
     Ended,

@@ -10,10 +10,10 @@ from shlex import quote
 from typing import Any
 
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operations.dead_letters.browse import (
     Read,
     Seen,

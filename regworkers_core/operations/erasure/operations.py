@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.domain.entry import is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
 from regworkers_core.operations.erasure.erase import Eraser, ErasureReport, OnPhase
 from regworkers_core.operations.erasure.erase import erase as erase_one

@@ -13,9 +13,9 @@ from cronsim import CronSim, CronSimError
 
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import (
-    DRAW,
     FailedRun,
     SchedulerState,
+    SelectionJob,
     TickState,
 )
 from regworkers_core.domain.timestamps import iso
@@ -68,7 +68,7 @@ NO_RUN = FailedRun("", "", "")
 
 def look_back_seconds(job: str = "") -> float:
     """How long a failed run counts. A draw counts longer: its campaign says if it was done since."""
-    return 7 * _DAY_SECONDS if job == DRAW else _DAY_SECONDS
+    return 7 * _DAY_SECONDS if job == SelectionJob.DRAW else _DAY_SECONDS
 
 
 def work_of(job: str, assets: Iterable[str], jobs_of: Mapping[str, Sequence[str]]) -> str:

@@ -14,12 +14,13 @@ import structlog
 
 from fairdraw import scheduling
 from fairdraw.documents import as_document, camel
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.mongo.activity import ReconcileSummary
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
-from regworkers_core.engine.stop import OnStep, Progress, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.observability.tracing import span
 from regworkers_core.replication.keys import require_campaign
 from regworkers_core.replication.reconcile.acceptance import (

@@ -10,11 +10,12 @@ from enum import StrEnum
 from typing import Any
 
 from fairdraw.documents import as_document
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Kept, SupersededEntries
 from regworkers_core.domain.entry import is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.engine.stop import OnStep, Progress, no_progress, no_step
+from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.replication.keys import require_campaign
 from regworkers_core.replication.reconcile.acceptance import LISTED
 from regworkers_core.replication.reconcile.classify import ReplicaAccess

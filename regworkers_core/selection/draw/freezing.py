@@ -24,6 +24,7 @@ from fairdraw.maths.files import LEAVES
 from fairdraw.maths.leaves import UNIT_LIKE, unit_of
 from fairdraw.maths.merkle import root_of
 from fairdraw.maths.rules import MAX_WEIGHT
+from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.judged_entries import (
     EXCLUSION_SCHEMA,
     EXCLUSIONS,
@@ -42,7 +43,6 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.selection import pipeline_key, report_key
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.stop import Progress, no_progress
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import ensure_keys
 from regworkers_core.selection.draw.held import Workbench, own_prefix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -160,23 +161,19 @@ def publish(call: Call, given: PublishPage) -> Report:
     from regworkers_core.selection.public.page import INDEX
     from regworkers_core.selection.public.publish import page_from_folder, publish_page
 
-    leaves = 0
-
-    def on_leaves(more: int) -> None:
-        nonlocal leaves
-        leaves += more
-        call.face.progress(leaves, unit="leaves")
-
+    on_progress = partial(call.face.progress, unit="leaves")
     output = Path(given.output) if given.output else None
     if bool(given.campaign_id) == bool(given.source):
         raise RequestError("give either a campaign or a folder of exported artefacts")
     if given.source:
         if output is None or call.apply:
             raise UsageError("--from writes to a folder: give --output, and no --apply")
-        done = page_from_folder(Path(given.source), output, on_leaves=on_leaves)
+        done = page_from_folder(Path(given.source), output, on_progress=on_progress)
     else:
         campaign_id = call.campaign_id(given.campaign_id)
-        done = publish_page(call.runtime, campaign_id, output=output, apply=call.apply, on_leaves=on_leaves)
+        done = publish_page(
+            call.runtime, campaign_id, output=output, apply=call.apply, on_progress=on_progress
+        )
     document = done.as_dict()
     said = []
     if not given.source and not done.put:

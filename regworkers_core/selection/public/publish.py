@@ -15,12 +15,13 @@ import orjson
 from fairdraw.documents import as_document
 from fairdraw.large.engine import Engine
 from fairdraw.large.receipts import ReceiptSource
-from fairdraw.large.tiles import DRAW, OnLeaves, Proofs, write_proofs
+from fairdraw.large.tiles import DRAW, Proofs, write_proofs
 from fairdraw.log.parts import log_parts
 from fairdraw.maths.beside import published
 from fairdraw.maths.files import LEAVES, OUTCOMES, RESULT
 from fairdraw.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
 from fairdraw.proof.inputs import drawn_folders, phase_folders, read_inputs
+from fairdraw.scheduling import Progress, no_progress
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.domain.reasons import UsageError
@@ -90,7 +91,7 @@ def publish_page(
     *,
     output: Path | None = None,
     apply: bool,
-    on_leaves: OnLeaves | None = None,
+    on_progress: Progress = no_progress,
 ) -> PagePublished:
     """Build the page of all confirmed phases. With `apply` put it beside the artefacts, where a repeat puts nothing but
     a later state of the public log; with `output` write it there, too, with the artefacts.
@@ -120,7 +121,7 @@ def publish_page(
         except MissingObject:
             numbers = measured_files([root / f"phase-{number}" for number in shown])
         source = ReceiptSource(root, None, log=log_parts(in_bucket(runtime.objects).read))
-        proofs = write_site(source, root / PAGE_FOLDER, numbers, naming, on_leaves=on_leaves)
+        proofs = write_site(source, root / PAGE_FOLDER, numbers, naming, on_progress=on_progress)
         put = _put(
             runtime.objects, f"draws/{campaign_id}/{PAGE_FOLDER}/", root / PAGE_FOLDER, proofs, apply=apply
         )
@@ -128,7 +129,7 @@ def publish_page(
     return PagePublished(campaign_id, len(shown), address, put, proofs)
 
 
-def page_from_folder(folder: Path, output: Path, *, on_leaves: OnLeaves | None = None) -> PagePublished:
+def page_from_folder(folder: Path, output: Path, *, on_progress: Progress = no_progress) -> PagePublished:
     """Write the page of exported artefacts to `output/page`, and the artefacts beside it. The audit covers what they
     show: neither times of registration nor mail domains. Raises UsageError.
     """
@@ -147,7 +148,7 @@ def page_from_folder(folder: Path, output: Path, *, on_leaves: OnLeaves | None =
         output / PAGE_FOLDER,
         numbers,
         Naming(numbers["campaignId"]),
-        on_leaves=on_leaves,
+        on_progress=on_progress,
     )
     page = str(output / PAGE_FOLDER / INDEX)
     return PagePublished(numbers["campaignId"], len(drawn), page, (), proofs)
@@ -159,7 +160,7 @@ def write_site(
     numbers: Mapping[str, Any],
     naming: Naming,
     *,
-    on_leaves: OnLeaves | None = None,
+    on_progress: Progress = no_progress,
 ) -> Proofs:
     """Write the files of the page into `out`; `numbers` are those of the report of the last drawn phase. Raises
     DrawError for damaged artefacts.
@@ -167,7 +168,7 @@ def write_site(
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="regworkers-page-") as scratch:
         proofs = write_proofs(
-            source, out, engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB), on_leaves=on_leaves
+            source, out, engine=Engine(Path(scratch), memory_mib=_MEMORY_MIB), on_progress=on_progress
         )
     (out / VERIFIER).write_bytes(verifier_page())
     phases = [read_inputs(each) for each in phase_folders(source.folder)]

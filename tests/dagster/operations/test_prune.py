@@ -11,7 +11,10 @@ import dagster as dg
 import pytest
 from sqlalchemy import text
 
+from regworkers_core.runtime import Runtime
+from regworkers_dagster.operations import upkeep
 from regworkers_dagster.operations.upkeep import Pruned, prune, prune_events, shrink, storage_size
+from tests.dagster.support import job, plain, use
 
 
 @dg.op
@@ -180,3 +183,19 @@ def test_the_storage_is_flat_while_it_is_pruned_every_day(instance: dg.DagsterIn
         sizes.append(sum(storage_size(instance).values()))
     # Two days are kept. SQLite grows by whole pages, one or two for each of its tables.
     assert sizes[1] > sizes[0] and max(sizes[3:]) - sizes[2] < (sizes[1] - sizes[0]) / 2, sizes
+
+
+@pytest.mark.parametrize("apply", [False, True])
+def test_its_job_counts_or_deletes_and_is_recorded_only_then(
+    instance: dg.DagsterInstance, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, apply: bool
+) -> None:
+    use(monkeypatch, runtime)
+    old = _record(instance, 2)
+    monkeypatch.setattr(upkeep, "timedelta", lambda days: timedelta(days=-days))
+    config = {"apply": apply, "older_than_days": 1}
+    done = job("prune_runs").execute_in_process(run_config=config, instance=instance)
+    assert (old[0] in _left(instance)) is not apply
+    (output,) = [each.step_output_data for each in done.all_events if each.is_successful_output]
+    assert (plain(output.metadata)["runs"], plain(output.metadata)["dry_run"]) == (1, not apply)
+    rows = [(each.what, each.target, each.result["runs"]) for each in runtime.operator_actions.history()]
+    assert rows == [("prune_runs", "runs older than 1 days", 1)] * apply

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_core.settings.operations import WebSettings
 from regworkers_dagster.web import serve
 from regworkers_dagster.web.serve import command, main, refuse_strangers
+from tests.dagster.web.world import REPOSITORY, Site
 
 PROXIED = WebSettings(operator_header="X-User", proxies=("10.0.0.7",))
 
@@ -29,6 +32,30 @@ def test_it_takes_the_command_line_of_dagsters_helm_chart() -> None:
         True,
     )
     assert given["workspace"] == (workspace,)
+
+
+LAUNCHPAD = """query ($job: PipelineSelector!) {
+  runConfigSchemaOrError(selector: $job) { ... on RunConfigSchema { rootDefaultYaml
+    rootConfigType { key ... on CompositeConfigType { fields { name } } } } } }"""
+
+
+def launchpad(site: Site, job: str) -> Any:
+    variables = {"job": {**REPOSITORY, "pipelineName": job}}
+    return site.ask(LAUNCHPAD, variables)["data"]["runConfigSchemaOrError"]
+
+
+def test_a_launchpad_shows_the_fields_of_our_jobs_as_they_are_declared(
+    context: Any, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(yaml.safe_load(launchpad(site, "draw")["rootDefaultYaml"])) == ["ops"]
+    config = yaml.safe_load(launchpad(site, "top_up")["rootDefaultYaml"])
+    assert list(config) == ["capacities", "reason", "confirm", "another"]
+    assert config["reason"] == "two\nconfirm: lines"
+    # And what they mean, beside it.
+    key, names = launchpad(site, "top_up")["rootConfigType"]["key"], ("reason", "capacities", "another")
+    monkeypatch.setattr(serve, "order_of_fields", lambda: {key: names})
+    fields = launchpad(Site(context), "top_up")["rootConfigType"]["fields"]
+    assert [each["name"] for each in fields] == [*names, "confirm"]
 
 
 def test_by_default_it_listens_on_this_machine_alone() -> None:

@@ -50,6 +50,15 @@ def confirm_draw():
     publish()
 
 
+defaults = {"reason": "two\\nconfirm: lines", "confirm": "", "another": "", "capacities": {"a": 1}}
+fields = {name: dg.Field(type(value), default_value=value) for name, value in defaults.items()}
+
+
+@dg.job(config=dg.ConfigMapping(lambda _: {}, fields))
+def top_up():
+    publish()
+
+
 @dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="campaigns"))
 def winners(): ...
 
@@ -70,7 +79,7 @@ def watch(): ...
 def nightly(): ...
 
 
-jobs = [draw, confirm_draw, announce, save_entries]
+jobs = [draw, confirm_draw, top_up, announce, save_entries]
 defs = dg.Definitions(assets=[winners, entries], jobs=jobs, sensors=[watch], schedules=[nightly])
 """
 # Runs wait in the queue, which no daemon empties here.

@@ -190,6 +190,7 @@ def test_what_is_deployed_as_declared_has_no_difference() -> None:
     ("entries", "fact", "value"),
     [
         ([entry(JOBS - {"publish_events", "save_entries"})], "jobs", "without publish_events, save_entries"),
+        ([entry(JOBS - {"draw", "archive_events"})], "jobs", "without archive_events, draw"),
         ([entry(off=("b", "c"))], "sensorsAndSchedules", "off: b, c"),
         ([entry(image="regworkers:0.9")], "version", "0.9"),
         (
@@ -214,6 +215,6 @@ def test_on_a_laptop_dagster_may_be_off_and_has_no_image() -> None:
     assert found(entry(image=""), environment="local-dev") == declared_workers(local=True)
 
 
-def test_the_question_fits_dagster_and_knows_the_jobs_of_drains() -> None:
+def test_the_question_fits_dagster_and_knows_jobs_that_there_are() -> None:
     assert graphql.validate(create_schema().graphql_schema, graphql.parse(QUERY)) == []
     assert set(defs.get_repository_def().job_names) >= JOBS

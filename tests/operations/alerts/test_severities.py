@@ -25,6 +25,8 @@ from regworkers_core.domain.snapshot import (
 from regworkers_core.operations.alerts.conditions import TABLE, availability, work
 from regworkers_core.operations.alerts.conditions.blindness import gaps_of
 from regworkers_core.operations.alerts.conditions.campaigns import not_logged_key, unjudged_key
+from regworkers_core.operations.alerts.conditions.condition import Assessment
+from regworkers_core.operations.alerts.conditions.work import expiry
 from regworkers_core.settings import PROJECT_ROOT, AlertSettings, Settings
 from regworkers_core.settings.operations import AlertSeverities
 from tests.operations.alerts.world import (
@@ -37,6 +39,7 @@ from tests.operations.alerts.world import (
     assessed,
     drain,
     found,
+    given,
     queue,
 )
 
@@ -122,6 +125,16 @@ def test_every_condition_takes_the_severity_of_the_settings(severity: str) -> No
 def test_of_two_steps_the_worse_counts(name: str, first: str, second: str, expected: set[str]) -> None:
     changed = {name: first, f"{name}_critical": second}
     assert severities(**changed)[name.replace("_", "-")] == expected
+
+
+@pytest.mark.parametrize("loss", ["warning", "critical"])
+def test_a_dead_letter_that_expires_is_as_urgent_as_a_loss_and_not_as_dead_letters(loss: str) -> None:
+    other = "warning" if loss == "critical" else "critical"
+    changed = settings(severity={"data_loss_critical": loss, "dead_letters": other})
+    old = replace(WELL, queues=(queue("analytics-queue-dlq", 1, oldest_seconds=11 * DAY),))
+    expires = expiry.assess(given(old, settings=changed))
+    assert isinstance(expires, Assessment) and [each.severity.value for each in expires.findings] == [loss]
+    assert [severity for _, severity, _ in found("dead-letters", old, settings=changed)] == [other]
 
 
 def test_every_condition_has_a_field_and_its_highest_severity_is_that_of_its_blindness() -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import pytest
 
 from regworkers_core.domain.messages import MessageType, fingerprint
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.engine.queue import Outgoing, Received
+from regworkers_core.engine.queue import NotHidden, Outgoing, QueueDepth, Received
 from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser
 from regworkers_core.operations.dead_letters.model import NOT_SHOWN, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.operations import message_document, shown_id, sparkline
 from regworkers_core.operations.dead_letters.redrive import move
 from regworkers_core.operations.dead_letters.report import Causes, RedriveReport, Trend, trend
 from regworkers_core.operations.dead_letters.verdict import Assessed, DeadLetterVerdict
-from tests.operations.dead_letters.fakes import EndlessQueue, MemoryQueue
 from tests.operations.dead_letters.world import body
+from tests.support.in_memory import MemoryQueue
 
 QUEUE = DeadQueue("replication-queue", "replication-queue-dlq", MessageType.REPLICATE)
 BODY = body("e1").decode()
@@ -29,6 +30,36 @@ MIB = 1024 * 1024
 def message(number: int, cause: str = "") -> Received:
     attributes = {"reason": "INVALID_ENTRY", "error": cause or f"cause {number % 7}"}
     return Received(f"m{number}", f"{RECEIPT}{number}", BODY, attributes, 1, 1_790_000_000.0 + number)
+
+
+class EndlessQueue:
+    """`size` messages by number. What is received stays hidden until it is given back; only counts are kept.
+    A browser sends and deletes nothing.
+    """
+
+    name = "replication-queue-dlq"
+
+    def __init__(self, size: int, make: Callable[[int], Received]) -> None:
+        self._size, self._make = size, make
+        self._next = 0
+        self.given_back = 0
+        self.visibility_seconds = 0
+        self.over_limit_at: int | None = None
+
+    def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
+        if self.over_limit_at is not None and self._next >= self.over_limit_at:
+            raise TransientFailure("sqs", "OverLimit")
+        self.visibility_seconds = visibility_seconds
+        first, self._next = self._next, min(self._next + limit, self._size)
+        return [self._make(number) for number in range(first, self._next)]
+
+    def change_visibility(self, messages: Sequence[tuple[Received, int]]) -> NotHidden:
+        assert all(seconds == 0 for _, seconds in messages)
+        self.given_back += len(messages)
+        return NotHidden()
+
+    def depth(self) -> QueueDepth:
+        return QueueDepth(self._size - self._next, 0, 0)
 
 
 def group_all(queue: EndlessQueue) -> tuple[Causes, QueueBrowser]:
@@ -108,57 +139,64 @@ def test_a_browser_at_the_limit_of_messages_in_flight_reports_it_and_returns_the
     assert browser.ended is Ended.IN_FLIGHT_LIMIT and queue.given_back == 200
 
 
+def filled(number: int) -> MemoryQueue:
+    queue = MemoryQueue(QUEUE.name)
+    queue.send([Outgoing(BODY.encode(), message(each).attributes) for each in range(number)])
+    return queue
+
+
 def test_a_browser_that_fails_returns_the_messages_it_holds() -> None:
-    queue = MemoryQueue(QUEUE.name, [message(number) for number in range(30)])
+    queue = filled(30)
     with pytest.raises(TransientFailure), QueueBrowser(queue, wait_seconds=0, batch_messages=10) as browser:
         for _ in browser.batches():
             raise TransientFailure("mongo", "unavailable")
-    assert len(queue.waiting) == 30 and not queue.hidden
+    assert queue.depth() == QueueDepth(30, 0, 0)
 
 
-def test_settled_messages_are_not_returned() -> None:
-    queue = MemoryQueue(QUEUE.name, [message(number) for number in range(30)])
+def test_settled_messages_are_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, returned = filled(30), list[object]()
+    change = queue.change_visibility
+    monkeypatch.setattr(queue, "change_visibility", lambda given: returned.extend(given) or change(given))
     with QueueBrowser(queue, wait_seconds=0, batch_messages=10) as browser:
         for batch in browser.batches():
             queue.delete(batch[:3])
             browser.settle(batch[:3])
-    assert len(queue.waiting) == 21 and not queue.hidden
+    assert queue.depth() == QueueDepth(21, 0, 0) and len(returned) == 21
 
 
 def test_only_what_the_source_confirmed_is_deleted() -> None:
-    dead = MemoryQueue(QUEUE.name, [message(number) for number in range(5)])
+    dead, source = filled(5), MemoryQueue(QUEUE.source)
     received = [read_message(QUEUE, each) for each in dead.receive(10, 0, 60)]
-    source = MemoryQueue(QUEUE.source)
-    source.refused = {1: False, 3: True}
+    source.fail = {1: False, 3: True}
     report = RedriveReport(QUEUE, dry_run=False)
     sent, _ = move(received, source, dead, report)
-    assert [each.id for each in sent] == ["m0", "m2", "m4"]
+    assert sent == received[::2]
     assert (report.unsent, report.refused, report.doubled) == (1, 1, 0)
-    assert sorted(each.message_id for each in dead.hidden.values()) == ["m1", "m3"]
+    assert sorted(dead.stored.messages) == sorted(each.id for each in received[1::2])
 
 
 def test_a_sent_message_that_cannot_be_deleted_counts_as_doubled() -> None:
-    dead = MemoryQueue(QUEUE.name, [message(0), message(1)])
+    dead, source = filled(2), MemoryQueue(QUEUE.source)
     received = [read_message(QUEUE, each) for each in dead.receive(10, 0, 60)]
-    dead.undeletable = {"m1"}
-    source = MemoryQueue(QUEUE.source)
+    delete = dead.delete
+    dead.delete = lambda messages: delete(messages[:1]) + list(messages[1:])  # type: ignore[method-assign]
     report = RedriveReport(QUEUE, dry_run=False)
     sent, _ = move(received, source, dead, report)
-    assert (len(sent), report.doubled, len(source.sent), len(dead.hidden)) == (2, 1, 2, 1)
+    assert (len(sent), report.doubled, len(source.sent)) == (2, 1, 2)
+    assert [*dead.stored.messages] == [received[1].id]
 
 
 def test_a_send_comes_before_its_delete() -> None:
-    dead = MemoryQueue(QUEUE.name, [message(0)])
+    dead, source = filled(1), MemoryQueue(QUEUE.source)
     (received,) = (read_message(QUEUE, each) for each in dead.receive(10, 0, 60))
-    source = MemoryQueue(QUEUE.source)
 
     def interrupt(step: str) -> None:
-        assert step == "redrive.after_send" and len(source.sent) == 1 and len(dead.hidden) == 1
+        assert step == "redrive.after_send" and len(source.sent) == 1
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         move([received], source, dead, RedriveReport(QUEUE, dry_run=False), on_step=interrupt)
-    assert len(source.sent) == 1 and len(dead.hidden) == 1
+    assert len(source.sent) == 1 and dead.depth() == QueueDepth(0, 1, 0)
 
 
 def test_a_message_without_attributes_was_moved_by_the_redrive_policy() -> None:

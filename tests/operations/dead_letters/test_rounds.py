@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, encode, fingerprint
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
-from regworkers_core.engine.queue import Outgoing, Received, SendFailure
+from regworkers_core.engine.queue import Outgoing, QueueDepth, Received
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, DeadQueue, read_message
 from regworkers_core.operations.dead_letters.redrive import Callbacks, RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.report import RedriveEnded, RedriveReport
@@ -27,7 +28,7 @@ from regworkers_core.operations.dead_letters.rounds import Growth, Outcome, Roun
 from regworkers_core.operations.dead_letters.verdict import Assessed, Assessor, DeadLetterVerdict, ItemVerdict
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.operations import DeadLettersSettings
-from tests.operations.dead_letters.fakes import MemoryQueue
+from tests.support.in_memory import MemoryQueue, Switch
 
 QUEUE = DeadQueue("replication-queue", "replication-queue-dlq", MessageType.REPLICATE)
 BEGIN = 1_800_000_000.0
@@ -111,7 +112,8 @@ def watched(
     def sleep(_seconds: float) -> None:
         now[0] += 6.0
 
-    source = MemoryQueue("q", [Received("other", "r", "{}", {}, 1)] * waiting)
+    source = MemoryQueue("q")
+    source.send([Outgoing(b"{}")] * waiting)
     made = Round(queue, source, failures, assess, iso(BEGIN))
     made.add([message])
     made.wait(limit_seconds=60.0, stopped=lambda: False, sleep=sleep, clock=lambda: now[0])
@@ -150,7 +152,7 @@ class World:
     names the messages that fail again. What fails is recorded and comes back; what does not is saved.
     """
 
-    messages: Sequence[Received]
+    messages: Sequence[Outgoing]
     broken: set[str]
     seed: int = 1
     now: float = BEGIN
@@ -163,13 +165,18 @@ class World:
     def __post_init__(self) -> None:
         shuffled = list(self.messages)
         random.Random(self.seed).shuffle(shuffled)
-        self.dead, self.source = Waiting(QUEUE.name, self), Waiting(QUEUE.source, self)
-        self.dead.waiting = deque(shuffled)
+        gate = Switch()
+        gate.now = lambda: self.now  # type: ignore[method-assign]
+        self.dead, self.source = MemoryQueue(QUEUE.name, gate), MemoryQueue(QUEUE.source, gate)
+        self.now -= 3600.0
+        self.dead.send(shuffled)
+        self.now += 3600.0
 
     def work(self) -> None:
         """What the drain does in a moment."""
-        while self.source.waiting:
-            message = self.source.waiting.popleft()
+        messages = list(chain.from_iterable(iter(lambda: self.source.receive(10, 0, 60), [])))
+        self.source.delete(messages)
+        for message in messages:
             entry = message.body.split("ENTRY#")[1].split('"')[0]
             if entry not in self.broken:
                 self.saved.add(entry)
@@ -192,8 +199,7 @@ class World:
                 )
             # SQS moves a message with its attributes.
             kept = message.attributes if self.unrecorded else {**failure, "origin": message.origin}
-            again = replace(message, message_id=f"{message.message_id}'", sent_at=self.now)
-            self.dead.waiting.append(replace(again, attributes=kept))
+            self.dead.send([Outgoing(message.body.encode(), kept)])
 
     # What a redrive calls of a runtime.
 
@@ -269,23 +275,6 @@ class Stop:
         return False
 
 
-class Waiting(MemoryQueue):
-    """A sent message gets an id of its own."""
-
-    def __init__(self, name: str, world: World) -> None:
-        super().__init__(name)
-        self._world, self._number = world, 0
-
-    def send(self, messages: Sequence[Outgoing]) -> list[SendFailure]:
-        for message in messages:
-            self._number += 1
-            name = f"{self.name}-{self._number}"
-            self.waiting.append(
-                Received(name, name, message.body.decode(), dict(message.attributes), 1, self._world.now)
-            )
-        return []
-
-
 class Leases:
     """One row that is free."""
 
@@ -302,7 +291,7 @@ class Leases:
         return True
 
 
-def messages_of(causes: int, each: int) -> list[Received]:
+def messages_of(causes: int, each: int) -> list[Outgoing]:
     made = []
     for cause in range(causes):
         attributes = {
@@ -313,9 +302,7 @@ def messages_of(causes: int, each: int) -> list[Received]:
         }
         for number in range(each):
             item = ReplicationItem(EntryKey("summer", f"{cause}-{number}"), Op.UPSERT).as_json()
-            name = f"m{cause}-{number}"
-            body = encode(MessageType.REPLICATE, "c", [item]).decode()
-            made.append(Received(name, name, body, attributes, 1, BEGIN - 3600))
+            made.append(Outgoing(encode(MessageType.REPLICATE, "c", [item]), attributes))
     return made
 
 
@@ -343,8 +330,8 @@ def check(world: World, report: RedriveReport, each: int) -> None:
     assert sum(saved[cause] for cause in range(10, 15)) >= 0.95 * good
     assert all(saved[cause] == 0 for cause in range(10))
     assert len(report.stopped_causes) >= 10 and report.ended is RedriveEnded.DONE and not report.finished
-    assert len(world.dead.waiting) == total - len(world.saved), "nothing is lost"
-    assert not world.dead.hidden and not world.source.waiting
+    assert world.dead.depth() == QueueDepth(total - len(world.saved), 0, 0), "nothing is lost"
+    assert not world.source.depth().total
 
 
 def test_of_fifty_causes_the_healthy_ones_get_through_by_themselves() -> None:
@@ -362,7 +349,7 @@ def test_messages_that_come_back_without_a_record_stop_their_cause_too() -> None
     world = World(unnamed, {f"0-{number}" for number in range(300)}, unrecorded=True)
     report = world.redrive(outcome_seconds=0.2)
     assert list(report.stopped_causes.values()) == [Outcome.FAILED_AGAIN]
-    assert len(world.failed) < 150 and len(world.dead.waiting) == 300
+    assert len(world.failed) < 150 and world.dead.depth() == QueueDepth(300, 0, 0)
 
 
 @pytest.mark.parametrize("how", [{"unrecorded": True}, {"behind": 3600.0}])

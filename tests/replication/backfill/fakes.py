@@ -1,14 +1,15 @@
-"""A demand table of a fixed size, a queue that remembers, and runs of a backfill over both."""
+"""Runs of a backfill over a demand table and a queue in memory."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.adapters.aws.demand_table import TablePage
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.leases import Lease, LeaseHolder
@@ -20,68 +21,43 @@ from regworkers_core.replication.backfill_run import (
     Parameters,
     SegmentReader,
 )
+from tests.adapters.fakes import dependency
 from tests.replication.reconcile.world import sent_items
-from tests.support.in_memory import MemoryLeaseTable, MemoryQueue
+from tests.support.in_memory import MemoryItems, MemoryLeaseTable, MemoryQueue, Switch
 
 LEASE_SECONDS = 0.3
 STARTED = "2026-01-01T00:00:00.000Z"
 AT_ONCE = 1e9
-INVITE = "invite"
 
 
 def keys(number: int) -> list[EntryKey]:
-    return [EntryKey("summer", f"e{n:05}") for n in range(number)]
+    return [EntryKey(f"c{n % 7}", f"e{n:05}") for n in range(number)]
 
 
-@dataclass
-class FakeTable:
-    """Item n lies in segment n % segments; a page shows no invites, but they take its room."""
+class _Pages(Switch):
+    """Of seven items each."""
 
-    entries: list[EntryKey]
-    page: int = 7
-    reads: int = 0
-
-    def scan(
-        self,
-        segment: int,
-        segments: int,
-        start_key: Mapping[str, Any] | None = None,
-        limit: int | None = None,
-        since: str = "",
-    ) -> TablePage:
-        return self._read(self.entries[segment::segments], start_key)
-
-    def query(
-        self,
-        campaign_id: str,
-        start_key: Mapping[str, Any] | None = None,
-        limit: int | None = None,
-        since: str = "",
-    ) -> TablePage:
-        return self._read([key for key in self.entries if key.campaign_id == campaign_id], start_key)
-
-    def _read(self, mine: list[EntryKey], start_key: Mapping[str, Any] | None) -> TablePage:
-        self.reads += 1
-        after = start_key["SK"]["S"] if start_key else ""
-        rest = [key for key in mine if key.sk > after]
-        found = rest[: self.page]
-        next_key = {"PK": {"S": found[-1].pk}, "SK": {"S": found[-1].sk}} if rest[self.page :] else None
-        shown = [key for key in found if not key.entry_id.startswith(INVITE)]
-        return TablePage([(key, {"version": 3}) for key in shown], next_key, len(found))
+    def before(self, server: str, operation: str, request: Any) -> None:
+        super().before(server, operation, request)
+        request["Limit"] = 7
 
 
 @dataclass
 class Site:
     """What outlives a run."""
 
-    table: FakeTable
+    entries: Iterable[EntryKey]
     segments: int = 2
     queue: MemoryQueue = field(default_factory=MemoryQueue)
     leases: MemoryLeaseTable = field(default_factory=MemoryLeaseTable)
     runs: int = 0
 
     def __post_init__(self) -> None:
-        self.reader = SegmentReader(self.table)
+        self.items, self.gate = MemoryItems(), _Pages()
+        self.items.update({key: {"version": 3} for key in self.entries})
+        guard = dependency("dynamodb", classify_aws("dynamodb"))
+        client = self.items.client(self.gate)
+        self.reader = SegmentReader(DemandTable(client, guard, self.items.name, policy=guard.policy))
 
     @property
     def rows(self) -> BackfillRows:

@@ -6,12 +6,14 @@ import threading
 
 import pytest
 
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.leases import LeaseRow
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.backfill_run import BackfillRows, BackfillSuperseded, Segment
-from tests.replication.backfill.fakes import INVITE, FakeTable, Site, keys
+from tests.replication.backfill.fakes import Site, keys
+from tests.simulation.gate import OpenGate
 from tests.support.waiting import wait_until
 
 
@@ -20,7 +22,7 @@ class Killed(BaseException):
 
 
 def site(number: int = 50, *, segments: int = 2) -> Site:
-    return Site(FakeTable(keys(number)), segments)
+    return Site(keys(number), segments=segments)
 
 
 @pytest.mark.parametrize("number", [0, 1, 7, 14, 50])
@@ -33,15 +35,17 @@ def test_every_key_is_sent_exactly_once_with_its_order(number: int, segments: in
 
 
 def test_pages_without_any_entry_move_the_position_all_the_same() -> None:
-    invites = [EntryKey("summer", f"{INVITE}{n:02}") for n in range(30)]
-    here = Site(FakeTable(keys(5) + invites), 1)
+    here = site(5, segments=1)
+    for number in range(30):
+        item = attributes({"PK": "CAMPAIGN#c0", "SK": f"INVITE#EMAIL#{number:02}"})
+        here.items.client(OpenGate()).put_item(TableName=here.items.name, Item=item)
     assert here.start() == "finished"
-    assert here.received == dict.fromkeys(keys(5), 1) and here.table.reads == 5
+    assert here.received == dict.fromkeys(keys(5), 1) and here.gate.calls["Scan"] == 6
 
 
 def test_entries_under_keys_that_replication_refuses_are_left_out_and_reported() -> None:
     odd = [EntryKey("a:b", f"{n:02}") for n in range(30)]
-    here = Site(FakeTable([*odd, *keys(20), EntryKey("summer", "x" * 600)]), 2)
+    here = Site([*odd, *keys(20), EntryKey("summer", "x" * 600)])
     reader = here.reader
     assert here.start() == "finished"
     assert here.received == dict.fromkeys(keys(20), 1)

@@ -103,7 +103,7 @@ def test_a_source_that_is_set_back_and_removed_meanwhile_buries_the_entry_it_was
 
 def test_a_state_that_cannot_be_saved_is_not_accepted_nor_counted_but_named() -> None:
     world = ahead(2, of=400)
-    world.items[entry_key(0)]["email"] = ""
+    world.items[entry_key(0)] |= {"email": ""}
     world.refused[entry_key(1)] = {world.order(entry_key(1))._replace(version=1)}
     result = world.reconcile(repair=True, accept=Accept(0))
     assert result.acceptance is not None

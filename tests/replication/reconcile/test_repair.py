@@ -38,7 +38,7 @@ def world_with(kind: Kind) -> World:
     elif kind is Kind.AHEAD:
         world.stored[KEY] = replace(world.stored[KEY], order=order._replace(version=3))
     elif kind is Kind.REJECTED:
-        world.items[KEY]["email"] = ""
+        world.items[KEY] |= {"email": ""}
         del world.stored[KEY]
         world.refused[KEY] = {order}
     return world

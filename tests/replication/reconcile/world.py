@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from regworkers_core.adapters.aws.demand_table import TablePage
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.demand_table import DemandTable, TablePage
 from regworkers_core.adapters.mongo.entry_documents import Stored
 from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, decode
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.dependency import RetryPolicy
 from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Sides
 from regworkers_core.replication.reconcile.reconciliation import Comparing, ReconcileResult, Reconciliation
 from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.settings import ReplicationSettings
+from tests.adapters.fakes import dependency
+from tests.simulation.gate import OpenGate
 from tests.support.entries import item
-from tests.support.in_memory import MemoryLeaseTable, MemoryQueue
+from tests.support.in_memory import MemoryItems, MemoryLeaseTable, MemoryQueue
 
 OBJECTIVE = 60.0
 START = 1_000_000.0
@@ -40,7 +44,7 @@ class World:
     """`after` schedules; whatever is due happens before the clock is read by anyone again."""
 
     now: float = START
-    items: dict[EntryKey, dict[str, Any]] = field(default_factory=dict)
+    items: MemoryItems = field(default_factory=MemoryItems)
     stored: dict[EntryKey, Stored] = field(default_factory=dict)
     refused: dict[EntryKey, set[Order]] = field(default_factory=dict)
     slept: list[float] = field(default_factory=list)
@@ -153,40 +157,28 @@ class World:
         return self.stored[key].order
 
 
-def _ranges(
-    world: World, keys: Callable[[], Iterable[EntryKey]], campaign_id: str, first: str, end: str | None
-) -> Iterator[list[EntryKey]]:
-    """Pages of those keys in a range of ids, each read when it is asked for."""
-    while True:
-        world.advance(world.read_seconds)
-        within = [key for key in keys() if key.campaign_id == campaign_id and first <= key.entry_id]
-        page = sorted(key for key in within if end is None or key.entry_id < end)[:PAGE]
-        yield page
-        if len(page) < PAGE:
-            return
-        first = page[-1].entry_id + "\0"
+class _Slow(OpenGate):
+    """Pages are small, and each takes its time before it is read."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def before(self, server: str, operation: str, request: Any) -> None:
+        if operation != "Scan":
+            self._world.advance(self._world.read_seconds)
+        if operation == "Query":
+            request["Limit"] = PAGE
 
 
-@dataclass
-class SourceSide:
-    world: World
+class SourceSide(DemandTable):
+    def __init__(self, world: World) -> None:
+        guard = dependency("dynamodb", classify_aws("dynamodb"))
+        super().__init__(world.items.client(_Slow(world)), guard, world.items.name, policy=RetryPolicy())
 
-    def campaign_ids(self) -> Iterator[str]:
-        return iter({key.campaign_id for key in self.world.items})
-
-    def entries(self, campaign_id: str, first: str, end: str | None, since: str) -> Iterator[TablePage]:
-        items = self.world.items
-        for keys in _ranges(self.world, lambda: items, campaign_id, first, end):
-            changed = [key for key in keys if (items[key].get("updatedAt") or "") >= since]
-            found = [(key, dict(items[key])) for key in changed]
-            yield TablePage(found, None, len(keys), units=len(keys))
-
-    def pages(self, campaign_id: str | None, segment: int = 0, segments: int = 1) -> Iterator[TablePage]:
-        raise AssertionError("nothing is scanned here")
-
-    def get(self, keys: Sequence[EntryKey], *, consistent: bool = True) -> dict[EntryKey, dict[str, Any]]:
-        self.world.advance(self.world.read_seconds)
-        return {key: dict(self.world.items[key]) for key in keys if key in self.world.items}
+    def entries(self, *range_: Any) -> Iterator[TablePage]:
+        """Each item is a read unit, which the server does not say."""
+        return (replace(page, units=page.scanned) for page in super().entries(*range_))
 
 
 @dataclass
@@ -199,9 +191,14 @@ class ReplicaSide:
     def entries(
         self, campaign_id: str, first: str, end: str | None, since: str
     ) -> Iterator[tuple[EntryKey, Stored]]:
-        stored = self.world.stored
-        for keys in _ranges(self.world, lambda: stored, campaign_id, first, end):
+        stored, page = self.world.stored, [""] * PAGE
+        while len(page) == PAGE:
+            self.world.advance(self.world.read_seconds)
+            ids = sorted(key.entry_id for key in stored if key.campaign_id == campaign_id)
+            page = [each for each in ids if first <= each and (end is None or each < end)][:PAGE]
+            keys = [EntryKey(campaign_id, each) for each in page]
             yield from [(key, stored[key]) for key in keys if stored[key].order.updated_at >= since]
+            first = f"{page[-1]}\0" if page else first
 
     def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
         self.world.advance(self.world.read_seconds)

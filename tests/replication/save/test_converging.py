@@ -286,7 +286,7 @@ def test_a_key_whose_clear_failed_saves_the_newer_state_although_it_is_sent_as_a
     world: World,
 ) -> None:
     first = world.put(E1)
-    at(world, "save.after_event", lambda: world.items[E1].update({**first, "version": 2}))
+    at(world, "save.after_event", lambda: world.items.update({E1: {**first, "version": 2}}))
     world.batch()
     assert b'"op":"remove"' in world.replication.sent[-1].body
     world.drain()

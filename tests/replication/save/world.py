@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +12,6 @@ import orjson
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.sqs import EventQueue
-from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.domain.entry import lenient_order
@@ -31,42 +29,58 @@ from regworkers_core.replication.saver import Saver
 from tests.simulation.gate import OpenGate
 from tests.simulation.servers.mongo import Mongo
 from tests.support.entries import item
-from tests.support.in_memory import MemoryLeaseTable, MemoryQueue, Switch
+from tests.support.in_memory import MemoryItems, MemoryLeaseTable, MemoryQueue, Switch
 
 VISIBILITY_SECONDS = 60.0
 BATCH_MESSAGES = 5
-TABLE = "demand-table"
 
 
 class Crash(BaseException):
     """The process is gone: nothing catches it."""
 
 
-class _Clock(Switch):
-    def __init__(self, now: Callable[[], float]) -> None:
+class _Table(OpenGate):
+    """The way of a world's drains to DynamoDB."""
+
+    def __init__(self, world: World) -> None:
         super().__init__()
-        self.now = now  # type: ignore[method-assign]
+        self._world = world
+
+    def before(self, server: str, operation: str, request: Any) -> None:
+        self._statements = request.get("Statements", ())
+
+    def fails(self, server: str, operation: str, number: int) -> Sequence[int]:
+        self._world.now += 0.0002 * len(self._statements)
+        # Version, time and both keys come before the conditions.
+        keys = [each["Parameters"][3]["S"] for each in self._statements]
+        return [index for index, sk in enumerate(keys) if self._world.refuse(sk)]
+
+    def after(self, server: str, operation: str, request: Any) -> None:
+        if operation == "BatchGetItem":
+            self._world.on_read()
 
 
 class World:
     """`on_read` and `on_step` (step by name) are called where a drain can be paused; both may crash it. `refuse` is
-    asked for each statement and may answer an error code.
+    asked whether the flag of an entry, by its sort key, cannot be cleared now.
     """
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
-        self.items: dict[EntryKey, dict[str, Any]] = {}
+        self.items = MemoryItems()
         self.on_read: Callable[[], None] = lambda: None
         self.on_step: Callable[[str], None] = lambda _step: None
-        self.refuse: Callable[[], str | None] = lambda: None
-        gate = _Clock(lambda: self.now)
+        self.refuse: Callable[[str], bool] = lambda _sk: False
+        gate = Switch()
+        gate.now = lambda: self.now  # type: ignore[method-assign]
         self.replication, self.analytics, self.dead = (
             MemoryQueue(name, gate) for name in ("replication", "analytics", "replication-dlq")
         )
         self.collection = Mongo().client(OpenGate())["replica"]["entries"]
         self.dynamodb, self.mongo = self._dependency("dynamodb"), self._dependency("mongo", classify_mongo)
         policy = RetryPolicy()
-        table = DemandTable(self, self.dynamodb, TABLE, policy=policy, sleep=self.sleep)
+        client = self.items.client(_Table(self))
+        table = DemandTable(client, self.dynamodb, self.items.name, policy=policy, sleep=self.sleep)
         self.replica = Replica(self.collection, self.mongo)
         self.saver = Saver(
             table,
@@ -181,36 +195,7 @@ class World:
         found: dict[str, Any] | None = self.collection.find_one({"_id": key.document_id})
         return found
 
-    # What the saver asks of DynamoDB's client, of the campaigns and of the dead letters' history
-    def batch_get_item(self, RequestItems: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = [plain_item(each) for each in RequestItems[TABLE]["Keys"]]
-        keys = [key for each in wanted if (key := EntryKey.parse(each["PK"], each["SK"])) is not None]
-        found = [attributes(self.items[key]) for key in keys if key in self.items]
-        self.on_read()
-        return {"Responses": {TABLE: found}, "UnprocessedKeys": {}}
-
-    def batch_execute_statement(self, Statements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return {"Responses": [self._execute(each) for each in Statements]}
-
-    def _execute(self, statement: Mapping[str, Any]) -> dict[str, Any]:
-        self.now += 0.0002
-        if (code := self.refuse()) is not None:
-            return {"Error": {"Code": code}}
-        values = plain_item({str(n): value for n, value in enumerate(statement["Parameters"])})
-        version, at, pk, sk, *seen = (values[str(n)] for n in range(len(values)))
-        key = EntryKey.parse(pk, sk)
-        stored = self.items.get(key) if key is not None else None
-        conditions = re.findall(r'"(\w+)"(=\?| IS MISSING)', statement["Statement"].partition("WHERE")[2])
-        expected = iter(seen)
-        met = stored is not None and all(
-            name in stored and stored[name] == next(expected) if compared == "=?" else name not in stored
-            for name, compared in conditions
-        )
-        if not met or stored is None:
-            return {"Error": {"Code": "ConditionalCheckFailed"}}
-        stored.update(needsReplication=False, replicatedVersion=version, replicatedAt=at)
-        return {}
-
+    # What the saver asks of the campaigns and of the dead letters' history
     def known(self, ids: set[str]) -> set[str]:
         return ids
 

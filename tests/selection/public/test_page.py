@@ -45,7 +45,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (draw / "phase-2" / ANNULLED).write_bytes(annulled.to_bytes())
     (draw / "phase-1" / "codes-1.txt").write_text(f"west|1|{'0' * 64}\n")
-    page_from_folder(draw, root / "out")
+    done = list[int]()
+    made = page_from_folder(draw, root / "out", on_progress=done.append)
+    assert done == sorted(done) and done[-1] == 2 * made.proofs.leaves, "each leaf is hashed, and packed"
     return root / "out"
 
 

@@ -136,8 +136,13 @@ class Queues(QueueSettings):
             raise Refused("OverLimit", "Too many messages are in flight.", 403)
         chaos, redrive = self.chaos, queue.redrive
         target = self.queues.get(redrive[0].rpartition(":")[2]) if redrive else None
-        if redrive and target is not None:
-            for message in [each for each in queue.ready.values() if each.receives >= redrive[1]]:
+        # Of which it looks whether they were received too often: those that may be received now.
+        first = len(queue.ready) if chaos is not None and chaos.shuffles else number
+        while redrive and target is not None:
+            over = [each for each in islice(queue.ready.values(), first) if each.receives >= redrive[1]]
+            if not over:
+                break
+            for message in over:
                 queue.drop(message)
                 message.source, message.visible_at = queue.arn, now
                 target.add(message, now)

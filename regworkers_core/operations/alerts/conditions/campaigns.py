@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from regworkers_core.domain.snapshot import (
-    DRAW,
     DRAWS,
     CampaignState,
     FailedRun,
     Reading,
     SchedulerState,
+    SelectionJob,
     Snapshot,
     Unread,
 )
@@ -90,11 +90,11 @@ def _done_since(snapshot: Snapshot, run: FailedRun) -> Reading[bool]:
     campaign = next((each for each in snapshot.campaigns if each.campaign_id == run.partition), None)
     if campaign is None:
         return False
-    if run.job == "top_up":
+    if run.job == SelectionJob.TOP_UP:
         return any(drawn is not None and _is_later(drawn, run.ended_at) for _, drawn in campaign.draws)
-    if run.job == "retry_market_selection":
+    if run.job == SelectionJob.RETRY:
         return campaign.is_drawn and not campaign.open_markets
-    return run.job == DRAW and campaign.is_drawn
+    return run.job == SelectionJob.DRAW and campaign.is_drawn
 
 
 def _is_later(at: str, than: str) -> bool:
@@ -137,7 +137,7 @@ def stuck(context: Context, campaigns: Campaigns) -> Iterator[Finding | Unknown]
                 because=(
                     *causes_of_stuck_draws(),
                     f"{INPUT_DIFFERS}:{name}",
-                    *(f"{RUNS}:{_subject(job, name)}" for job in ("draw", "top_up")),
+                    *(f"{RUNS}:{_subject(job, name)}" for job in (SelectionJob.DRAW, SelectionJob.TOP_UP)),
                 ),
             )
 

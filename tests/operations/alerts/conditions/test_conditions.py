@@ -252,7 +252,10 @@ def test_a_stream_that_is_read_late() -> None:
 
 
 def test_a_queue_above_its_own_threshold() -> None:
-    depths = replace(WELL, queues=(queue("replication-queue", 20_000), queue("selection-queue", 2_001)))
+    depths = replace(
+        WELL,
+        queues=(queue("replication-queue", 20_000), queue("selection-queue", 1_998, in_flight=2, delayed=1)),
+    )
     assert found("queue-depth", depths) == [
         ("selection-queue", "warning", "2001 messages wait on selection-queue, above 2000")
     ]
