@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from fairdraw.terms import LAST_SECOND
+
 # The types of keys, the first byte of what a key's text encodes.
 SIGNATURE = 0x01
 COSIGNATURE = 0x04
@@ -90,7 +92,7 @@ class VerifierKey:
         if self.kind in COSIGNATURES:
             at, value = int.from_bytes(value[:_TIME], "big"), value[_TIME:]
             message = self._cosigned(text, at)
-        if len(value) != _SIGNATURES[self.kind] or (at or 0) >= 1 << 63:
+        if len(value) != _SIGNATURES[self.kind] or (at or 0) > LAST_SECOND:
             raise NoteError(f"the signature of {self.name} has a wrong length or time")
         # Imported late: most commands verify no signature.
         from cryptography.exceptions import InvalidSignature
