@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fairdraw import bls
-from fairdraw.log.keys import LOG_KEYS
+from fairdraw.log.trust import LOG_KEYS
 from fairdraw.maths.files import sha256_hex
 from fairdraw.proof.beacon import DOMAIN, round_message
 from fairdraw.terms import CHAIN_FILE, SCHEME, Chain

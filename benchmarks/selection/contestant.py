@@ -55,7 +55,7 @@ def _merkle(folder: Path) -> None:
 
 def _bare(folder: Path) -> None:
     """DuckDB with defaults, hashing a ticket for each id and sorting by the hash."""
-    ticket = f"vf1|{sha256_hex(b'seed')}|{CAMPAIGN}|"
+    ticket = f"vf2|{sha256_hex(b'seed')}|{CAMPAIGN}|"
     query = f"SELECT id, sha256('{ticket}' || id || '|0') AS key FROM '{folder / PHASE / IDS}' ORDER BY key"
     with duckdb.connect() as connection:
         connection.execute(f"COPY ({query}) TO '{folder / 'bare.parquet'}' (FORMAT parquet)")

@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
 from fairdraw.errors import DrawError
-from fairdraw.log.leaves import Kind, LogLeaf, LogState
+from fairdraw.log.leaves import FAR_SECONDS, Kind, LeafTimes, LogLeaf, LogState, says_later
 from fairdraw.log.place import Place
 from fairdraw.log.record import RecordLeaf, closing, files_before, term_findings, time_findings
-from fairdraw.log.times import FAR_SECONDS, LeafTimes, says_later
 from fairdraw.log.trust import Trust
 from fairdraw.maths.beside import (
     ANNULLED,

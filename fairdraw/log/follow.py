@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,20 +12,71 @@ from fairdraw.errors import DrawError, UsageError
 from fairdraw.log import tree
 from fairdraw.log.account import DrawAccount, LogRead
 from fairdraw.log.across import shared
-from fairdraw.log.asked import Asked, Get, ask_witnesses
-from fairdraw.log.http import LogHttp
-from fairdraw.log.keys import LogKeys
-from fairdraw.log.leaves import CHECKPOINT, Kind, LogLeaf, LogState
-from fairdraw.log.note import Checkpoint, Note, NoteError
+from fairdraw.log.http import HttpAnswer, LogHttp, NoAnswer
+from fairdraw.log.leaves import CHECKPOINT, Kind, LeafTimes, LogLeaf, LogState
+from fairdraw.log.note import Checkpoint, Note, NoteError, VerifierKey
 from fairdraw.log.parts import published
 from fairdraw.log.place import Place, Read, in_log
-from fairdraw.log.times import LeafTimes
-from fairdraw.log.trust import WEAK_QUORUM, Trust
+from fairdraw.log.trust import WEAK_QUORUM, LogKeys, Trust
 from fairdraw.maths.files import sha256_hex
 from fairdraw.terms import iso
 
+# The answer to a GET.
+Get = Callable[[str], HttpAnswer]
 _GET = LogHttp(10.0).get
 _NO_TRUST = Trust()
+
+
+class Asked(NamedTuple):
+    """The answer of one witness."""
+
+    name: str
+    # A sentence.
+    text: str
+    # Whether it signed another history than the one that is shown here.
+    is_finding: bool = False
+
+
+def ask_witnesses(
+    witnesses: Sequence[VerifierKey],
+    addresses: Mapping[VerifierKey, str],
+    state: LogState,
+    log_keys: Sequence[VerifierKey],
+    get: Get,
+) -> list[Asked]:
+    """Compare what each witness signed last with `state`, which has the leaves that wait, too."""
+    origin = hashlib.sha256(state.origin.encode()).hexdigest()
+    found = []
+    for key in witnesses:
+        if (address := addresses.get(key)) is None:
+            found.append(Asked(key.name, "not asked: its address is not known"))
+            continue
+        try:
+            status, body = get(f"{address}/{origin}/checkpoint")
+            if status != 200:
+                raise NoAnswer(f"status {status}")
+            note = Note.parse(body)
+            checkpoint = Checkpoint.parse(note.text)
+            if not note.verified([key]) or not note.verified(log_keys) or checkpoint.origin != state.origin:
+                raise NoAnswer("no checkpoint of this log that it signed")
+        except (NoAnswer, NoteError) as error:
+            found.append(Asked(key.name, f"no answer: {error}"))
+            continue
+        found.append(_compared(key.name, checkpoint, state))
+    return found
+
+
+def _compared(name: str, checkpoint: Checkpoint, state: LogState) -> Asked:
+    size = checkpoint.size
+    if size > state.size:
+        return Asked(
+            name,
+            f"signed {size} leaves, and only {state.size} are here: an old log is shown, or another one",
+            True,
+        )
+    if tree.root_over(state.nodes[:size]) != checkpoint.root:
+        return Asked(name, f"signed other first {size} leaves: two people are shown two logs", True)
+    return Asked(name, f"signed the same first {size} leaves")
 
 
 class WithoutResult(NamedTuple):

@@ -7,10 +7,9 @@ from functools import cache
 from math import inf
 from typing import Any, NamedTuple
 
-from fairdraw.log.keys import LOG_KEYS, LogKeys
-from fairdraw.log.leaves import KEYS, Kind, LogState
+from fairdraw.log.leaves import KEYS, Kind, LeafTimes, LogState
 from fairdraw.log.place import Read, in_log
-from fairdraw.log.times import LeafTimes
+from fairdraw.log.trust import LOG_KEYS, LogKeys
 from fairdraw.maths.files import Fields, parse_canonical
 from fairdraw.maths.merkle import path_to
 

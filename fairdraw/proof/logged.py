@@ -8,12 +8,10 @@ from math import inf
 from typing import NamedTuple, NoReturn
 
 from fairdraw.errors import DrawError
-from fairdraw.log.keys import LOG_KEYS, LogKeys, Quorum
-from fairdraw.log.leaves import Kind, LogLeaf
+from fairdraw.log.leaves import FAR_SECONDS, Kind, LogLeaf, cosigned_at, says_later
 from fairdraw.log.note import Checkpoint, Note, NoteError, Signature, VerifierKey
 from fairdraw.log.record import RecordLeaf, time_findings
-from fairdraw.log.times import FAR_SECONDS, cosigned_at, says_later
-from fairdraw.log.trust import WEAK_QUORUM, Trust, TrustedKey
+from fairdraw.log.trust import LOG_KEYS, WEAK_QUORUM, LogKeys, Quorum, Trust, TrustedKey
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import Fields, sha256_hex
 from fairdraw.maths.manifest import Manifest

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from fairdraw import scheduling
 from fairdraw.log import tree
 from fairdraw.log.http import Ask, LogHttp, NoAnswer
-from fairdraw.log.keys import key_of
 from fairdraw.log.note import COSIGNATURES, Note, NoteError, Signature, VerifierKey
+from fairdraw.log.trust import key_of
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
 

@@ -13,12 +13,11 @@ import pytest
 from fairdraw.errors import DrawError
 from fairdraw.large.receipts import Receipt, build_receipt
 from fairdraw.log import account, across, follow, tree, trust, witness
-from fairdraw.log.keys import LogKeys, Quorum
 from fairdraw.log.leaves import Kind, LogLeaf, LogState
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
 from fairdraw.log.tree import consistency
-from fairdraw.log.trust import Trust
+from fairdraw.log.trust import LogKeys, Quorum, Trust
 from fairdraw.maths.beside import ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import LEAVES as LIST
 from fairdraw.maths.files import MANIFEST, SUMMARY, canonical_bytes, file_hash, sha256_hex

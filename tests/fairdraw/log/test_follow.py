@@ -12,13 +12,12 @@ import pytest
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.follow import FollowedLog, follow
 from fairdraw.log.http import HttpAnswer, NoAnswer
-from fairdraw.log.keys import LogKeys, Quorum
 from fairdraw.log.leaves import Kind, kept_path
 from fairdraw.log.note import COSIGNATURE, Checkpoint, Note
 from fairdraw.log.parts import log_parts
 from fairdraw.log.place import Place as follow_place
 from fairdraw.log.place import at_place
-from fairdraw.log.trust import Trust
+from fairdraw.log.trust import LogKeys, Quorum, Trust
 from fairdraw.maths.beside import Annulled, ReplacedManifest
 from fairdraw.maths.files import sha256_hex
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource, MarketTerms

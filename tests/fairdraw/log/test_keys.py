@@ -9,10 +9,8 @@ from math import inf
 import pytest
 
 from fairdraw.errors import DrawError
-from fairdraw.log.keys import LOG_KEYS, LogKeys, Quorum
 from fairdraw.log.note import COSIGNATURE, SignerKey, VerifierKey
-from fairdraw.log.policy import parse_policy
-from fairdraw.log.trust import Trust
+from fairdraw.log.trust import LOG_KEYS, LogKeys, Quorum, Trust, parse_policy
 from fairdraw.maths.files import Fields
 from fairdraw.terms import QUICKNET
 from tests.selection.public.fakes import cosigner
