@@ -1,7 +1,7 @@
 // Replays the draw in a folder as a browser would, and prints what it took as JSON.
 
 import { readFile, readdir } from "node:fs/promises";
-import { replayDraw } from "../../fairdraw/verifier/replay.js";
+import { replayDraw } from "../../fairdraw/verifier/folder.js";
 
 const [folder] = process.argv.slice(2);
 const started = performance.now();

@@ -1,17 +1,10 @@
-// The whole draw again, from its published files: root, keys, ranks, seats, cut-offs and results of all phases.
+// The draw again from its leaves: keys, ranks, seats, cut-offs and results of each phase, as in maths/plain.py.
 
-import { CHAIN_FILE, chainOf, checkRound, verifyBeacon } from "./beacon.js";
-import { canonicalText, parseCanonical } from "./canonical.js";
-import { LeafColumns, RootHash, compareSpans } from "./columns.js";
+import { canonicalText } from "./canonical.js";
+import { compareSpans, RootHash } from "./columns.js";
 import { OUTCOMES } from "./draw.js";
-import { drawError, isAscii } from "./fields.js";
-import { checkSeed, checkTerms, deriveSeed, parseManifest, parseSeed, parseStrikes } from "./manifest.js";
-import { parseTrust, trustedLead } from "./keys.js";
-import { NO_LEAD } from "./log.js";
-import { leafHash, treeHash } from "./merkle.js";
-import { checkOpened, findingsAgainst, openedName, parseOpened } from "./opened.js";
-import { checkAnnulled, checkBeside, parseAccepted, parseAnnulled, parseNotice, parseReplaced, replacedName } from "./published.js";
-import { Sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
+import { drawError } from "./fields.js";
+import { Sha256, toHex, utf8 } from "./sha256.js";
 
 const [WON, WAITS, PAST, LIMITED, STRUCK_OUT, LAPSED] = OUTCOMES.keys();
 const UNDECIDED = 255;
@@ -41,7 +34,7 @@ export function sortedByHead(high, low, compare) {
 }
 
 // The order of the draw: `candidates` are lines by rank, `ranks` has the rank of every line, 0 past a unit's limit.
-class DrawOrder {
+export class DrawOrder {
   constructor(leaves, seed, drawId, winsPerUnit, onShare) {
     const { units, unit: unitOf, count } = leaves;
     Object.assign(this, { leaves, hash: new Sha256(), ranks: new Uint32Array(count) });
@@ -161,7 +154,7 @@ function takeSeats(markets, { leaves, candidates }, codes) {
 }
 
 // One phase: `codes` are outcomes and `places` numbers of markets, by line. Throws for strikes or seats that do not fit.
-class PhaseReplay {
+export class PhaseReplay {
   constructor(manifest, strikes, order, before) {
     const { leaves, candidates } = order;
     const none = manifest.markets.length;
@@ -269,236 +262,4 @@ class PhaseReplay {
     const hashes = Object.entries({ manifestHash: this.manifest.hash, resultHash, resultRoot, cutoffsHash });
     return canonicalText(new Map([...hashes, ["outcomes", this.outcomes()], ["markets", new Map(counts)]]));
   }
-}
-
-// Files beside the phases.
-const OF_THE_DRAW = /^(?:chain|opened|amended-[1-9][0-9]*)\.json$/;
-
-/** The files of a draw by name, as a folder has them: `phase-1/leaves.txt`, `opened.json` and so on. */
-class DrawFiles {
-  constructor(names, read) {
-    Object.assign(this, { names: new Set(names), read });
-    const numbers = names.map((name) => Number(/^phase-([1-9][0-9]*)\//.exec(name)?.[1] ?? 0));
-    this.last = Math.max(...numbers, 0);
-    this.missing = Array.from({ length: this.last }, (_, at) => at + 1).find((each) => !numbers.includes(each));
-  }
-
-  async bytes(name) {
-    if (!this.names.has(name)) throw drawError(name.split("/").at(-1), "is missing");
-    return this.read(name);
-  }
-
-  /** The text of a file; what is no UTF-8 is refused as `malformed`. */
-  async text(name, malformed = "not canonical JSON (RFC 8785) with integers only") {
-    const bytes = await this.bytes(name);
-    try {
-      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-    } catch {
-      throw drawError(name.split("/").at(-1), malformed);
-    }
-  }
-
-  async textOrNull(name) {
-    return this.names.has(name) ? this.text(name) : null;
-  }
-
-  /** The texts of numbered files in a folder, from the first number on. Throws for a gap. */
-  async series(folder, nameOf, first) {
-    const texts = [];
-    const present = (number) => this.names.has(folder + nameOf(number));
-    for (; present(first); first++) texts.push(await this.text(folder + nameOf(first)));
-    const pattern = new RegExp(`^${folder}${nameOf(1).replace("1.json", "([1-9][0-9]*)\\.json$")}`);
-    const beyond = [...this.names].map((name) => Number(pattern.exec(name)?.[1] ?? 0)).filter((number) => number > first);
-    if (beyond.length) throw drawError(nameOf(Math.min(...beyond)), `${nameOf(first)} is missing before it`);
-    return texts;
-  }
-}
-
-// Compare the annulment of a phase without a result with its manifest, if it has one.
-async function checkAlone(files, number, annulled) {
-  const text = await files.textOrNull(`phase-${number}/manifest.json`);
-  if (text !== null) checkAnnulled(annulled, parseManifest(text));
-  else if (annulled.phase !== number) throw drawError("annulled.json", `of phase ${annulled.phase}: not this phase`);
-}
-
-const LINE_FEEDS = "ASCII with a line feed after every line is needed";
-
-function strikesIn(text, manifest) {
-  if (!isAscii(text) || (text && !text.endsWith("\n"))) throw drawError("strikes.txt", LINE_FEEDS);
-  const strikes = text ? parseStrikes(text.slice(0, -1)) : new Map();
-  if (sha256Hex(text) !== manifest.strikesHash) {
-    throw drawError("strikes.txt", "its SHA-256 is not the strikesHash of the manifest");
-  }
-  const tree = treeHash();
-  for (const line of text.split("\n").slice(0, -1)) tree.add(leafHash(line));
-  if (toHex(tree.root()) !== manifest.strikesRoot) {
-    throw drawError("strikes.txt", "the root over its lines is not the strikesRoot of the manifest");
-  }
-  return strikes;
-}
-
-// Throw unless every strike of the phase before is there as it was, and no seat lapses in the first phase.
-function checkCumulative(before, strikes) {
-  for (const [ref, reason] of before ?? []) {
-    const found = strikes.get(ref) ?? "no strike";
-    if (found !== reason) throw drawError("strikes.txt", `${ref} was struck (${reason}) in the phase before: found ${found}`);
-  }
-  const lapsed = [...strikes].find(([, reason]) => reason === OUTCOMES[LAPSED]);
-  if (before === null && lapsed) {
-    throw drawError("strikes.txt", `${lapsed[0]} is UNCLAIMED in phase 1, in which no one has won yet`);
-  }
-}
-
-/**
- * Replay a whole draw. `names` are those of its files, `read(name)` resolves to their bytes, and `onProgress(share, what)`
- * gets shares from 0 to 1. `trust` is the text of a trust file, or null.
- *
- * Resolves to `{verdict, annulled, findings: [{artefact, message}], notes, count, phases: [{phase, manifestHash, resultHash,
- * cutoffsHash, outcomes}]}`. The verdict is `annulled` whether the rest holds or not, else `fails`, `incomplete` (a note says
- * what was not checked) or `holds`. A file that cannot be used ends the replay.
- */
-export async function replayDraw(names, read, { onProgress = () => {}, curves = null, trust = null } = {}) {
-  const files = new DrawFiles(names, read);
-  const [findings, notes, unchecked, done] = [new Map(), [], [], []];
-  let [number, count] = [1, 0];
-  // The first error of a file is the closest to its cause.
-  const blame = (name, message) => {
-    const artefact = name.includes("/") || OF_THE_DRAW.test(name) ? name : `phase-${number}/${name}`;
-    if (!findings.has(artefact)) findings.set(artefact, { artefact, message });
-  };
-  const attempt = async (run) => {
-    try {
-      return await run();
-    } catch (error) {
-      if (error.artefact === undefined) throw error;
-      blame(error.artefact, error.message);
-      return null;
-    }
-  };
-  const textOf = (name, malformed) => files.text(`phase-${number}/${name}`, malformed);
-
-  // By number of the phase: also of one without a result.
-  const annulments = new Map();
-  await attempt(async () => {
-    for (number = 1; number <= files.last; number++) {
-      const text = await attempt(() => files.textOrNull(`phase-${number}/annulled.json`));
-      const found = text === null ? null : await attempt(() => parseAnnulled(text));
-      if (found !== null) annulments.set(number, found);
-    }
-    number = 1;
-    if (!files.last) throw drawError("manifest.json", "is missing");
-    if (files.missing) throw drawError(`phase-${files.missing}/manifest.json`, "is missing: all phases are needed");
-    const record = await attempt(async () => parseOpened(await files.series("", openedName, 0)));
-    const [annulledIn = null] = annulments.keys();
-    if (annulledIn !== null && annulledIn < files.last) {
-      blame(`phase-${annulledIn + 1}/manifest.json`, `phase-${annulledIn} was annulled: no phase follows it`);
-    }
-    let last = files.last;
-    const drawn = ["result.txt", "cutoffs.json", "summary.json"].some((name) => files.names.has(`phase-${last}/${name}`));
-    if (!drawn && (last > 1 || annulments.has(last))) {
-      notes.push(`phase-${last} has no result yet, so it was not verified`);
-      number = last--;
-      if (annulments.has(number)) await attempt(() => checkAlone(files, number, annulments.get(number)));
-    }
-    if (!last) return;
-    number = 1;
-    const inputs = [];
-    const seedText = await textOf("seed.json");
-    const seed = parseSeed(seedText);
-    for (number = 1; number <= last; number++) {
-      const [manifest, summaryText] = [parseManifest(await textOf("manifest.json")), await textOf("summary.json")];
-      const stated = parseCanonical(summaryText, "summary.json").get("manifestHash");
-      inputs.push({ number, manifest, summaryText, stated });
-    }
-    number = 1;
-    const first = inputs[0].manifest;
-    const chain = chainOf(first.source.chain, await files.textOrNull(CHAIN_FILE), curves);
-    const lead = trustedLead(parseTrust(trust), first.source.chain);
-    if (record?.length) {
-      checkOpened(record.at(-1), first);
-      const where = openedName(record.length - 1);
-      notes.push(...findingsAgainst(record.at(-1), first).map((each) => `warning: ${each} (${where})`));
-    }
-    for (const each of inputs) {
-      number = each.number;
-      const { manifest } = each;
-      if (manifest.phase !== number) throw drawError("manifest.json", `the folder is phase ${number}, found ${manifest.phase}`);
-      if (number > 1) checkTerms(inputs.slice(0, number - 1).map((earlier) => earlier.manifest), manifest);
-      // Who contradicts all others is at fault; of two that differ, both may be.
-      const found = manifest.hash;
-      const others = [["summary.json", each.stated]];
-      if (number === 1) others.push(["seed.json", deriveSeed(found, first.source, seed.randomness) === seed.seed ? found : ""]);
-      if (inputs[number]) others.push([`phase-${number + 1}/manifest.json`, inputs[number].manifest.previous.manifestHash]);
-      const against = others.filter(([, hash]) => hash !== found).map(([name]) => name);
-      if (against.length && 2 * against.length >= others.length) blame("manifest.json", `SHA-256 is ${found}, which contradicts ${against.join(", ")}`);
-      if (2 * against.length <= others.length || others.length === 1) against.forEach((name) => blame(name, `does not match the manifest, whose SHA-256 is ${found}`));
-      await attempt(async () => {
-        const strikes = (await textOf("strikes.txt", LINE_FEEDS)).split("\n").length - 1;
-        const place = `phase-${number}/`;
-        const parsed = async (name, parse) => {
-          const text = await files.textOrNull(place + name);
-          return text === null ? null : parse(text, name);
-        };
-        const replaced = await files.series(place, replacedName, 1);
-        const published = {
-          notice: await parsed("notice.json", parseNotice),
-          accepted: await parsed("accepted.json", parseAccepted),
-          replaced: replaced.map((text, at) => parseReplaced(text, replacedName(at + 1))),
-        };
-        checkBeside(published, manifest, strikes);
-        if (annulments.has(number)) checkAnnulled(annulments.get(number), manifest);
-      });
-    }
-    number = 1;
-    if (findings.size) throw drawError([...findings.keys()][0], "");
-    checkSeed(seed, first);
-    checkRound(first, chain, lead);
-    if (lead === null) unchecked.push(NO_LEAD);
-    try {
-      verifyBeacon(chain, first.source.round, seed.signature, curves);
-    } catch (error) {
-      if (!error.unchecked) throw error;
-      unchecked.push(error.message);
-    }
-
-    onProgress(0, "leaves.txt");
-    const bytes = await files.bytes("phase-1/leaves.txt");
-    const segments = new Set(inputs.flatMap(({ manifest }) => manifest.markets.flatMap((each) => each.reserves.map((one) => one.segment))));
-    const marketIds = first.markets.map((market) => market.marketId);
-    const leaves = new LeafColumns(bytes, marketIds, [...segments], (share) => onProgress(0.4 * share, "root"));
-    count = leaves.count;
-    if (leaves.root !== first.root || count !== first.count) {
-      throw drawError("leaves.txt", `${count} leaves with root ${leaves.root}; committed are ${first.count} with ${first.root}`);
-    }
-    const order = new DrawOrder(leaves, seed.seed, first.drawId, first.winsPerUnit, (share) => onProgress(0.4 + 0.3 * share, "ranks"));
-    let before = null;
-    for (const { manifest, summaryText } of inputs) {
-      number = manifest.phase;
-      const tell = (share) => onProgress(0.7 + (0.3 * (number - 1 + share)) / last, `phase ${number}`);
-      tell(0);
-      if (before) {
-        if ((await textOf("seed.json")) !== seedText) blame("seed.json", "differs from that of phase 1");
-        const again = await files.bytes(`phase-${number}/leaves.txt`);
-        if (compareSpans(again, 0, again.length, bytes, 0, bytes.length)) blame("leaves.txt", "differs from that of phase 1");
-        if (manifest.previous.resultHash !== before.resultHash) blame("manifest.json", `previous.resultHash: the replay gives ${before.resultHash}`);
-      }
-      const strikes = strikesIn(await textOf("strikes.txt", LINE_FEEDS), manifest);
-      checkCumulative(before?.strikes ?? null, strikes);
-      const phase = new PhaseReplay(manifest, strikes, order, before?.phase);
-      tell(0.4);
-      const published = await files.bytes(`phase-${number}/result.txt`);
-      const { resultHash, resultRoot, differs } = phase.result(published, (share) => tell(0.4 + 0.6 * share));
-      if (differs) blame("result.txt", `line ${differs}: the replay gives another one`);
-      const cutoffs = phase.cutoffs();
-      const cutoffsHash = sha256Hex(cutoffs);
-      if ((await textOf("cutoffs.json")) !== cutoffs) blame("cutoffs.json", "the replay gives other cut-offs");
-      if (summaryText !== phase.summary(resultHash, resultRoot, cutoffsHash)) blame("summary.json", "the replay gives another one");
-      done.push({ phase: number, manifestHash: manifest.hash, resultHash, cutoffsHash, outcomes: Object.fromEntries(phase.outcomes()) });
-      before = { phase, strikes, resultHash };
-    }
-  });
-  onProgress(1, "done");
-  const [annulled = null] = annulments.values();
-  const verdict = annulled ? "annulled" : findings.size ? "fails" : unchecked.length ? "incomplete" : "holds";
-  return { verdict, annulled, findings: [...findings.values()], notes: [...unchecked, ...notes], phases: done, count };
 }

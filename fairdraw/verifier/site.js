@@ -3,7 +3,7 @@ import { isId } from "./fields.js";
 import { receiptIn, textOf } from "./given.js";
 import { ProofTiles } from "./lookup.js";
 import { checkReceipt } from "./receipt.js";
-import { replayDraw } from "./replay.js";
+import { replayDraw } from "./folder.js";
 import { STRINGS } from "./strings.js";
 import { leftToTrust, verdictOf, wordsOf } from "./trusted.js";
 

@@ -13,7 +13,7 @@ import { colludersOf, parseTrust, quorumText, witnessesOf } from "../../../faird
 import { leafHash, treeHash, verifyInclusion } from "../../../fairdraw/verifier/merkle.js";
 import { parseCheckpoint, parseKey, parseNote, verifyNote } from "../../../fairdraw/verifier/note.js";
 import { checkReceipt } from "../../../fairdraw/verifier/receipt.js";
-import { replayDraw } from "../../../fairdraw/verifier/replay.js";
+import { replayDraw } from "../../../fairdraw/verifier/folder.js";
 import { sha256Hex, toHex } from "../../../fairdraw/verifier/sha256.js";
 
 if (process.argv[2]) runInThisContext(readFileSync(process.argv[2], "utf8"));

@@ -3,7 +3,8 @@ import { readFile, readdir } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { gzipSync } from "node:zlib";
 import { ProofTiles } from "../../../fairdraw/verifier/lookup.js";
-import { replayDraw, sortedByHead } from "../../../fairdraw/verifier/replay.js";
+import { replayDraw } from "../../../fairdraw/verifier/folder.js";
+import { sortedByHead } from "../../../fairdraw/verifier/replay.js";
 
 const calls = {
   replay: async ({ folder }) => {
