@@ -150,6 +150,9 @@ def check_receipt(
             "hash of the campaign as it opened, such as the platform confirmed: what changed since is shown"
         ),
     ] = None,
+    codes: Annotated[
+        Path | None, Help("list of planned codes (codes-<k>.txt), for a receipt with a winner's code")
+    ] = None,
 ) -> Answer:
     """Check a receipt offline.
 
@@ -161,7 +164,7 @@ def check_receipt(
     trusted = trusted_keys(trust)
     data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
     require_receipt(data)
-    checked = checked_receipt(data, trusted, opened)
+    checked = checked_receipt(data, trusted, opened, None if codes is None else file_bytes(codes))
     lines = [Line(line) for line in checked_text(checked).rstrip().split("\n")]
     return Answer(checked.as_dict(), lines, checked.verdict != HOLDS or bool(checked.findings))
 

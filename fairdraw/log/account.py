@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from fairdraw.maths.beside import (
     codes_name,
     replaced_name,
 )
+from fairdraw.maths.codes import lines_in
 from fairdraw.maths.files import MANIFEST, STRIKES, SUMMARY, sha256_hex
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.opened import mismatches, opened_name, parse_opened
@@ -35,7 +35,6 @@ _SETTLE_SECONDS = 3_600.0
 # A seat lapses at the earliest so long after its winner could know of it.
 _CLAIM_SECONDS = 86_400.0
 _UNCLAIMED = "|UNCLAIMED"
-_LINE = re.compile(r"[A-Za-z0-9_-]{1,64}\|[1-9][0-9]{0,15}\|[0-9a-f]{64}")
 T = TypeVar("T")
 
 
@@ -338,11 +337,11 @@ class DrawAccount:
             number += 1
             if sha256_hex(data) != leaf.hash:
                 continue
+            if (lines := lines_in(data)) is None:
+                yield f"{codes_name(number - 1)} has a line that is not market|position|digest"
+                return
             places = {place: digest for digest, place in self._digests.items()}
-            for line in data.decode("ascii", "replace").splitlines():
-                if not _LINE.fullmatch(line):
-                    yield f"{codes_name(number - 1)} has a line that is not market|position|digest"
-                    return
+            for line in lines:
                 place, _, digest = line.rpartition("|")
                 if places.setdefault(place, digest) != digest:
                     yield f"the code of {place} was changed after it was published"

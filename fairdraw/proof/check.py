@@ -16,6 +16,7 @@ from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SUMMARY, Fields, pars
 from fairdraw.proof.checker import DRAWN, EXCLUDED, VERSION, CheckResult, Excluded, Result, State
 from fairdraw.proof.drawn import Drawn
 from fairdraw.proof.parts import RECEIPT
+from fairdraw.proof.planned import CODE
 
 HOLDS, FAILS, INCOMPLETE = "holds", "fails", "incomplete"
 _COMMON = (
@@ -80,9 +81,12 @@ class ReceiptChecked:
         return as_document(self, "annulled", "verdict", "trusted", "checks", "findings", "limits", "keys")
 
 
-def check_receipt(data: bytes, trust: Trust | None = None, opened: str | None = None) -> ReceiptChecked:
+def check_receipt(
+    data: bytes, trust: Trust | None = None, opened: str | None = None, codes: bytes | None = None
+) -> ReceiptChecked:
     """Check a receipt in JSON, in any layout, with trusted keys where given, else with those in the receipt. `opened`
-    is the hash of a text of the campaign's opening that the reader has from elsewhere.
+    is the hash of a text of the campaign's opening that the reader has from elsewhere, `codes` the list of planned
+    codes, for a receipt with a code.
 
     Never raises for its content: an error in it is a failed check.
     """
@@ -93,8 +97,9 @@ def check_receipt(data: bytes, trust: Trust | None = None, opened: str | None = 
         # `True` and 4.0 equal numbers.
         if version != VERSION or type(version) is not int:
             raise DrawError(RECEIPT, f"version: expected {VERSION}, found {short(version)}")
-        fields = Fields(RECEIPT, "", document, (*_COMMON, *(_DRAWN if drawn else _EXCLUDED)))
-        checker = Drawn(fields, trust, opened) if drawn else Excluded(fields, trust, opened)
+        own = (*_DRAWN, *({CODE} & document.keys())) if drawn else _EXCLUDED
+        fields = Fields(RECEIPT, "", document, (*_COMMON, *own))
+        checker = Drawn(fields, trust, opened, codes) if drawn else Excluded(fields, trust, opened)
     except DrawError as error:
         return ReceiptChecked((CheckResult("receipt", State.FAILED, str(error)),), trust.vouches)
     checker.run()

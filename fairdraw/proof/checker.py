@@ -133,9 +133,14 @@ class StepChecker:
         return self.phases()[0].manifest
 
     @property
+    def last_record(self) -> Opened | None:
+        """The campaign as it was last logged; None before that was read, and where the receipt does not have it."""
+        return self.record[-1] if self.record else None
+
+    @property
     def campaign(self) -> str | None:
         """The campaign's name."""
-        return self.record[-1].name if self.record else None
+        return None if self.last_record is None else self.last_record.name
 
     def chain(self) -> Chain:
         """The chain of the seed. Raises DrawError."""

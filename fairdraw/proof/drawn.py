@@ -25,6 +25,7 @@ from fairdraw.proof.checker import Result, Step, StepChecker
 from fairdraw.proof.guarantee import Published
 from fairdraw.proof.logged import LoggedPhase
 from fairdraw.proof.parts import Inclusion, PhasePart, check_phases, wrong
+from fairdraw.proof.planned import CODE, CodePart
 from fairdraw.terms import Outcome, signed_at
 
 
@@ -39,7 +40,7 @@ class _Expected(NamedTuple):
 class Drawn(StepChecker):
     """The check of an entry that was in the draw."""
 
-    def __init__(self, fields: Fields, trust: Trust, known: str | None) -> None:
+    def __init__(self, fields: Fields, trust: Trust, known: str | None, codes: bytes | None = None) -> None:
         super().__init__(fields, trust, known)
         documents = fields.list("phases")
         if not documents:
@@ -57,6 +58,9 @@ class Drawn(StepChecker):
             fields.integer("rank", 1)
         self._stated = (fields.raw("market"), "" if rank is None else str(rank), fields.raw("outcome"))
         self._together = fields.integer("together")
+        # The winner's code, and the list of planned codes that was given.
+        self._code = CodePart(fields) if CODE in fields.names else None
+        self._codes = codes
 
     def steps(self) -> list[tuple[str, Step]]:
         return [
@@ -73,7 +77,17 @@ class Drawn(StepChecker):
             *(step for each in self._phases for step in self._of_phase(each)),
             ("rank", self._check_rank),
             ("stated", self._check_stated),
+            *([] if self._code is None else self._of_code(self._code)),
         ]
+
+    def _of_code(self, code: CodePart) -> Iterator[tuple[str, Step]]:
+        def check() -> str:
+            if code.market not in {each.position.market for each in self._phases}:
+                wrong(f"the code is one of market {code.market}, in which the entry won no seat")
+            return code.check(self.campaign_id, self.last_record)
+
+        yield "code", check
+        yield "planned", lambda: code.check_planned(self.last_record, self._log, self._codes)
 
     def _of_phase(self, phase: PhasePart) -> Iterator[tuple[str, Step]]:
         yield f"result-{phase.number}", partial(phase.check_result, self._own.index)

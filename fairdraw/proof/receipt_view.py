@@ -41,6 +41,8 @@ STEPS = {
     "candidate": "The number of entries of the unit that may win",
     "rank": "The rank agrees with the cut-offs",
     "stated": "The receipt states the actual outcome",
+    "code": "The code has this salt and no other one",
+    "planned": "The code was planned for one place",
     "absence": "The entry was not in the draw",
     "reason": "The reason for the exclusion",
     "log": "The statements are in the public log",
@@ -159,6 +161,8 @@ def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
             lines += [(f"phase {number} {name}", phase[name]) for name in ("manifest", "summary")]
         return lines
     own = receipt["inclusion"]
+    # Only the winner's own receipt has a code.
+    lines += [(f"{name} of the code", str(value)) for name, value in receipt.get("code", {}).items()]
     lines += [
         ("leaf", own["leaf"]),
         ("leaf number (from 0)", str(own["index"])),

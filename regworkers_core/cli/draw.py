@@ -12,7 +12,9 @@ from rich.text import Text
 from fairdraw import commands
 from fairdraw.answers import Answer
 from fairdraw.commands import file_bytes
-from fairdraw.documents import as_json
+from fairdraw.maths.files import canonical_bytes
+from fairdraw.proof.check import FAILS, check_receipt
+from fairdraw.proof.receipt_view import receipt_text
 from fairdraw.verifier.assemble import has_signatures, page_hash, verifier_hash
 from regworkers_core.cli.changes import Change, audited
 from regworkers_core.cli.options import CampaignArgument, flatten_options, mounted
@@ -135,13 +137,19 @@ def code_command(
     ref: Annotated[str, typer.Argument(help="the reference that the confirmation gave")],
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Show position and salt by which winners find their code in the public log.
+    """Show a winner's receipt with the code in it: as JSON for `fairdraw check-receipt` and its page.
 
-    The salt is for the winner only. Exits 1 if the ref has no code.
+    It is for the winner only. Exits 1 if the ref has no code, or the receipt does not hold.
     """
-    from regworkers_core.selection.assign.plan import code_proofs
+    from regworkers_core.selection.assign.plan import code_proof
+    from regworkers_core.selection.public.source import cache_folder, campaign_source
 
     runtime = Runtime.load()
     campaign_id = runtime.campaigns.id_of(campaign_id)
-    found = code_proofs(runtime, campaign_id, ref)
-    answer({"campaignId": campaign_id, "ref": ref, "codes": as_json(found)}, form, finding=not found)
+    proof = code_proof(runtime, campaign_id, ref)
+    if proof is None:
+        answer({"campaignId": campaign_id, "ref": ref, "code": None}, form, finding=True)
+        return
+    receipt = campaign_source(runtime, campaign_id, cache_folder()).receipt(ref) | {"code": proof.part}
+    checked = check_receipt(canonical_bytes(receipt), codes=proof.planned)
+    answer(receipt, form, Text(receipt_text(receipt, checked)), finding=checked.verdict == FAILS)

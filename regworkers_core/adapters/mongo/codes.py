@@ -49,6 +49,7 @@ class Code:
 class NewCode:
     code: str
     market_id: str
+    salt: str = ""  # its signature under the campaign's code key; empty: made by the plan
 
 
 class CodePosition(NamedTuple):
@@ -149,6 +150,11 @@ class Codes(Store):
 
     # For the assignment of codes to winners.
 
+    def salts(self, codes: Sequence[str]) -> dict[str, str]:
+        """The salt of each that has one."""
+        found = self._find({"_id": {"$in": list(codes)}}, {"salt": 1})
+        return {each["_id"]: each["salt"] for each in found if each.get("salt")}
+
     def behind(self, campaign_id: str, market_id: str, position: int, limit: int) -> Iterator[CodePosition]:
         """Up to `limit` codes behind a position, by position, without VOID ones; a page at a time."""
         while limit > 0:
@@ -246,6 +252,7 @@ def _place(
                 "marketId": new.market_id,
                 "position": counters[new.market_id],
                 "status": CodeStatus.AVAILABLE.value,
+                **({"salt": new.salt} if new.salt else {}),
                 "importId": import_id,
                 "importedAt": at,
             }

@@ -123,7 +123,6 @@ SELECTION = (
             allow(
                 "MakeTheKeysOfACampaign",
                 "secretsmanager:CreateSecret GetSecretValue",
-                secret("code-salt/*"),
                 secret("campaign-keys/*"),
                 secret("log-key*"),
             ),
@@ -150,7 +149,6 @@ SELECTION = (
             allow(
                 "MakeTheKeysOfACampaign",
                 "secretsmanager:CreateSecret GetSecretValue",
-                secret("code-salt/*"),
                 secret("campaign-keys/*"),
                 secret("log-key*"),
             ),

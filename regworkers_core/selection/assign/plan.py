@@ -5,21 +5,18 @@ code is given, and is never made again: so a retry assigns the same codes, whate
 
 The planned codes are in the public log before that, as digests: `codes-<k>.txt` beside a phase's artefacts has a line
 `market|position|digest` for each code that was planned in the phase so far. A digest is that of the code and its salt,
-and the salt is an HMAC of the code under a secret of the campaign. So equal codes have equal digests wherever they are
-planned, and the salt that a winner is given opens no other code.
+and the salt is the signature of the code under the campaign's code key. A code has one salt, so equal codes have equal
+digests wherever they are planned, and the salt that a winner is given opens no other code.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
 import secrets
-import secrets as randomness
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +28,10 @@ from fairdraw import scheduling
 from fairdraw.documents import as_document
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import codes_name
+from fairdraw.maths.codes import digest_of, line_of, normal, salt_of
 from fairdraw.maths.files import file_hash, sha256_hex
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
+from regworkers_core.adapters.files import in_batches
 from regworkers_core.adapters.mongo.codes import CodePosition, Codes
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure, UsageError
@@ -46,14 +45,12 @@ from regworkers_core.domain.selection import (
 )
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed
+from regworkers_core.selection.campaigns.keys import ensure_keys
 from regworkers_core.selection.public.public_log import log_leaves
 
 # A chunk reads whole row groups, so they are small.
 _GROUP_ROWS = 10_000
 _OPEN_PLANS = 64
-_SECRET_BYTES = 32
-_DESCRIPTION = "Salts of the planned codes of a campaign in the public log: kept secret, changed never."
-_HEX = re.compile(r"[0-9a-f]{64}")
 _ROWS = 10_000
 # Replacements of void codes by market, as a market's record has them: `{row, from, to, ...}`.
 Moves = Mapping[str, list[dict[str, Any]]]
@@ -266,33 +263,36 @@ def _planned(row: dict[str, Any], market: MarketPhase) -> Planned:
     return Planned(row["ref"], row["entry_id"], NoticeType.WINNER, row["rank"], row["code"], row["position"])
 
 
-@dataclass(frozen=True, slots=True)
 class Salts:
-    """The salts of a campaign's codes."""
+    """The salts of a campaign's codes: as they were stored at the import, or made now. A code has only one."""
 
-    secret: bytes
+    def __init__(self, runtime: Runtime, campaign_id: str) -> None:
+        self._runtime = runtime
+        self._campaign = runtime.campaigns.require_id(campaign_id)
 
-    @classmethod
-    def of(cls, runtime: Runtime, campaign_id: str) -> Salts:
-        """Raises UsageError for a secret that was changed into something else, TransientFailure."""
-        name, made = f"code-salt/{campaign_id}", randomness.token_bytes(_SECRET_BYTES).hex()
-        stored = runtime.secrets.create(name, made, description=_DESCRIPTION)
-        if not _HEX.fullmatch(stored):
-            raise UsageError(
-                f"secret {runtime.names.prefix}{name} should be 64 lowercase hex digits: restore its earlier version"
-            )
-        return cls(bytes.fromhex(stored))
+    def of(self, codes: Sequence[str]) -> dict[str, SaltedCode]:
+        """By code as stored. Raises UsageError for keys that cannot be read back, TransientFailure."""
+        stored = self._runtime.codes.salts(codes)
+        return {code: self._salted(code, stored.get(code)) for code in codes}
 
-    def salt(self, code: str) -> str:
-        return hmac.new(self.secret, f"vfsalt1|{code}".encode(), hashlib.sha256).hexdigest()
+    def _salted(self, code: str, stored: str | None) -> SaltedCode:
+        signed = normal(code, caseless=self._campaign.codes.caseless)
+        if stored is None or signed != code:
+            stored = salt_of(self._key, self._campaign.campaign_id, signed)
+        return SaltedCode(signed, stored)
 
-    def digest(self, code: str) -> str:
-        return digest_of(self.salt(code), code)
+    @cached_property
+    def _key(self) -> bytes:
+        return ensure_keys(self._runtime, self._campaign).code
 
 
-def digest_of(salt: str, code: str) -> str:
-    """What a winner computes from the code and its salt."""
-    return sha256_hex(f"vfcode1|{salt}|{code}".encode())
+class SaltedCode(NamedTuple):
+    code: str  # as it was signed
+    salt: str
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.salt, self.code)
 
 
 def log_codes(
@@ -305,9 +305,9 @@ def log_codes(
     """Publish the codes of the phase with those of the new `plans` and `moves`, and put them into the log, before these
     become valid. Idempotent.
 
-    Raises NotWitnessed while too few witnesses vouch for it, and as `Plans.rows`.
+    Raises NotWitnessed while too few witnesses vouch for it, and as `Plans.rows` and `Salts.of`.
     """
-    salts = Salts.of(runtime, campaign_id)
+    salts = Salts(runtime, campaign_id)
     lines: list[str] = []
     for market_id, entry in sorted(phase.markets.items()):
         market = MarketPhase(campaign_id, market_id, phase.phase)
@@ -316,7 +316,9 @@ def log_codes(
             continue
         replanned = [*(entry.get("replanned") or ()), *(moves or {}).get(market_id, ())]
         codes = {**dict(_rows(Plans(runtime.objects), plan)), **_moved(runtime, market, replanned)}
-        lines += [f"{market_id}|{at}|{salts.digest(code)}\n" for at, code in sorted(codes.items())]
+        for page in in_batches(sorted(codes.items()), _ROWS):
+            salted = salts.of([code for _, code in page])
+            lines += [line_of(market_id, at, salted[code].digest) + "\n" for at, code in page]
     if not lines:
         return
     data = "".join(lines).encode("ascii")
@@ -338,32 +340,32 @@ def _moved(runtime: Runtime, market: MarketPhase, moves: list[dict[str, Any]]) -
     return {position: stored[position].code for position in wanted if position in stored}
 
 
-@dataclass(frozen=True, slots=True)
-class CodeProof:
-    """What winners need to find their code among the published digests."""
-
-    campaign_id: str
-    phase: int
-    market_id: str
-    position: int
-    # It is secret as the code is.
-    salt: str
-    # The digest that was published.
-    digest: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return as_document(self)
+class CodeProof(NamedTuple):
+    part: dict[str, Any]  # the key `code` of the winner's receipt
+    planned: bytes  # the published list that has it
 
 
-def code_proofs(runtime: Runtime, campaign_id: str, ref: str) -> list[CodeProof]:
-    """The proofs of the codes that a winner was given; empty before that. Raises UsageError, TransientFailure."""
-    salts, found = Salts.of(runtime, campaign_id), []
-    for won in runtime.selections.of_entry(campaign_id, ref):
-        market_id, position = str(won["marketId"]), int(won["position"])
-        code = runtime.codes.at(campaign_id, market_id, [position])[position].code
-        found.append(
-            CodeProof(
-                campaign_id, int(won["phase"]), market_id, position, salts.salt(code), salts.digest(code)
-            )
-        )
-    return found
+def code_proof(runtime: Runtime, campaign_id: str, ref: str) -> CodeProof | None:
+    """The proof of the code that a winner was given; None before that. Raises UsageError if no published list has it,
+    and as `Salts.of`.
+    """
+    won = runtime.selections.of_entry(campaign_id, ref)
+    if not won:
+        return None
+    phase, market_id, position = int(won[-1]["phase"]), str(won[-1]["marketId"]), int(won[-1]["position"])
+    code = runtime.codes.at(campaign_id, market_id, [position])[position].code
+    salted = Salts(runtime, campaign_id).of([code])[code]
+    line = line_of(market_id, position, salted.digest)
+    number = 1
+    while (
+        kept := runtime.objects.get_tagged(public_key(campaign_id, phase, codes_name(number)))
+    ) is not None:
+        if line.encode() in kept.data.splitlines():
+            planned = {"hash": sha256_hex(kept.data), "name": codes_name(number), "phase": phase}
+            named = {"code": salted.code, "market": market_id, "position": position, "salt": salted.salt}
+            return CodeProof({**named, "list": planned}, kept.data)
+        number += 1
+    raise UsageError(
+        f"no published list of planned codes of phase {phase} has the line {line}: the code, its salt or its place was"
+        " changed after it was planned"
+    )

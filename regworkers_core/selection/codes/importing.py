@@ -12,12 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fairdraw.documents import as_document
+from fairdraw.maths.codes import normal, salt_of
 from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.files import (
     Blank,
@@ -205,15 +206,13 @@ def import_codes(
     path, campaign, market_id, rejects = file
     market_id = _market_for(campaign, market_id, read_columns(path))
     report = ImportReport(campaign.campaign_id, dry_run)
-    if not dry_run:
-        # Each code is bound to the campaign's code key.
-        ensure_keys(runtime, campaign)
+    key = b"" if dry_run else ensure_keys(runtime, campaign).code
     with (
         _import_lease(runtime, campaign.campaign_id, run_id, dry_run) as lease,
         RejectsFile(rejects) as rejected,
         FirstSeen() as seen,
     ):
-        work = _Import(runtime, campaign, market_id, report, rejected, seen, run_id, lease, on_step)
+        work = _Import(runtime, campaign, market_id, report, rejected, seen, run_id, lease, on_step, key)
         for batch in in_batches(read_lines(path), _BATCH):
             if stop is not None and stop.is_set:
                 report.stopped = True
@@ -245,6 +244,8 @@ class _Import:
     run_id: str
     lease: Lease | None
     on_step: OnStep
+    # It makes the salts; empty in a dry run.
+    code_key: bytes = field(repr=False)
     # The highest position so far, by market.
     highest: dict[str, int] = field(default_factory=dict)
 
@@ -275,9 +276,10 @@ class _Import:
                 f"the import for {self.campaign.campaign_id} lost its lease to another import: what it "
                 "added remains; import the file again when the other import is done"
             )
+        campaign_id = self.campaign.campaign_id
         return self.runtime.codes.add(
-            self.campaign.campaign_id,
-            fresh,
+            campaign_id,
+            [replace(new, salt=salt_of(self.code_key, campaign_id, new.code)) for new in fresh],
             import_id=self.run_id,
             at=iso(self.runtime.clock()),
             highest=self.highest,
@@ -296,12 +298,13 @@ class _Import:
             return Reject(row.number, RejectedCode.UNKNOWN_MARKET, masked(market_id))
         if self.market_id is not None and market_id != self.market_id:
             return Reject(row.number, RejectedCode.WRONG_MARKET, market_id)
-        first = self.seen.first(row.code, row.number)
+        code = normal(row.code, caseless=campaign.codes.caseless)
+        first = self.seen.first(code, row.number)
         if first is not None:
             return Reject(
                 row.number, RejectedCode.DUPLICATE_IN_FILE, f"{masked(row.code)} as in line {first}"
             )
-        return NewCode(row.code, market_id)
+        return NewCode(code, market_id)
 
     def _settle(self, row: CodeRow, new: NewCode, stored: Code | None) -> None:
         report = self.report

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
+from fairdraw.maths.codes import normal
 from regworkers_core.adapters.files import Blank
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
@@ -240,7 +241,8 @@ def _codes(call: Call, campaign: Campaign, given: VoidCodes) -> _Codes:
         raise RequestError("give either a file, or a market with positions")
     if given.upload:
         lines = [line for line in read_lines(call.face.open(given.upload)) if not isinstance(line, Blank)]
-        codes = [line.code for line in lines if isinstance(line, CodeRow)]
+        caseless = campaign.codes.caseless
+        codes = [normal(line.code, caseless=caseless) for line in lines if isinstance(line, CodeRow)]
         if not codes:
             raise RequestError("the file has no codes")
         return _Codes(codes, len(lines) - len(codes))

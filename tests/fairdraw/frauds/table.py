@@ -232,18 +232,22 @@ FRAUDS = (
         ),
     ),
     Fraud(
-        "one code planned for two winners by mistake",
+        "one code planned for two winners, by mistake and on purpose",
         Answer.LOG,
-        "the plan's salted digests are public before messages go out: the same code has the same digest. Position"
-        " and salt (`draw code-proof`) lead winners to theirs",
-        ("test_a_code_that_is_planned_for_two_winners",),
+        "the digests of planned codes are public before messages go out. A code has one salt, so one digest: a list"
+        " that has it twice is a finding of `regworkers draw log`, and the proof of a salt that was invented fails"
+        " (`code`)",
+        (
+            "test_a_code_that_is_planned_for_two_winners",
+            "test_a_code_that_is_given_twice_under_salts_that_are_invented",
+        ),
     ),
     Fraud(
-        "one code given to two winners on purpose",
+        "the same code in two campaigns",
         Answer.MISSED,
-        "two salts that are invented give two digests. Winners who compare their codes see it, or an auditor to whom"
-        " the operator opens the secret",
-        ("test_a_code_that_is_planned_for_two_winners",),
+        "each campaign has its own code key, so the digests differ. Winners who compare their codes see it, and the"
+        " issuer, who accepts a code once",
+        ("test_a_code_has_another_digest_in_another_campaign",),
     ),
     Fraud(
         "entries invented before the commit",

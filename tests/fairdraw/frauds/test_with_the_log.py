@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fairdraw import bls
 from fairdraw.errors import DrawError
 from fairdraw.large.receipts import Receipt, build_receipt
 from fairdraw.log import account, across, follow, tree, trust, witness
@@ -18,17 +19,21 @@ from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
 from fairdraw.log.tree import consistency
 from fairdraw.log.trust import LogKeys, Quorum, Trust
+from fairdraw.maths import codes
 from fairdraw.maths.beside import ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import LEAVES as LIST
 from fairdraw.maths.files import MANIFEST, SUMMARY, canonical_bytes, file_hash, sha256_hex
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource
 from fairdraw.maths.merkle import path_to
+from fairdraw.maths.opened import Opened
 from fairdraw.proof import check, logged
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.logged import LogPart
+from fairdraw.proof.planned import CodePart
 from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.frauds.forging import bend_cutoffs, copied, failed, without
 from tests.fairdraw.proof.draws import CAMPAIGN, FIRST, MORE, ROUND, Terms, entrants, make, publish_beside
+from tests.fairdraw.proof.test_record_in_receipts import OPENED
 
 ORIGIN = "example.com/log"
 LOG = SignerKey(ORIGIN, b"l" * 32)
@@ -39,6 +44,8 @@ BEFORE = DUE - 1_000
 TRUST = Trust(
     keys=LogKeys((LOG.verifier(),), Quorum(2, tuple(each.verifier(COSIGNATURE) for each in WITNESSES)))
 )
+CODE_KEY = b"c" * 32
+WITH_CODES = replace(OPENED, code_key=bls.public_key(CODE_KEY))
 LEAVES = entrants()
 REF = LEAVES[-1].ref
 Seen = Callable[[int], int]
@@ -497,10 +504,89 @@ def test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log(
     assert found(old, files_of(draw), kept=log) == []
 
 
+def winners(draw: Path) -> list[Receipt]:
+    receipts = [build_receipt(draw, each.ref) for each in LEAVES]
+    return [each for each in receipts if each["outcome"] == "WINNER"]
+
+
+def with_code(
+    receipt: Receipt, log: LogState, salt: str, plan: bytes, opened: Opened = WITH_CODES
+) -> Receipt:
+    """The receipt of a winner to whom the code is given at the place of their market in the plan."""
+    place = next(line for line in plan.decode().splitlines() if line.startswith(receipt["market"]))
+    code = {"code": "CODE", "market": receipt["market"], "position": int(place.split("|")[1]), "salt": salt}
+    planned = {"hash": sha256_hex(plan), "name": "codes-1.txt", "phase": 1}
+    text = opened.to_bytes().decode()
+    return with_log(receipt, log) | {"opened": [text], "code": {**code, "list": planned}}
+
+
+def planned_log(draw: Path, plan: bytes, opened: Opened = WITH_CODES) -> LogState:
+    return log_of([leaf(Kind.OPENED, opened.hash, 0), *leaves_of(draw), leaf(Kind.CODES, sha256_hex(plan))])
+
+
+def plan_of(salts: Mapping[str, str]) -> bytes:
+    lines = (codes.line_of(market, 1, codes.digest_of(salt, "CODE")) for market, salt in salts.items())
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def test_a_code_that_is_planned_for_two_winners(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = f"east|1|{'c' * 64}\nwest|1|{'c' * 64}\n".encode()
-    log = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(plan))])
+    salt = codes.salt_of(CODE_KEY, CAMPAIGN, "CODE")
+    plan = plan_of({"east": salt, "west": salt})
+    log = planned_log(draw, plan)
     files = {**files_of(draw), f"draws/{CAMPAIGN}/phase-1/codes-1.txt": plan}
-    assert ["have the same code" in each for each in found(log, files)] == [True]
+    files[f"draws/{CAMPAIGN}/opened.json"] = WITH_CODES.to_bytes()
+    assert any("have the same code" in each for each in found(log, files))
+    proof = canonical_bytes(with_code(winners(draw)[0], log, salt, plan))
+    states = {each.name: each for each in check_receipt(proof, TRUST, codes=plan).checks}
+    assert (states["code"].state, states["planned"].state) == ("passed", "failed")
+    assert "for another winner, too" in states["planned"].detail
     without(monkeypatch, account.DrawAccount._codes, "self._digests.setdefault(digest, place) != place")
-    assert found(log, files) == []
+    assert not any("have the same code" in each for each in found(log, files))
+
+
+def test_a_code_that_is_given_twice_under_salts_that_are_invented(
+    draw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = codes.salt_of(CODE_KEY, CAMPAIGN, "CODE")
+    invented = codes.salt_of(b"i" * 32, CAMPAIGN, "CODE")
+    small = "c0" + "00" * 47
+    for salt in (invented, small, "80" + "00" * 47, own.upper(), own[:-2], "e" + own[1:]):
+        plan = plan_of({"east": own, "west": salt})
+        log = planned_log(draw, plan)
+        # The list shows nothing, and of the two winners one has a salt that is none.
+        by_market = {each["market"]: each for each in winners(draw)}
+        honest = check_receipt(
+            canonical_bytes(with_code(by_market["east"], log, own, plan)), TRUST, codes=plan
+        )
+        assert honest.verdict == "holds", honest.checks
+        assert failed(with_code(by_market["west"], log, salt, plan), TRUST) == ["code"]
+    without(monkeypatch, CodePart.check, "not is_salt(opened.code_key, campaign_id, code, self._salt)")
+    assert failed(with_code(by_market["west"], log, salt, plan), TRUST) == []
+
+
+def test_a_code_has_another_digest_in_another_campaign(draw: Path) -> None:
+    salts = [codes.salt_of(CODE_KEY, campaign, "CODE") for campaign in (CAMPAIGN, "winter")]
+    assert len({codes.digest_of(salt, "CODE") for salt in salts}) == 2
+
+
+def test_a_code_holds_only_with_its_key_and_its_list(draw: Path) -> None:
+    salt = codes.salt_of(CODE_KEY, CAMPAIGN, "code")
+    line = codes.line_of("east", 1, codes.digest_of(salt, "code"))
+    plan, receipt = f"{line}\n".encode(), next(each for each in winners(draw) if each["market"] == "east")
+    caseless = replace(WITH_CODES, caseless=True)
+
+    def states(opened: Opened, given: bytes | None = plan, **changes: object) -> tuple[str, str, str]:
+        made = with_code(dict(receipt), planned_log(draw, plan, opened), salt, plan, opened)
+        made["code"] |= changes
+        checked = check_receipt(canonical_bytes(made), TRUST, codes=given)
+        by_name = {each.name: each.state.value for each in checked.checks}
+        return checked.verdict, by_name["code"], by_name["planned"]
+
+    assert states(caseless) == ("holds", "passed", "passed")
+    assert states(caseless, code="code") == ("holds", "passed", "passed")
+    assert states(WITH_CODES) == ("fails", "failed", "failed")
+    assert states(replace(caseless, code_key=None)) == ("incomplete", "unchecked", "unchecked")
+    assert states(caseless, None) == ("incomplete", "passed", "unchecked")
+    assert states(caseless, plan + plan) == ("fails", "passed", "failed")
+    assert states(caseless, position=2) == ("fails", "passed", "failed")
+    assert states(caseless, market="west")[:2] == ("fails", "failed")

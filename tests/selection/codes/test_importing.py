@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fairdraw.maths.codes import is_salt
 from regworkers_core.adapters.mongo.codes import Code, NewCode
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.leases import LeaseHolder
@@ -82,6 +83,20 @@ def test_positions_count_from_1_in_every_market_in_the_files_order(importer: Imp
     assert positions(importer.runtime, "paris") == {"YYYY": 1, "BBBB": 2}
     stored = importer.runtime.database["codes"].find_one({"_id": "ZZZZ"})
     assert stored is not None and stored["status"] == "AVAILABLE" and "ref" not in stored
+    key = importer.runtime.campaigns.require("summer").code_key
+    assert key and is_salt(key, "summer", "ZZZZ", stored["salt"])
+
+
+def test_a_code_in_capitals_is_another_one_only_where_case_counts(runtime: Runtime, tmp_path: Path) -> None:
+    create(runtime)
+    importer = Importer(runtime, tmp_path)
+    assert importer("code", "ABC1", "abc1", market="berlin").added == 2
+    runtime.database["campaigns"].update_one({"_id": "summer"}, {"$set": {"codes": {"caseless": True}}})
+    again = importer("code", "ABC1", "XyZ2", "xYz2", market="berlin")
+    assert (again.added, again.known) == (1, 1) and [each[1] for each in importer.rejected] == [
+        "DUPLICATE_IN_FILE"
+    ]
+    assert positions(runtime) == {"ABC1": 1, "abc1": 2, "xyz2": 3}
 
 
 def test_a_later_import_continues_after_the_earlier_ones_and_knows_their_codes(importer: Importer) -> None:

@@ -13,15 +13,16 @@ import pytest
 from fairdraw import scheduling
 from fairdraw.log.follow import FollowedLog, follow
 from fairdraw.log.leaves import Kind
+from fairdraw.maths.codes import digest_of, is_salt, line_of
 from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.selection import MarketPhase, NoticeType, Planned
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.assign.plan import code_proofs, digest_of
+from regworkers_core.selection.assign.plan import code_proof
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.assign.replan import replan_codes
 from regworkers_core.selection.draw.changes import annul, open_phase
@@ -216,11 +217,36 @@ def test_each_planned_code_has_a_line_that_its_winner_can_find(finished: Runtime
         Planned("r", "e", NoticeType.WINNER, 2, "berlin-0002", 2),
     )
     runtime.selections.write(market, [winner], "hash", at=iso(0), run_id="t")
-    [proof] = code_proofs(runtime, CAMPAIGN, "r")
-    assert lines[1] == f"berlin|2|{digest_of(proof.salt, 'berlin-0002')}"
-    assert code_proofs(runtime, CAMPAIGN, "unknown") == []
-    words = ("draw", "code-proof", CAMPAIGN, "r", "--format", "json")
-    assert regworkers(runtime, *words).document["codes"][0]["salt"] == proof.salt
+    proof = code_proof(runtime, CAMPAIGN, "r")
+    assert proof is not None and proof.planned == artefact(runtime, "codes-1.txt")
+    salt = proof.part["salt"]
+    assert is_salt(runtime.campaigns.require(CAMPAIGN).code_key or "", CAMPAIGN, "berlin-0002", salt)
+    assert lines[1] == line_of("berlin", 2, digest_of(salt, "berlin-0002"))
+    assert code_proof(runtime, CAMPAIGN, "unknown") is None
+
+
+def test_the_receipt_with_a_code_holds_by_the_list(runtime: Runtime, tmp_path: Path) -> None:
+    close_campaign(runtime)
+    drawn(runtime)
+    winner = next(
+        each
+        for number in range(20)
+        if (each := campaign_source(runtime, CAMPAIGN, tmp_path).receipt(ref_of(number)))["market"]
+        == "berlin"
+    )
+    given = [Planned(winner["ref"], "e", NoticeType.WINNER, winner["rank"], "berlin-0001", 1)]
+    runtime.selections.write(MarketPhase(CAMPAIGN, "berlin", 1), given, "hash", at=iso(0), run_id="t")
+    shown = regworkers(runtime, "draw", "code-proof", CAMPAIGN, winner["ref"], "--format", "json")
+    assert shown.document["code"]["code"] == "berlin-0001" and shown.code == 0
+    data, codes = canonical_bytes(shown.document), artefact(runtime, "codes-1.txt")
+    states = {each.name: each.state for each in check_receipt(data, codes=codes).checks}
+    # Its campaign was never opened by us, so the log may not have its code key.
+    assert {states["code"], states["planned"]} <= {State.PASSED, State.UNCHECKED}
+    assert regworkers(runtime, "draw", "code-proof", CAMPAIGN, "nobody").code == 1
+    # A salt that was changed where it is stored leads to no published line.
+    runtime.database["codes"].update_one({"_id": "berlin-0001"}, {"$set": {"salt": "a" * 96}})
+    with pytest.raises(UsageError, match="has the line berlin"):
+        code_proof(runtime, CAMPAIGN, winner["ref"])
 
 
 def test_codes_that_are_planned_or_replanned_later_are_in_a_further_file_before_they_are_valid(

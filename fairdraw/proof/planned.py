@@ -1,0 +1,71 @@
+"""The code of a winner in a receipt: its salt, its line among the planned codes, and the list of these."""
+
+from __future__ import annotations
+
+from fairdraw.log.leaves import Kind
+from fairdraw.maths.codes import digest_of, is_salt, line_of, lines_in, normal
+from fairdraw.maths.files import Fields, sha256_hex
+from fairdraw.maths.opened import Opened
+from fairdraw.proof.logged import NO_LOG, LogPart, Unchecked
+from fairdraw.proof.parts import wrong
+from fairdraw.terms import is_selection_id
+
+CODE = "code"
+NO_CODE_KEY = (
+    "code key not in the log: whether this code has another salt, and another winner, nobody can tell"
+)
+_KEYS = ("code", "list", "market", "position", "salt")
+
+
+class CodePart:
+    """The key `code` of a receipt, which only the winner's own one has."""
+
+    def __init__(self, fields: Fields) -> None:
+        own = fields.nested(CODE, _KEYS)
+        self._code = own.text("code", bool, "a code")
+        self._salt = own.text("salt", bool, "a signature")
+        self.market = own.text("market", is_selection_id, "a market's id")
+        self._position = own.integer("position", 1)
+        planned = own.nested("list", ("hash", "name", "phase"))
+        self._hash = planned.hash("hash")
+        self._phase = planned.integer("phase", 1)
+        self._name = f"phase-{self._phase}/{planned.text('name', bool, 'the name of a file')}"
+
+    def check(self, campaign_id: str, opened: Opened | None) -> str:
+        """Check that the salt is the one that the campaign's code key makes. `opened` is the campaign as it was last
+        logged. Raises DrawError, Unchecked.
+        """
+        if opened is None or opened.code_key is None:
+            raise Unchecked(NO_CODE_KEY)
+        code = normal(self._code, caseless=opened.caseless)
+        if not is_salt(opened.code_key, campaign_id, code, self._salt):
+            wrong("the salt is not the signature of the code under the campaign's code key: it was invented")
+        return f"the only salt of this code; its line is {self._line(opened)}"
+
+    def check_planned(self, opened: Opened | None, log: LogPart | None, data: bytes | None) -> str:
+        """Check that the code is at its place in the list of planned codes, and in no other one. `data` is that file.
+        Raises DrawError, Unchecked.
+        """
+        if log is None:
+            raise Unchecked(NO_LOG)
+        if (self._phase, self._hash) not in ((leaf.phase, leaf.hash) for leaf in log.leaves(Kind.CODES)):
+            wrong(f"{self._name} with SHA-256 {self._hash} is not in the log")
+        if opened is None or opened.code_key is None:
+            raise Unchecked(NO_CODE_KEY)
+        if data is None:
+            raise Unchecked(
+                f"list of planned codes not given: {self._name} beside the published files, with SHA-256 {self._hash}"
+            )
+        if (found := sha256_hex(data)) != self._hash:
+            wrong(f"the list that was given has SHA-256 {found}, {self._name} in the log {self._hash}")
+        line, lines = self._line(opened), lines_in(data)
+        if lines is None or line not in lines:
+            wrong(f"{self._name} has no line {line}")
+        digest = line.rpartition("|")[2]
+        if others := [each for each in lines if each.endswith(digest) and each != line]:
+            wrong(f"{self._name} has this code for another winner, too: {others[0]}")
+        return f"{line}: once among the {len(lines)} planned codes of {self._name}"
+
+    def _line(self, opened: Opened) -> str:
+        digest = digest_of(self._salt, normal(self._code, caseless=opened.caseless))
+        return line_of(self.market, self._position, digest)
