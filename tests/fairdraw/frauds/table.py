@@ -240,6 +240,7 @@ FRAUDS = (
         (
             "test_a_code_that_is_planned_for_two_winners",
             "test_a_code_that_is_given_twice_under_salts_that_are_invented",
+            "test_a_code_holds_only_with_its_key_and_its_list",
         ),
     ),
     Fraud(
