@@ -1,6 +1,6 @@
 """Planned codes: the salt of a code, which only the campaign's code key makes and everybody verifies, and its digest.
 
-The salt is a BLS signature, and a code has only one: so nobody can invent a second one, and a code that is planned
+The salt is a BLS signature, and a code has only one: so a second one cannot be invented, and a code that is planned
 twice has one digest. A code here is the text as it was imported, in the form of `normal`.
 """
 

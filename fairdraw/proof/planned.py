@@ -12,7 +12,7 @@ from fairdraw.terms import is_selection_id
 
 CODE = "code"
 NO_CODE_KEY = (
-    "code key not in the log: whether this code has another salt, and another winner, nobody can tell"
+    "code key not in the log: whether this code has another salt, and another winner, cannot be told"
 )
 _KEYS = ("code", "list", "market", "position", "salt")
 

@@ -242,7 +242,7 @@ def test_the_receipt_with_a_code_holds_by_the_list(runtime: Runtime, tmp_path: P
     states = {each.name: each.state for each in check_receipt(data, codes=codes).checks}
     # Its campaign was never opened by us, so the log may not have its code key.
     assert {states["code"], states["planned"]} <= {State.PASSED, State.UNCHECKED}
-    assert regworkers(runtime, "draw", "code-proof", CAMPAIGN, "nobody").code == 1
+    assert regworkers(runtime, "draw", "code-proof", CAMPAIGN, "unknown").code == 1
     # A salt that was changed where it is stored leads to no published line.
     runtime.database["codes"].update_one({"_id": "berlin-0001"}, {"$set": {"salt": "a" * 96}})
     with pytest.raises(UsageError, match="has the line berlin"):
