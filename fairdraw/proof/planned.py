@@ -11,9 +11,7 @@ from fairdraw.proof.parts import wrong
 from fairdraw.terms import is_selection_id
 
 CODE = "code"
-NO_CODE_KEY = (
-    "code key not in the log: whether this code has another salt, and another winner, cannot be told"
-)
+NO_CODE_KEY = "code key not in the log: this code may have another salt, and another winner"
 _KEYS = ("code", "list", "market", "position", "salt")
 
 
