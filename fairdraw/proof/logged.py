@@ -25,8 +25,6 @@ NO_WITNESS = (
     "no witness is needed: only the operator vouches that all see the same log, and for the times in it"
 )
 NO_LEAD = "lead unknown: how long before its round the draw had to be committed to, no trust file says for this beacon"
-# How the details call the earlier checkpoint.
-AT_COMMIT = "the checkpoint of the commit"
 ONLY_THESE_LEAVES = (
     "The log shows that these statements were in it, and in which order. That it has no other one about this draw shows"
     " only to those who read all of it."

@@ -198,8 +198,10 @@ class _Reader:
             event_id=None if (event := document.get("eventId")) is None else self._id(event, "eventId"),
             issuer_keys=self._issuer_keys(_or(document.get("issuerKeys"), [])),
             codes=self._codes(self._mapping(_or(document.get("codes"), {}), "codes")),
-            unit_key_hash=self._hex(document, "unitKeyHash", 64),
-            code_key=self._hex(document, "codeKey", 192),
+            unit_key_hash=None
+            if (key := document.get("unitKeyHash")) is None
+            else self._hex(key, "unitKeyHash", 64),
+            code_key=None if (key := document.get("codeKey")) is None else self._hex(key, "codeKey", 192),
             opened=self._opened(document.get("opened")),
             transitions=self._transitions(_or(document.get("transitions"), [])),
             fence=self._integer(_or(document.get("fence"), 0), "fence", 0),
@@ -264,10 +266,7 @@ class _Reader:
             key_id = self._id(fields.get("id", _MISSING), f"{where}.id")
             if key_id in found:
                 raise self._wrong(f"{where}.id", "is there twice", key_id)
-            key = self._hex(fields, "key", 64, f"{where}.")
-            if key is None:
-                raise self._wrong(f"{where}.key", "must be 64 lowercase hex digits", _MISSING)
-            found[key_id] = IssuerKey(key_id, key)
+            found[key_id] = IssuerKey(key_id, self._hex(fields.get("key", _MISSING), f"{where}.key", 64))
         return tuple(found.values())
 
     def _codes(self, fields: Mapping[str, Any]) -> CodeRules:
@@ -277,17 +276,15 @@ class _Reader:
         if value is None:
             return None
         fields = self._mapping(value, "opened")
-        found, terms = (self._hex(fields, name, 64, "opened.") for name in ("hash", "terms"))
-        if found is None:
-            raise self._wrong("opened.hash", "must be 64 lowercase hex digits", _MISSING)
-        return LoggedTerms(found, self._integer(fields.get("index", _MISSING), "opened.index", 0), terms)
+        return LoggedTerms(
+            self._hex(fields.get("hash", _MISSING), "opened.hash", 64),
+            self._integer(fields.get("index", _MISSING), "opened.index", 0),
+            None if (terms := fields.get("terms")) is None else self._hex(terms, "opened.terms", 64),
+        )
 
-    def _hex(self, fields: Mapping[str, Any], name: str, digits: int, where: str = "") -> str | None:
-        value = fields.get(name)
-        if value is not None and not (
-            isinstance(value, str) and len(value) == digits and _HEX.fullmatch(value)
-        ):
-            raise self._wrong(where + name, f"must be {digits} lowercase hex digits", value)
+    def _hex(self, value: Any, where: str, digits: int) -> str:
+        if not (isinstance(value, str) and len(value) == digits and _HEX.fullmatch(value)):
+            raise self._wrong(where, f"must be {digits} lowercase hex digits", value)
         return value
 
     def _transitions(self, value: Any) -> tuple[Transition, ...]:

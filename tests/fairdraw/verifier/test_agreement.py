@@ -95,10 +95,6 @@ def _of(phase: int, name: str) -> Callable[[Path], Path]:
     return lambda folder: folder / f"phase-{phase}" / name
 
 
-def _instead(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
-    return lambda data: data.replace(old, new)
-
-
 @pytest.mark.parametrize(
     ("file", "change", "verdict"),
     [
