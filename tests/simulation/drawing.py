@@ -6,7 +6,9 @@ The oracle is the draw in plain Python, which shares no step with the engine of 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -93,7 +95,7 @@ class Drawing:
             "closesAt": stamp(EPOCH + _CLOSING_SECONDS),
             "markets": _MARKETS,
         }
-        registry.create(self._runtime, definition, entropy=self._random.randbytes)
+        registry.create(self._runtime, definition)
         self._advance(CampaignStatus.OPEN)
         for market in _MARKETS:
             self._runtime.database["codes"].insert_many(
@@ -220,7 +222,7 @@ class Drawing:
         leaves = [
             (
                 item["ref"],
-                item["unit"],
+                self._unit(item["unit"]),
                 item["weight"],
                 tuple(sorted(item["segments"])),
                 tuple(item["markets"]),
@@ -247,6 +249,12 @@ class Drawing:
             yield f"the result differs from the oracle's: {result.decode()} instead of {drawn.result.decode()}"
         yield from self._codes(drawn)
         yield from self._messages(drawn)
+
+    def _unit(self, stored: str) -> str:
+        """The unit as it is published: under the campaign's key, which is in the secret with the code key."""
+        key = bytes.fromhex(str(self._runtime.secrets.get(f"campaign-keys/{CAMPAIGN}")).partition(" ")[0])
+        mac = hmac.digest(key, f"vfunit2|{CAMPAIGN}|{stored}".encode(), "sha256")
+        return "u-" + urlsafe_b64encode(mac).decode().rstrip("=")
 
     def _artefact(self, name: str) -> bytes:
         return self._runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/{name}")

@@ -413,17 +413,18 @@ def seeded(scheduler: Scheduler) -> Iterator[None]:
     import random
 
     own = Random(scheduler.random.random())
-    before = uuid.uuid4, secrets.token_hex, secrets.token_bytes
+    before = uuid.uuid4, secrets.token_hex, secrets.token_bytes, secrets.randbelow
     state = random.getstate()
     random.seed(own.random())
     uuid.uuid4 = lambda: uuid.UUID(int=own.getrandbits(128), version=4)
     secrets.token_hex = lambda size=32: own.randbytes(size or 32).hex()
     secrets.token_bytes = lambda size=32: own.randbytes(size or 32)
+    secrets.randbelow = own.randrange
     scheduling.install(scheduler)
     try:
         with taken_for_signatures():
             yield
     finally:
         scheduling.install(scheduling.RealWorld)
-        uuid.uuid4, secrets.token_hex, secrets.token_bytes = before
+        uuid.uuid4, secrets.token_hex, secrets.token_bytes, secrets.randbelow = before
         random.setstate(state)
