@@ -121,10 +121,13 @@ def compare(node: Node, questions: list[Question], *, curves: bool) -> Compared:
     return found
 
 
-def random_trust(rng: Random) -> str | None:
-    """A trust file or a policy: the right keys, others, or only some; at times none."""
+def random_trust(rng: Random, receipt: Receipt) -> str | None:
+    """A trust file or a policy: the keys of the receipt, others, or only some; at times none."""
     if rng.random() < 0.3:
         return None
+    keys = (receipt.get("log") or {}).get("keys", {"need": 0, "witnesses": []})
+    if keys["witnesses"] and 2 * keys["need"] > len(keys["witnesses"]) and rng.random() < 0.8:
+        return json.dumps(keys | {"beacon": {LOCAL.hash: {"lead": 600}}})
     own: Any = {LOCAL.hash: {"lead": rng.choice((1, 600, 601))}}
     chains: Any = (own, own, {}, {QUICKNET_HASH: {"lead": 700}}, {"ab" * 32: {"lead": 9}})
     witnesses = rng.sample(WITNESSES, rng.choice((0, 1, 1, 3)))
@@ -147,7 +150,7 @@ def random_trust(rng: Random) -> str | None:
 def random_opened(rng: Random, receipt: Receipt) -> str | None:
     """The hash of a file of the campaign's record, mostly none."""
     texts = receipt["opened"]
-    if rng.random() < 0.7:
+    if rng.random() < 0.85:
         return None
     return sha256_hex(str(rng.choice(texts)).encode()) if texts and rng.random() < 0.8 else "ab" * 32
 
@@ -155,8 +158,8 @@ def random_opened(rng: Random, receipt: Receipt) -> str | None:
 def receipts_to_compare(rng: Random, folder: Path, count: int) -> tuple[list[Question], list[Question]]:
     """`count` random receipts; as many with random changes, and some forgeries of each kind."""
     made: list[Receipt] = list(random_receipts(rng, folder, count))
-    random = [Question(canonical(each), random_trust(rng), random_opened(rng, each)) for each in made]
-    changed = [Question(mutated(rng, each, made), random_trust(rng)) for each in made]
+    random = [Question(canonical(each), random_trust(rng, each), random_opened(rng, each)) for each in made]
+    changed = [Question(mutated(rng, each, made), random_trust(rng, each)) for each in made]
     return random, changed + forgeries_of(rng, made, most=count // 5)
 
 

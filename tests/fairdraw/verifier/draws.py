@@ -307,10 +307,10 @@ def random_log(rng: Random, draw: RandomDraw) -> dict[str, Any]:
         lines.append(leaf.to_bytes().decode())
     lines += [f"later {number}" for number in range(rng.choice((0, 1, 5)))]
     witnesses = rng.sample(WITNESSES, rng.choice((0, 1, 3)))
-    need = rng.randint(0, len(witnesses))
+    need = rng.choice((rng.randint(0, len(witnesses)), len(witnesses)))
     keys = [LOG] if rng.random() < 0.8 else [FORMER, LOG]
     # Missing, or seen too late, now and then.
-    seen_at = rng.choice((*(ROUND_AT - each for each in (599, 600, 700, 700, 700, 700)), None))
+    seen_at = rng.choice((*(ROUND_AT - each for each in (599, 600, *[700] * 9)), None))
     return log_of(lines, own, keys, witnesses, need, seen_at=seen_at, more=rng.choice((0, 0, 1, 100)))
 
 

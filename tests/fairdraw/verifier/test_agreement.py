@@ -45,7 +45,7 @@ def test_random_and_changed_receipts_get_the_same_answer_from_both(
             assert failed >= STEPS | {"receipt"}, STEPS - failed
         else:
             assert (
-                found.verdicts["holds"] > RECEIPTS / 20
+                found.verdicts["holds"] > RECEIPTS / 40
                 if curves
                 else found.verdicts["incomplete"] > RECEIPTS / 2
             )
