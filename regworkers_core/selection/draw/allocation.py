@@ -212,7 +212,7 @@ def report(
 ) -> MadeReport:
     """Build the report of a drawn phase and store it as a page and as JSON."""
     campaign_id, number = record.campaign_id, phase.phase
-    folder = bench.fetch_public(phase, MANIFEST, CUTOFFS, SUMMARY)
+    folder = bench.fetch_public(phase, MANIFEST, CUTOFFS, SUMMARY, STRIKES)
     first = record.phases[1]
     outcomes = pipeline_key(campaign_id, number, OUTCOMES)
     files = ReportFiles(
@@ -220,6 +220,10 @@ def report(
         pool=freezing.fetch(bench, record, POOL, bench.root / POOL),
         exclusions=freezing.fetch(bench, record, EXCLUSIONS, bench.root / EXCLUSIONS),
         outcomes=bench.fetch(outcomes, bench.root / OUTCOMES, phase.hashes.get(OUTCOMES, "")),
+        earlier=[
+            bench.fetch_public(record.phases[before], MANIFEST, STRIKES, RESULT)
+            for before in range(1, number)
+        ],
     )
     codes = runtime.codes.count(campaign_id)
     context = ReportContext(

@@ -2,7 +2,7 @@
 
 Nothing in it tells more about a fan than the artefacts do, which list every ref with its outcome. Counts by what the
 artefacts do not show (times of registration, mail domains, reasons of exclusions) are published for groups of at least
-LEAST_GROUP entries only.
+LEAST_GROUP entries only; reserves and strikes are always published.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fairdraw.verifier.assemble import curves_scripts, module, source, verifier_
 from regworkers_core.reporting import page
 from regworkers_core.reporting.figures import svg
 from regworkers_core.selection.report.build import DIMENSIONS
+from regworkers_core.selection.report.inputs import LEAST_GROUP
 from regworkers_core.selection.report.notes import verdict
 from regworkers_core.selection.report.plots import plots
 
-LEAST_GROUP = 50
 INDEX = "index.html"
 _INLINE = re.compile(r"<(script|style)(?: id=\"code\")?>(.*?)</\1>", re.DOTALL)
 _OUTCOMES = {
@@ -90,32 +90,20 @@ def draw_page(
 
 
 def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a report without groups of fewer than LEAST_GROUP entries.
+    """The numbers of a report without groups of fewer than LEAST_GROUP entries that the artefacts do not show.
 
     A test of the audit shows its groups only if all are large enough: the missing one would follow from the others.
     """
-
-    def large(rows: Sequence[Mapping[str, Any]], count: str) -> list[Mapping[str, Any]]:
-        return [row for row in rows if row[count] >= LEAST_GROUP]
-
     funnel, audit = numbers["funnel"], numbers["audit"]
     reasons = {reason: count for reason, count in funnel["reasons"].items() if count >= LEAST_GROUP}
     tests = [
-        {
-            **test,
-            "groups": test["groups"]
-            if len(large(test["groups"], "candidates")) == len(test["groups"])
-            else [],
-        }
+        test
+        if test["dimension"] in ("householdSize", "weight")
+        or all(group["candidates"] >= LEAST_GROUP for group in test["groups"])
+        else {**test, "groups": []}
         for test in audit["tests"]
     ]
-    return {
-        **numbers,
-        "funnel": {**funnel, "reasons": reasons},
-        "segments": large(numbers["segments"], "candidates"),
-        "weights": large(numbers["weights"], "units"),
-        "audit": {**audit, "tests": tests},
-    }
+    return {**numbers, "funnel": {**funnel, "reasons": reasons}, "audit": {**audit, "tests": tests}}
 
 
 def _facts(each: Inputs, round_at: str | None) -> dict[str, Any]:

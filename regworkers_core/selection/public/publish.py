@@ -30,7 +30,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.page import INDEX, Naming, draw_page
 from regworkers_core.selection.public.source import export, in_bucket
 from regworkers_core.selection.report.build import measured
-from regworkers_core.selection.report.inputs import NUMBERS, ReportContext, ReportFiles
+from regworkers_core.selection.report.inputs import NUMBERS, ReportContext, ReportFiles, lines
 
 PAGE_FOLDER = "page"
 VERIFIER = "verifier.html"
@@ -39,29 +39,20 @@ _NAMED = (VERIFIER, DRAW, INDEX)
 _MEMORY_MIB = 700
 
 
-def _lines(parameter: str, columns: Sequence[str]) -> str:
-    """The lines of a text artefact as a table of texts; its path is a parameter of the query."""
-    types = ", ".join(f"'{name}': 'VARCHAR'" for name in columns)
-    return (
-        f"read_csv({parameter}, delim='|', quote='', escape='', nullstr='?', header=false, auto_detect=false,"
-        f" columns={{{types}}})"
-    )
-
-
 _POOL = f"""
 COPY (
   SELECT ref, unit, weight::UTINYINT AS weight, string_split(preferences, ',') AS preferences,
          CASE segments WHEN '' THEN []::VARCHAR[] ELSE string_split(segments, ',') END AS segments,
          NULL::VARCHAR AS created_at, '' AS mail_domain, '' AS entry_id
-  FROM {_lines("$leaves", LEAF_COLUMNS)}
+  FROM {lines("$leaves", LEAF_COLUMNS)}
 ) TO $out (FORMAT parquet)
 """
 _OUTCOMES = f"""
 COPY (
   SELECT now.ref, now.market, coalesce(try_cast(now.rank AS INTEGER), 0) AS rank, now.outcome,
          coalesce(before.outcome, '') AS previous, coalesce(before.market, '') AS previous_market
-  FROM {_lines("$result", RESULT_COLUMNS)} now
-  LEFT JOIN {_lines("$before", RESULT_COLUMNS)} before ON before.ref = now.ref
+  FROM {lines("$result", RESULT_COLUMNS)} now
+  LEFT JOIN {lines("$before", RESULT_COLUMNS)} before ON before.ref = now.ref
 ) TO $out (FORMAT parquet)
 """
 
@@ -211,7 +202,7 @@ def measured_files(drawn: Sequence[Path]) -> dict[str, Any]:
         scratch = Path(made)
         empty = scratch / "none.txt"
         empty.touch()
-        files = ReportFiles(phase, scratch / "pool.parquet", None, scratch / OUTCOMES)
+        files = ReportFiles(phase, scratch / "pool.parquet", None, scratch / OUTCOMES, drawn[:-1])
         with Engine(scratch, memory_mib=_MEMORY_MIB).connection() as connection:
             connection.execute(_POOL, {"leaves": str(drawn[0] / LEAVES), "out": str(files.pool)})
             values = {

@@ -1,11 +1,15 @@
 """The bias audit (invariant 11): does anything influence winning that must not?
 
-Two questions, for registration time, the first distinguishing character of ref and entry id, and mail domain:
+Two questions, for registration time, the first distinguishing character of ref and entry id, mail domain, and size of
+household:
 - *order*: are the first ranks spread evenly over the groups? Only the lottery number decides the rank, so this is exact
   for all preferences and reserves. It detects a broken seed or sort.
 - *winners*: are the winners spread evenly? Only candidates with the same preferences and segments are compared, among
   whom only the rank may decide. It detects a wrong allocation or a manipulated result.
-Both use units of weight 1, one candidate of each. The order is also tested for what each weight should give.
+Both use units of weight 1, one candidate of each. The order is also tested for what each weight should give, and for
+the size of household over all units, compared within each weight: one key decides for a unit, whatever its size. A
+household that was put together before the commit is no bias of the order, and passes; the report shows how each size
+fared.
 """
 
 from __future__ import annotations
@@ -35,8 +39,8 @@ _AUDITED = """
 CREATE TABLE audited AS
 SELECT rank, {time} AS time, {day} AS day, ref_class AS ref, entry_class AS entry, domain_class AS domain,
        outcome NOT IN ('STRUCK', 'UNCLAIMED') AND previous <> 'WINNER' AS competes,
-       outcome = 'WINNER' AS won, preferences, segments
-FROM leaf WHERE first AND weight = 1
+       outcome = 'WINNER' AS won, preferences, segments, size, weight
+FROM leaf WHERE first
 """
 _COUNTED = """
 CREATE OR REPLACE TABLE counted AS
@@ -76,16 +80,22 @@ def bias_audit(work: Workspace) -> dict[str, Any]:
     (Bonferroni), `passed`, and the `findings` as sentences.
     """
     dimensions = _prepare(work)
-    audited = work.number("SELECT count(*) FROM audited")
+    units, audited = work.row("SELECT count(*), count(*) FILTER (WHERE weight = 1) FROM audited")
     winners, candidates = work.row(
         "SELECT count(*) FILTER (WHERE outcome = 'WINNER'), count(*) FROM leaf WHERE rank > 0"
     )
-    tests = [_weights(work, winners, candidates)]
-    last = _last_rank("audited", first_tested(audited, winners, candidates), work)
+    everyone = _last_rank("true", first_tested(units, winners, candidates), work)
+    last = _last_rank("weight = 1", first_tested(audited, winners, candidates), work)
+    tests = [_weights(work, everyone)]
     for dimension in dimensions:
-        tests.append(_tested(work, dimension, "order", f"rank <= {last}", "true", "0 AS stratum"))
+        if dimension.name == "householdSize":
+            tests.append(
+                _tested(work, dimension, "order", f"rank <= {everyone}", "true", "weight AS stratum")
+            )
+        else:
+            tests.append(_tested(work, dimension, "order", f"rank <= {last}", "weight = 1", "0 AS stratum"))
         stratum = "(preferences::BIGINT << 32) + segments AS stratum"
-        tests.append(_tested(work, dimension, "winners", "won", "competes", stratum))
+        tests.append(_tested(work, dimension, "winners", "won", "competes AND weight = 1", stratum))
     made = [test for test in tests if test["p"] is not None]
     threshold = ALPHA / max(len(made), 1)
     for test in tests:
@@ -114,12 +124,14 @@ def _prepare(work: Workspace) -> list[Dimension]:
     width = max(1, -(-days // _MOST_DAY_BINS))
     day = "0" if low is None else f"(created // {DAY_MS} - {low // DAY_MS}) // {width}"
     work.execute(_AUDITED.format(time=time, day=day))
+    sizes = [str(size) for (size,) in work.rows("SELECT DISTINCT size FROM audited ORDER BY size")]
     return [
         Dimension("registrationTime", "registration time", True, _time_labels(low, high, bounds)),
         Dimension("registrationDay", "registration day", True, _day_labels(low, days, width)),
         Dimension("refPrefix", "first character of the ref", False, {}),
         Dimension("entryIdPrefix", "first distinguishing character of the entry id", False, {}),
         Dimension("mailDomain", "mail domain", False, {"": "other domains"}),
+        Dimension("householdSize", "size of household", True, dict(zip(sizes, sizes, strict=True))),
     ]
 
 
@@ -129,6 +141,7 @@ _COLUMNS = {
     "refPrefix": "ref",
     "entryIdPrefix": "entry",
     "mailDomain": "domain",
+    "householdSize": "size",
 }
 
 
@@ -138,11 +151,11 @@ def first_tested(audited: int, winners: int, candidates: int) -> int:
     return min(int(audited * _MOST_FIRST), max(round(audited * share), _LEAST_FIRST))
 
 
-def _last_rank(table: str, first: int, work: Workspace) -> int:
-    """The rank of the `first`-th row of a table."""
+def _last_rank(among: str, first: int, work: Workspace) -> int:
+    """The rank of the `first`-th of these units."""
     if first < 1:
         return 0
-    return work.number(f"SELECT rank FROM {table} ORDER BY rank LIMIT 1 OFFSET {first - 1}")
+    return work.number(f"SELECT rank FROM audited WHERE {among} ORDER BY rank LIMIT 1 OFFSET {first - 1}")
 
 
 def _tested(
@@ -173,12 +186,9 @@ def _tested(
     return _test(dimension.name, dimension.title, question, pooled(counted, in_order=dimension.in_order))
 
 
-def _weights(work: Workspace, winners: int, candidates: int) -> dict[str, Any]:
-    units = work.number("SELECT count(*) FROM leaf WHERE first")
-    last = _last_rank("(SELECT rank FROM leaf WHERE first)", first_tested(units, winners, candidates), work)
+def _weights(work: Workspace, last: int) -> dict[str, Any]:
     rows = work.rows(
-        f"SELECT weight, count(*), count(*) FILTER (WHERE rank <= {last}) FROM leaf WHERE first"
-        " GROUP BY weight ORDER BY weight"
+        f"SELECT weight, count(*), count(*) FILTER (WHERE rank <= {last}) FROM audited GROUP BY weight ORDER BY weight"
     )
     counted = weight_counts(*([row[column] for row in rows] for column in range(3)))
     return _test("weight", "weight", "order", pooled(counted, in_order=True))

@@ -16,10 +16,12 @@ from regworkers_core.selection.report.inputs import DrawnPhase, ReportContext, R
 from regworkers_core.selection.report.notes import notes, seed_source, verdict
 from regworkers_core.selection.report.odds import (
     funnel,
+    group_odds,
     market_odds,
     preferences_honoured,
     prepare,
-    segment_odds,
+    reserves,
+    strikes,
     transitions,
 )
 
@@ -30,6 +32,8 @@ DIMENSIONS = {
     "refPrefix": "First character of the ref",
     "entryIdPrefix": "First distinguishing character of the entry id",
     "mailDomain": "Mail domain",
+    "householdSize": "Size of household",
+    "weight": "Weight",
 }
 _MARKETS_SHOWN = 20
 
@@ -87,7 +91,7 @@ def measured(
     files: ReportFiles, context: ReportContext, *, memory_mib: int = MEMORY_MIB, scratch: Path | None = None
 ) -> Measured:
     """A report without plots and page. Raises as `build_report`."""
-    drawn = DrawnPhase.read(files.artefacts)
+    drawn = DrawnPhase.read(files)
     with Workspace(files, memory_mib=memory_mib, scratch=scratch) as work:
         numbers = _numbers(files, work, drawn, context)
     found = notes(numbers, drawn.manifest, context)
@@ -100,51 +104,21 @@ def _numbers(
 ) -> dict[str, Any]:
     manifest = drawn.manifest
     prepare(work, manifest)
-    audit = bias_audit(work)
+    markets = market_odds(work, drawn)
     return {
         **as_document(manifest, "campaign_id", "phase", "as_of"),
         "rules": {"algorithm": ALGORITHM, **as_document(manifest, "wins_per_unit", "waitlist_size")},
         "hashes": {"root": manifest.root, **drawn.hashes},
         "seedSource": seed_source(manifest, context),
         "funnel": funnel(files, work),
-        "markets": market_odds(work, drawn),
-        "segments": segment_odds(work),
-        "weights": _weights(work, audit),
+        "markets": markets,
+        "reserves": reserves(drawn, markets),
+        "strikes": strikes(work, files),
+        **group_odds(work),
         "preferences": preferences_honoured(work),
         "topUp": transitions(work) if manifest.phase > 1 else None,
-        "audit": audit,
+        "audit": bias_audit(work),
     }
-
-
-def _weights(work: Workspace, audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per weight of a unit: `units`, winning entries and candidates, and the share of its units among the first ranks,
-    found and expected. Weights with few units are pooled.
-    """
-    won = work.rows(
-        "SELECT weight, count(*) FILTER (WHERE first), count(*), count(*) FILTER (WHERE outcome = 'WINNER')"
-        " FROM leaf WHERE rank > 0 GROUP BY weight ORDER BY weight"
-    )
-    test = next(test for test in audit["tests"] if test["dimension"] == "weight")
-    rows = []
-    for group in test["groups"]:
-        low, _, high = group["group"].partition(" to ")
-        members = [row for row in won if int(low) <= row[0] <= int(high or low)]
-        units = group["candidates"]
-        winners, candidates = sum(row[3] for row in members), sum(row[2] for row in members)
-        rows.append(
-            {
-                "weight": group["group"],
-                "units": units,
-                "candidates": candidates,
-                "winners": winners,
-                "winRate": winners / candidates if candidates else None,
-                "firstShare": group["hits"] / units,
-                "expectedShare": group["expected"] / units,
-                "lowShare": group["low"] / units,
-                "highShare": group["high"] / units,
-            }
-        )
-    return rows
 
 
 def html_page(numbers: Mapping[str, Any], plots: Mapping[str, bytes], context: ReportContext) -> str:

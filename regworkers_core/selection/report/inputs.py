@@ -24,8 +24,8 @@ from fairdraw.terms import LEAD_SECONDS, QUICKNET, Chain, Outcome
 from regworkers_core.adapters.judged_entries import OTHER_DOMAINS
 from regworkers_core.domain.reasons import UsageError
 
-# A mail domain with fewer entries is not shown, because it could identify a fan.
-DOMAIN_ENTRIES = 50
+# Smaller groups are not named: a mail domain could identify a fan, and a list of all sizes would be long.
+LEAST_GROUP = 50
 _DOMAINS_SHOWN = 30
 _HASHES = ("manifestHash", "resultHash", "cutoffsHash")
 OUTCOMES = tuple(each.value for each in Outcome)
@@ -37,7 +37,7 @@ _LIBRARIES_MIB = 250
 _STAGE = """
 CREATE TABLE leaf AS
 SELECT o.rank, o.outcome, o.previous, o.market, o.previous_market,
-       coalesce(u.weight, p.weight) AS weight,
+       coalesce(u.weight, p.weight) AS weight, coalesce(u.size, 1) AS size,
        o.rank > 0 AND o.rank = coalesce(u.best, o.rank) AS first,
        w.n AS preferences, s.n AS segments,
        epoch_ms(try_cast(p.created_at AS TIMESTAMP)) AS created,
@@ -53,7 +53,7 @@ LEFT JOIN shown_domain d ON d.mail_domain = p.mail_domain
 """
 _SHARED = """
 CREATE TABLE shared AS
-SELECT p.unit, max(p.weight) AS weight, min(o.rank) FILTER (WHERE o.rank > 0) AS best
+SELECT p.unit, max(p.weight) AS weight, count(*) AS size, min(o.rank) FILTER (WHERE o.rank > 0) AS best
 FROM read_parquet($pool) p JOIN read_parquet($outcomes) o ON o.ref = p.ref
 WHERE $households GROUP BY p.unit HAVING count(*) > 1
 """
@@ -65,7 +65,7 @@ FROM (SELECT DISTINCT {column} AS list FROM read_parquet($pool))
 _DOMAINS = f"""
 CREATE TABLE shown_domain AS
 SELECT mail_domain FROM read_parquet($pool) WHERE mail_domain NOT IN ('', '{OTHER_DOMAINS}')
-GROUP BY mail_domain HAVING count(*) >= {DOMAIN_ENTRIES} ORDER BY count(*) DESC, mail_domain LIMIT {_DOMAINS_SHOWN}
+GROUP BY mail_domain HAVING count(*) >= {LEAST_GROUP} ORDER BY count(*) DESC, mail_domain LIMIT {_DOMAINS_SHOWN}
 """
 
 # The files of a report: the page, and its numbers.
@@ -76,7 +76,7 @@ PAGE, NUMBERS = "report.html", "report.json"
 class ReportFiles:
     """Paths of the files that a report reads."""
 
-    # The folder of the phase's `manifest.json`, `cutoffs.json` and `summary.json`.
+    # The folder of the phase's `manifest.json`, `cutoffs.json`, `summary.json` and `strikes.txt`.
     artefacts: Path
     # `pool.parquet` of the pipeline.
     pool: Path
@@ -84,6 +84,8 @@ class ReportFiles:
     exclusions: Path | None
     # `outcomes.parquet` of the pipeline.
     outcomes: Path
+    # The folders of the phases before, with `manifest.json`, `strikes.txt` and `result.txt`.
+    earlier: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +115,17 @@ class ReportContext:
 
 @dataclass(frozen=True, slots=True)
 class DrawnPhase:
-    """A phase as drawn: its manifest, the cut-offs by market, and the hashes in its summary."""
+    """A phase as drawn: its manifest, the cut-offs by market, the hashes in its summary, the manifests before."""
 
     manifest: Manifest
     cutoffs: Mapping[str, MarketCutoffs]
     hashes: Mapping[str, str]
+    earlier: Sequence[Manifest]
 
     @classmethod
-    def read(cls, artefacts: Path) -> DrawnPhase:
-        """Read the three JSON artefacts in a folder. Raises UsageError for one that is missing or damaged."""
+    def read(cls, files: ReportFiles) -> DrawnPhase:
+        """Read the JSON artefacts of the phases. Raises UsageError for one that is missing or damaged."""
+        artefacts = files.artefacts
         try:
             manifest, cutoffs, summary = (
                 (artefacts / name).read_bytes() for name in (MANIFEST, CUTOFFS, SUMMARY)
@@ -130,6 +134,7 @@ class DrawnPhase:
                 Manifest.parse(manifest),
                 parse_cutoffs(parse_canonical(cutoffs, CUTOFFS)),
                 {name: parse_canonical(summary, SUMMARY)[name] for name in _HASHES},
+                [Manifest.parse((folder / MANIFEST).read_bytes()) for folder in files.earlier],
             )
         except FileNotFoundError as error:
             raise UsageError(f"{error.filename}: no such file; run the draw's allocation first") from None
@@ -145,6 +150,15 @@ class DrawnPhase:
                 f"{artefacts}: manifest and cut-offs are inconsistent; run the draw's allocation again"
             )
         return made
+
+
+def lines(parameter: str, columns: Sequence[str]) -> str:
+    """The lines of a text artefact as a table of texts; its path is a parameter of the query."""
+    types = ", ".join(f"'{name}': 'VARCHAR'" for name in columns)
+    return (
+        f"read_csv({parameter}, delim='|', quote='', escape='', nullstr='?', header=false, auto_detect=false,"
+        f" columns={{{types}}})"
+    )
 
 
 class Workspace:

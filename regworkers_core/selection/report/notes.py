@@ -155,6 +155,24 @@ def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Remar
         yield Remark("note", f"reason of this phase: {context.reason}")
     yield Remark(
         "note",
+        "every rank was known when this phase was chosen: left to trust are its moment and the reason of each strike",
+    )
+    for each in numbers["reserves"]:
+        if each["phase"] == numbers["phase"]:
+            name = context.market_names.get(each["marketId"]) or each["marketId"]
+            yield Remark(
+                "note",
+                f"{name}: {each['seats']:,} seats reserved for {each['segment']}; with these {each['used']:,} of the"
+                f" {each['declared']:,} are used that phase 1 declared",
+            )
+    for each in numbers["strikes"]:
+        if each["phase"] == numbers["phase"]:
+            yield Remark(
+                "note",
+                f"struck for {each['reason']}: {each['winners']:,} winners and {each['others']:,} others",
+            )
+    yield Remark(
+        "note",
         "winners of the previous phase keep their market and are not upgraded, so truthful preferences are optimal"
         " only within a phase",
     )

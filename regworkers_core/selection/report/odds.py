@@ -1,17 +1,30 @@
-"""Counts and chances as they came out: from registered to winner, per market, reserve, segment and preference.
+"""Counts and chances as they came out: from registered to winner, per market, reserve, household, weight, segment and
+preference.
 
 A *candidate* holds a rank and is not struck, except in the funnel, where struck entries keep their rank. Rates are
-winners divided by candidates, None without candidates.
+winners divided by all entries that took part, also those past a household's limit; None without entries.
 """
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+from fairdraw.maths.files import RESULT, STRIKES
+from fairdraw.maths.leaves import RESULT_COLUMNS
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.rules import Cutoff
 from fairdraw.terms import OF_STRUCK
-from regworkers_core.selection.report.inputs import OUTCOMES, DrawnPhase, ReportFiles, Workspace
+from regworkers_core.selection.report.inputs import (
+    LEAST_GROUP,
+    OUTCOMES,
+    DrawnPhase,
+    ReportFiles,
+    Workspace,
+    lines,
+)
 
 
 def funnel(files: ReportFiles, work: Workspace) -> dict[str, Any]:
@@ -73,11 +86,28 @@ def transitions(work: Workspace) -> dict[str, Any]:
     }
 
 
-# One pass over the leaves counts candidates by list. All figures follow from these few rows.
+# One pass over the leaves counts entries by list. All figures follow from these few rows.
 _BY_LISTS = """
 CREATE TABLE tally AS
-SELECT preferences, segments, outcome = 'WINNER' AS won, market, previous = 'WINNER' AS pinned, count(*) AS n
-FROM leaf WHERE rank > 0 AND outcome NOT IN ('STRUCK', 'UNCLAIMED') GROUP BY ALL
+SELECT preferences, segments, weight, size, outcome = 'WINNER' AS won, market, previous = 'WINNER' AS pinned,
+       rank > 0 AND outcome NOT IN ('STRUCK', 'UNCLAIMED') AS candidate, count(*) AS n
+FROM leaf GROUP BY ALL
+"""
+_FARED = """
+SELECT {group} AS fared, sum(n)::BIGINT, coalesce(sum(n) FILTER (WHERE candidate), 0)::BIGINT,
+       coalesce(sum(n) FILTER (WHERE won), 0)::BIGINT
+FROM ({table}) GROUP BY fared ORDER BY fared
+"""
+_OF_SEGMENTS = """
+SELECT t.*, unnest(CASE WHEN len(s.list) = 0 THEN [''] ELSE s.list END) AS segment
+FROM {table} t JOIN segment_list s ON s.n = t.segments
+"""
+_STRIKES = f"""
+SELECT s.reason, count(w.ref), count(*) - count(w.ref)
+FROM {lines("$now", ("ref", "reason"))} s
+LEFT JOIN (SELECT ref FROM {lines("$result", RESULT_COLUMNS)} WHERE outcome = 'WINNER') w ON w.ref = s.ref
+WHERE s.ref NOT IN (SELECT ref FROM {lines("$before", ("ref", "reason"))})
+GROUP BY s.reason ORDER BY s.reason
 """
 _MARKETS = """
 WITH listed AS (
@@ -121,7 +151,7 @@ def prepare(work: Workspace, manifest: Manifest) -> None:
 
 def market_odds(work: Workspace, drawn: DrawnPhase) -> list[dict[str, Any]]:
     """Per market: `seats` in total, `pinned` winners of the previous phase, all `winners` and the `new` ones,
-    candidates by `firstChoice` and `anyChoice`, their win rates, and cut-off ranks (None if no candidate was rejected).
+    entries by `firstChoice` and `anyChoice`, their win rates, and cut-off ranks (None if no candidate was rejected).
     """
     applicants = {market: counts for market, *counts in work.rows(_MARKETS)}
     winners = {
@@ -169,42 +199,96 @@ def market_odds(work: Workspace, drawn: DrawnPhase) -> list[dict[str, Any]]:
     return table
 
 
-def segment_odds(work: Workspace) -> list[dict[str, Any]]:
-    """Per segment, and for candidates without one (`segment` empty): candidates, winners, win rate, and new winners
-    `byReserve` of that segment or by other seats (`byOther`). A candidate in two segments counts in both.
+def group_odds(work: Workspace) -> dict[str, list[dict[str, Any]]]:
+    """How entries fared by `householdSizes` (entries of the unit), `weights` and `segments` ("no segment" for those
+    without one; an entry of two counts in both): `group`, `entries`, `candidates`, `winners`, `winRate`, and of
+    segments new winners `byReserve` of that segment or by other seats (`byOther`). Small groups are one.
     """
-    counted = """
-        SELECT unnest(CASE WHEN len(s.list) = 0 THEN [''] ELSE s.list END) AS segment, {columns}
-        FROM {table} t JOIN segment_list s ON s.n = t.segments"""
     new = {
         segment: (by_reserve, other)
         for segment, by_reserve, other in work.rows(
             "SELECT segment, count(*) FILTER (WHERE reserve = segment),"
-            " count(*) FILTER (WHERE reserve IS DISTINCT FROM segment) FROM ("
-            + counted.format(columns="t.reserve", table="admitted")
-            + ") GROUP BY segment"
+            f" count(*) FILTER (WHERE reserve IS DISTINCT FROM segment) FROM ({_OF_SEGMENTS.format(table='admitted')})"
+            " GROUP BY segment"
         )
     }
-    return [
-        {
-            "segment": segment,
-            "candidates": int(candidates),
-            "winners": int(won),
-            "winRate": rate(won, candidates),
-            "byReserve": int(new.get(segment, (0, 0))[0]),
-            "byOther": int(new.get(segment, (0, 0))[1]),
+    segments = _fared(work, "segment", _OF_SEGMENTS.format(table="tally"))
+    for row in segments:
+        row["byReserve"], row["byOther"] = new.get(row["group"], (0, 0))
+        row["group"] = row["group"] or "no segment"
+    return {
+        "householdSizes": _named(_fared(work, "size", "FROM tally")),
+        "weights": _named(_fared(work, "weight", "FROM tally")),
+        "segments": _named(segments),
+    }
+
+
+def _fared(work: Workspace, group: str, table: str) -> list[dict[str, Any]]:
+    names = ("group", "entries", "candidates", "winners")
+    rows = (dict(zip(names, row, strict=True)) for row in work.rows(_FARED.format(group=group, table=table)))
+    return [{**row, "group": str(row["group"])} for row in rows]
+
+
+def _named(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of at least LEAST_GROUP entries, and all others together, however few these are."""
+    small = [row for row in rows if row["entries"] < LEAST_GROUP]
+    shown = [row for row in rows if row not in small]
+    if small:
+        counts = {name: sum(row[name] for row in small) for name in small[0] if name != "group"}
+        shown.append({"group": f"all others ({len(small)})", **counts})
+    return [{**row, "winRate": rate(row["winners"], row["entries"])} for row in shown]
+
+
+def strikes(work: Workspace, files: ReportFiles) -> list[dict[str, Any]]:
+    """The strikes of every phase up to this one: `phase`, `reason`, and how many were of `winners` of the phase before
+    and of `others`.
+    """
+    rows, before = [], None
+    for phase, folder in enumerate((*files.earlier, files.artefacts), 1):
+        paths = {
+            "now": folder / STRIKES,
+            "before": before / STRIKES if before else os.devnull,
+            "result": before / RESULT if before else os.devnull,
         }
-        for segment, candidates, won in work.rows(
-            "SELECT segment, sum(n), coalesce(sum(n) FILTER (WHERE won), 0) FROM ("
-            + counted.format(columns="t.n, t.won", table="tally")
-            + ") GROUP BY segment ORDER BY segment"
-        )
-    ]
+        for reason, winners, others in work.rows(_STRIKES, {name: str(path) for name, path in paths.items()}):
+            rows.append({"phase": phase, "reason": reason, "winners": winners, "others": others})
+        before = folder
+    return rows
+
+
+def reserves(drawn: DrawnPhase, markets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reserves of every phase up to this one: `phase`, `marketId`, `segment`, `seats`, how many this phase
+    `admitted` (None of an earlier one); from phase 2 on the seats `declared` for later phases and `used` so far.
+    """
+    admitted = {
+        (market["marketId"], reserve["segment"]): reserve["admitted"]
+        for market in markets
+        for reserve in market["reserves"]
+    }
+    rows, used = [], Counter[tuple[str, str]]()
+    for manifest in (*drawn.earlier, drawn.manifest):
+        for market in manifest.markets:
+            declared = {each.segment: each.seats for each in market.later_reserves}
+            for reserve in market.reserves:
+                at, later = (market.market_id, reserve.segment), manifest.phase > 1
+                used[at] += reserve.seats if later else 0
+                rows.append(
+                    {
+                        "phase": manifest.phase,
+                        "marketId": market.market_id,
+                        "segment": reserve.segment,
+                        "seats": reserve.seats,
+                        "admitted": admitted[at] if manifest is drawn.manifest else None,
+                        "declared": declared.get(reserve.segment, 0) if later else None,
+                        "used": used[at] if later else None,
+                    }
+                )
+    return rows
 
 
 def preferences_honoured(work: Workspace) -> list[dict[str, Any]]:
-    """Per choice: its `place` (from 1), the `winners` who got it, their `share` of all winners, and the `candidates`
-    who listed at least that many markets.
+    """Per choice: its `place` (from 1), the `winners` who got it, their `share` of all winners, and the `entries`
+    that listed at least that many markets.
     """
     got = dict(
         work.rows(
@@ -223,7 +307,7 @@ def preferences_honoured(work: Workspace) -> list[dict[str, Any]]:
             "place": place,
             "winners": got.get(place, 0),
             "share": rate(got.get(place, 0), winners),
-            "candidates": sum(n for length, n in listed.items() if length >= place),
+            "entries": sum(n for length, n in listed.items() if length >= place),
         }
         for place in range(1, max(listed, default=0) + 1)
     ]

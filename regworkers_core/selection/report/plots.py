@@ -40,6 +40,11 @@ OUTCOME_COLOURS = {
     "STRUCK": RED,
     "UNCLAIMED": RED,
 }
+_GROUPS = {
+    "householdSizes": "Win rate by size of household",
+    "weights": "Win rate by weight",
+    "segments": "Win rate by segment",
+}
 # Bar charts are readable up to this number; the tables list all rows.
 _MOST_BARS = 30
 # Labels have two lines of up to ten characters.
@@ -63,14 +68,14 @@ def plots(
         made["win-rates"] = _plot(_win_rates, shown, labels, more, rows=2 * len(shown))
     if sum(place["winners"] for place in numbers["preferences"]):
         made["preferences"] = _plot(_preferences, numbers["preferences"][:_MOST_BARS], rows=8)
-    if len([row for row in numbers["segments"] if row["candidates"]]) > 1:
-        segments = sorted(numbers["segments"], key=lambda row: -row["candidates"])[:_MOST_BARS]
-        made["segments"] = _plot(_segments, segments, rows=2 * len(segments))
-    if len(numbers["weights"]) > 1:
-        made["weights"] = _plot(_weights, numbers["weights"], rows=8)
+    for name, title in _GROUPS.items():
+        if len(rows := numbers[name]) > 1:
+            many = len(rows) > _MOST_BARS
+            shown = sorted(rows, key=lambda row: -row["entries"])[:_MOST_BARS] if many else rows
+            made[name] = _plot(_groups, shown, title, rows=2 * len(shown))
     by_dimension: dict[str, list[Mapping[str, Any]]] = {}
     for test in numbers["audit"]["tests"]:
-        if test["p"] is not None and test["dimension"] != "weight":
+        if test["p"] is not None:
             by_dimension.setdefault(test["dimension"], []).append(test)
     for dimension, tests in by_dimension.items():
         made[f"audit-{dimension}"] = _plot(_audited, tests, rows=9 * len(tests), panels=len(tests))
@@ -111,14 +116,14 @@ def _demand(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[s
         ("first choice", [market["firstChoice"] for market in markets], BLUE, 0.5),
     )
     for name, values, colour, height in series:
-        axis.barh(places, values, height=height, color=colour, label=f"candidates, {name}")
+        axis.barh(places, values, height=height, color=colour, label=f"entries, {name}")
     axis.plot(
         [market["seats"] for market in markets], places, "|", ms=16, mew=2.5, color=ORANGE, label="seats"
     )
     axis.set_yticks(places, labels)
     axis.invert_yaxis()
     whole_numbers(axis.xaxis)
-    titled(axis, f"Demand and seats by market{more}", "candidates", columns=3)
+    titled(axis, f"Demand and seats by market{more}", "entries", columns=3)
 
 
 def _win_rates(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequence[str], more: str) -> None:
@@ -128,7 +133,7 @@ def _win_rates(axis: Axes, markets: Sequence[Mapping[str, Any]], labels: Sequenc
         for rate, market in zip(rates, markets, strict=True)
     ]
     horizontal_bars(axis, labels, rates, [GREEN] * len(rates), texts)
-    titled(axis, f"Win rate by market{more}", "winners per 100 candidates who listed the market")
+    titled(axis, f"Win rate by market{more}", "winners per 100 entries that listed the market")
     axis.xaxis.set_major_formatter(percents())
 
 
@@ -149,44 +154,15 @@ def _preferences(axis: Axes, places: Sequence[Mapping[str, Any]]) -> None:
     whole_numbers(axis.yaxis)
 
 
-def _segments(axis: Axes, segments: Sequence[Mapping[str, Any]]) -> None:
-    rates = [100 * (row["winRate"] or 0) for row in segments]
+def _groups(axis: Axes, groups: Sequence[Mapping[str, Any]], title: str) -> None:
+    rates = [100 * (row["winRate"] or 0) for row in groups]
     texts = [
-        f"{rate:.3g} %  ({row['winners']:,} of {row['candidates']:,})"
-        for rate, row in zip(rates, segments, strict=True)
+        f"{rate:.3g} %  ({row['winners']:,} of {row['entries']:,})"
+        for rate, row in zip(rates, groups, strict=True)
     ]
-    labels = distinct([row["segment"] or "no segment" for row in segments])
-    horizontal_bars(axis, labels, rates, [BLUE] * len(rates), texts)
-    titled(axis, "Win rate by segment", "winners per 100 candidates")
+    horizontal_bars(axis, distinct([row["group"] for row in groups]), rates, [BLUE] * len(rates), texts)
+    titled(axis, title, "winners per 100 entries")
     axis.xaxis.set_major_formatter(percents())
-
-
-def _weights(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    places = range(len(rows))
-    expected = [100 * row["expectedShare"] for row in rows]
-    found = [100 * row["firstShare"] for row in rows]
-    spread = [
-        [100 * (row["expectedShare"] - row["lowShare"]) for row in rows],
-        [100 * (row["highShare"] - row["expectedShare"]) for row in rows],
-    ]
-    axis.errorbar(
-        places,
-        expected,
-        yerr=spread,
-        fmt="_",
-        color=ORANGE,
-        ms=14,
-        capsize=4,
-        label="expected, with a 99.9 % band",
-    )
-    axis.plot(places, found, "o", color=BLUE, label="found")
-    ticks = range(0, len(rows), -(-len(rows) // MOST_TICKS))
-    axis.set_xticks(ticks, [rows[n]["weight"] for n in ticks])
-    axis.set_xlabel("weight (tickets of a unit)", color=MUTED)
-    axis.yaxis.set_major_formatter(percents())
-    axis.set_ylim(0, 1.1 * max([100 * row["highShare"] for row in rows] + found))
-    title = "Share of units among the first ranks, by weight"
-    titled(axis, title, "share of the weight's units", along="y", columns=2)
 
 
 def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:

@@ -14,18 +14,33 @@ from typing import Any
 
 import pytest
 
+from fairdraw.large.allocate import compute
+from fairdraw.large.engine import Engine
 from fairdraw.large.tiles import DRAW, Proofs
 from fairdraw.maths.beside import ANNULLED, Annulled
 from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
+from fairdraw.maths.leaves import unit_of
+from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from fairdraw.proof.inputs import read_inputs
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import public_key, report_key
+from regworkers_core.reporting import percent
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.public.page import LEAST_GROUP, Naming, draw_page, public_numbers
+from regworkers_core.selection.public.page import Naming, draw_page, public_numbers
 from regworkers_core.selection.public.publish import measured_files, page_from_folder, publish_page
-from regworkers_core.selection.report.inputs import NUMBERS
-from tests.fairdraw.proof.draws import BEACON, CAMPAIGN, publish_beside, two_phases
+from regworkers_core.selection.report.inputs import LEAST_GROUP, NUMBERS
+from tests.fairdraw.maths import oracle
+from tests.fairdraw.proof.draws import (
+    BEACON,
+    CAMPAIGN,
+    UNIT_KEY,
+    Terms,
+    publish_beside,
+    refs,
+    two_phases,
+    write_inputs,
+)
 from tests.support.campaigns import create
 from tests.support.faces import Face
 from tests.support.terminal import Answer, regworkers
@@ -125,22 +140,48 @@ def test_small_groups_are_withheld(beaconed: Path) -> None:
     test |= {"p": 0.5, "adjustedP": 1.0, "passed": True}
     numbers["audit"]["tests"] += [{**test, "groups": [group, small]}, {**test, "groups": [group, group]}]
     numbers["funnel"]["reasons"] = {"NO_MARKET": LEAST_GROUP, "FRAUD": LEAST_GROUP - 1}
-    row = {"winners": 7, "winRate": 0.1, "byReserve": 0, "byOther": 7}
-    numbers["segments"] = [
-        {"segment": "press", "candidates": 3, **row},
-        {"segment": "fan", "candidates": 60, **row},
-    ]
 
     shown = public_numbers(numbers)
 
-    assert [row["segment"] for row in shown["segments"]] == ["fan"]
     assert shown["funnel"]["reasons"] == {"NO_MARKET": LEAST_GROUP}
     assert [test["groups"] for test in shown["audit"]["tests"][-2:]] == [[], [group, group]]
     phases = [read_inputs(beaconed / f"phase-{number}") for number in (1, 2)]
     page = draw_page(phases, numbers, Proofs("p.bin", 1, 36, 1, 0), Naming("x")).decode()
     plots = b"".join(map(base64.b64decode, re.findall(r"svg\+xml;base64,([^\"]+)", page))).decode()
-    assert "castle" not in page + plots and "press" not in plots and ">press<" not in page
-    assert "inbox.example" in plots
+    assert "castle" not in page + plots and "inbox.example" in plots
+
+
+def test_what_was_bent_before_the_commit_is_on_the_page(tmp_path: Path) -> None:
+    everyone = refs(1000)
+    leaves = [
+        oracle.leaf_line(
+            (
+                ref,
+                # 950 strangers are put into households of six; 50 friends live alone.
+                unit_of(UNIT_KEY, CAMPAIGN, f"unit-{n // 6}") if n < 950 else ref,
+                64 if ref == everyone[-1] else 1,
+                ("crew",) if ref == everyone[-2] else (),
+                ("east",),
+            )
+        )
+        for n, ref in enumerate(everyone)
+    ]
+    phase = tmp_path / "draw" / "phase-1"
+    market = MarketTerms("east", 100, (ReserveTerms("crew", 1),))
+    write_inputs(phase, leaves, Terms((market,), {everyone[0]: "BOT"}))
+    compute(phase, None, phase, engine=Engine(tmp_path / "scratch", memory_mib=200))
+    page_from_folder(tmp_path / "draw", tmp_path / "out")
+    page = re.sub(r"\s+", " ", _page(tmp_path / "out"))
+    numbers = measured_files([phase])
+    sizes = {row["group"]: row for row in numbers["householdSizes"]}
+    assert sizes["1"]["winRate"] > 0.3 and sizes["6"]["winRate"] < 0.1 and numbers["audit"]["passed"]
+    for group in ("1", "6"):
+        assert f"<td>{group}</td><td>{percent(sizes[group]['winRate'])}</td>" in page
+    # The one of weight 64, and the one in the segment.
+    assert page.count("<td>all others (1)</td><td>100 %</td><td>1</td><td>1</td>") == 2
+    assert "<td>crew</td>" in page and "<td>BOT</td><td>1</td><td>0</td><td>1</td>" in page
+    # Of all who listed it, not of the candidates.
+    assert "<td>east</td><td>10 %</td><td>100</td><td>100</td><td>1,000</td>" in page
 
 
 @pytest.fixture

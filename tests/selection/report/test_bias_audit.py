@@ -39,7 +39,7 @@ def found(audit: dict[str, Any]) -> set[tuple[str, str]]:
 def test_a_fair_draw_passes_every_test(tmp_path: Path, seed: int) -> None:
     audit = audited(world(tmp_path, by_lot(seed), seed))
     assert audit["passed"] and audit["findings"] == []
-    # Ten tests for five dimensions; no entry has more than one ticket.
+    # Ten tests for five dimensions; no entry has more than one ticket, or a household.
     assert audit["testsMade"] == 10
     assert audit["audited"] == FANS
     assert audit["threshold"] == pytest.approx(1e-5)
@@ -145,6 +145,30 @@ def test_households_are_judged_by_their_best_entry_only(tmp_path: Path) -> None:
     ]
     audit = audited(World(tmp_path, made, {"north": Seats(600)}, by_lot(3), wins_per_unit=4))
     assert audit["audited"] == FANS / 4 and audit["passed"]
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+def test_an_order_that_depends_on_the_size_of_the_household_is_found_and_that_of_weights_is_none(
+    tmp_path: Path, weight: int
+) -> None:
+    made = [
+        replace(fan, unit=f"unit{n // 6}", weight=weight) if n < 1500 else fan
+        for n, fan in enumerate(fans(FANS, random.Random(3)))
+    ]
+    lot = by_lot(3)
+    audit = audited(World(tmp_path / "fair", made, {"north": Seats(600)}, lot))
+    sizes = [test for test in audit["tests"] if test["dimension"] == "householdSize"]
+    assert audit["passed"] and [test["p"] is not None for test in sizes] == [True, weight == 1]
+
+    def order(fan: Fan) -> float:
+        # As if the lot of each entry counted.
+        return lot(fan) / (6 if fan.unit else 1)
+
+    mixed = [replace(fan, weight=3) if n % 2 else fan for n, fan in enumerate(made) if n >= 1500] + made[
+        :1500
+    ]
+    biased = World(tmp_path / "biased", mixed, {"north": Seats(600)}, order)
+    assert ("householdSize", "order") in found(audited(biased))
 
 
 def test_no_domain_of_few_fans_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fairdraw.maths.files import canonical_bytes
 from fairdraw.maths.manifest import Manifest
 from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.reporting import PLOT_BYTES
+from regworkers_core.reporting import PLOT_BYTES, percent
 from regworkers_core.reporting.figures import INK, figure, horizontal_bars
 from regworkers_core.selection.report.build import (
     DrawReport,
@@ -109,13 +109,12 @@ def test_a_result_with_an_entry_left_out_does_not_add_up(world: World) -> None:
 
 def test_markets_count_wishes_winners_and_cutoffs(world: World) -> None:
     numbers = figures(world).numbers
-    candidates = [fan for fan in world.fans if world.result[fan.ref][1] and fan.ref not in world.strikes]
     for market_id, seats in MARKETS.items():
         market = of_market(numbers, market_id)
-        winners = [fan for fan in candidates if world.result[fan.ref][0] == market_id]
+        winners = [fan for fan in world.fans if world.result[fan.ref][0] == market_id]
         assert market["seats"] == seats.capacity and market["winners"] == market["new"] == len(winners)
-        assert market["firstChoice"] == sum(fan.preferences[0] == market_id for fan in candidates)
-        assert market["anyChoice"] == sum(market_id in fan.preferences for fan in candidates)
+        assert market["firstChoice"] == sum(fan.preferences[0] == market_id for fan in world.fans)
+        assert market["anyChoice"] == sum(market_id in fan.preferences for fan in world.fans)
         assert market["wonFirstChoice"] == sum(fan.preferences[0] == market_id for fan in winners)
         assert market["winRate"] == pytest.approx(len(winners) / market["anyChoice"])
     assert of_market(numbers, "wide")["openCutoffRank"] is None
@@ -143,16 +142,14 @@ def test_winners_of_reserves_and_of_open_seats_are_counted_as_allocated(world: W
         assert {r["segment"]: r["admitted"] for r in market["reserves"]} == chosen
         by_reserve.update(chosen)
     for row in numbers["segments"]:
+        of_it = (row["group"],) if row["group"] != "no segment" else ()
         members = [
-            fan
-            for fan in world.fans
-            if ranks[fan.ref]
-            and fan.ref not in world.strikes
-            and (row["segment"] in fan.segments if row["segment"] else not fan.segments)
+            fan.ref for fan in world.fans if set(of_it) <= set(fan.segments) and (of_it or not fan.segments)
         ]
-        assert row["candidates"] == len(members)
-        assert row["winners"] == sum(world.result[fan.ref][2] == "WINNER" for fan in members)
-        assert row["byReserve"] == by_reserve[row["segment"]]
+        assert row["entries"] == len(members)
+        assert row["candidates"] == sum(ranks[ref] > 0 and ref not in world.strikes for ref in members)
+        assert row["winners"] == sum(world.result[ref][2] == "WINNER" for ref in members)
+        assert row["byReserve"] == by_reserve[row["group"]]
         assert row["byReserve"] + row["byOther"] == row["winners"]
 
 
@@ -173,9 +170,46 @@ def test_a_household_has_its_greatest_weight_in_every_entry(tmp_path: Path) -> N
         for n, fan in enumerate(fans(200, random.Random(1)))
     ]
     numbers = figures(World(tmp_path, made, {"north": Seats(20)}, by_lot(1), wins_per_unit=2)).numbers
-    assert [(row["weight"], row["units"], row["candidates"]) for row in numbers["weights"]] == [
-        ("4", 100, 200)
+    assert [(row["group"], row["entries"]) for row in numbers["weights"]] == [("4", 200)]
+
+
+def test_strangers_who_were_put_into_one_household_are_seen_by_how_it_fared(tmp_path: Path) -> None:
+    made = fans(1000, random.Random(2))
+    friends = {fan.ref for fan in random.Random(3).sample(made, 50)}
+    strangers = [
+        replace(fan, unit=f"home{n // 6}") for n, fan in enumerate(f for f in made if f.ref not in friends)
     ]
+    alone = [fan for fan in made if fan.ref in friends]
+    world = World(tmp_path, alone + strangers, {"north": Seats(100)}, by_lot(1))
+    made_of = figures(world)
+    numbers = made_of.numbers
+    ours, theirs, rest = numbers["householdSizes"]
+    assert (ours["group"], ours["entries"], ours["winners"]) == (
+        "1", 50, sum(world.result[ref][2] == "WINNER" for ref in friends)
+    )  # fmt: skip
+    assert (theirs["group"], theirs["entries"], theirs["candidates"]) == ("6", 948, 158)
+    assert (rest["group"], rest["entries"]) == ("all others (1)", 2)
+    assert ours["winRate"] > 4 * theirs["winRate"] and theirs["winRate"] < 0.1
+    # All who listed the market, not the 209 candidates.
+    assert of_market(numbers, "north")["winRate"] == 100 / 1000
+    # It is none of the order.
+    assert numbers["audit"]["passed"]
+    assert f"<td>{percent(ours['winRate'])}</td>" in html_page(numbers, {}, ReportContext())
+
+
+def test_a_weight_and_a_segment_of_a_friend_are_seen_however_few_have_them(tmp_path: Path) -> None:
+    made = fans(1000, random.Random(2))
+    made[4] = replace(made[4], weight=64)
+    made[7] = replace(made[7], segments=("crew",))
+    seats = {"north": Seats(20, (("crew", 1),))}
+    numbers = figures(World(tmp_path, made, seats, lambda fan: -fan.weight - len(fan.segments))).numbers
+    for name in ("weights", "segments"):
+        most, few = numbers[name]
+        assert most["entries"] == 999 and most["winRate"] < 0.02, name
+        assert (few["group"], few["entries"], few["winRate"]) == ("all others (1)", 1, 1.0)
+    (reserve,) = numbers["reserves"]
+    assert (reserve["segment"], reserve["seats"], reserve["admitted"]) == ("crew", 1, 1)
+    assert "<td>crew</td>" in html_page(numbers, {}, ReportContext())
 
 
 def test_a_top_up_is_compared_with_the_previous_phase(world: World, tmp_path: Path) -> None:
@@ -183,6 +217,7 @@ def test_a_top_up_is_compared_with_the_previous_phase(world: World, tmp_path: Pa
     winners = [ref for ref, (_, _, outcome) in world.result.items() if outcome == "WINNER"]
     struck = world.strikes | {winners[0], winners[1]}
     more = {name: Seats(seats.capacity + 5) for name, seats in MARKETS.items()}
+    more["south"] = Seats(30, (("local", 2),), (("local", 3),))
     second = world.next_phase(tmp_path / "2", more, struck)
     made = report(second, ReportContext(reason="a second night"))
     changes = made.numbers["topUp"]
@@ -193,7 +228,15 @@ def test_a_top_up_is_compared_with_the_previous_phase(world: World, tmp_path: Pa
     assert sum(change["entries"] for change in changes["changes"]) == 300
     for market in made.numbers["markets"]:
         assert market["pinned"] + market["new"] == market["winners"]
-    assert any("a second night" in note.text for note in made.notes)
+    notes = "\n".join(note.text for note in made.notes)
+    for said in (
+        "a second night",
+        "every rank was known when this phase was chosen: left to trust are its moment and the reason of each strike",
+        "south: 2 seats reserved for local; with these 2 of the 3 are used that phase 1 declared",
+        "struck for BOT: 2 winners and 0 others",
+    ):
+        assert said in notes
+    assert "Left to trust are the reason of each strike" in made.html
     assert "Changes since the previous phase" in made.html and "not upgraded" in made.html
 
 

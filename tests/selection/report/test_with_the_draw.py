@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,23 @@ import orjson
 import pytest
 
 from fairdraw.large.allocate import compute
-from fairdraw.large.columns import write_leaves
 from fairdraw.large.engine import Engine
-from fairdraw.maths.files import canonical_bytes
-from fairdraw.maths.manifest import Manifest, SeedFile
-from fairdraw.maths.merkle import root_over
+from fairdraw.maths.leaves import unit_of
+from fairdraw.maths.manifest import Manifest, MarketTerms, ReserveTerms
 from regworkers_core.selection.report.build import measured
 from regworkers_core.selection.report.inputs import ReportContext, ReportFiles
 from regworkers_core.selection.report.notes import capacity_respected, win_rates_uniform
-from tests.fairdraw.proof.draws import SIGNATURE
+from tests.fairdraw.maths.oracle import leaf_line
+from tests.fairdraw.proof.draws import CAMPAIGN, UNIT_KEY, Terms, write_inputs
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
 
-MARKETS = {
-    "east": Seats(60, (("access", 10), ("local", 20))),
-    "north": Seats(80, (("local", 15),)),
-    "south": Seats(50),
-}
+FIRST = (
+    MarketTerms(
+        "east", 60, (ReserveTerms("access", 10), ReserveTerms("local", 20)), (ReserveTerms("local", 6),)
+    ),
+    MarketTerms("north", 80, (ReserveTerms("local", 15),)),
+    MarketTerms("south", 50),
+)
 
 
 def crowd(count: int) -> list[Fan]:
@@ -36,42 +36,26 @@ def crowd(count: int) -> list[Fan]:
     return [
         replace(
             fan,
-            unit=f"home{n // 3}" if n < 150 else "",
-            weight=rng.choice([1, 1, 1, 3]),
+            unit=unit_of(UNIT_KEY, CAMPAIGN, f"home{n // 3}") if n < 150 else "",
+            weight=random.Random(n // 3).choice([1, 1, 1, 3]),
             segments=tuple(sorted(rng.sample(["access", "local"], rng.choice([0, 0, 1, 2])))),
         )
-        for n, fan in enumerate(fans(count, rng, list(MARKETS), choices=2))
+        for n, fan in enumerate(fans(count, rng, [market.market_id for market in FIRST], choices=2))
     ]
 
 
-def phase(folder: Path, world: World, engine: Engine, previous: Path | None = None) -> None:
+def phase(
+    folder: Path, members: Sequence[Fan], terms: Terms, engine: Engine, previous: Path | None = None
+) -> None:
     """Write the artefacts of a phase and let the maths decide."""
-    folder.mkdir(parents=True)
-    write_leaves(world.folder / "pool.parquet", folder / "leaves.txt", engine=engine)
-    strikes = "".join(f"{ref}|TEST\n" for ref in sorted(world.strikes)).encode()
-    (folder / "strikes.txt").write_bytes(strikes)
-    document: dict[str, Any] = {
-        **world.manifest(),
-        "strikesHash": hashlib.sha256(strikes).hexdigest(),
-        "strikesRoot": root_over(strikes),
-    }
-    if previous is not None:
-        hashes = {"manifestHash": "manifest.json", "resultHash": "result.txt"}
-        document["previous"] = {
-            key: hashlib.sha256((previous / name).read_bytes()).hexdigest() for key, name in hashes.items()
-        }
-        (folder / "seed.json").write_bytes((previous / "seed.json").read_bytes())
-    (folder / "manifest.json").write_bytes(canonical_bytes(document))
-    if previous is None:
-        manifest = Manifest.parse(canonical_bytes(document))
-        seed = SeedFile.of(manifest.hash, manifest.seed_source, SIGNATURE)
-        (folder / "seed.json").write_bytes(seed.to_bytes())
+    leaves = [(fan.ref, fan.household, fan.weight, fan.segments, fan.preferences) for fan in members]
+    write_inputs(folder, map(leaf_line, sorted(leaves)), terms, previous)
     compute(folder, previous, folder, engine=engine)
 
 
-def report_of(folder: Path, world: World) -> dict[str, Any]:
-    pool, exclusions = (world.folder / f"{name}.parquet" for name in ("pool", "exclusions"))
-    files = ReportFiles(folder, pool, exclusions, folder / "outcomes.parquet")
+def report_of(folder: Path, pool: Path, *earlier: Path) -> dict[str, Any]:
+    exclusions = pool.with_name("exclusions.parquet")
+    files = ReportFiles(folder, pool, exclusions, folder / "outcomes.parquet", earlier)
     return measured(files, ReportContext(), memory_mib=200).numbers
 
 
@@ -100,24 +84,40 @@ def check_against(folder: Path, numbers: Mapping[str, Any]) -> None:
 def test_the_report_agrees_with_the_draw_in_both_phases(tmp_path: Path, wins_per_unit: int) -> None:
     engine = Engine(scratch=tmp_path / "scratch", memory_mib=300)
     members = crowd(900)
-    world = World(tmp_path / "pool", members, MARKETS, by_lot(1), wins_per_unit=wins_per_unit, waitlist=200)
-    world.strikes = frozenset(fan.ref for fan in members[::90])
     # Only the pool of it is used: the rest is the maths' own.
-    world.draw()
-    phase(tmp_path / "phase-1", world, engine)
-    first = report_of(tmp_path / "phase-1", world)
-    check_against(tmp_path / "phase-1", first)
-    assert first["funnel"]["outcomes"]["WINNER"] == 190 and first["topUp"] is None
-    assert len(first["weights"]) == 2
-
-    more = {"east": Seats(70, (("local", 4),)), "north": Seats(95), "south": Seats(50)}
-    winner = (
-        (tmp_path / "phase-1" / "result.txt").read_text().split("|WINNER")[0].splitlines()[-1].split("|")[0]
+    pool = (
+        World(tmp_path / "pool", members, dict.fromkeys(("east", "north", "south"), Seats(1)), by_lot(1))
+        .draw()
+        .pool
     )
-    second = replace(world, markets=more, strikes=world.strikes | {winner}, phase=2, waitlist=None)
-    phase(tmp_path / "phase-2", second, engine, tmp_path / "phase-1")
-    numbers = report_of(tmp_path / "phase-2", second)
-    check_against(tmp_path / "phase-2", numbers)
+    struck = {fan.ref: "BOT" for fan in members[::90]}
+    one, two = tmp_path / "phase-1", tmp_path / "phase-2"
+    phase(one, members, Terms(FIRST, struck, 200, wins_per_unit), engine)
+    first = report_of(one, pool)
+    check_against(one, first)
+    assert first["funnel"]["outcomes"]["WINNER"] == 190 and first["topUp"] is None
+    assert [row["group"] for row in first["weights"]] == ["1", "3"]
+    assert [(row["group"], row["entries"]) for row in first["householdSizes"]] == [("1", 750), ("3", 150)]
+    assert first["strikes"] == [{"phase": 1, "reason": "BOT", "winners": 0, "others": 10}]
+
+    east = replace(FIRST[0], capacity=70, reserves=(ReserveTerms("local", 4),))
+    more = (east, replace(FIRST[1], capacity=95, reserves=()), FIRST[2])
+    lines = (one / "result.txt").read_text().splitlines()
+    gone, late = [line.split("|")[0] for line in lines if line.endswith("WINNER")][-2:]
+    phase(
+        two, members, Terms(more, {**struck, gone: "BOT", late: "UNCLAIMED"}, 200, wins_per_unit), engine, one
+    )
+    numbers = report_of(two, pool, one)
+    check_against(two, numbers)
     changes = numbers["topUp"]
-    assert changes["keptWinners"] == 189 and changes["lostWinners"] == changes["struck"] == 1
-    assert changes["newWinners"] == 26 and changes["moved"] == 0
+    assert changes["keptWinners"] == 188 and changes["lostWinners"] == 2 and changes["struck"] == 1
+    assert changes["newWinners"] == 27 and changes["moved"] == 0
+    assert numbers["strikes"] == [
+        *first["strikes"],
+        {"phase": 2, "reason": "BOT", "winners": 1, "others": 0},
+        {"phase": 2, "reason": "UNCLAIMED", "winners": 1, "others": 0},
+    ]
+    assert [row["phase"] for row in numbers["reserves"]] == [1, 1, 1, 2]
+    assert {"segment": "local", "seats": 4, "declared": 6, "used": 4}.items() <= numbers["reserves"][
+        -1
+    ].items()

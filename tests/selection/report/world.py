@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from fairdraw.maths import plain
 from fairdraw.maths.leaves import Leaf
+from fairdraw.maths.manifest import ALGORITHM, strikes_bytes
 from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.selection.report.inputs import ReportFiles
 from tests.fairdraw.maths import oracle
@@ -44,10 +45,11 @@ class Fan:
 
 @dataclass(frozen=True, slots=True)
 class Seats:
-    """Seats of a market; reserves as (segment, seats) in precedence order."""
+    """Seats of a market; reserves, and those for later phases, as (segment, seats) in precedence order."""
 
     capacity: int
     reserves: tuple[tuple[str, int], ...] = ()
+    later: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass
@@ -64,6 +66,8 @@ class World:
     excluded: Mapping[str, int] = field(default_factory=dict)
     phase: int = 1
     before: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    # The folders of the phases before.
+    earlier: tuple[Path, ...] = ()
     seed_source: Mapping[str, Any] = field(
         default_factory=lambda: {"kind": "drand", "chain": QUICKNET_HASH, "round": 1000}
     )
@@ -115,15 +119,20 @@ class World:
             "summary.json", {"manifestHash": "a" * 64, "resultHash": "b" * 64, "cutoffsHash": "d" * 64}
         )
         self._json("manifest.json", self.manifest())
+        (self.folder / "strikes.txt").write_bytes(strikes_bytes(dict.fromkeys(self.strikes, "BOT")))
+        lines = (
+            f"{ref}|{market}|{rank or ''}|{outcome}\n" for ref, (market, rank, outcome) in self.result.items()
+        )
+        (self.folder / "result.txt").write_text("".join(sorted(lines)))
         self._tables()
         pool, exclusions, outcomes = (
             self.folder / f"{name}.parquet" for name in ("pool", "exclusions", "outcomes")
         )
-        return ReportFiles(self.folder, pool, exclusions, outcomes)
+        return ReportFiles(self.folder, pool, exclusions, outcomes, self.earlier)
 
     def manifest(self) -> dict[str, Any]:
         return {
-            "algorithm": "vf2",
+            "algorithm": ALGORITHM,
             "asOf": "2026-03-20T00:00:00.000Z",
             "campaignId": "spring",
             "count": len(self.fans),
@@ -132,8 +141,8 @@ class World:
                 {
                     "marketId": market,
                     "capacity": seats.capacity,
-                    "laterReserves": [],
-                    "reserves": [{"segment": segment, "seats": limit} for segment, limit in seats.reserves],
+                    "reserves": [{"segment": name, "seats": limit} for name, limit in seats.reserves],
+                    "laterReserves": [{"segment": name, "seats": limit} for name, limit in seats.later],
                 }
                 for market, seats in sorted(self.markets.items())
             ],
@@ -201,6 +210,7 @@ class World:
             strikes=strikes,
             phase=self.phase + 1,
             before=before,
+            earlier=(*self.earlier, self.folder),
             result={},
         )
 
