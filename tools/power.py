@@ -34,11 +34,15 @@ CAUGHT = 0.999
 # Dimension and question of a test, as in the audit's document.
 Test = tuple[str, str]
 WEIGHT: Test = ("weight", "order")
-_IN_ORDER = ("registrationTime", "registrationDay")
+# Over all units, compared within each weight.
+HOUSEHOLD: Test = ("householdSize", "order")
+_IN_ORDER = ("registrationTime", "registrationDay", "householdSize")
 _DIMENSIONS = (*_IN_ORDER, "refPrefix", "entryIdPrefix", "mailDomain")
 
-# The campaign: one entry in ten wins in three markets of different odds, each fan lists one, a fifth has two tickets.
+# The campaign: one candidate in ten wins in three markets of different odds, each fan lists one, a fifth has two
+# tickets. Another fifth is drawn for a household of two to four entries.
 DAYS = 14
+_HOUSEHOLDS = (0.8, 0.12, 0.05, 0.03)
 _MARKETS, _SEATS = (0.5, 0.3, 0.2), (0.025, 0.03, 0.045)
 _HEAVY, _TICKETS = 0.2, (1, 2)
 _DOMAINS = (0.5, 0.2, 0.1, 0.05, *(0.01,) * 15)
@@ -63,17 +67,20 @@ class Bias:
 
 BIASES = (
     Bias(
-        "first days", "registered in the first two of 14 days", tuple((name, "order") for name in _IN_ORDER)
+        "first days",
+        "registered in the first two of 14 days",
+        tuple((name, "order") for name in _IN_ORDER[:2]),
     ),
     Bias("id prefix", "refs that begin with one of 16 characters", (("refPrefix", "order"),)),
     Bias("weights", "fans with two tickets, beyond what two tickets give", (WEIGHT,)),
     Bias(
         "moved seats",
         "registered on the last of 14 days; the ranks are honest, the seats are not",
-        tuple((name, "winners") for name in _IN_ORDER),
+        tuple((name, "winners") for name in _IN_ORDER[:2]),
         in_ranks=False,
     ),
     Bias("mail domain", "one mail domain that every tenth fan has", (("mailDomain", "order"),)),
+    Bias("households", "households of two to four entries", (HOUSEHOLD,)),
 )
 
 
@@ -90,6 +97,7 @@ class Crowd:
         self.created = np.arange(rows) * DAYS * DAY_MS // rows
         prefix, entry_prefix = (_dealt((1 / _PREFIXES,) * _PREFIXES, rows, rng) for _ in range(2))
         domain = _dealt(_DOMAINS, rows, rng)
+        size = _dealt(_HOUSEHOLDS, rows, rng)
         shown = np.array([share * entries >= DOMAIN_ENTRANTS and share >= DOMAIN_SHARE for share in _DOMAINS])
         marks = np.arange(1, TIME_BINS) / TIME_BINS
         bounds = np.quantile(self.created[self.weights == 1], marks, method="inverted_cdf")
@@ -99,6 +107,7 @@ class Crowd:
             "refPrefix": prefix,
             "entryIdPrefix": entry_prefix,
             "mailDomain": np.where(shown[domain], domain, len(_DOMAINS)),
+            "householdSize": size,
         }
         self.favoured: Mapping[str, NDArray[np.bool_]] = {
             "first days": self.created < 2 * DAY_MS,
@@ -106,7 +115,9 @@ class Crowd:
             "weights": self.weights > 1,
             "moved seats": self.created >= (DAYS - 1) * DAY_MS,
             "mail domain": domain == 2,
+            "households": size > 0,
         }
+        self._everyone = np.arange(rows)
         self.audited = np.flatnonzero(self.weights == 1)
         self._of_market = [np.flatnonzero(self.market == n) for n in range(len(_MARKETS))]
         self.seats = [round(share * entries) for share in _SEATS]
@@ -114,10 +125,13 @@ class Crowd:
         self._first_units = first_tested(entries, winners, entries)
         self._first_audited = first_tested(round(len(self.audited) * self._scale), winners, entries)
         tests = [(name, question) for name in _DIMENSIONS for question in ("order", "winners")]
-        self._numbers = {test: self._counted(test, self.audited) for test in tests}
-        units = self._by_weight(np.arange(rows)) * self._scale
+        self._numbers = {test: self._counted(test, self._tested_by(test)) for test in tests}
+        units = self._by_weight(self._everyone) * self._scale
         # As many are found in every draw, so the model is the same.
         self._weights = weight_counts(_TICKETS, list(units), list(units * self._first_units / entries))
+
+    def _tested_by(self, test: Test) -> NDArray[np.int64]:
+        return self._everyone if test == HOUSEHOLD else self.audited
 
     def _counted(self, test: Test, rows: NDArray[np.int64]) -> Numbers:
         """Numbers of these entries by stratum and group of a test."""
@@ -126,6 +140,8 @@ class Crowd:
         strata = 1
         if question == "winners":
             group, strata = group + size * self.market[rows], len(_MARKETS)
+        elif test == HOUSEHOLD:
+            group, strata = group + size * (self.weights[rows] > 1), len(_TICKETS)
         found = np.bincount(group, minlength=strata * size).astype(float)
         return found.reshape(strata, size) * self._scale
 
@@ -156,11 +172,14 @@ class Crowd:
             return _chances(by_cell(rows), weights, factors, first)
 
         if test == WEIGHT:
-            everyone = np.arange(len(cell))
-            cells = by_cell(everyone) * chances(everyone, self._first_units)
+            cells = by_cell(self._everyone) * chances(self._everyone, self._first_units)
             return self._weights_tested(cells.reshape(2, 2).sum(axis=1))
-        luckier = self._counted(test, self.audited[favoured[self.audited]])
-        if test[1] == "order":
+        rows = self._tested_by(test)
+        luckier = self._counted(test, rows[favoured[rows]])
+        if test == HOUSEHOLD:
+            of_cell = chances(rows, self._first_units)
+            plain, better = of_cell[::2, None], of_cell[1::2, None]
+        elif test[1] == "order":
             plain, better = chances(self.audited, self._first_audited)[:2]
         else:
             found = [chances(rows, seats) for rows, seats in zip(self._of_market, self.seats, strict=True)]
@@ -180,9 +199,15 @@ class Crowd:
         return (unfair if bias.in_ranks else fair), unfair
 
     def drawn(
-        self, rng: np.random.Generator, bias: Bias | None = None, factor: float = 1
+        self,
+        rng: np.random.Generator,
+        bias: Bias | None = None,
+        factor: float = 1,
+        tests: Sequence[Test] | None = None,
     ) -> dict[Test, TestResult]:
-        """The results of all tests for one simulated draw, fair without a bias; for crowds of up to 100,000."""
+        """The results of these tests, or of all, for one simulated draw, fair without a bias; for crowds of up to
+        100,000.
+        """
         ranked, seated = self.lots(rng, bias, factor)
         won = np.concatenate(
             [
@@ -190,13 +215,18 @@ class Crowd:
                 for rows, seats in zip(self._of_market, self.seats, strict=True)
             ]
         )
+        first = _lowest(ranked, self._first_units)
         hits = {
             "order": self.audited[_lowest(ranked[self.audited], self._first_audited)],
             "winners": won[self.weights[won] == 1],
         }
-        results = {WEIGHT: self._weights_tested(self._by_weight(_lowest(ranked, self._first_units)))}
-        for test, numbers in self._numbers.items():
-            results[test] = _tested(test, numbers, self._counted(test, hits[test[1]]))
+        results = {}
+        for test in tests or (WEIGHT, *self._numbers):
+            if test == WEIGHT:
+                results[test] = self._weights_tested(self._by_weight(first))
+            else:
+                found = first if test == HOUSEHOLD else hits[test[1]]
+                results[test] = _tested(test, self._numbers[test], self._counted(test, found))
         return results
 
 
