@@ -318,12 +318,12 @@ def _write_tiles(
                 [b"%b|%d|%d\n" % (_ref(leaves[position - first]), *span) for position, span in spans],
             ]
             limited = past
-            stop = int(np.searchsorted(records.shared, stop))
+            ends = int(np.searchsorted(records.shared, stop))
             pairs = zip(
-                records.shared[shared:stop].tolist(), records.others[shared:stop].tolist(), strict=True
+                records.shared[shared:ends].tolist(), records.others[shared:ends].tolist(), strict=True
             )
             sections.append([b"%b|%d\n" % (_ref(leaves[position - first]), more) for position, more in pairs])
-            shared = stop
+            shared = ends
             for result, results_above, struck in zip(results, above, strikes, strict=True):
                 lines = list(islice(result, len(leaves)))
                 if list(map(_ref, lines)) != list(map(_ref, leaves)):

@@ -17,6 +17,7 @@ from fairdraw.documents import camel
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import MANIFEST, Fields, JsonFile, json_keys, sha256_hex, short
 from fairdraw.maths.manifest import Manifest, MarketTerms, ReserveTerms, markets_of
+from fairdraw.terms import CHAIN_FILE
 
 OPENED = "opened.json"
 # A campaign is logged in time up to so long after its `opensAt`.
@@ -38,6 +39,11 @@ def opened_number(name: str) -> int | None:
         return 0
     found = _AMENDED.fullmatch(name)
     return None if found is None else int(found[1])
+
+
+def is_beside_phases(name: str) -> bool:
+    """Whether a file of this name lies beside the phases of a draw: its chain, or the record of its campaign."""
+    return name == CHAIN_FILE or opened_number(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from fairdraw.large.tiles import BLOCK, Proofs
 from fairdraw.maths.beside import published
+from fairdraw.maths.opened import is_beside_phases
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import chain_in
 from fairdraw.proof.inputs import Inputs
@@ -77,6 +78,11 @@ def draw_page(
         annulled=next((each.published.annulled for each in phases if each.published.annulled), None),
         guarantee=guarantee.of_source(chain, drawn_by.round, first.published),
         manifest=first.manifest,
+        beside=sorted(
+            (path.name, path.stat().st_size)
+            for path in first.folder.parent.iterdir()
+            if is_beside_phases(path.name)
+        ),
         numbers=shown,
         market_names=naming.markets,
         least=LEAST_GROUP,

@@ -20,6 +20,7 @@ from fairdraw.log.parts import log_parts
 from fairdraw.maths.beside import published
 from fairdraw.maths.files import LEAVES, OUTCOMES, RESULT
 from fairdraw.maths.leaves import LEAF_COLUMNS, RESULT_COLUMNS
+from fairdraw.maths.opened import is_beside_phases
 from fairdraw.proof.inputs import drawn_folders, phase_folders, read_inputs
 from fairdraw.scheduling import Progress, no_progress
 from fairdraw.verifier.assemble import verifier_page
@@ -132,6 +133,8 @@ def page_from_folder(folder: Path, output: Path, *, on_progress: Progress = no_p
             (output / each.name).mkdir(exist_ok=True)
             for name in published(path.name for path in each.iterdir()):
                 shutil.copyfile(each / name, output / each.name / name)
+        for each in filter(lambda path: is_beside_phases(path.name), folder.iterdir()):
+            shutil.copyfile(each, output / each.name)
     drawn = drawn_folders(output)
     numbers = measured_files(drawn)
     proofs = write_site(

@@ -41,7 +41,7 @@ from fairdraw.maths.files import (
     is_hash,
     sha256_hex,
 )
-from fairdraw.maths.opened import opened_name, opened_number
+from fairdraw.maths.opened import is_beside_phases, opened_name
 from fairdraw.proof.inputs import PHASE_FOLDER, mark_not_confirmed
 from fairdraw.terms import CHAIN_FILE
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
@@ -169,7 +169,7 @@ def _fetch_beside_phases(objects: ObjectStore, prefix: str, folder: Path) -> lis
     for name in (
         key.removeprefix(prefix) for start in _BESIDE_PHASES for key in objects.list(prefix + start)
     ):
-        if name == CHAIN_FILE or opened_number(name) is not None:
+        if is_beside_phases(name):
             objects.get_file(prefix + name, folder / name)
             found.append(name)
     return found

@@ -31,6 +31,7 @@ from regworkers_core.selection.public.page import Naming, draw_page, public_numb
 from regworkers_core.selection.public.publish import measured_files, page_from_folder, publish_page
 from regworkers_core.selection.report.inputs import LEAST_GROUP, NUMBERS
 from tests.fairdraw.maths import oracle
+from tests.fairdraw.maths.test_opened import OPENED
 from tests.fairdraw.proof.draws import (
     BEACON,
     CAMPAIGN,
@@ -60,6 +61,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (draw / "phase-2" / ANNULLED).write_bytes(annulled.to_bytes())
     (draw / "phase-1" / "codes-1.txt").write_text(f"west|1|{'0' * 64}\n")
+    (draw / "opened.json").write_bytes(OPENED.to_bytes())
     done = list[int]()
     made = page_from_folder(draw, root / "out", on_progress=done.append)
     assert done == sorted(done) and done[-1] == 2 * made.proofs.leaves, "each leaf is hashed, and packed"
@@ -92,7 +94,7 @@ def test_all_links_of_the_page_lead_to_files_beside_it(site: Path) -> None:
     links = set(re.findall(r'(?:href|src)="([^"]+)"', _page(site)))
     local = {link for link in links if not link.startswith("data:")}
     assert {f"../phase-{number}/{name}" for number in (1, 2) for name in ARTEFACTS} < local
-    assert {"../phase-1/replaced-1.json", "../phase-1/codes-1.txt"} < local
+    assert {"../phase-1/replaced-1.json", "../phase-1/codes-1.txt", "../opened.json"} < local
     assert {link for link in local if not (site / "page" / link).is_file()} == set()
     assert (site / "page" / "verifier.html").read_bytes() == verifier_page()
 
