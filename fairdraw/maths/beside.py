@@ -50,6 +50,10 @@ def codes_name(number: int) -> str:
     return f"codes-{number}.txt"
 
 
+def is_codes_name(name: str) -> bool:
+    return _CODES.fullmatch(name) is not None
+
+
 def is_beside(name: str) -> bool:
     """Whether a small file of this name belongs beside the artefacts of a phase."""
     return name in (NOTICE, ACCEPTED, ANNULLED) or replaced_number(name) is not None
@@ -60,7 +64,7 @@ def published(names: Iterable[str]) -> list[str]:
     what is beside them, and the lists of planned codes, which are as long as the draw has winners.
     """
     found = {*names}
-    beside = (name for name in found if is_beside(name) or _CODES.fullmatch(name))
+    beside = (name for name in found if is_beside(name) or is_codes_name(name))
     return [*(name for name in ARTEFACTS if name in found), *sorted(beside)]
 
 

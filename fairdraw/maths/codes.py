@@ -13,8 +13,14 @@ from fairdraw.maths.files import sha256_hex
 
 _DOMAIN = b"REGWORKERS_VFCODE2_BLS12381G1_XMD:SHA-256_SSWU_RO_"
 _LABEL = "vfcode2"
+# Characters that URLs, QR codes and spreadsheets keep unchanged; the length of an id.
+_CODE = re.compile(r"[A-Za-z0-9._~-]{1,64}", re.ASCII)
 _LINE = re.compile(r"[A-Za-z0-9_-]{1,64}\|[1-9][0-9]{0,15}\|[0-9a-f]{64}")
 _CAPITALS = {ord(each): each.lower() for each in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+
+def is_code(text: str) -> bool:
+    return _CODE.fullmatch(text) is not None
 
 
 def normal(code: str, *, caseless: bool) -> str:
@@ -43,7 +49,8 @@ def line_of(market_id: str, position: int, digest: str) -> str:
 
 def lines_in(data: bytes) -> list[str] | None:
     """The lines of `codes-<k>.txt`; None if one is not `market|position|digest`."""
-    lines = data.decode("ascii", "replace").splitlines()
+    text = data.decode("ascii", "replace")
+    lines = text.removesuffix("\n").split("\n") if text else []
     return lines if all(map(_LINE.fullmatch, lines)) else None
 
 

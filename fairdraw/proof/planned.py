@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fairdraw.bls import SIGNATURE_FORM
 from fairdraw.log.leaves import Kind
-from fairdraw.maths.codes import digest_of, is_salt, line_of, lines_in, normal
+from fairdraw.maths.beside import is_codes_name
+from fairdraw.maths.codes import digest_of, is_code, is_salt, line_of, lines_in, normal
 from fairdraw.maths.files import Fields, sha256_hex
 from fairdraw.maths.opened import Opened
 from fairdraw.proof.logged import NO_LOG, LogPart, Unchecked
@@ -20,14 +22,15 @@ class CodePart:
 
     def __init__(self, fields: Fields) -> None:
         own = fields.nested(CODE, _KEYS)
-        self._code = own.text("code", bool, "a code")
-        self._salt = own.text("salt", bool, "a signature")
+        self._code = own.text("code", is_code, "a code")
+        self._salt = own.text("salt", SIGNATURE_FORM.fullmatch, "a signature of 96 lower-case hex digits")
         self.market = own.text("market", is_selection_id, "a market's id")
         self._position = own.integer("position", 1)
         planned = own.nested("list", ("hash", "name", "phase"))
         self._hash = planned.hash("hash")
         self._phase = planned.integer("phase", 1)
-        self._name = f"phase-{self._phase}/{planned.text('name', bool, 'the name of a file')}"
+        name = planned.text("name", is_codes_name, "the name of a list of planned codes")
+        self._name = f"phase-{self._phase}/{name}"
 
     def check(self, campaign_id: str, opened: Opened | None) -> str:
         """Check that the salt is the one that the campaign's code key makes. `opened` is the campaign as it was last

@@ -34,8 +34,8 @@ export function receiptIn(text) {
 }
 
 /** The text of a file. */
-export async function textOf(file) {
-  if (file.size > MOST_BYTES) throw STRINGS.refused.big(Math.ceil(file.size / 1e6));
+export async function textOf(file, most = MOST_BYTES) {
+  if (file.size > most) throw STRINGS.refused.big(Math.ceil(file.size / 1e6));
   let bytes;
   try {
     bytes = await file.arrayBuffer();

@@ -11,10 +11,12 @@ import { leftToTrust, verdictOf, wordsOf } from "./trusted.js";
 const RELAYS = ["api.drand.sh", "api2.drand.sh", "drand.cloudflare.com"];
 const CODE = /^[^ ]{24,}$/;
 // Steps that take longer than a frame, and how long others may take together before the page is painted.
-const SLOW_STEPS = ["randomness", "log", "witnesses"];
+const SLOW_STEPS = ["randomness", "code", "log", "witnesses"];
 const PAINT_MS = 100;
+// A line for each of half a million winners.
+const MOST_LIST_BYTES = 64_000_000;
 
-const page = { text: null, trust: null, from: "receipt", known: null, run: 0, fill() {} };
+const page = { text: null, trust: null, from: "receipt", known: null, codes: null, run: 0, fill() {} };
 const part = (id) => document.getElementById(id);
 
 /** An element with attributes and children; texts are escaped by the browser. */
@@ -40,10 +42,10 @@ function painted() {
 
 function clear() {
   for (const name of ["verdict", "annulled"]) delete document.documentElement.dataset[name];
-  for (const id of ["trust", "compare", "compared", "keys", "audit", "progress"]) part(id).hidden = true;
+  for (const id of ["trust", "code", "compare", "compared", "keys", "audit", "progress"]) part(id).hidden = true;
   part("audit").open = false;
   part("steps").replaceChildren();
-  for (const id of ["claimed", "where", "refused", "trust-refused"]) say(id, "");
+  for (const id of ["claimed", "where", "refused", "codes-refused", "trust-refused"]) say(id, "");
   part("facts").replaceChildren();
   say("open-all", STRINGS.openAll);
 }
@@ -61,7 +63,7 @@ async function check(text, asked) {
   page.text = text;
   clear();
   showHeadline({ ...STRINGS.waiting, summary: STRINGS.kicker });
-  const checking = receiptSteps(text, { curves: globalThis.curves ?? null, trust: page.trust, opened: page.known });
+  const checking = receiptSteps(text, { curves: globalThis.curves ?? null, trust: page.trust, opened: page.known, codes: page.codes });
   let [step, paintedAt] = [checking.next(), 0];
   for (; !step.done; step = checking.next()) {
     const { name, at, of } = step.value;
@@ -86,6 +88,7 @@ function showResult(result, text) {
   if (receipt !== null) {
     showOutcome(result, shown);
     showCompared(result);
+    part("code").hidden = receipt.code === undefined;
     showKeys(result.keys);
   }
   part("trust").hidden = receipt === null || verdict === "fails";
@@ -219,6 +222,7 @@ function relays({ phases, seed }) {
 /** Check what a person gave: a file or a text. */
 async function take(given) {
   try {
+    page.codes = null;
     const text = receiptIn(typeof given === "string" ? given : await textOf(given));
     await finish(text, true);
   } catch (sentence) {
@@ -254,6 +258,16 @@ async function takeTrust(file) {
   await finish(page.text, true);
 }
 
+async function takeCodes(file) {
+  try {
+    page.codes = await textOf(file, MOST_LIST_BYTES);
+  } catch (sentence) {
+    say("codes-refused", String(sentence));
+    return;
+  }
+  await finish(page.text, true);
+}
+
 async function takeKnown() {
   const known = part("known").value.trim().toLowerCase();
   if (!isHash(known)) {
@@ -269,10 +283,10 @@ function fillTexts() {
   const texts = { kicker: "kicker", about: "footerPage", "checks-lead": "checksLead", "open-all": "openAll" };
   texts["audit-title"] = "auditTitle";
   Object.assign(texts, { "compare-title": "compareTitle", "known-help": "knownHelp", "check-known": "knownButton" });
-  Object.assign(texts, { "keys-title": "keysTitle", "trust-help": "trustHelp", "input-title": "inputTitle" });
+  Object.assign(texts, { "keys-title": "keysTitle", "code-title": "codeTitle", "code-help": "codeHelp", "trust-help": "trustHelp", "input-title": "inputTitle" });
   Object.assign(texts, { "file-help": "fileHelp", "check-text": "pasteButton", privacy: "privacy" });
   for (const [id, name] of Object.entries(texts)) say(id, STRINGS[name]);
-  const fields = { file: "fileField", text: "pasteField", "trust-file": "trustField", known: "knownField" };
+  const fields = { file: "fileField", text: "pasteField", "trust-file": "trustField", known: "knownField", codes: "codeField" };
   for (const label of document.querySelectorAll("label")) label.textContent = STRINGS[fields[label.htmlFor]];
   part("values").querySelector("summary").textContent = STRINGS.valuesTitle;
   part("values").querySelector("pre").ariaLabel = STRINGS.valuesTitle;
@@ -288,6 +302,7 @@ function listen() {
   };
   part("file").addEventListener("change", (event) => chosen(event, take));
   part("trust-file").addEventListener("change", (event) => chosen(event, takeTrust));
+  part("codes").addEventListener("change", (event) => chosen(event, takeCodes));
   part("check-text").addEventListener("click", () => take(part("text").value));
   part("check-known").addEventListener("click", takeKnown);
   document.addEventListener("paste", (event) => {

@@ -12,6 +12,7 @@ import { checkLog, checkWitnesses, filesLogged, NO_LEAD, NO_LOG, NO_WITNESS, ONL
 import { checkSeed, checkTerms, deriveSeed, parseManifest, parseSeed, parseStrikes, STRIKE_REASON } from "./manifest.js";
 import { verifyInclusion } from "./merkle.js";
 import { changesSince, checkOpened, findingsAgainst, openedName, parseOpened } from "./opened.js";
+import { checkCode, checkPlanned, parseCode } from "./planned.js";
 import {
   checkAnnulled, checkBeside, guaranteeOf, parseAnnulled, parsePublished, publishedLines, replacedName,
 } from "./published.js";
@@ -74,7 +75,8 @@ const EXCLUDED_LIMITS = [
  * Check a receipt, JSON as text or bytes.
  *
  * `curves` is what verifier/curves.mjs exports, or null: then signatures stay unchecked. `trust` is the text of a trust file,
- * or null. `opened` is the hash of one text of the campaign's record that the reader has from elsewhere, or null. Never
+ * or null. `opened` is the hash of one text of the campaign's record that the reader has from elsewhere, or null; `codes`
+ * the text of a list of planned codes, or null. Never
  * throws for the content of the receipt, but for a malformed trust file.
  */
 export function checkReceipt(text, options) {
@@ -86,14 +88,14 @@ export function checkReceipt(text, options) {
 }
 
 /** The same with a pause before each step, whose name, place and number of all is yielded: a page can show it. */
-export function* receiptSteps(text, { curves = null, trust = null, opened = null } = {}) {
+export function* receiptSteps(text, { curves = null, trust = null, opened = null, codes = null } = {}) {
   const keys = parseTrust(trust);
   // Whether the file names the keys of log and witnesses: else they are those in the receipt.
   const trusted = keys.log.length > 0 && keys.quorum.members.length > 0;
   let [document, checker] = [null, null];
   try {
     document = parsedReceipt(text);
-    checker = checkerOf(document, { trust: keys, curves, known: opened });
+    checker = checkerOf(document, { trust: keys, curves, codes, known: opened });
   } catch (error) {
     if (error.artefact === undefined) throw error;
     const step = { name: "receipt", state: "failed", detail: `${error.artefact}: ${error.message}`, values: [] };
@@ -156,7 +158,8 @@ function checkerOf(document, given) {
   const [kind, version] = ["kind", "version"].map((key) => document.get(key) ?? null);
   if (kind !== "draw" && kind !== "excluded") wrong(`kind: expected draw or excluded, found ${short(kind)}`);
   if (version !== VERSION) wrong(`version: expected ${VERSION}, found ${short(version)}`);
-  const own = kind === "draw" ? DRAWN_KEYS : EXCLUDED_KEYS;
+  // Only the winner's own receipt has a code.
+  const own = kind === "draw" ? [...DRAWN_KEYS, ...(document.has("code") ? ["code"] : [])] : EXCLUDED_KEYS;
   const fields = fieldsOf("receipt", "", document, [...COMMON_KEYS, ...own]);
   const common = parseCommon(fields, given);
   const { steps, phases, limits } = kind === "draw" ? drawnChecker(fields, common) : excludedChecker(fields, common);
@@ -492,6 +495,7 @@ function drawnChecker(fields, common) {
   const rank = fields.raw("rank") === null ? "" : String(fields.integer("rank", 1));
   const stated = [fields.raw("market"), rank, fields.raw("outcome")];
   const together = fields.integer("together");
+  const code = fields.names.includes("code") ? parseCode(fields) : null;
   return {
     phases,
     limits: DRAWN_LIMITS(phases, together),
@@ -509,6 +513,10 @@ function drawnChecker(fields, common) {
       ...phases.flatMap((phase) => stepsOfPhase(draw, phase)),
       ["rank", (values) => checkRank(draw, values)],
       ["stated", (values) => checkStated(draw, stated, values)],
+      ...(code === null ? [] : [
+        ["code", (values) => checkCode(code, common, values)],
+        ["planned", (values) => checkPlanned(code, common, values)],
+      ]),
     ],
   };
 }

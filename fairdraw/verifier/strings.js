@@ -179,6 +179,20 @@ export const STRINGS = {
       failed: "The receipt states another result than its last phase.",
       auditor: "market, rank and outcome against the last phase’s line of result.txt.",
     },
+    code: {
+      title: "Your code has this salt and no other one",
+      fan: "The salt is the signature of your code under the campaign’s code key. There is no second one.",
+      failed: "The salt was invented: the same code may be planned for someone else under another one.",
+      unchecked: "The code key is not in the log, or this page cannot check signatures.",
+      auditor: "A BLS signature in G1 under codeKey of the last text about the campaign; the point is checked, too.",
+    },
+    planned: {
+      title: "Your code was planned for you alone",
+      fan: "The list of planned codes in the log has your code once, at your place.",
+      failed: "The list of planned codes does not have your code at your place, or has it twice.",
+      unchecked: "Choose the list of planned codes above: the details have its name.",
+      auditor: "SHA-256 of the list is a leaf of the log; market, position and digest are one line of it, once.",
+    },
     absence: {
       title: "Your entry was not in the list",
       fan: "The list is sorted, and where your reference would be, its two neighbours touch.",
@@ -299,6 +313,9 @@ export const STRINGS = {
   },
   limitsTitle: "The limits, in an auditor’s words",
 
+  codeTitle: "Was your code planned for you alone?",
+  codeField: "The list of planned codes",
+  codeHelp: "A file such as codes-1.txt, from the published files of the draw.",
   compareTitle: "Is it the draw that you registered for?",
   knownField: "The campaign’s fingerprint from your confirmation",
   knownHelp: "64 characters, 0 to 9 and a to f, as the ticket shop confirmed them to you.",

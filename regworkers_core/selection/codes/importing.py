@@ -8,7 +8,6 @@ again finds those codes and continues after them.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fairdraw.documents import as_document
-from fairdraw.maths.codes import normal, salt_of
+from fairdraw.maths.codes import is_code, normal, salt_of
 from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.files import (
     Blank,
@@ -42,8 +41,6 @@ from regworkers_core.engine.stop import OnStep, StopSignal, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import ensure_keys
 
-# Characters that URLs, QR codes and spreadsheets keep unchanged; the length of an id.
-_CODE = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _COLUMNS = frozenset({"code", "marketId", "campaignId"})
 
 
@@ -125,7 +122,7 @@ def _row(line: Cells, columns: Sequence[str]) -> CodeRow | Reject:
     code = fields["code"]
     if not code:
         return Reject(line.number, RejectedCode.EMPTY_CODE, "")
-    if not _CODE.fullmatch(code):
+    if not is_code(code):
         return Reject(line.number, RejectedCode.INVALID_CODE, masked(code))
     return CodeRow(line.number, code, fields.get("marketId") or None, fields.get("campaignId") or None)
 

@@ -65,8 +65,8 @@ const ANSWERS = {
     const trust = JSON.stringify({ beacon: Object.fromEntries(Object.entries(lead).map(([chain, seconds]) => [chain, { lead: seconds }])), log: [], need: 0, witnesses: [] });
     return replayDraw(names, (name) => readFile(`${folder}/${name}`), { curves: ANY_SIGNATURE, trust });
   },
-  receipt({ data, trust, opened, curves }) {
-    const given = { curves: curves ? bundle : null, trust, opened };
+  receipt({ data, trust, opened, codes, curves }) {
+    const given = { curves: curves ? bundle : null, trust, opened, codes: codes ?? null };
     const { receipt, campaign, ...answer } = checkReceipt(Buffer.from(data, "base64"), given);
     const steps = answer.steps.map(({ name, state, detail }) => [name, state, detail]);
     const annulled = receipt?.annulled ? JSON.parse(receipt.annulled) : null;
