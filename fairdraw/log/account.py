@@ -33,7 +33,7 @@ LONG_SECONDS = 7 * 86_400.0
 # A file follows its leaf within seconds. Until then a reader may come between the two.
 _SETTLE_SECONDS = 3_600.0
 # A seat lapses at the earliest so long after its winner could know of it.
-_CLAIM_SECONDS = 86_400.0
+CLAIM_SECONDS = 86_400.0
 _UNCLAIMED = "|UNCLAIMED"
 T = TypeVar("T")
 
@@ -237,7 +237,7 @@ class DrawAccount:
         """Whether seats lapsed before their winners could have claimed them."""
         before = self._of(Kind.RESULT, phase - 1)
         since = self._log.times.at(before[0][0]) if before else None
-        if at is None or since is None or at >= since + _CLAIM_SECONDS:
+        if at is None or since is None or at >= since + CLAIM_SECONDS:
             return
         lapsed = [
             {*(self._place.read(path) or b"").decode("ascii", "replace").splitlines()}

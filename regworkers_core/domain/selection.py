@@ -23,7 +23,8 @@ from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, Re
 
 # Findings of the gate that a person may accept.
 BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE = "bias_audit", "late_commit", "recommitted", "reconcile"
-ACCEPTABLE = (BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE)
+EARLY_UNCLAIMED, REDEEMED_UNCLAIMED = "early_unclaimed", "redeemed_unclaimed"
+ACCEPTABLE = (BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE, EARLY_UNCLAIMED, REDEEMED_UNCLAIMED)
 _HASH = re.compile(r"[0-9a-f]{64}")
 # Internal files of draws in the object store, by campaign and phase.
 PIPELINE = "pipeline/"

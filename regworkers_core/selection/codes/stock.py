@@ -312,6 +312,19 @@ def struck_codes(runtime: Runtime, campaign_id: str) -> list[StruckCode]:
     return sorted(found, key=lambda each: (each.market_id, each.phase, each.ref))
 
 
+def count_redeemed(runtime: Runtime, campaign_id: str, refs: Sequence[str]) -> int:
+    """Return how many codes these refs have redeemed. Raises TransientFailure."""
+    found = 0
+    for start in range(0, len(refs), _PAGE):
+        won = runtime.selections.of_refs(campaign_id, refs[start : start + _PAGE])
+        codes = runtime.codes.get([each["code"] for each in won])
+        holders = {each["code"]: each["ref"] for each in won}
+        found += sum(
+            code.status is CodeStatus.REDEEMED and code.ref == holders[code.code] for code in codes.values()
+        )
+    return found
+
+
 def _given(runtime: Runtime, campaign_id: str) -> Iterator[StruckCode]:
     for batch in runtime.codes.of_campaign(campaign_id, _PAGE):
         codes = runtime.codes.get([each["_id"] for each in batch])

@@ -15,30 +15,35 @@ from typing import Any, NamedTuple
 import orjson
 
 from fairdraw.large.allocate import LargeEngine
+from fairdraw.log.account import CLAIM_SECONDS
+from fairdraw.log.leaves import Kind
 from fairdraw.log.trust import Trust
 from fairdraw.maths.files import ARTEFACTS, OUTCOMES
 from fairdraw.maths.manifest import Manifest
 from fairdraw.proof.verify import Verification, verify
-from fairdraw.terms import CHAIN_FILE
+from fairdraw.terms import CHAIN_FILE, Outcome
 from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure, RequestError
 from regworkers_core.domain.selection import (
     ACCEPTABLE,
     BIAS_AUDIT,
+    EARLY_UNCLAIMED,
     LATE_COMMIT,
     RECOMMITTED,
     RECONCILE,
+    REDEEMED_UNCLAIMED,
     confirmation_word,
     pipeline_key,
     require_word,
 )
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.stock import count_pairs
+from regworkers_core.selection.codes.stock import count_pairs, count_redeemed
 from regworkers_core.selection.draw.held import HeldDraw, InputDiffers, Workbench
 from regworkers_core.selection.draw.terms import published_reason
+from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.report import notes
 
 REPLAY, CAPACITY, CODES, INPUTS = "replay", "capacity", "codes", "inputs"
@@ -136,6 +141,7 @@ def examine(
         *_audit(phase),
         *_commit(phase),
         *_differences(phase),
+        *_lapsed(runtime, record, phase),
     )
 
 
@@ -228,6 +234,30 @@ def _differences(phase: PhaseRecord) -> Iterator[GateFinding]:
     if found:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(found.items()))
         yield GateFinding(RECONCILE, f"the pool was frozen while source and replica differed: {counts}")
+
+
+def _lapsed(runtime: Runtime, record: DrawRecord, phase: PhaseRecord) -> Iterator[GateFinding]:
+    """Find seats that lapse in this phase although their winners had less than a day, or redeemed their codes."""
+    known = dict(record.phases[phase.phase - 1].strikes) if phase.phase > 1 else {}
+    lapsed = [ref for ref, reason in phase.strikes if reason == Outcome.UNCLAIMED and ref not in known]
+    if not lapsed:
+        return
+    log = PublicLog.of(runtime).read()
+    leaves = log.of_campaign(record.campaign_id) if log else ()
+    results = [leaf.time for _, leaf in leaves if (leaf.kind, leaf.phase) == (Kind.RESULT, phase.phase - 1)]
+    since, at = (seconds(time) for time in (results[0] if results else "", phase.logged_at))
+    if since is None or at is None or at < since + CLAIM_SECONDS:
+        when = f"in the log since {iso(since)}" if since is not None else "not in the log"
+        yield GateFinding(
+            EARLY_UNCLAIMED,
+            f"seats lapse ({len(lapsed)}) less than 24 hours after the result of phase {phase.phase - 1}, which is"
+            f" {when}: their winners had no day to claim them",
+        )
+    if redeemed := count_redeemed(runtime, record.campaign_id, lapsed):
+        yield GateFinding(
+            REDEEMED_UNCLAIMED,
+            f"seats lapse whose codes were redeemed ({redeemed}): these winners bought, and would lose their seats",
+        )
 
 
 class NotSettled(Failure):

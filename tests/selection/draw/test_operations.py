@@ -121,6 +121,32 @@ def test_a_top_up_is_drawn_and_reported_and_only_the_word_of_its_phase_publishes
     assert (action.what, action.target, action.result["phase"]) == ("draw top-up", world.CAMPAIGN, 2)
 
 
+def test_a_top_up_fills_the_later_reserves_that_the_draw_declared_and_no_others(
+    runtime: Runtime, face: Face
+) -> None:
+    berlin, paris = world.MARKETS
+    declared = {**berlin, "laterReserves": [{"segment": "loyal", "seats": 1}]}
+    # More who are loyal than seats.
+    close_campaign(runtime, [world.entry(number) for number in range(60)], markets=[declared, dict(paris)])
+    list(draw(runtime).steps(f"{world.CAMPAIGN}:1"))
+    run(runtime, SELECTIONS)
+    terms: dict[str, Any] = {"campaign_id": world.CAMPAIGN, "capacities": {"berlin": 5}, "reason": "a hall"}
+    for reserves, said in (
+        ({"berlin": {"press": 1}}, "(its later reserves: loyal 1)"),
+        ({"paris": {"loyal": 1}}, "(its later reserves: none)"),
+        ({"berlin": {"loyal": 2}}, "2 seats for loyal"),
+    ):
+        refused = face.does("draw top-up", **terms, reserves=reserves)
+        assert not refused.fine and said in refused.text, refused.text
+    assert list(record_of(runtime).phases) == [1], "nothing was done"
+    terms["reserves"] = {"berlin": {"loyal": 1}}
+    assert face.does("draw top-up", **terms, confirm=f"{world.CAMPAIGN}:2").fine
+    run(runtime, SELECTIONS)
+    (new,) = runtime.database["selections"].find({"phase": 2})
+    won = runtime.database["entries"].find_one({"ref": new["ref"]})
+    assert won is not None and new["marketId"] == "berlin" and won["segments"] == ["loyal"]
+
+
 def test_the_preview_of_an_annulment_that_was_killed_says_that_it_was_begun_and_what_continues_it(
     runtime: Runtime, face: Face
 ) -> None:
