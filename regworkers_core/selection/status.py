@@ -145,6 +145,9 @@ def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None) ->
     if record.annulled:
         yield from _of_annulled(runtime, record)
         return
+    if record.former_rules:
+        yield ToDo(record.former_rules, f"regworkers draw annul {campaign_id} --reason <text>", "annul_draw")
+        return
     latest = record.latest
     if (
         latest.status is PhaseStatus.DRAWN

@@ -122,10 +122,10 @@ def awaited(campaign_id: str, step: StepResult) -> str:
 
 
 def awaiting(record: DrawRecord) -> str | None:
-    """What a draw waits for from a person, by its document; None for one that waits for nothing, or is annulled."""
+    """What a draw waits for from a person, by its document; None for one that waits for nothing, or is over."""
     latest = record.latest
     is_ready = latest.status is PhaseStatus.DRAWN and "report" in latest.fields
-    if record.annulled or latest.confirmed or not is_ready:
+    if record.is_over or latest.confirmed or not is_ready:
         return None
     return to_confirm(confirmation_word(record.campaign_id, latest.phase))
 

@@ -122,7 +122,7 @@ def missing(
         shown = facts_as_metadata(values_of(described(campaign)))
         yield dg.AssetMaterialization(specs.CAMPAIGNS.key, partition=campaign_id, metadata=shown)
     latest: dict[str, tuple[int, Mapping[str, Any]]] = {}
-    for phase in record.phases.values() if record else ():
+    for phase in record.phases.values() if record and not record.is_former else ():
         latest |= {step: (phase.phase, facts) for step, facts in decided(phase)}
     for step, (number, facts) in latest.items():
         spec = specs.ASSET_OF[step]

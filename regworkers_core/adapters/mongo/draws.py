@@ -230,7 +230,7 @@ class DrawRecord:
     @property
     def unjudged(self) -> list[PhaseRecord]:
         """The phases that completed and were not checked since, and still can be."""
-        if self.annulled or not self.is_kept:
+        if self.is_over or not self.is_kept:
             return []
         return [
             each for each in self.phases.values() if each.reached(PhaseStatus.COMPLETED) and not each.judged
@@ -262,17 +262,27 @@ class DrawRecord:
         return highest
 
     @property
-    def former_rules(self) -> str:
-        """Why nothing can follow, for a draw that was frozen under rules that are gone; else empty."""
+    def is_former(self) -> bool:
+        """Whether it was frozen under rules that are gone: its files cannot be read."""
         first = self.phases.get(1)
-        if first is None or not first.reached(PhaseStatus.FROZEN) or self.annulled:
-            return ""
-        if first.fields.get("terms", {"algorithm": ALGORITHM}).get("algorithm") == ALGORITHM:
+        if first is None or not first.reached(PhaseStatus.FROZEN):
+            return False
+        return bool(first.fields.get("terms", {"algorithm": ALGORITHM}).get("algorithm") != ALGORITHM)
+
+    @property
+    def former_rules(self) -> str:
+        """Why nothing can follow, for a draw that is former and was not annulled; else empty."""
+        if not self.is_former or self.annulled:
             return ""
         return (
             f"the draw of {self.campaign_id} was frozen under the rules vf1, which are gone:"
             f" `regworkers draw annul {self.campaign_id}`, or the job `annul_draw`, is all that can follow"
         )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it goes on: it was annulled, or its rules are gone."""
+        return bool(self.annulled or self.former_rules)
 
     def require_counts(self) -> None:
         """Raises RequestError for a draw that was annulled, or that follows former rules."""

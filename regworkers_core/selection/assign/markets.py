@@ -127,7 +127,7 @@ def stalled_markets(runtime: Runtime, *, older_than_seconds: float) -> list[Stal
     before = iso(runtime.clock() - older_than_seconds)
     found = []
     for record in runtime.draws.all():
-        if record.annulled:
+        if record.is_over:
             continue
         for number, phase in record.phases.items():
             if phase.status is not PhaseStatus.PUBLISHED or phase.fields.get("releasedAt", "") > before:

@@ -96,7 +96,7 @@ def resume_blocked(runtime: Runtime, campaign_id: str, *, run_id: str = "") -> d
 def _ready(runtime: Runtime, draw: DrawRecord | None) -> dict[int, list[MarketPhase]]:
     """Return by phase the markets that waited for codes and have enough now."""
     found: dict[int, list[MarketPhase]] = {}
-    if draw is None or draw.annulled:
+    if draw is None or draw.is_over:
         return found
     for number, phase in draw.phases.items():
         for market_id, entry in phase.markets.items():

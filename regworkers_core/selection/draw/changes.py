@@ -85,8 +85,9 @@ class Striking(HeldDraw):
     def _before(self, strikes: Sequence[tuple[str, str]]) -> int:
         record = self._runtime.draws.get(self.campaign_id)
         first = record.phases.get(1) if record else None
-        if first is None:
+        if record is None or first is None:
             return 0
+        record.require_counts()
         if first.manifest_hash:
             refuse_late_strikes(self.campaign_id, first, merged(strikes))
         return len(first.strikes)

@@ -191,3 +191,27 @@ def test_an_action_is_recorded_once_it_has_ended_and_never_twice(runtime: Runtim
     with actions.recorded("codes void", "no-campaign"):
         pass
     assert sensor.tick() == {}, "a job records its own, and nothing is said twice"
+
+
+@pytest.mark.parametrize("annulled", [False, True])
+def test_a_draw_under_rules_that_are_gone_whose_files_cannot_be_read_hides_no_other_campaign(
+    runtime: Runtime, sensor: Sensor, annulled: bool
+) -> None:
+    close_campaign(runtime)
+    create(runtime, "winter")
+    secret = '{"kind":"commit-reveal","randomness":"ab","round":0,"seed":"cd","signature":null}'
+    seeded = {"phase": 1, "status": "SEEDED", "terms": {"strikes": []}, "seedFile": secret}
+    why = {"annulledAt": "2026-03-01T00:00:00.000Z", "phase": 1, "reason": "other rules"}
+    runtime.database["draws"].insert_one(
+        {
+            "_id": CAMPAIGN,
+            "campaignId": CAMPAIGN,
+            "drawId": CAMPAIGN,
+            "token": 1,
+            "phases": {"1": seeded},
+            **({"annulled": why} if annulled else {}),
+        }
+    )
+    sensor.tick()
+    known = sensor.instance.get_materialized_partitions(specs.CAMPAIGNS.key)
+    assert known == {CAMPAIGN, "winter"}

@@ -191,6 +191,21 @@ def test_a_campaign_stuck_in_processing_is_resumed_once_its_lease_is_unchanged(
     assert (request.job_name, request.partition_key) == ("draw", CAMPAIGN)
 
 
+def test_a_draw_under_rules_that_are_gone_is_named_and_not_run_and_other_campaigns_go_on(
+    tick: Tick, runtime: Runtime
+) -> None:
+    _campaign(runtime, "PROCESSING")
+    frozen = {"phase": 1, "status": "FROZEN", "terms": {"strikes": []}}
+    runtime.database["draws"].insert_one(
+        {"_id": CAMPAIGN, "campaignId": CAMPAIGN, "drawId": CAMPAIGN, "token": 1, "phases": {"1": frozen}}
+    )
+    create(runtime, "winter", opensAt=LONG_AGO, closesAt=PAST, autoDraw=True)
+    runtime.database["campaigns"].update_one({"_id": "winter"}, {"$set": {"status": "CLOSED"}})
+    answer = tick(campaigns.campaigns_tick)
+    assert [(each.job_name, each.partition_key) for each in answer.run_requests] == [("draw", "winter")]
+    assert f"the draw of {CAMPAIGN} was frozen under the rules vf1" in _said(answer)
+
+
 @pytest.mark.parametrize("cursor", [None, "not json", "[1]", '{"summer": 3}', '{"summer": ["a", "b"]}'])
 def test_a_damaged_cursor_costs_one_lease_time_at_most(cursor: str | None) -> None:
     assert campaigns.lease_marks(cursor) == {}
