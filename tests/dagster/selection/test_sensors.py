@@ -80,7 +80,8 @@ def test_a_campaign_whose_time_is_over_gets_its_partition_and_its_draw(
 def test_without_auto_draw_a_campaign_is_left_to_its_manager(tick: Tick, runtime: Runtime) -> None:
     for status in ("OPEN", "CLOSED"):
         _campaign(runtime, status)
-        assert not tick(campaigns.campaigns_tick).run_requests
+        started = [each.job_name for each in tick(campaigns.campaigns_tick).run_requests]
+        assert started == ["log_campaigns"] * (status == "OPEN")
         runtime.database["campaigns"].delete_many({})
 
 
@@ -199,11 +200,13 @@ def test_a_draw_under_rules_that_are_gone_is_named_and_not_run_and_other_campaig
     runtime.database["draws"].insert_one(
         {"_id": CAMPAIGN, "campaignId": CAMPAIGN, "drawId": CAMPAIGN, "token": 1, "phases": {"1": frozen}}
     )
+    alone = tick(campaigns.campaigns_tick)
+    assert not alone.run_requests
+    assert f"the draw of {CAMPAIGN} was frozen under the rules vf1" in _said(alone)
     create(runtime, "winter", opensAt=LONG_AGO, closesAt=PAST, autoDraw=True)
     runtime.database["campaigns"].update_one({"_id": "winter"}, {"$set": {"status": "CLOSED"}})
-    answer = tick(campaigns.campaigns_tick)
-    assert [(each.job_name, each.partition_key) for each in answer.run_requests] == [("draw", "winter")]
-    assert f"the draw of {CAMPAIGN} was frozen under the rules vf1" in _said(answer)
+    (request,) = tick(campaigns.campaigns_tick).run_requests
+    assert (request.job_name, request.partition_key) == ("draw", "winter")
 
 
 @pytest.mark.parametrize("cursor", [None, "not json", "[1]", '{"summer": 3}', '{"summer": ["a", "b"]}'])

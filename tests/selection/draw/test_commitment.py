@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from tests.selection.draw.beacons import (
 from tests.selection.draw.replay import replay_of
 from tests.selection.draw.world import CAMPAIGN, MARKETS, artefact, close_campaign, draw
 from tests.support.draws import record_of
-from tests.support.runtimes import test_settings
 
 HOURS = 3600.0
 
@@ -185,8 +183,7 @@ def result_of(runtime: Runtime, phase: PhaseRecord, folder: Path) -> str:
         (folder / name).write_bytes(artefact(runtime, name))
     (folder / "manifest.json").write_bytes(phase.manifest)
     signature = signature_of(round_of(phase.manifest))
-    randomness = hashlib.sha256(bytes.fromhex(signature)).hexdigest()
-    (folder / "seed.json").write_bytes(seed_of(phase.manifest, randomness, signature))
+    (folder / "seed.json").write_bytes(seed_of(phase.manifest, signature))
     made = compute(folder, None, folder, engine=Engine(folder / "scratch", threads=1, memory_mib=256))
     return made.result_hash
 
@@ -319,17 +316,6 @@ def test_a_manifest_written_between_the_read_and_the_write_is_not_overwritten(
     with pytest.raises(InputDiffers, match=r"manifest\.json"):
         commit(own, clock)
     assert artefact(own, "manifest.json") == b"{}"
-
-
-def test_a_draw_by_an_own_secret_has_no_round_to_be_late_for(runtime: Runtime) -> None:
-    close_campaign(runtime)
-    clock = Clock()
-    own = Runtime(test_settings(runtime.names.prefix), clock=clock)
-    before = commit(own, clock, dies_at("draw.after_commit"))
-    clock.at += 2 * HOURS
-    after = commit(own, clock)
-    assert (after.manifest, after.published_at) == (before.manifest, iso(START + 2 * HOURS))
-    assert not after.published_late and not after.replaced
 
 
 def test_a_manifest_that_is_in_the_log_too_late_is_replaced_although_the_store_had_it_in_time(

@@ -44,7 +44,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     )
     assert "input from a pipe is not read" in unsure.stdout and "--yes" not in unsure.stdout
     # As soon as it is committed, apart from the answer.
-    assert "phase 1: manifestHash " in unsure.stderr and "Publish this hash now" in unsure.stderr
+    assert "phase 1: manifestHash " in unsure.stderr and "Publish this hash before" in unsure.stderr
     standing = regworkers(runtime, "campaign", "status", CAMPAIGN, "--format", "json").document["draw"]["1"]
     assert standing["manifestHash"] in unsure.stderr and standing["publishedAt"] in unsure.stderr
     shown = regworkers(runtime, "campaign", "status", CAMPAIGN).stdout
@@ -75,7 +75,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
 
     folder = tmp_path / "artefacts"
     exported = regworkers(runtime, "draw", "export", SLUG, str(folder))
-    assert exported.code == 0 and "20 files" in exported.stdout
+    assert exported.code == 0 and "21 files" in exported.stdout
     assert regworkers(None, "draw", "verify", str(folder)).code == 0
 
 
