@@ -335,8 +335,11 @@ class Call:
 class AuditRow(NamedTuple):
     """A call in the audit log."""
 
+    # The name of the command or job.
     what: str
+    # A campaign, an entry, a queue; `all` for an act on everything.
     target: str = ""
+    # What was given beside the target, in camelCase.
     arguments: Mapping[str, Any] = {}
     # It is not written.
     dry_run: bool = False
@@ -431,7 +434,7 @@ class Operation(operation, Generic[I]):
         return ":".join(filter(None, parts)) or "all"
 
     def _arguments(self, given: Input) -> dict[str, Any]:
-        """In camelCase: what was given and is not the target."""
+        """Return what was given and is not the target, in camelCase."""
         left_out = {"campaign_id", str(self.target), "dry_run", "yes"}
         values = given.model_dump(exclude=left_out, exclude_defaults=True)
         fields = type(given).model_fields

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import Field
 
+from fairdraw.maths.leaves import unit_of
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError, UsageError
@@ -177,7 +178,6 @@ def simulate(call: Call, given: SimulateDraw) -> Report:
 
 def _judged_pool(call: Call, campaign: Campaign, folder: Path) -> Mapping[str, Any]:
     """Write the entries as they are now, judged, into `folder`."""
-    from fairdraw.maths.leaves import unit_of
     from regworkers_core.adapters.judged_entries import read_judged
     from regworkers_core.eligibility.judging import judge_entries
     from regworkers_core.selection.draw.freezing import write_pool

@@ -271,7 +271,9 @@ class Salts:
         self._campaign = runtime.campaigns.require_id(campaign_id)
 
     def of(self, codes: Sequence[str]) -> dict[str, SaltedCode]:
-        """By code as stored. Raises UsageError for keys that cannot be read back, TransientFailure."""
+        """Return each code with its salt, by code as stored. Raises UsageError for keys that cannot be read back,
+        TransientFailure.
+        """
         stored = self._runtime.codes.salts(codes)
         return {code: self._salted(code, stored.get(code)) for code in codes}
 

@@ -73,7 +73,7 @@ class TopUp:
 
     # New totals by market id.
     capacities: Mapping[str, int]
-    # Of what the market declared for later phases, in that order.
+    # They are among those that the market declared for later phases, in that order.
     reserves: Mapping[str, tuple[Reserve, ...]]
     # (ref, reason), added to the earlier ones.
     strikes: tuple[tuple[str, str], ...]

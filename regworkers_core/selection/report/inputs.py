@@ -119,7 +119,9 @@ class DrawnPhase:
 
     manifest: Manifest
     cutoffs: Mapping[str, MarketCutoffs]
+    # Those in the summary, by name.
     hashes: Mapping[str, str]
+    # The manifests of the phases before, in order.
     earlier: Sequence[Manifest]
 
     @classmethod
