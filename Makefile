@@ -126,7 +126,7 @@ docs: $(STAMP) ## write docs/cli.md and the tables of the docs from the code
 	$(BIN)/python -m tools.write_cli_docs
 	$(BIN)/python -m tools.write_tables
 
-soak: $(STAMP) ## kill drains at every point, twenty times, count losses and repeats; draw other examples for all properties; then play a million times, and check 20,000 receipts twice
+soak: $(STAMP) ## kill drains at every point, twenty times, count losses and repeats; draw other examples for all properties; then play a million times, and compare programs on 20,000 receipts and folders
 	$(BIN)/python -m tests.faults.soak --write
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not night and not browser" --hypothesis-profile=soak \
 		$$(grep -rl --include='test_*.py' 'from hypothesis import' tests | sort)

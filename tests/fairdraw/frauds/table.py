@@ -1,4 +1,4 @@
-"""Frauds of an operator, as data: what becomes of each, and the tests that show it."""
+"""Frauds of an operator, as data: who sees each, where it is caught, and the tests that show it."""
 
 from __future__ import annotations
 
@@ -6,194 +6,364 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Answer(StrEnum):
-    """What becomes of a fraud. A receipt is one that the fan checks, without any file of the draw."""
+class Seer(StrEnum):
+    """Who sees a fraud, by what everybody can run; the last three: what becomes of one that nobody sees."""
 
+    FAN = "fan with receipt"
+    LOG = "reader of the log"
+    REPLAY = "one who replays"
+    SHOWN = "**not caught**: it is shown, for people to judge"
+    NOBODY = "**not caught**"
     IMPOSSIBLE = "impossible by construction"
-    RECEIPT = "caught by the receipt alone"
-    LOG = "caught with the log and k witnesses"
-    MISSED = "**not caught**"
 
 
 @dataclass(frozen=True, slots=True)
 class Fraud:
-    """`why` says what catches it, or why nothing does. `tests` are functions in this folder."""
+    """A row of the table in docs/fairness.md."""
 
     name: str
-    answer: Answer
+    seen_by: tuple[Seer, ...]
+    # Where it is caught: steps of a receipt, files of a replay, words of a finding of `draw log`.
+    places: tuple[str, ...]
+    # What catches it, or why nothing does.
     why: str
+    # Functions in this folder.
     tests: tuple[str, ...] = ()
 
 
 FRAUDS = (
     Fraud(
-        "an entry exchanged or added after the commit",
-        Answer.RECEIPT,
-        "its leaf does not lead to the root of the manifest (`inclusion`); a replay names `leaves.txt`",
-        ("test_a_leaf_exchanged_or_made_heavier_after_the_commit",),
-    ),
-    Fraud(
-        "a weight raised after the commit",
-        Answer.RECEIPT,
-        "as above",
+        "an entry exchanged or added after the commit, or made heavier",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "inclusion",
+            "leaves.txt",
+        ),
+        "its leaf does not lead to the root of the manifest",
         ("test_a_leaf_exchanged_or_made_heavier_after_the_commit",),
     ),
     Fraud(
         "seats moved to another market once the order is known",
-        Answer.RECEIPT,
-        "capacities are in the manifest, and the seed follows from its hash (`seed`): other seats, another order",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "seed",
+            "seed.json",
+        ),
+        "capacities are in the manifest, and the seed follows from its hash: other seats, another order",
         ("test_seats_moved_once_the_order_is_known",),
     ),
     Fraud(
         "cut-offs bent for everybody, so that a friend wins",
-        Answer.RECEIPT,
-        "the receipts of all whom it passes over say that they should have won (`outcome-<n>`)",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "outcome",
+            "cutoffs.json",
+        ),
+        "the receipts of all whom it passes over say that they should have won",
         ("test_cutoffs_bent_for_everybody",),
     ),
     Fraud(
+        "cut-offs bent in the receipt of one loser",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "log",
+            "cutoffs.json",
+        ),
+        "the summary has the hash of `cutoffs.json`, and the log that of the summary: all have the same ones."
+        " Without the log only a replay shows it",
+        (
+            "test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones",
+            "test_cutoffs_bent_for_one_loser",
+        ),
+    ),
+    Fraud(
         "another round than the one committed to, chosen or repeated",
-        Answer.RECEIPT,
-        "the signature is not that of the manifest's round (`randomness`)",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "randomness",
+            "seed.json",
+        ),
+        "the signature is not that of the manifest's round. The reader in Perl says that it does not check"
+        " signatures",
         ("test_another_round_than_the_committed_one",),
     ),
     Fraud(
         "a round that was already signed when the list was frozen",
-        Answer.RECEIPT,
-        "the manifest's round must come 600 s after its `asOf` (`randomness`)",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "randomness",
+            "manifest.json",
+        ),
+        "the manifest's round must come 600 s after its `asOf`",
         ("test_a_round_that_was_signed_before_the_entries_were_frozen",),
     ),
     Fraud(
         "a receipt swapped for that of another loser",
-        Answer.RECEIPT,
-        "the leaf is not that of the ref (`leaf`)",
+        (Seer.FAN,),
+        (
+            "leaf",
+            "result",
+        ),
+        "leaf and line are not those of the ref",
         ("test_a_receipt_swapped_with_that_of_another_loser",),
     ),
     Fraud(
-        "a strike taken back in a later phase",
-        Answer.RECEIPT,
-        "a strike of the phase before is missing (`outcome-<n>`)",
-        ("test_a_strike_taken_back",),
-    ),
-    Fraud(
-        "a strike, or a lapsed seat, invented for one fan",
-        Answer.RECEIPT,
-        "the line of the result and that of the strike do not lead to their roots (`result-<n>`, `strike-<n>`)",
+        "a strike, or a lapsed seat, told to one who is not in the list of strikes",
+        (Seer.FAN,),
+        (
+            "result",
+            "strike",
+        ),
+        "the line of the result and that of the strike do not lead to their roots",
         (
             "test_a_strike_invented_for_a_winner",
             "test_a_lapsed_seat_invented_for_a_winner",
         ),
     ),
     Fraud(
-        "another outcome in the receipt of one fan",
-        Answer.RECEIPT,
-        "the line does not lead to the root of the result (`result-<n>`), which the summary has, and the log its hash",
-        ("test_a_winner_whose_receipt_has_no_seat", "test_waiting_and_not_selected_exchanged"),
+        "a strike taken back in a later phase",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "outcome",
+            "strikes.txt",
+        ),
+        "a strike of the phase before is missing",
+        ("test_a_strike_taken_back",),
+    ),
+    Fraud(
+        "a struck winner kept",
+        (Seer.REPLAY,),
+        ("result.txt",),
+        "the friend's receipt leaves the strike out and holds. But the manifest has the hash of"
+        " `strikes.txt`: with the strike, the rules give another result",
+        ("test_a_struck_winner_kept",),
+    ),
+    Fraud(
+        "another outcome in the receipt of one fan: no seat for a winner, or waiting list and not selected exchanged",
+        (Seer.FAN,),
+        ("result",),
+        "the line does not lead to the root of the result, which the summary has, and the log its hash",
+        (
+            "test_a_winner_whose_receipt_has_no_seat",
+            "test_waiting_and_not_selected_exchanged",
+        ),
     ),
     Fraud(
         "a seat withdrawn by a later phase",
-        Answer.RECEIPT,
-        "a winner who is not struck stays one (`outcome-<n>`)",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "outcome",
+            "result.txt",
+        ),
+        "a winner who is not struck stays one",
         ("test_a_seat_withdrawn_by_a_later_phase",),
     ),
     Fraud(
         "an entry of the list whose receipt says that it was excluded",
-        Answer.RECEIPT,
-        "its neighbours in the list are not adjacent (`absence`), and the list is that of phase 1 (`manifest`)",
-        (
-            "test_an_entry_of_the_list_whose_receipt_excludes_it",
-            "test_a_winner_who_is_excluded_under_another_list",
-        ),
+        (Seer.FAN,),
+        ("absence",),
+        "its neighbours in the list are not adjacent",
+        ("test_an_entry_of_the_list_whose_receipt_excludes_it",),
     ),
     Fraud(
-        "a list or terms ground before the commit, with the beacon",
-        Answer.IMPOSSIBLE,
-        "the seed needs a signature that no one can know before its round: there is nothing to compare lists by",
+        "a winner excluded under another list, which is committed as a second phase",
+        (Seer.FAN,),
+        ("manifest",),
+        "who is excluded is absent under the manifest of phase 1",
+        ("test_a_winner_who_is_excluded_under_another_list",),
+    ),
+    Fraud(
+        "a top-up with a reserve that is made for a friend",
+        (
+            Seer.FAN,
+            Seer.REPLAY,
+        ),
+        (
+            "manifest",
+            "manifest.json",
+        ),
+        "what later phases may reserve is declared in phase 1 (`laterReserves`), for all of them together",
+        ("test_a_top_up_with_a_reserve_that_was_not_declared",),
+    ),
+    Fraud(
+        "another campaign than the one that the fan registered for",
+        (Seer.FAN,),
+        ("opened",),
+        "none of the texts in the receipt has the hash that the platform confirmed",
+        ("test_a_receipt_of_another_campaign",),
+    ),
+    Fraud(
+        "the list or the terms of a draw tried out before its commit",
+        (Seer.IMPOSSIBLE,),
+        (),
+        "a result needs a signature that no one can know before its round: there is nothing to compare lists"
+        " by",
         ("test_a_round_that_was_signed_before_the_entries_were_frozen",),
     ),
     Fraud(
-        "a split view: another history of the log, with another draw, for one fan",
-        Answer.LOG,
-        "too few of the fan's witnesses cosign it (`witnesses`): more than half are needed, so that two histories"
-        " share at least 2 needed - n of them, which would have to collude. A trust file with fewer is refused, a"
-        " policy leaves the verdict `incomplete`, and `regworkers draw log` asks witnesses what they signed",
+        "one event drawn under several ids, to use the best result",
+        (Seer.LOG,),
+        (
+            "one list",
+            "could know the result",
+        ),
+        "one list is a finding, also for the chosen id alone; so are two campaigns of one event at the same"
+        " time, and an annulment when the round was out",
+        ("test_an_event_that_is_drawn_under_many_ids",),
+    ),
+    Fraud(
+        "the same with a few other entries in each list",
+        (Seer.LOG,),
+        ("are in the lists of all of these",),
+        "one entry in two lists is a finding",
+        ("test_an_entry_in_the_lists_of_two_campaigns",),
+    ),
+    Fraud(
+        "two histories of the log, each for one fan",
+        (
+            Seer.FAN,
+            Seer.LOG,
+        ),
+        ("witnesses",),
+        "too few of the fan's witnesses cosign the other one: more than half are needed. A trust file with"
+        " fewer is refused, a policy leaves the verdict `incomplete`, and `draw log` asks witnesses what they"
+        " signed",
         (
             "test_another_log_that_is_shown_to_one_fan",
             "test_two_histories_that_honest_witnesses_sign",
-            "test_one_witness_that_colludes",
         ),
     ),
     Fraud(
+        "the same with 2 needed - n witnesses that collude",
+        (Seer.NOBODY,),
+        (),
+        "both histories have enough witnesses: so many of them have to collude, and the receipt says how"
+        " many. Fans who compare the root of the log see it",
+        ("test_one_witness_that_colludes",),
+    ),
+    Fraud(
         "a second log of the operator, with the same witnesses",
-        Answer.LOG,
-        "its key is not that of the trust file (`log`), and a file with witnesses has to name one",
+        (Seer.FAN,),
+        ("log",),
+        "its key is not that of the trust file, and a file with witnesses has to name one",
         ("test_a_second_log_with_the_same_witnesses",),
     ),
     Fraud(
         "draw, log and witnesses invented under the operator's names",
-        Answer.LOG,
-        "the keys are those of the receipt alone: without a trust file it is `incomplete`, with one it fails (`log`)",
+        (Seer.FAN,),
+        (
+            "log",
+            "witnesses",
+        ),
+        "the keys are those of the receipt alone: without a trust file it is `incomplete`, with one it fails",
         ("test_a_draw_that_a_stranger_invents",),
     ),
     Fraud(
-        "one event drawn under several ids, to use the best result",
-        Answer.LOG,
-        "one list, or one entry in two lists, is a finding of `regworkers draw log`, also for the chosen id alone; so"
-        " are two campaigns of one event at the same time, and an annulment when the round was out",
-        (
-            "test_an_event_that_is_drawn_under_many_ids",
-            "test_an_entry_in_the_lists_of_two_campaigns",
-        ),
-    ),
-    Fraud(
         "the log rewritten",
-        Answer.LOG,
+        (Seer.LOG,),
+        (),
         "a witness signs only what continues the checkpoint before",
         ("test_a_log_that_is_rewritten",),
     ),
     Fraud(
-        "an old checkpoint, or a receipt of an earlier phase",
-        Answer.LOG,
-        "the old receipt itself holds. `regworkers draw log --checkpoint` shows an old log, and the log has the result"
-        " of every phase",
+        "an old log, or a receipt of an earlier phase",
+        (Seer.LOG,),
+        ("an old log is shown",),
+        "the old receipt itself holds, and says which phases it covers. `draw log --checkpoint` shows an old"
+        " log, and the log has the result of every phase",
         ("test_a_receipt_of_an_earlier_phase_is_found_by_reading_the_log",),
     ),
     Fraud(
-        "a commit that is logged late, at its true time",
-        Answer.LOG,
-        "the leaf of the manifest must be 600 s before its round (`witnesses`)",
+        "a commit that is logged when its round is known, at its true time",
+        (Seer.FAN,),
+        ("witnesses",),
+        "the leaf of the manifest must be 600 s before its round",
         ("test_a_commit_that_is_logged_when_its_round_is_known",),
     ),
     Fraud(
         "a backdated commit: logged late, at a false time",
-        Answer.LOG,
-        "witnesses must have seen the log with the manifest 600 s before its round (`witnesses`), by their own clocks."
-        " A receipt without such a checkpoint does not hold, and `regworkers draw log` checks the one of every draw",
+        (
+            Seer.FAN,
+            Seer.LOG,
+        ),
+        (
+            "witnesses",
+            "less than 600 s before",
+        ),
+        "witnesses must have seen the log with the manifest 600 s before its round, by their own clocks",
         ("test_a_commit_that_is_backdated",),
     ),
     Fraud(
         "a draw abandoned for another id, or a result withheld",
-        Answer.LOG,
-        "a manifest without result or annulment a day after its round is a finding of `regworkers draw log`, and so is"
-        " a leaf whose file is not published. The times are those of the witnesses: a leaf that is dated ahead, or a"
-        " round of a far year, does not put it off",
+        (Seer.LOG,),
+        ("neither a result nor",),
+        "a manifest without result or annulment a day after its round is a finding, and so is a leaf whose"
+        " file is not published",
+        ("test_a_draw_whose_result_did_not_please",),
+    ),
+    Fraud(
+        "the same behind a time or a round of a far year",
+        (Seer.LOG,),
         (
-            "test_a_draw_whose_result_did_not_please",
+            "says 9999",
+            "more than 7 days after",
+        ),
+        "the times are those of the witnesses, and a round comes at most 7 days after its manifest",
+        (
             "test_a_draw_that_is_withheld_behind_a_far_time",
             "test_a_round_of_a_far_year",
         ),
     ),
     Fraud(
         "a top-up whose terms were logged after its result",
-        Answer.LOG,
-        "its manifest is in the log before its result (`log`)",
+        (
+            Seer.FAN,
+            Seer.LOG,
+        ),
+        (
+            "log",
+            "a result without a manifest before it",
+        ),
+        "its manifest is in the log before its result",
         ("test_a_manifest_that_was_logged_after_its_result",),
     ),
     Fraud(
         "a manifest replaced by a more favourable one",
-        Answer.LOG,
-        "every manifest has a leaf. A receipt that shows it fails (`log`); where a receipt leaves it out,"
-        " `regworkers draw log` finds it: what was replaced is in a file, differs in the round alone, and was given up"
-        " before that round. Without the log those see it who noted the published hash",
+        (
+            Seer.FAN,
+            Seer.LOG,
+        ),
+        (
+            "log",
+            "2 manifests",
+        ),
+        "every manifest has a leaf. A receipt that shows it fails; where a receipt leaves it out, `draw log`"
+        " finds it: what was replaced is in a file, differs in the round alone, and was given up before that"
+        " round. Without the log those see it who noted the published hash",
         (
             "test_a_manifest_that_was_replaced_unnoticed",
             "test_a_manifest_that_no_receipt_names",
@@ -201,42 +371,35 @@ FRAUDS = (
     ),
     Fraud(
         "a result, or a reason of a top-up, that is not the published one",
-        Answer.LOG,
-        "the hashes of `summary.json` and `notice.json` are in the log (`log`). Two receipts may show two notices that"
-        " are both in it: `regworkers draw log` finds the second one. Whether a reason is true, no log knows",
-        ("test_a_result_or_a_reason_that_is_not_the_logged_one", "test_another_reason_holds_without_the_log"),
-    ),
-    Fraud(
-        "an annulment kept from a fan",
-        Answer.LOG,
-        "a receipt with its leaf does not hold without it (`log`). A receipt that leaves the leaf out holds:"
-        " `regworkers draw log` names every draw that was annulled",
-        ("test_an_annulment_that_the_receipt_does_not_have",),
-    ),
-    Fraud(
-        "a struck winner kept",
-        Answer.LOG,
-        "the friend's receipt leaves the strike out and holds. But the log fixes manifest and result: `strikes.txt` has"
-        " the hash in the manifest, and one replay by any reader names `result.txt`",
-        ("test_a_struck_winner_kept",),
-    ),
-    Fraud(
-        "cut-offs bent in the receipt of one loser",
-        Answer.LOG,
-        "the summary has the hash of `cutoffs.json`, and the log that of the summary (`log`): all have the same ones."
-        " Without the log a replay names"
-        " `cutoffs.json`",
         (
-            "test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones",
-            "test_cutoffs_bent_for_one_loser",
+            Seer.FAN,
+            Seer.LOG,
+        ),
+        ("log",),
+        "the hashes of `summary.json` and `notice.json` are in the log. Two receipts may show two notices"
+        " that are both in it: `draw log` finds the second one. Whether a reason is true, no log knows",
+        (
+            "test_a_result_or_a_reason_that_is_not_the_logged_one",
+            "test_another_reason_holds_without_the_log",
         ),
     ),
     Fraud(
+        "an annulment kept from a fan",
+        (
+            Seer.FAN,
+            Seer.LOG,
+        ),
+        ("log",),
+        "a receipt with its leaf does not hold without it. A receipt that leaves the leaf out holds: `draw"
+        " log` names every draw that was annulled",
+        ("test_an_annulment_that_the_receipt_does_not_have",),
+    ),
+    Fraud(
         "one code planned for two winners, by mistake and on purpose",
-        Answer.LOG,
+        (Seer.FAN, Seer.LOG),
+        ("code", "have the same code"),
         "the digests of planned codes are public before messages go out. A code has one salt, so one digest: a list"
-        " that has it twice is a finding of `regworkers draw log`, and the proof of a salt that was invented fails"
-        " (`code`)",
+        " that has it twice is a finding, and the proof of a salt that was invented fails",
         (
             "test_a_code_that_is_planned_for_two_winners",
             "test_a_code_that_is_given_twice_under_salts_that_are_invented",
@@ -245,28 +408,72 @@ FRAUDS = (
     ),
     Fraud(
         "the same code in two campaigns",
-        Answer.MISSED,
+        (Seer.NOBODY,),
+        (),
         "each campaign has its own code key, so the digests differ. Winners who compare their codes see it, and the"
         " issuer, who accepts a code once",
         ("test_a_code_has_another_digest_in_another_campaign",),
     ),
     Fraud(
-        "entries invented before the commit",
-        Answer.MISSED,
+        "entries invented before registration closes",
+        (Seer.NOBODY,),
+        (),
         "the list is the operator's. An invented entry has the same chance as any other",
     ),
     Fraud(
-        "a household split into several before the commit",
-        Answer.MISSED,
-        "units are random ids that the operator gives: who belongs together is not in the files",
+        "strangers drawn as one household, or a household split",
+        (Seer.SHOWN,),
+        (),
+        "who belongs together is the operator's statement. Each receipt says with how many its entry is"
+        " drawn; page and report have households by size, and how each fared",
+        ("test_strangers_who_are_drawn_as_one_household",),
+    ),
+    Fraud(
+        "a weight or a segment given to a friend before the commit",
+        (Seer.SHOWN,),
+        (),
+        "both are in the leaf on the friend's own receipt. Page and report have weights and segments, and how"
+        " each fared",
+        ("test_a_weight_and_a_segment_given_before_the_commit",),
+    ),
+    Fraud(
+        "an entry left out with an invented reason",
+        (Seer.SHOWN,),
+        (),
+        "the receipt shows that it is not in the list, and says that the reason is the operator's statement",
+        ("test_an_entry_that_is_left_out_with_an_invented_reason",),
+    ),
+    Fraud(
+        "a strike that is invented, so that the next one wins",
+        (Seer.SHOWN,),
+        (),
+        "later phases are chosen with every rank known. Page and report have strikes by reason, of winners"
+        " apart, however few; the receipt says that the reason is the operator's statement",
+        ("test_winners_who_are_struck_so_that_a_friend_wins",),
+    ),
+    Fraud(
+        "the moment and the size of a top-up, chosen with every rank known",
+        (Seer.SHOWN,),
+        (),
+        "the notice has the reason. The receipts, the page and the report that the manager confirms say how a"
+        " later phase is chosen",
+        ("test_winners_who_are_struck_so_that_a_friend_wins",),
     ),
 )
 
 
 def frauds_table() -> str:
     """The frauds in Markdown."""
-    lines = ["| fraud | answer | because | shown by |", "| --- | --- | --- | --- |"]
+    lines = ["| fraud | seen by | caught at | because | shown by |", "| --- | --- | --- | --- | --- |"]
     for each in FRAUDS:
+        places = ", ".join(map(_shown, each.places)) or "–"
         tests = ", ".join(f"`{test.removeprefix('test_')}`" for test in each.tests) or "–"
-        lines.append(f"| {each.name} | {each.answer} | {each.why} | {tests} |")
+        lines.append(f"| {each.name} | {', '.join(each.seen_by)} | {places} | {each.why} | {tests} |")
     return "\n".join(lines) + "\n"
+
+
+def _shown(place: str) -> str:
+    """A step or a file as code, a finding in italics."""
+    if " " in place:
+        return f"*{place}*"
+    return f"`{place}-<n>`" if place in ("result", "strike", "outcome") else f"`{place}`"

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from fairdraw import bls
-from fairdraw.errors import DrawError
 from fairdraw.large.receipts import Receipt, build_receipt
 from fairdraw.log import account, across, follow, tree, trust, witness
 from fairdraw.log.leaves import Kind, LogLeaf, LogState
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
 from fairdraw.log.tree import consistency
-from fairdraw.log.trust import LogKeys, Quorum, Trust
+from fairdraw.log.trust import Quorum, Trust
 from fairdraw.maths import codes
 from fairdraw.maths.beside import ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import LEAVES as LIST
@@ -31,7 +30,17 @@ from fairdraw.proof.check import check_receipt
 from fairdraw.proof.logged import LogPart
 from fairdraw.proof.planned import CodePart
 from fairdraw.terms import QUICKNET, iso
-from tests.fairdraw.frauds.forging import bend_cutoffs, copied, failed, without
+from tests.fairdraw.frauds.forging import (
+    ASKED,
+    Asked,
+    bend_cutoffs,
+    copied,
+    failed,
+    page_without,
+    refused,
+    verdict,
+    without,
+)
 from tests.fairdraw.proof.draws import CAMPAIGN, FIRST, MORE, ROUND, Terms, entrants, make, publish_beside
 from tests.fairdraw.proof.test_record_in_receipts import OPENED
 
@@ -41,15 +50,22 @@ WITNESSES = [SignerKey(f"w{number}.example", b"w%d" % number * 16) for number in
 PUPPETS = [SignerKey(f"puppet{number}.example", b"p%d" % number * 16) for number in (1, 2)]
 DUE = int(QUICKNET.due(ROUND))
 BEFORE = DUE - 1_000
-TRUST = Trust(
-    keys=LogKeys((LOG.verifier(),), Quorum(2, tuple(each.verifier(COSIGNATURE) for each in WITNESSES)))
-)
+COSIGNERS = [str(each.verifier(COSIGNATURE)) for each in WITNESSES]
+
+
+def trust_file(log: Sequence[str], need: int, witnesses: Sequence[str]) -> str:
+    return json.dumps({"beacon": {}, "log": log, "need": need, "witnesses": witnesses})
+
+
+TRUST = trust_file([str(LOG.verifier())], 2, COSIGNERS)
+TRUSTED = Trust.parse(TRUST.encode())
 CODE_KEY = b"c" * 32
 WITH_CODES = replace(OPENED, code_key=bls.public_key(CODE_KEY))
 LEAVES = entrants()
 REF = LEAVES[-1].ref
 Seen = Callable[[int], int]
 _ONE_RESULT = "len(results) != 1 or phase.summary_hash not in (None, results[0].leaf.hash)"
+_PAGE_ONE_RESULT = "results.length !== 1 || (summaryHash !== null && results[0].leaf.hash !== summaryHash)"
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +143,6 @@ def with_log(
     return receipt
 
 
-def verdict(receipt: Receipt, trusted: Trust = TRUST) -> str:
-    return check_receipt(canonical_bytes(receipt), trusted).verdict
-
-
 def files_of(draw: Path, campaign: str = CAMPAIGN) -> dict[str, bytes]:
     """What is published of a draw."""
     return {
@@ -159,19 +171,21 @@ def followed(
         return files.get(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(follow, "published", lambda _read, _keys: (state, TRUST.keys))
+        patch.setattr(follow, "published", lambda _read, _keys: (state, TRUSTED.keys))
         patch.setattr(follow, "_tiles", lambda _read, _state: ())
         old = None if kept is None else str(signed(kept.checkpoint.text, LOG)).encode()
         return follow.follow(Place.of(read), now=DUE + after, kept=old, campaign_id=campaign)
 
 
 def found(log: LogState, files: Mapping[str, bytes], **given: object) -> list[str]:
-    return list(followed(log, files, **given).findings)  # type: ignore[arg-type]
+    findings = followed(log, files, **given).findings  # type: ignore[arg-type]
+    ASKED.append(Asked("draw log", (log.entries, tuple(files.items()), given.get("after")), tuple(findings)))
+    return list(findings)
 
 
 def test_an_honest_receipt_holds(draw: Path) -> None:
     receipt = with_log(build_receipt(draw, REF), log_of(leaves_of(draw)))
-    assert (failed(receipt, TRUST), verdict(receipt)) == ([], "holds")
+    assert (failed(receipt, TRUST), verdict(receipt, TRUST)) == ([], "holds")
     assert found(log_of(leaves_of(draw)), files_of(draw)) == []
 
 
@@ -187,6 +201,7 @@ def test_another_log_that_is_shown_to_one_fan(
     assert failed(split) == [], "with the keys that the operator gave"
     assert failed(split, TRUST) == ["witnesses"]
     monkeypatch.setattr(Quorum, "met_at", lambda *_: float(BEFORE))
+    page_without(monkeypatch, "if (!need) return -Infinity;", replaced_by=f"return {BEFORE};")
     assert failed(split, TRUST) == []
 
 
@@ -198,18 +213,18 @@ def test_two_histories_that_honest_witnesses_sign(
         with_log(build_receipt(made, REF), log_of(leaves_of(made)), WITNESSES[number : number + 1], need=1)
         for number, made in enumerate((once, second))
     ]
-    keys = [str(each.verifier(COSIGNATURE)) for each in WITNESSES[:2]]
-    half = json.dumps({"beacon": {}, "log": [str(LOG.verifier())], "need": 1, "witnesses": keys}).encode()
-    with pytest.raises(DrawError, match="more than half are needed"):
-        Trust.parse(half)
+    keys = COSIGNERS[:2]
+    half = trust_file([str(LOG.verifier())], 1, keys)
+    assert "more than half are needed" in refused(half)
     lines = [f"witness w{number} {key}" for number, key in enumerate(keys)]
-    policy = "\n".join([f"log {LOG.verifier()}", *lines, "group any-of 1 w0 w1", "quorum any-of", ""])
-    weak = Trust.parse(policy.encode())
+    weak = "\n".join([f"log {LOG.verifier()}", *lines, "group any-of 1 w0 w1", "quorum any-of", ""])
     assert [(failed(each, weak), verdict(each, weak)) for each in histories] == [([], "incomplete")] * 2
     without(monkeypatch, LogPart.check_witnesses, "not quorum.colluders")
     without(monkeypatch, trust._in_json, "2 * need <= number")
+    page_without(monkeypatch, "!colludersOf(quorum)")
+    page_without(monkeypatch, "members.length && 2 * need <= members.length")
     assert [verdict(each, weak) for each in histories] == ["holds"] * 2
-    assert [verdict(each, Trust.parse(half)) for each in histories] == ["holds"] * 2
+    assert refused(half) == "" and [verdict(each, half) for each in histories] == ["holds"] * 2
 
 
 def test_one_witness_that_colludes(once: Path, tmp_path: Path) -> None:
@@ -218,8 +233,8 @@ def test_one_witness_that_colludes(once: Path, tmp_path: Path) -> None:
     for number, made in enumerate((once, second)):
         by = [WITNESSES[0], WITNESSES[1 + number]]
         receipt = with_log(build_receipt(made, REF), log_of(leaves_of(made)), by)
-        checked = check_receipt(canonical_bytes(receipt), TRUST)
-        assert checked.verdict == "holds"
+        assert verdict(receipt, TRUST) == "holds"
+        checked = check_receipt(canonical_bytes(receipt), TRUSTED)
         assert "1 of them would have to collude" in "\n".join(each.detail for each in checked.checks)
 
 
@@ -230,12 +245,11 @@ def test_a_second_log_with_the_same_witnesses(once: Path, monkeypatch: pytest.Mo
         patch.setattr("tests.fairdraw.frauds.test_with_the_log.LOG", other)
         second = with_log(build_receipt(once, REF), log_of(leaves_of(once)))
     assert failed(second, TRUST) == ["log"]
-    keys = [str(each.verifier(COSIGNATURE)) for each in WITNESSES]
-    bare = json.dumps({"beacon": {}, "log": [], "need": 2, "witnesses": keys}).encode()
-    with pytest.raises(DrawError, match="no key of the log"):
-        Trust.parse(bare)
+    bare = trust_file([], 2, COSIGNERS)
+    assert "no key of the log" in refused(bare)
     without(monkeypatch, trust._in_json, "number and not keys.log")
-    assert failed(second, Trust.parse(bare)) == []
+    page_without(monkeypatch, "members.length && !found.log.length")
+    assert refused(bare) == "" and failed(second, bare) == []
 
 
 def test_a_draw_that_a_stranger_invents(once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,11 +258,13 @@ def test_a_draw_that_a_stranger_invents(once: Path, monkeypatch: pytest.MonkeyPa
         patch.setattr("tests.fairdraw.frauds.test_with_the_log.LOG", SignerKey(ORIGIN, b"x" * 32))
         named = [SignerKey(each.name, b"y%d" % at * 16) for at, each in enumerate(WITNESSES)]
         invented = with_log(build_receipt(once, REF), log_of(leaves_of(once)), named)
-    assert (failed(invented), verdict(invented, Trust())) == ([], "incomplete")
+    assert (failed(invented), verdict(invented, None)) == ([], "incomplete")
     assert failed(invented, TRUST) == ["log", "witnesses"]
     assert {each.given for each in check_receipt(canonical_bytes(invented)).keys} == {"rules", "receipt"}
     monkeypatch.setattr(Trust, "vouches", True)
-    assert verdict(invented, Trust()) == check.HOLDS
+    trusted = "keys.log.length > 0 && keys.quorum.members.length > 0"
+    page_without(monkeypatch, trusted, replaced_by="true")
+    assert verdict(invented, None) == check.HOLDS
 
 
 def request(log: LogState, old: int) -> bytes:
@@ -278,9 +294,10 @@ def test_a_commit_that_is_logged_when_its_round_is_known(once: Path, monkeypatch
     # Without witnesses its own time has to do.
     bare = with_log(build_receipt(once, REF), late, [], need=0)
     bare["log"]["kept"] = []
-    assert failed(bare, Trust()) == ["witnesses"]
+    assert failed(bare) == ["witnesses"]
     without(monkeypatch, LogPart.check_witnesses, "before < lead")
-    assert failed(receipt, TRUST) == failed(bare, Trust()) == []
+    page_without(monkeypatch, "before < lead")
+    assert failed(receipt, TRUST) == failed(bare) == []
 
 
 def test_a_commit_that_is_backdated(once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,6 +313,7 @@ def test_a_commit_that_is_backdated(once: Path, monkeypatch: pytest.MonkeyPatch)
     seen: Seen = lambda _size: DUE - 599  # noqa: E731
     assert ["less than 600 s before" in each for each in found(log, files_of(once), seen=seen)] == [True]
     without(monkeypatch, LogPart.check_witnesses, "before < lead")
+    page_without(monkeypatch, "before < lead")
     assert failed(receipt, TRUST) == []
     without(monkeypatch, account.DrawAccount._commit, "due - at < lead")
     assert found(log, files_of(once), seen=seen) == []
@@ -367,8 +385,8 @@ def test_an_entry_in_the_lists_of_two_campaigns(
     assert found(log, files) == [
         f"other and {CAMPAIGN}: {len(LEAVES) - 4} entries are in the lists of all of these"
     ]
-    del files[f"draws/other/phase-1/{LIST}"]
-    assert any("is not published" in each for each in followed(log, files).remarks), (
+    fewer = {name: data for name, data in files.items() if name != f"draws/other/phase-1/{LIST}"}
+    assert any("is not published" in each for each in followed(log, fewer).remarks), (
         "said, and not passed over"
     )
     monkeypatch.setattr(across._Refs, "findings", lambda _self: ())
@@ -403,6 +421,7 @@ def test_a_manifest_that_was_replaced_unnoticed(draw: Path, monkeypatch: pytest.
     # A receipt that leaves the leaf out holds: the next test reads the log.
     assert failed(with_log(build_receipt(draw, REF), log, hidden={0}), TRUST) == []
     monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
+    page_without(monkeypatch, "each.leaf.hash !== own.leaf.hash && !isReplaced")
     assert failed(with_log(build_receipt(draw, REF), log), TRUST) == []
 
 
@@ -440,13 +459,12 @@ def test_a_result_or_a_reason_that_is_not_the_logged_one(draw: Path, monkeypatch
     assert ["2 results: another one was drawn" in each for each in found(twice, files_of(draw))] == [True]
     reason = with_log(reason, log)
     monkeypatch.setattr(logged, "_unknown", lambda _entry: None)
-    without(
-        monkeypatch,
-        LogPart._check_phase,
-        _ONE_RESULT,
-    )
+    without(monkeypatch, LogPart._check_phase, _ONE_RESULT)
+    page_without(monkeypatch, _PAGE_ONE_RESULT, "last && last.leaf.hash !== notice")
     assert failed(result, TRUST) == failed(reason, TRUST) == []
     assert failed(with_log(build_receipt(draw, REF), twice), TRUST) == []
+    without(monkeypatch, account.DrawAccount._phase, "len(notices) > 1")
+    assert found(second, files_of(draw)) == []
 
 
 def test_a_manifest_that_was_logged_after_its_result(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,7 +475,11 @@ def test_a_manifest_that_was_logged_after_its_result(draw: Path, monkeypatch: py
     assert failed(receipt, TRUST) == ["log"]
     assert found(log, files_of(draw)) == ["summer, phase 2: a result without a manifest before it"]
     without(monkeypatch, LogPart._check_phase, "results[0].index < own.index")
+    page_without(monkeypatch, "results[0].index < own.index")
     assert failed(receipt, TRUST) == []
+    earlier = "results and not any(at < results[0][0] for at, _ in manifests)"
+    without(monkeypatch, account.DrawAccount._phase, earlier)
+    assert found(log, files_of(draw)) == []
 
 
 def test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones(
@@ -467,11 +489,8 @@ def test_cutoffs_that_are_bent_for_one_loser_are_not_the_logged_ones(
     receipt = build_receipt(forged, bend_cutoffs(forged / "phase-1"))
     with_log(receipt, log_of(leaves_of(once)))
     assert receipt["outcome"] == "WAITLIST" and failed(receipt, TRUST) == ["log"]
-    without(
-        monkeypatch,
-        LogPart._check_phase,
-        _ONE_RESULT,
-    )
+    without(monkeypatch, LogPart._check_phase, _ONE_RESULT)
+    page_without(monkeypatch, _PAGE_ONE_RESULT)
     assert failed(receipt, TRUST) == []
 
 
@@ -481,6 +500,7 @@ def test_an_annulment_that_the_receipt_does_not_have(draw: Path, monkeypatch: py
     receipt = with_log(build_receipt(draw, REF), log)
     assert failed(receipt, TRUST) == ["log"]
     without(monkeypatch, LogPart.check, "each.leaf.hash != said")
+    page_without(monkeypatch, 'leaf.kind === "annulled" && leaf.hash !== (annulled?.hash ?? null)')
     assert failed(receipt, TRUST) == []
     # A receipt that leaves the leaf out holds. The log names the draw.
     monkeypatch.undo()
@@ -537,7 +557,7 @@ def test_a_code_that_is_planned_for_two_winners(draw: Path, monkeypatch: pytest.
     files[f"draws/{CAMPAIGN}/opened.json"] = WITH_CODES.to_bytes()
     assert any("have the same code" in each for each in found(log, files))
     proof = canonical_bytes(with_code(winners(draw)[0], log, salt, plan))
-    states = {each.name: each for each in check_receipt(proof, TRUST, codes=plan).checks}
+    states = {each.name: each for each in check_receipt(proof, TRUSTED, codes=plan).checks}
     assert (states["code"].state, states["planned"].state) == ("passed", "failed")
     assert "for another winner, too" in states["planned"].detail
     without(monkeypatch, account.DrawAccount._codes, "self._digests.setdefault(digest, place) != place")
@@ -556,13 +576,14 @@ def test_a_code_that_is_given_twice_under_salts_that_are_invented(
         # The list shows nothing, and of the two winners one has a salt that is none.
         by_market = {each["market"]: each for each in winners(draw)}
         honest = check_receipt(
-            canonical_bytes(with_code(by_market["east"], log, own, plan)), TRUST, codes=plan
+            canonical_bytes(with_code(by_market["east"], log, own, plan)), TRUSTED, codes=plan
         )
         assert honest.verdict == "holds", honest.checks
         assert failed(with_code(by_market["west"], log, salt, plan), TRUST) == ["code"]
     proof = with_code(by_market["west"], log, salt.upper(), plan)
     assert failed(proof, TRUST) == ["receipt"]
     without(monkeypatch, CodePart.check, "not is_salt(opened.code_key, campaign_id, code, self._salt)")
+    page_without(monkeypatch, "!verifyBls(opened.codeKey, DOMAIN, message, own.salt, common.curves)")
     assert failed(with_code(by_market["west"], log, salt, plan), TRUST) == []
 
 
@@ -580,7 +601,7 @@ def test_a_code_holds_only_with_its_key_and_its_list(draw: Path) -> None:
     def states(opened: Opened, given: bytes | None = plan, **changes: object) -> tuple[str, str, str]:
         made = with_code(dict(receipt), planned_log(draw, plan, opened), salt, plan, opened)
         made["code"] |= changes
-        checked = check_receipt(canonical_bytes(made), TRUST, codes=given)
+        checked = check_receipt(canonical_bytes(made), TRUSTED, codes=given)
         by_name = {each.name: each.state.value for each in checked.checks}
         return checked.verdict, by_name["code"], by_name["planned"]
 

@@ -17,8 +17,8 @@ from fairdraw.large.receipts import Receipt, build_receipt
 from fairdraw.maths import manifest as manifests
 from fairdraw.maths import phase as phases
 from fairdraw.maths.files import CUTOFFS, MANIFEST, SEED, STRIKES, canonical_bytes, file_hash, sha256_hex
-from fairdraw.maths.leaves import Leaf
-from fairdraw.maths.manifest import Manifest, MarketTerms
+from fairdraw.maths.leaves import Leaf, unit_of
+from fairdraw.maths.manifest import Manifest, MarketTerms, ReserveTerms
 from fairdraw.maths.merkle import root_of
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof import checker, drawn, inputs, parts, verify
@@ -29,6 +29,9 @@ from tests.fairdraw.frauds.forging import (
     copied,
     edit,
     failed,
+    limits,
+    page_without,
+    perl_without,
     read,
     redraw,
     reposition,
@@ -44,15 +47,47 @@ from tests.fairdraw.proof.draws import (
     FIRST,
     MORE,
     ROUND,
+    UNIT_KEY,
     Terms,
     entrants,
     make,
     outcomes,
     publish_beside,
 )
+from tests.fairdraw.proof.test_record_in_receipts import OPENED
 
 LEAVES = entrants()
 ONCE = [Terms(FIRST, {})]
+# Of a later phase: no more seats, and no reserve.
+FIRST_AGAIN = tuple(replace(market, reserves=()) for market in FIRST)
+# Where a proof is not one, in Python and on the page.
+NO_LINE = "not verify_proof(self._line, index, count, self._proof, root)"
+NO_STRIKE = "not verify_proof(self._line, self._index, self._size, self._proof, root)"
+PAGE_NO_LINE = "!verifyInclusion(line, index, count, proof, root)"
+PAGE_NO_STRIKE = "!verifyInclusion(line, index, size, proof, root)"
+
+
+def without_line(patch: pytest.MonkeyPatch) -> None:
+    without(patch, parts.PhasePart.check_result, NO_LINE)
+    page_without(patch, PAGE_NO_LINE)
+
+
+def without_strike(patch: pytest.MonkeyPatch) -> None:
+    without(patch, parts.StrikeProof.check, NO_STRIKE)
+    page_without(patch, PAGE_NO_STRIKE)
+
+
+def without_comparison(patch: pytest.MonkeyPatch) -> None:
+    """No replay compares what it computes with what is published."""
+    patch.setattr(verify, "difference", lambda *_: "")
+    page_without(
+        patch,
+        "!differs && compareSpans(piece, from, at, published, Math.min(done + from, stop), stop)",
+        "!differs && done !== published.length",
+        '(await textOf("cutoffs.json")) !== cutoffs',
+        "summaryText !== phase.summary(resultHash, resultRoot, cutoffsHash)",
+    )
+    perl_without(patch, "content($path) eq $bytes")
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +156,9 @@ def test_a_leaf_exchanged_or_made_heavier_after_the_commit(
     terms = Manifest.parse((phase / MANIFEST).read_bytes())
     monkeypatch.setattr(parts, "verify_proof", lambda *_: True)
     monkeypatch.setattr(verify, "root_of", lambda _path: (terms.root, terms.count))
+    page_without(monkeypatch, "!verifyInclusion(line, index, manifest.count, proof, manifest.root)")
+    page_without(monkeypatch, "leaves.root !== first.root || count !== first.count")
+    perl_without(monkeypatch, "root_of($lines) eq $manifest->{root} && @$lines == $manifest->{count}")
     assert failed(receipt) == [] and blamed(forged, tmp_path) == []
 
 
@@ -143,6 +181,11 @@ def test_seats_moved_once_the_order_is_known(
     assert blamed(forged, tmp_path) == ["phase-1/seed.json"]
     for module in (manifests, inputs):
         monkeypatch.setattr(module, "derive_seed", lambda *_: seed)
+    page_without(monkeypatch, "deriveSeed(hash, source, seed.randomness) !== seed.seed")
+    compared = "deriveSeed(found, first.source, seed.randomness) === seed.seed"
+    page_without(monkeypatch, compared, replaced_by="true")
+    formula = "vfseed2|$first_hash|$source->{chain}|$seed->{round}|$seed->{randomness}"
+    perl_without(monkeypatch, f'sha256_hex("{formula}") eq $seed->{{seed}}')
     assert failed(receipt) == [] and blamed(forged, tmp_path) == []
 
 
@@ -167,8 +210,9 @@ def test_cutoffs_bent_for_everybody(honest: Path, tmp_path: Path, monkeypatch: p
     found = blamed(forged, tmp_path)
     assert found == [f"phase-1/{name}" for name in ("result.txt", "cutoffs.json", "summary.json")]
     monkeypatch.setattr(drawn, "market_of", lambda *_: None)
+    page_without(monkeypatch, "market !== null")
     assert all(failed(other) == [] for other in others)
-    monkeypatch.setattr(verify, "difference", lambda *_: "")
+    without_comparison(monkeypatch)
     assert blamed(forged, tmp_path) == []
 
 
@@ -179,7 +223,8 @@ def test_a_receipt_swapped_with_that_of_another_loser(honest: Path, monkeypatch:
     receipt |= {"ref": mine, "entryKey": entry_key(the_seed(honest / "phase-1"), mine)}
     assert failed(receipt) == ["leaf", "result-1"]
     without(monkeypatch, drawn.Drawn._check_leaf, "leaf.ref != self.ref")
-    without(monkeypatch, parts.PhasePart.check_result, NO_LINE)
+    page_without(monkeypatch, "leaf.ref !== ref")
+    without_line(monkeypatch)
     assert failed(receipt) == []
 
 
@@ -188,9 +233,13 @@ def test_another_round_than_the_committed_one(tmp_path: Path, monkeypatch: pytes
     forged = make(tmp_path / "draw", LEAVES, ONCE, source=replace(BEACON, round=ROUND + 1))
     receipt = build_receipt(forged, LEAVES[-1].ref)
     assert failed(receipt) == ["randomness"]
-    assert blamed(forged, tmp_path) == ["phase-1/seed.json"]
+    assert blamed(forged, tmp_path, by_signature=True) == ["phase-1/seed.json"]
     for module in (inputs, drawn):
         monkeypatch.setattr(module, "verify_beacon", lambda *_: "")
+    page_without(
+        monkeypatch,
+        "!verifyBls(chain.publicKey, BEACON_DOMAIN, message, signature, curves)",
+    )
     assert failed(receipt) == [] and blamed(forged, tmp_path) == []
 
 
@@ -204,6 +253,9 @@ def test_a_round_that_was_signed_before_the_entries_were_frozen(
     assert blamed(forged, tmp_path) == ["phase-1/manifest.json"]
     for module in (checker, inputs):
         monkeypatch.setattr(module, "check_round", lambda *_: None)
+    early = "lead !== null && due * 1000 - milliseconds(asOf) < lead * 1000"
+    page_without(monkeypatch, early)
+    perl_without(monkeypatch, "!defined $lead || $due - time_of($manifest->{asOf}) >= $lead * 1000")
     assert failed(receipt) == [] and blamed(forged, tmp_path) == []
 
 
@@ -215,13 +267,12 @@ def test_a_strike_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     receipt = build_receipt(forged, struck)
     assert failed(receipt) == ["outcome-2"]
     without(monkeypatch, drawn.Drawn._expected, "struck_before not in (None, phase.strike)")
+    page_without(monkeypatch, "struck !== null && struck !== reason")
+    page_without(monkeypatch, "found !== reason")
+    perl_without(monkeypatch, "defined $strikes{$_} && $strikes{$_} eq $before->{$_}")
     assert failed(receipt) == [] and blamed(forged, tmp_path) == []
     monkeypatch.undo()
     assert blamed(forged, tmp_path) == ["phase-2/strikes.txt"]
-
-
-NO_LINE = "not verify_proof(self._line, index, count, self._proof, root)"
-NO_STRIKE = "not verify_proof(self._line, self._index, self._size, self._proof, root)"
 
 
 def with_line(receipt: Receipt, phase: int = 1, **fields: str) -> Receipt:
@@ -260,9 +311,9 @@ def test_a_strike_invented_for_a_winner(struck: Path, monkeypatch: pytest.Monkey
         part = receipt["phases"][phase - 1]
         changed = [*receipt["phases"][: phase - 1], part | {"strike": strike}, *receipt["phases"][phase:]]
         assert step in failed(receipt | {"phases": changed})
-    without(monkeypatch, parts.PhasePart.check_result, NO_LINE)
+    without_line(monkeypatch)
     assert failed(receipt) == [step for step in steps if step.startswith("strike")]
-    without(monkeypatch, parts.StrikeProof.check, NO_STRIKE)
+    without_strike(monkeypatch)
     assert failed(receipt) == []
 
 
@@ -273,6 +324,10 @@ def test_a_lapsed_seat_invented_for_a_winner(struck: Path, monkeypatch: pytest.M
     receipt["phases"][1]["strike"] = strike
     receipt = with_line(receipt, 2, market="", outcome="UNCLAIMED")
     assert failed(receipt) == ["result-2", "strike-2"]
+    with monkeypatch.context() as patch:
+        without_line(patch)
+        without_strike(patch)
+        assert failed(receipt) == []
     # In the first phase, and of one who has won nothing, no seat can lapse.
     receipt["phases"][0]["strike"] = strike
     assert "outcome-1" in failed(with_line(receipt, 1, market="", outcome="UNCLAIMED"))
@@ -282,13 +337,18 @@ def test_a_lapsed_seat_invented_for_a_winner(struck: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("outcome", ["WAITLIST", "UNSELECTED", "HOUSEHOLD_LIMIT"])
-def test_a_winner_whose_receipt_has_no_seat(honest: Path, outcome: str) -> None:
+def test_a_winner_whose_receipt_has_no_seat(
+    honest: Path, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
     receipt = build_receipt(honest, with_outcome(honest / "phase-1", "WINNER")[0].ref)
     assert failed(with_line(receipt, market="", outcome=outcome)) == ["result-1", "outcome-1"]
     # With cut-offs that no one meets, and a summary that names them.
     cutoffs = copied_cutoffs(receipt)
     receipt["phases"][0] |= cutoffs
-    assert failed(with_line(receipt, market="", outcome="WAITLIST")) == ["result-1"]
+    receipt = with_line(receipt, market="", outcome="WAITLIST")
+    assert failed(receipt) == ["result-1"]
+    without_line(monkeypatch)
+    assert failed(receipt) == []
 
 
 def test_waiting_and_not_selected_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +360,7 @@ def test_waiting_and_not_selected_exchanged(tmp_path: Path, monkeypatch: pytest.
         receipt = with_line(build_receipt(draw, ref), outcome=other)
         assert failed(receipt) == ["result-1"]
         with monkeypatch.context() as patch:
-            without(patch, parts.PhasePart.check_result, NO_LINE)
+            without_line(patch)
             assert failed(receipt) == []
 
 
@@ -316,8 +376,9 @@ def test_a_seat_withdrawn_by_a_later_phase(tmp_path: Path, monkeypatch: pytest.M
     assert failed(receipt) == ["outcome-2"]
     assert set(blamed(forged, tmp_path)) == {"phase-2/result.txt", "phase-2/summary.json"}
     without(monkeypatch, drawn.Drawn._expected, "before and before.position.outcome == Outcome.WINNER")
+    page_without(monkeypatch, 'before && before.position.outcome === "WINNER"')
     assert failed(receipt) == []
-    monkeypatch.setattr(verify, "difference", lambda *_: "")
+    without_comparison(monkeypatch)
     assert blamed(forged, tmp_path) == []
 
 
@@ -328,6 +389,7 @@ def test_an_entry_of_the_list_whose_receipt_excludes_it(
     receipt = excluded(left_out, before, after)
     assert failed(receipt) == ["absence"]
     without(monkeypatch, checker.Excluded._check_absence, "high != low + 1")
+    page_without(monkeypatch, "high !== low + 1")
     assert failed(receipt) == []
 
 
@@ -361,6 +423,7 @@ def test_a_winner_who_is_excluded_under_another_list(
     assert failed(receipt) == ["manifest"]
     assert failed(receipt | {"phases": [receipt["phases"]]}) == ["receipt"]
     monkeypatch.setattr(checker, "check_phases", lambda _phases: "")
+    page_without(monkeypatch, "manifest.phase !== number")
     assert failed(receipt) == []
 
 
@@ -376,7 +439,7 @@ def test_a_struck_winner_kept(honest: Path, tmp_path: Path, monkeypatch: pytest.
     receipt["phases"][1]["strike"] = None
     assert failed(receipt) == []
     assert "phase-2/result.txt" in blamed(forged, tmp_path)
-    monkeypatch.setattr(verify, "difference", lambda *_: "")
+    without_comparison(monkeypatch)
     assert blamed(forged, tmp_path) == []
 
 
@@ -387,7 +450,7 @@ def test_cutoffs_bent_for_one_loser(honest: Path, tmp_path: Path, monkeypatch: p
     receipt = build_receipt(forged, robbed)
     assert receipt["outcome"] == "WAITLIST" and failed(receipt) == []
     assert "phase-1/cutoffs.json" in blamed(forged, tmp_path)
-    monkeypatch.setattr(verify, "difference", lambda *_: "")
+    without_comparison(monkeypatch)
     assert blamed(forged, tmp_path) == []
 
 
@@ -396,3 +459,87 @@ def test_another_reason_holds_without_the_log(topped_up: Path) -> None:
     published = receipt["phases"][1]["published"]
     published["notice"] = published["notice"].replace("more seats", "a sponsor's wish")
     assert "sponsor" in published["notice"] and failed(receipt) == []
+
+
+# What a later phase may do
+
+
+def test_a_top_up_with_a_reserve_that_was_not_declared(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The friend is alone in a segment, for which the second phase declares a reserve.
+    waiting = {leaf.ref for leaf in with_outcome(honest / "phase-1", "WAITLIST")}
+    leaves = [replace(leaf, segments=("crew",)) if leaf.ref in waiting else leaf for leaf in LEAVES]
+    made = tuple(
+        replace(market, reserves=(ReserveTerms("crew", 1),), later_reserves=(ReserveTerms("crew", 1),))
+        for market in MORE
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(phases, "changed_terms", lambda *_: ())
+        forged = make(tmp_path / "draw", leaves, [*ONCE, Terms(made, {})])
+    first, second = (outcomes(forged / f"phase-{number}") for number in (1, 2))
+    friend = next(ref for ref in waiting if (first[ref], second[ref]) == ("WAITLIST", "WINNER"))
+    receipt = build_receipt(forged, friend)
+    assert failed(receipt) == ["manifest"]
+    assert blamed(forged, tmp_path) == ["phase-2/manifest.json"]
+    for module in (phases, parts, inputs):
+        monkeypatch.setattr(module, "changed_terms", lambda *_: ())
+    declared = "JSON.stringify(now.laterReserves) !== JSON.stringify(then.laterReserves)"
+    page_without(monkeypatch, declared)
+    perl_without(
+        monkeypatch, "canonical({ %$last, %allowed, markets => \\@markets }) eq canonical($manifest)"
+    )
+    assert failed(receipt) == [] and blamed(forged, tmp_path) == []
+
+
+def test_winners_who_are_struck_so_that_a_friend_wins(honest: Path, tmp_path: Path) -> None:
+    # Two invented strikes, as many seats as before: the next one wins.
+    winners = [leaf.ref for leaf in with_outcome(honest / "phase-1", "WINNER")][:2]
+    strikes = dict.fromkeys(sorted(winners), "DUPLICATE_ACCOUNT")
+    bent = make(tmp_path / "draw", LEAVES, [*ONCE, Terms(FIRST_AGAIN, strikes)])
+    before, after = (outcomes(bent / f"phase-{number}") for number in (1, 2))
+    friends = [ref for ref in after if before[ref] != after[ref] == "WINNER"]
+    assert friends and blamed(bent, tmp_path) == []
+    for ref in (*winners, *friends):
+        assert "chosen with every rank known" in limits(build_receipt(bent, ref))
+    assert all("reason of a strike is the operator's" in limits(build_receipt(bent, ref)) for ref in winners)
+
+
+# What is bent before the commit
+
+
+def test_strangers_who_are_drawn_as_one_household(tmp_path: Path) -> None:
+    units = [unit_of(UNIT_KEY, CAMPAIGN, f"unit-{number}") for number in range(6)]
+    merged = [replace(leaf, unit=units[at // 6], weight=1) for at, leaf in enumerate(LEAVES[:30])]
+    alone = [replace(leaf, unit=leaf.ref) for leaf in LEAVES[30:]]
+    bent = make(tmp_path / "draw", merged + alone, ONCE)
+    assert blamed(bent, tmp_path) == []
+    assert "together with 5 others: is that right?" in limits(build_receipt(bent, merged[0].ref))
+    assert "drawn alone: is that right?" in limits(build_receipt(bent, alone[0].ref))
+
+
+def test_a_weight_and_a_segment_given_before_the_commit(honest: Path, tmp_path: Path) -> None:
+    loser = max(with_outcome(honest / "phase-1", "WAITLIST"), key=lambda leaf: leaf.weight)
+    friend = replace(loser, weight=64, segments=("fan",))
+    bent = make(tmp_path / "draw", [friend if leaf == loser else leaf for leaf in LEAVES], ONCE)
+    receipt = build_receipt(bent, friend.ref)
+    assert failed(receipt) == blamed(bent, tmp_path) == []
+    assert receipt["outcome"] == "WINNER" and "|64|fan|" in receipt["inclusion"]["leaf"]
+
+
+def test_an_entry_that_is_left_out_with_an_invented_reason(tmp_path: Path) -> None:
+    bent = make(tmp_path / "draw", LEAVES[1:], ONCE)
+    receipt = build_receipt(bent, LEAVES[0].ref, reasons=lambda _ref: ["FRAUD"])
+    assert blamed(bent, tmp_path) == []
+    assert "The reason is the operator's decision" in limits(receipt)
+
+
+def test_a_receipt_of_another_campaign(topped_up: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The fan has registered for one that opened otherwise.
+    receipt = build_receipt(topped_up, LEAVES[-1].ref) | {"opened": [OPENED.to_bytes().decode()]}
+    other = replace(OPENED, name="Another night").hash
+    assert failed(receipt, opened=OPENED.hash) == []
+    assert failed(receipt, opened=other) == ["opened"]
+    monkeypatch.setattr(checker, "changes_since", lambda *_: ())
+    page_without(monkeypatch, "each.hash === hash", replaced_by="true")
+    assert failed(receipt, opened=other) == []

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -42,10 +41,9 @@ from fairdraw.terms import CHAIN_FILE, LEAD_SECONDS, QUICKNET, QUICKNET_HASH, Ch
 from regworkers_core.settings import PROJECT_ROOT
 from tests.fairdraw.proof.draws import CAMPAIGN, ROUND, SIGNATURE, UNIT_KEY, Terms, make
 from tests.fairdraw.verifier.draws import random_draw
-from tests.fairdraw.verifier.folders import TRUST, any_signature, change, python_judges
+from tests.fairdraw.verifier.node import perl
 
 PAGE = PROJECT_ROOT / "docs" / "draw-rules.md"
-READER = PROJECT_ROOT / "docs" / "examples" / "verify_draw.pl"
 _FILE = re.compile(r"^`(phase-\d)/([a-z.]+)`\n\n```text\n(.*?)```$", re.MULTILINE | re.DOTALL)
 
 
@@ -62,22 +60,6 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def reader(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """The verifier in Perl, which was written from the page."""
-    found = shutil.which("perl")
-    if found is None or subprocess.run([found, "-MDigest::SHA", "-MJSON::PP", "-e1"], check=False).returncode:
-        pytest.skip("no Perl with its own modules here")
-    command = [found, str(READER), *options, str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def verdict_of(done: subprocess.CompletedProcess[str]) -> str:
-    """What the last line says; stderr is empty."""
-    found = re.fullmatch(r"(?s:.*)\nverdict: (.*)\n", done.stdout)
-    assert found and not done.stderr, (done.stdout, done.stderr)
-    return found[1]
-
-
 def ours(folder: Path, lead: int | None = None) -> Verification:
     leads = {} if lead is None else {OWN_CHAIN.hash: lead}
     return verify(folder, engine=PlainEngine(folder.parent / "scratch"), trust=Trust(leads))
@@ -88,10 +70,10 @@ def test_the_example_of_the_page_is_a_draw_that_verifies(example: Path, tmp_path
     for engine in (PlainEngine(tmp_path), LargeEngine(tmp_path, threads=1, memory_mib=256)):
         found = verify(example, engine=engine)
         assert (found.verdict, found.findings) == ("holds", ())
-    done = reader(example)
-    assert (done.returncode, verdict_of(done)) == (0, "holds")
-    assert "not checked: the signature and the key of the beacon\n" in done.stdout
-    hashes = re.findall("resultHash ([0-9a-f]{64})", done.stdout)
+    done = perl(example)
+    assert (done.code, done.verdict) == (0, "holds")
+    assert "not checked: the signature and the key of the beacon\n" in done.said
+    hashes = re.findall("resultHash ([0-9a-f]{64})", done.said)
     assert hashes == [each.result_hash for each in found.phases]
 
 
@@ -132,10 +114,10 @@ def test_the_constants_of_the_page_are_those_of_the_product() -> None:
 def agree(numbers: Iterator[int] | range, scratch: Path) -> None:
     for number in numbers:
         folder = random_draw(random.Random(number), scratch / str(number)).folder
-        done = reader(folder)
-        assert done.returncode == 0, (number, done.stdout, done.stderr)
-        assert verdict_of(done) == ours(folder).verdict
-        hashes = re.findall("resultHash ([0-9a-f]{64})", done.stdout)
+        done = perl(folder)
+        assert done.code == 0, (number, done.said)
+        assert done.verdict == ours(folder).verdict
+        hashes = re.findall("resultHash ([0-9a-f]{64})", done.said)
         assert len(hashes) == len(list(folder.glob("phase-*")))
         shutil.rmtree(folder)
 
@@ -211,23 +193,11 @@ def test_a_verifier_written_from_the_page_refuses_what_verify_refuses(
         (folder / name).write_bytes(data.replace(old, new, 1))
         if consistent:
             follow(folder)
-        done, found = reader(folder), ours(folder)
-        assert (done.returncode, verdict_of(done)) == (1, "fails"), (name, new, done.stdout)
+        done, found = perl(folder), ours(folder)
+        assert (done.code, done.verdict) == (1, "fails"), (name, new, done.said)
         assert found.verdict == "fails", (name, new)
-    assert verdict_of(reader(example)) == "holds"
-    done = subprocess.run(["perl", str(READER), str(example), "0" * 64], capture_output=True, check=False)
-    assert done.returncode == 1
-
-
-def test_both_judge_random_draws_alike_after_any_change(tmp_path: Path) -> None:
-    for number in range(16):
-        rng = random.Random(number)
-        with any_signature():
-            folder = random_draw(rng, tmp_path / str(number)).folder
-            made = [change(rng, folder) for _ in range(rng.choice((1, 1, 2)))]
-            found = python_judges(folder, TRUST)
-        done = reader(folder, "--lead", "600")
-        assert verdict_of(done).partition(":")[0] == found.verdict, (number, made, done.stdout)
+    assert perl(example).verdict == "holds"
+    assert perl(example, published=("0" * 64,)).code == 1
 
 
 ANNULMENT = Annulled("2023-08-23T16:00:00.000Z", "demo", None, 1, "a wrong list")
@@ -302,11 +272,11 @@ def test_all_that_is_beside_the_artefacts_is_judged_alike(example: Path, tmp_pat
         folder = shutil.copytree(example, tmp_path / str(number))
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        done, found = reader(folder), ours(folder)
-        assert (verdict_of(done), found.verdict) == (verdict, verdict), (files, done.stdout, found.findings)
-        assert done.returncode == (not found.passed), (files, done.stdout, found.findings)
+        done, found = perl(folder), ours(folder)
+        assert (done.verdict, found.verdict) == (verdict, verdict), (files, done.said, found.findings)
+        assert done.code == (not found.passed), (files, done.said, found.findings)
         if verdict == "annulled":
-            assert done.stdout.startswith("ANNULLED by the operator")
+            assert done.said.startswith("ANNULLED by the operator")
 
 
 def test_an_annulment_is_enough_without_a_result(example: Path, tmp_path: Path) -> None:
@@ -325,9 +295,9 @@ def test_an_annulment_is_enough_without_a_result(example: Path, tmp_path: Path) 
         (folder / "phase-1" / "annulled.json").write_bytes(annulled.to_bytes())
         if with_manifest:
             (folder / "phase-1" / MANIFEST).write_bytes(first.to_bytes())
-        done, found = reader(folder), ours(folder)
-        assert (verdict_of(done), found.verdict) == ("annulled", "annulled")
-        assert (done.returncode == 0) is found.passed is passed, (number, done.stdout, found.findings)
+        done, found = perl(folder), ours(folder)
+        assert (done.verdict, found.verdict) == ("annulled", "annulled")
+        assert (done.code == 0) is found.passed is passed, (number, done.said, found.findings)
 
 
 LOCAL_SECRET = bytes(31) + b"\x07"
@@ -344,14 +314,14 @@ def test_a_chain_of_its_own_holds_by_the_lead_that_the_reader_gives(tmp_path: Pa
         signature=sign(LOCAL_SECRET, round_message(1_001), DOMAIN),
         as_of=iso(QUICKNET.due(ROUND) - 5),
     )
-    assert (verdict_of(reader(folder)), ours(folder).verdict) == ("fails", "fails")
+    assert (perl(folder).verdict, ours(folder).verdict) == ("fails", "fails")
     (folder / CHAIN_FILE).write_bytes(OWN_CHAIN.to_bytes())
     for lead, verdict in ((None, "incomplete: lead unknown"), (5, "holds"), (6, "fails")):
-        done = reader(folder, *([] if lead is None else ["--lead", str(lead)]))
-        assert (verdict_of(done), ours(folder, lead).verdict) == (verdict, verdict), done.stdout
+        done = perl(folder, *([] if lead is None else ["--lead", str(lead)]))
+        assert (done.verdict, ours(folder, lead).verdict) == (verdict, verdict), done.said
     for other in (replace(OWN_CHAIN, period=2), replace(OWN_CHAIN, beacon_id="other")):
         (folder / CHAIN_FILE).write_bytes(other.to_bytes())
-        assert (verdict_of(reader(folder)), ours(folder).verdict) == ("fails", "fails")
+        assert (perl(folder).verdict, ours(folder).verdict) == ("fails", "fails")
         assert [each.artefact for each in ours(folder).findings] == [CHAIN_FILE]
 
 
@@ -359,9 +329,9 @@ def test_a_verifier_written_from_the_page_refuses_a_round_that_was_signed_too_so
     leaves = [Leaf("a", "a", 1, (), ("east",))]
     terms = Terms((MarketTerms("east", 1),), {})
     late = make(tmp_path / "late", leaves, [terms], as_of="2026-11-25T08:00:00.000Z")
-    done = reader(late)
-    assert done.returncode == 1 and "too soon" in done.stdout
+    done = perl(late)
+    assert done.code == 1 and "too soon" in done.said
     home = unit_of(UNIT_KEY, CAMPAIGN, "h")
     house = [replace(leaves[0], ref=ref, unit=home, weight=weight) for ref, weight in (("a", 1), ("b", 2))]
-    done = reader(make(tmp_path / "house", house, [terms]))
-    assert done.returncode == 1 and "two weights" in done.stdout
+    done = perl(make(tmp_path / "house", house, [terms]))
+    assert done.code == 1 and "two weights" in done.said

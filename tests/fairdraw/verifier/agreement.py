@@ -193,15 +193,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
     kinds = {"random": Compared(), "changed": Compared()}
-    with node() as javascript:
-        for start in range(0, given.receipts, _PART):
-            rng = Random(f"{given.seed} {start}")
-            with tempfile.TemporaryDirectory(prefix="regworkers-receipts-") as folder:
-                made = receipts_to_compare(rng, Path(folder), min(_PART, given.receipts - start))
-            for found, questions in zip(kinds.values(), made, strict=True):
-                found.add(compare(javascript, questions, curves=BUNDLE.exists()))
-        with tempfile.TemporaryDirectory(prefix="regworkers-folders-") as folder:
-            folders = compare_folders(javascript, Random(given.seed), Path(folder), given.folders)
+    for start in range(0, given.receipts, _PART):
+        rng = Random(f"{given.seed} {start}")
+        with tempfile.TemporaryDirectory(prefix="regworkers-receipts-") as folder:
+            made = receipts_to_compare(rng, Path(folder), min(_PART, given.receipts - start))
+        for found, questions in zip(kinds.values(), made, strict=True):
+            found.add(compare(node(), questions, curves=BUNDLE.exists()))
+    with tempfile.TemporaryDirectory(prefix="regworkers-folders-") as folder:
+        folders = compare_folders(Random(given.seed), Path(folder), given.folders)
     for kind, found in kinds.items():
         curves = "with" if BUNDLE.exists() else "without"
         number, differ = found.verdicts.total(), len(found.differing)

@@ -59,11 +59,11 @@ const ANY_SIGNATURE = {
 };
 
 const ANSWERS = {
-  async replay({ folder, lead }) {
+  async replay({ folder, lead, curves }) {
     const files = (await readdir(folder, { recursive: true, withFileTypes: true })).filter((each) => each.isFile());
     const names = files.map((each) => `${each.parentPath}/${each.name}`.slice(folder.length + 1));
     const trust = JSON.stringify({ beacon: Object.fromEntries(Object.entries(lead).map(([chain, seconds]) => [chain, { lead: seconds }])), log: [], need: 0, witnesses: [] });
-    return replayDraw(names, (name) => readFile(`${folder}/${name}`), { curves: ANY_SIGNATURE, trust });
+    return replayDraw(names, (name) => readFile(`${folder}/${name}`), { curves: curves ? bundle : ANY_SIGNATURE, trust });
   },
   receipt({ data, trust, opened, codes, curves }) {
     const given = { curves: curves ? bundle : null, trust, opened, codes: codes ?? null };

