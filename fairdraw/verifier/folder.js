@@ -206,7 +206,7 @@ class FolderReplay {
     // Who contradicts all others is at fault; of two that differ, both may be.
     const others = [["summary.json", stated]];
     if (number === 1) others.push(["seed.json", deriveSeed(hash, manifest.source, seed.randomness) === seed.seed ? hash : ""]);
-    if (inputs[number]) others.push([`phase-${number + 1}/manifest.json`, inputs[number].manifest.previous.manifestHash]);
+    if (inputs[number]) others.push([`phase-${number + 1}/manifest.json`, inputs[number].manifest.previous?.manifestHash]);
     const against = others.filter(([, found]) => found !== hash).map(([name]) => name);
     if (against.length && 2 * against.length >= others.length) {
       this.blame("manifest.json", `SHA-256 is ${hash}, which contradicts ${against.join(", ")}`);

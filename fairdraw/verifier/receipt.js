@@ -135,6 +135,12 @@ function wrong(message) {
   throw drawError("receipt", message);
 }
 
+// The error of a file as one of the receipt; any other is a defect of this page.
+function wrongFile(error, where = "") {
+  if (error.artefact === undefined) throw error;
+  wrong(where + error.message);
+}
+
 function plain(value) {
   if (Array.isArray(value)) return value.map(plain);
   if (!(value instanceof Map)) return value;
@@ -295,7 +301,7 @@ function checkPhases(phases, values) {
     try {
       checkTerms(phases.slice(0, at + 1).map((each) => each.manifest), manifest);
     } catch (error) {
-      wrong(`phase ${number}: ${error.message}`);
+      wrongFile(error, `phase ${number}: `);
     }
     const { previous } = manifest;
     if (previous === null || previous.manifestHash !== before.manifest.hash) {
@@ -320,7 +326,7 @@ function checkPublished(phases, { annulled, campaignId }, values) {
     try {
       checkBeside(published, manifest);
     } catch (error) {
-      wrong(`phase ${manifest.phase}: ${error.artefact}: ${error.message}`);
+      wrongFile(error, `phase ${manifest.phase}: ${error.artefact}: `);
     }
   }
   if (annulled !== null) {
@@ -342,7 +348,9 @@ function checkRecord(common, values) {
   }
   // Without the log the last one counts.
   const all = { logged: record.length, before: record.length };
-  const { logged, before } = log === null ? all : filesLogged(log, common.phases[0]);
+  const { logged, ...found } = log === null ? all : filesLogged(log, common.phases[0]);
+  // More leaves than texts are for the step of the log.
+  const before = Math.min(found.before, record.length);
   const said = record.map((_, number) => {
     if (number >= logged) return `${openedName(number)}: not in the log, so it binds nothing`;
     return number >= before && `${openedName(number)}: in the log after the manifest, so it binds nothing`;
@@ -352,7 +360,7 @@ function checkRecord(common, values) {
     try {
       checkOpened(record[before - 1], first);
     } catch (error) {
-      wrong(error.message);
+      wrongFile(error);
     }
   }
   common.findings.push(...said.slice(before, logged));

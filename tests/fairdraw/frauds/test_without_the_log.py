@@ -84,7 +84,7 @@ def without_comparison(patch: pytest.MonkeyPatch) -> None:
         patch,
         "!differs && compareSpans(piece, from, at, published, Math.min(done + from, stop), stop)",
         "!differs && done !== published.length",
-        '(await textOf("cutoffs.json")) !== cutoffs',
+        '(await this.text("cutoffs.json")) !== cutoffs',
         "summaryText !== phase.summary(resultHash, resultRoot, cutoffsHash)",
     )
     perl_without(patch, "content($path) eq $bytes")
@@ -157,7 +157,7 @@ def test_a_leaf_exchanged_or_made_heavier_after_the_commit(
     monkeypatch.setattr(parts, "verify_proof", lambda *_: True)
     monkeypatch.setattr(verify, "root_of", lambda _path: (terms.root, terms.count))
     page_without(monkeypatch, "!verifyInclusion(line, index, manifest.count, proof, manifest.root)")
-    page_without(monkeypatch, "leaves.root !== first.root || count !== first.count")
+    page_without(monkeypatch, "leaves.root !== first.root || leaves.count !== first.count")
     perl_without(monkeypatch, "root_of($lines) eq $manifest->{root} && @$lines == $manifest->{count}")
     assert failed(receipt) == [] and blamed(forged, tmp_path) == []
 
@@ -182,7 +182,7 @@ def test_seats_moved_once_the_order_is_known(
     for module in (manifests, inputs):
         monkeypatch.setattr(module, "derive_seed", lambda *_: seed)
     page_without(monkeypatch, "deriveSeed(hash, source, seed.randomness) !== seed.seed")
-    compared = "deriveSeed(found, first.source, seed.randomness) === seed.seed"
+    compared = "deriveSeed(hash, manifest.source, seed.randomness) === seed.seed"
     page_without(monkeypatch, compared, replaced_by="true")
     formula = "vfseed2|$first_hash|$source->{chain}|$seed->{round}|$seed->{randomness}"
     perl_without(monkeypatch, f'sha256_hex("{formula}") eq $seed->{{seed}}')

@@ -121,6 +121,13 @@ def compare(node: Node, questions: list[Question], *, curves: bool) -> Compared:
     return found
 
 
+def differences(ours: Any, theirs: Any) -> dict[str, Any]:
+    """Where two answers are not the same, step by step: what Python says, and what JavaScript says."""
+    parts = [{**answer, **{each[0]: each for each in answer["steps"]}} for answer in (ours, theirs)]
+    found = {key: [part.get(key) for part in parts] for part in parts for key in part if key != "steps"}
+    return {key: pair for key, pair in found.items() if pair[0] != pair[1]}
+
+
 def random_trust(rng: Random, receipt: Receipt) -> str | None:
     """A trust file or a policy: the keys of the receipt, others, or only some; at times none."""
     if rng.random() < 0.3:
@@ -206,10 +213,11 @@ def main(arguments: list[str] | None = None) -> int:
         number, differ = found.verdicts.total(), len(found.differing)
         print(f"{number} {kind} receipts, {curves} curves, {differ} differ; {found}")
         for question, ours, theirs in found.differing[:3]:
-            print(f"{question}\nPython {ours}\nJavaScript {theirs}")
-    print(
-        f"{given.folders} folders, {len(folders.differing)} differ; {dict(folders.verdicts)} {folders.differing[:3]}"
-    )
+            print(json.dumps(differences(ours, theirs), indent=1), f"trust {question.trust}", sep="\n")
+            print(f"opened {question.opened}, receipt {base64.b64encode(question.receipt).decode()}")
+    print(f"{given.folders} folders, {len(folders.differing)} differ; {dict(folders.verdicts)}")
+    for made, answers in folders.differing[:3]:
+        print(f"{', then '.join(made) or 'no change'}: {answers}")
     return 1 if folders.differing or any(found.differing for found in kinds.values()) else 0
 
 

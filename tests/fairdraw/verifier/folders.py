@@ -30,7 +30,7 @@ from fairdraw.proof.verify import verify
 from fairdraw.terms import CHAIN_FILE
 from tests.fairdraw.verifier.draws import LOCAL, random_draw
 from tests.fairdraw.verifier.forgeries import canonical
-from tests.fairdraw.verifier.mutations import change_place, layout, of_bytes
+from tests.fairdraw.verifier.mutations import change_place, doubled, layout, of_bytes
 from tests.fairdraw.verifier.node import READER, Node, node, perl
 
 
@@ -144,6 +144,47 @@ def a_file_less(rng: Random, folder: Path) -> None:
     rng.choice(sorted(each for each in folder.rglob("*.*") if each.is_file())).unlink()
 
 
+def a_file_more(rng: Random, folder: Path) -> None:
+    """A copy of a file, or of a phase, under a name that may mean something."""
+    phases = len([*folder.glob("phase-*")])
+    if rng.random() < 0.3:
+        source = folder / f"phase-{rng.randint(1, phases)}"
+        shutil.copytree(
+            source, folder / rng.choice((f"phase-{phases + 1}", f"phase-{phases + 2}", "phase-01", "phase-x"))
+        )
+        return
+    source = rng.choice(sorted(each for each in folder.rglob("*.*") if each.is_file()))
+    names = (ANNULLED, NOTICE, "replaced-01.json", "x.json", "seed.json.bak", "codes-1.txt", source.name)
+    where = rng.choice((_phase(rng, folder), folder))
+    (where / rng.choice(names)).write_bytes(source.read_bytes())
+
+
+def doubled_key(rng: Random, folder: Path) -> None:
+    path = rng.choice(sorted(folder.rglob("*.json")))
+    path.write_bytes(doubled(rng, json.loads(path.read_bytes())))
+
+
+def lines(rng: Random, folder: Path) -> None:
+    """Lines or line ends of a text, often with every hash that follows."""
+    path = _phase(rng, folder) / rng.choice((LEAVES, STRIKES, RESULT))
+    found = path.read_bytes().splitlines(keepends=True)
+    place = rng.randrange(len(found))
+    line = found[place]
+    new = (
+        b"",
+        line * 2,
+        line[:-1],
+        line[:-1] + b"\r\n",
+        line + b"\n",
+        line.replace(b"|", b"||", 1),
+        b" " + line,
+    )
+    found[place] = rng.choice(new)
+    path.write_bytes(b"".join(rng.choice((found, found, found[::-1]))))
+    if rng.random() < 0.5:
+        follow(folder)
+
+
 def strikes(rng: Random, folder: Path) -> None:
     """strikes.txt in another form, with every hash that follows."""
     phase = _phase(rng, folder)
@@ -227,6 +268,9 @@ CHANGES: tuple[Callable[[Random, Path], None], ...] = (
         any_value,
         any_value,
         a_file_less,
+        a_file_more,
+        doubled_key,
+        lines,
         strikes,
         strikes,
         annulled,

@@ -83,13 +83,29 @@ def layout(rng: Random, document: Any) -> bytes:
         return json.dumps(document, indent=rng.choice((0, 2)), ensure_ascii=rng.random() < 0.5).encode(
             errors="surrogatepass"
         )
-    data = json.dumps(document)
-    if what < 0.92:
-        return data.replace("{", '{"__proto__": null, ' if rng.random() < 0.5 else '{"kind": 7, ', 1).encode()
     if what < 0.97:
-        key = rng.choice(sorted(document) or [""])
-        return (data[:-1] + f", {json.dumps(key)}: {rng.choice(NUMBERS)}}}").encode()
-    return (data[:-1] + f', "deep": {"[" * 70}{"]" * 70}}}').encode()
+        return doubled(rng, document)
+    return (json.dumps(document)[:-1] + f', "deep": {"[" * 70}{"]" * 70}}}').encode()
+
+
+def doubled(rng: Random, document: Any) -> bytes:
+    """JSON with a key twice, in any object: the other value may be of any type, and come first or last."""
+    changed = deepcopy(document)
+    objects = [path for path in ((), *places(changed)) if isinstance(at(changed, path), dict)]
+    if not objects:
+        return canonical(changed)
+    place = at(changed, rng.choice(objects))
+    key = rng.choice([*place, "__proto__"])
+    raw = (*NUMBERS, *(json.dumps(each) for each in (*VALUES, place.get(key))), "[" * 62 + "]" * 62)
+    own = {**place}
+    place.clear()
+    mark = "a key that is there twice"
+    place.update({mark: 0, **own} if rng.random() < 0.5 else {**own, mark: 0})
+    return (
+        json.dumps(changed)
+        .replace(f"{json.dumps(mark)}: 0", f"{json.dumps(key)}: {rng.choice(raw)}")
+        .encode()
+    )
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
