@@ -30,7 +30,7 @@ def test_random_and_changed_receipts_get_the_same_answer_from_both(
 ) -> None:
     if curves and not BUNDLE.exists():
         pytest.skip("the bundle of `make verifier` is not there: JavaScript verifies no signature")
-    random, changed = receipts_to_compare(Random(17), tmp_path, RECEIPTS)
+    random, changed = receipts_to_compare(Random(18), tmp_path, RECEIPTS)
     for name, questions in (("random", random), ("changed", changed)):
         found = compare(javascript, questions, curves=curves)
         with_curves = "with" if curves else "without"
