@@ -7,13 +7,13 @@ from enum import StrEnum
 
 
 class Seer(StrEnum):
-    """Who sees a fraud, by what everybody can run; the last three: what becomes of one that nobody sees."""
+    """Who sees a fraud, by what everybody can run; the last three: what becomes of one that no reader sees."""
 
     FAN = "fan with receipt"
     LOG = "reader of the log"
     REPLAY = "one who replays"
     SHOWN = "**not caught**: it is shown, for people to judge"
-    NOBODY = "**not caught**"
+    NONE = "**not caught**"
     IMPOSSIBLE = "impossible by construction"
 
 
@@ -126,7 +126,7 @@ FRAUDS = (
         ("test_a_receipt_swapped_with_that_of_another_loser",),
     ),
     Fraud(
-        "a strike, or a lapsed seat, told to one who is not in the list of strikes",
+        "a strike, or a lapsed seat, in the receipt of one who is not in the list of strikes",
         (Seer.FAN,),
         (
             "result",
@@ -259,10 +259,10 @@ FRAUDS = (
     ),
     Fraud(
         "the same with 2 needed - n witnesses that collude",
-        (Seer.NOBODY,),
+        (Seer.NONE,),
         (),
-        "both histories have enough witnesses: so many of them have to collude, and the receipt says how"
-        " many. Fans who compare the root of the log see it",
+        "both histories have enough witnesses: that number has to collude, and the receipt says it. Fans who"
+        " compare the root of the log see it",
         ("test_one_witness_that_colludes",),
     ),
     Fraud(
@@ -408,7 +408,7 @@ FRAUDS = (
     ),
     Fraud(
         "the same code in two campaigns",
-        (Seer.NOBODY,),
+        (Seer.NONE,),
         (),
         "each campaign has its own code key, so the digests differ. Winners who compare their codes see it, and the"
         " issuer, who accepts a code once",
@@ -416,7 +416,7 @@ FRAUDS = (
     ),
     Fraud(
         "entries invented before registration closes",
-        (Seer.NOBODY,),
+        (Seer.NONE,),
         (),
         "the list is the operator's. An invented entry has the same chance as any other",
     ),
