@@ -21,12 +21,11 @@ from fairdraw.maths.files import RESULT, canonical_bytes
 from fairdraw.proof.verify import Verification, verify
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
-from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
-from regworkers_core.selection.campaigns import registry
+from regworkers_core.selection.campaigns.opening import close_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from regworkers_core.selection.public.page import INDEX
 from regworkers_core.selection.public.public_log import FOLDER
@@ -60,9 +59,7 @@ def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds
     """
     _import_codes(runtime, console)
     began = time.monotonic()
-    registry.advance(
-        runtime, CAMPAIGN.campaign_id, CampaignStatus.CLOSED, reason="end of the demo's load", run_id="demo"
-    )
+    close_campaign(runtime, CAMPAIGN.campaign_id, reason="end of the demo's load", run_id="demo")
     console.print(f"{CAMPAIGN.campaign_id} is closed; its sensor starts the draw")
     record = _watch(runtime, stop, console, began, give_up_seconds)
     taken = time.monotonic() - began

@@ -28,7 +28,7 @@ from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 
 # The reason of an amendment for a change that another writer made in MongoDB.
 AFTERWARDS = "changed by another writer: logged after it acted"
-# So long an opening waits for its own record.
+# So long an opening or a closing waits for its own record.
 _FIRST_SECONDS = 5.0
 # Writers that come between.
 _ATTEMPTS = 20
@@ -42,7 +42,7 @@ def terms_of(runtime: Runtime, campaign: Campaign) -> Opened:
         campaign_id=campaign.campaign_id,
         caseless=campaign.codes.caseless,
         chain=runtime.settings.selection.beacon.chain.hash,
-        closes_at=campaign.closes_at,
+        closes_at=campaign.takes_entries_until,
         code_key=campaign.code_key,
         eligibility=campaign.eligibility.as_document(),
         event_id=campaign.event_id,
@@ -168,32 +168,46 @@ def _publish(runtime: Runtime, decided: dict[str, LoggedTerms]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """The result of `open_campaign`."""
+class Moved:
+    """The result of `open_campaign` and `close_campaign`."""
 
     advanced: Advanced
-    # Why the published log does not have the campaign yet; empty if it has.
+    # Why the published log does not have the campaign as it is yet; empty if it has.
     not_logged: str
 
 
-def open_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> Opening:
+def open_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> Moved:
     """Log a draft, then open it; a log that cannot be written within some seconds is left to the next run that logs
     campaigns.
 
     Raises UsageError if the campaign's keys cannot be read back, and as `advance`.
     """
     campaign = runtime.campaigns.require_id(campaign_id)
-    logged: LoggedTerms | None = None
-    why = ""
+    logged: LoggedTerms | str = ""
     if campaign.status is CampaignStatus.DRAFT:
         ensure_keys(runtime, campaign)
         campaign = runtime.campaigns.require_id(campaign_id)
-        try:
-            late = scheduling.monotonic() + _FIRST_SECONDS
-            logged = result_by(run_in_thread(partial(decide, runtime, campaign), name="log"), late)
-        except (NoAnswer, TransientFailure, UsageError, DrawError) as error:
-            why = str(error) or f"the log did not answer within {_FIRST_SECONDS:g} s"
+        logged = _decided(runtime, campaign, AFTERWARDS)
     advanced = advance(runtime, campaign_id, CampaignStatus.OPEN, reason=reason, run_id=run_id)
-    if logged is not None:
-        why = _publish(runtime, {campaign_id: logged})
-    return Opening(advanced, why)
+    return Moved(advanced, logged if isinstance(logged, str) else _publish(runtime, {campaign_id: logged}))
+
+
+def close_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> Moved:
+    """End the registration. One that ends before the `closesAt` in the log is logged with its true end, before its draw
+    begins: else the list of entries would count as frozen too early. Raises as `advance`.
+    """
+    advanced = advance(runtime, campaign_id, CampaignStatus.CLOSED, reason=reason, run_id=run_id)
+    campaign = runtime.campaigns.require_id(campaign_id)
+    if campaign.opened is None or is_logged(runtime, campaign) or runtime.draws.get(campaign_id) is not None:
+        return Moved(advanced, "")
+    logged = _decided(runtime, campaign, reason)
+    return Moved(advanced, logged if isinstance(logged, str) else _publish(runtime, {campaign_id: logged}))
+
+
+def _decided(runtime: Runtime, campaign: Campaign, reason: str) -> LoggedTerms | str:
+    """What the log has of the campaign now; or why that was not decided within some seconds."""
+    late = scheduling.monotonic() + _FIRST_SECONDS
+    try:
+        return result_by(run_in_thread(partial(decide, runtime, campaign, reason=reason), name="log"), late)
+    except (NoAnswer, TransientFailure, UsageError, DrawError) as error:
+        return str(error) or f"the log did not answer within {_FIRST_SECONDS:g} s"

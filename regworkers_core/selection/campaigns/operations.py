@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -31,8 +30,8 @@ from regworkers_core.operation import (
     operation,
 )
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.opening import log_open, open_campaign
-from regworkers_core.selection.campaigns.registry import Advanced, advance, read_definition
+from regworkers_core.selection.campaigns.opening import Moved, close_campaign, log_open, open_campaign
+from regworkers_core.selection.campaigns.registry import read_definition
 from regworkers_core.selection.codes.stock import seats_of
 
 if TYPE_CHECKING:
@@ -195,13 +194,7 @@ def open_(call: Call, given: MoveCampaign) -> Report:
     """
     campaign_id = call.campaign(given.campaign_id).campaign_id
     done = open_campaign(call.runtime, campaign_id, reason=given.reason, run_id=call.run_id)
-    report = _moved(done.advanced)
-    if not done.not_logged:
-        return report
-    advice = f"it is logged within a minute, or by {call.face.name_of('campaign log')}"
-    return replace(
-        report, remarks=[Remark("warning", f"not in the public log yet: {done.not_logged}", advice)]
-    )
+    return _moved(done, f"it is logged within a minute, or by {call.face.name_of('campaign log')}")
 
 
 @operation(
@@ -234,11 +227,13 @@ def log(call: Call, given: Input) -> Report:
 def close(call: Call, given: MoveCampaign) -> Report:
     """End the registration for good; the draw is next. A closed campaign is left unchanged.
 
+    One that ends before its closing time is put into the public log with its true end.
+
     A campaign that draws automatically is closed by itself once its closing time has passed.
     """
     campaign_id = call.campaign(given.campaign_id).campaign_id
-    done = advance(call.runtime, campaign_id, CampaignStatus.CLOSED, reason=given.reason, run_id=call.run_id)
-    return _moved(done)
+    done = close_campaign(call.runtime, campaign_id, reason=given.reason, run_id=call.run_id)
+    return _moved(done, f"repeat {call.face.name_of('campaign close')} before the draw begins")
 
 
 @operation("campaign status", "campaign_status", duty="selection", role="manager", asset="campaigns")
@@ -315,8 +310,14 @@ def _in_words(reserves: Sequence[Reserve]) -> str | None:
     return ", ".join(f"{each.segment} {each.seats}" for each in reserves) or None
 
 
-def _moved(done: Advanced) -> Report:
-    return Report(document=done.as_dict(), counts=done.as_dict(), changed=done.changed)
+def _moved(done: Moved, advice: str) -> Report:
+    remarks = (
+        [Remark("warning", f"not in the public log yet: {done.not_logged}", advice)]
+        if done.not_logged
+        else []
+    )
+    fields = done.advanced.as_dict()
+    return Report(document=fields, counts=fields, changed=done.advanced.changed, remarks=remarks)
 
 
 def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:

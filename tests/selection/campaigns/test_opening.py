@@ -17,6 +17,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import ensure_keys, stored_keys
 from regworkers_core.selection.campaigns.opening import (
     AFTERWARDS,
+    close_campaign,
     decide,
     is_logged,
     log_open,
@@ -96,6 +97,25 @@ def test_the_hash_reaches_the_cache_and_differs_between_two_campaigns(runtime: R
         assert found.value.opened.hash == record(runtime, name)[-1].hash  # type: ignore[union-attr]
         hashes.add(found.value.opened.hash)  # type: ignore[union-attr]
     assert len(hashes) == 2
+
+
+def test_a_campaign_that_is_closed_early_is_logged_with_its_true_end(runtime: Runtime) -> None:
+    opened(runtime)
+    for _ in range(2):
+        assert close_campaign(runtime, "summer", reason="sold out", run_id="r").not_logged == ""
+    campaign = runtime.campaigns.require_id("summer")
+    first, second = record(runtime)
+    assert second.closes_at == campaign.transitions[-1].at < first.closes_at
+    assert second.as_document()["reason"] == "sold out"
+    assert leaves(runtime) == [(Kind.OPENED, 0, first.hash), (Kind.AMENDED, 1, second.hash)]
+
+
+def test_an_early_closing_waits_for_no_log_and_may_be_repeated(runtime: Runtime) -> None:
+    opened(runtime)
+    done = close_campaign(without(runtime, "s3"), "summer", reason="sold out", run_id="r")
+    assert done.advanced.changed and "s3" in done.not_logged and len(record(runtime)) == 1
+    assert close_campaign(runtime, "summer", reason="sold out", run_id="r").not_logged == ""
+    assert len(record(runtime)) == 2
 
 
 def test_what_others_change_in_the_database_is_logged_after_it_acted(runtime: Runtime) -> None:
