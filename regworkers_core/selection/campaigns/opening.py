@@ -194,11 +194,14 @@ def open_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: st
 
 def close_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> Moved:
     """End the registration. One that ends before the `closesAt` in the log is logged with its true end, before its draw
-    begins: else the list of entries would count as frozen too early. Raises as `advance`.
+    commits: else the list of entries would count as frozen too early. Raises as `advance`.
     """
     advanced = advance(runtime, campaign_id, CampaignStatus.CLOSED, reason=reason, run_id=run_id)
     campaign = runtime.campaigns.require_id(campaign_id)
-    if campaign.opened is None or is_logged(runtime, campaign) or runtime.draws.get(campaign_id) is not None:
+    record = runtime.draws.get(campaign_id)
+    # Strikes make the draw's document while registration is open. What follows its manifest binds nothing.
+    committed = record is not None and 1 in record.phases and bool(record.phases[1].manifest)
+    if campaign.opened is None or committed or is_logged(runtime, campaign):
         return Moved(advanced, "")
     logged = _decided(runtime, campaign, reason)
     return Moved(advanced, logged if isinstance(logged, str) else _publish(runtime, {campaign_id: logged}))

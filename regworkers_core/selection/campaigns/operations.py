@@ -233,7 +233,7 @@ def close(call: Call, given: MoveCampaign) -> Report:
     """
     campaign_id = call.campaign(given.campaign_id).campaign_id
     done = close_campaign(call.runtime, campaign_id, reason=given.reason, run_id=call.run_id)
-    return _moved(done, f"repeat {call.face.name_of('campaign close')} before the draw begins")
+    return _moved(done, f"repeat {call.face.name_of('campaign close')} before the draw commits")
 
 
 @operation("campaign status", "campaign_status", duty="selection", role="manager", asset="campaigns")

@@ -24,6 +24,8 @@ from regworkers_core.selection.campaigns.opening import (
     not_logged,
     open_campaign,
 )
+from regworkers_core.selection.draw.changes import Striking
+from regworkers_core.selection.draw.terms import parse_strikes
 from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_local.load import CAMPAIGNS, Loader, LoadPlan
 from tests.support.campaigns import advance_to, create
@@ -101,6 +103,7 @@ def test_the_hash_reaches_the_cache_and_differs_between_two_campaigns(runtime: R
 
 def test_a_campaign_that_is_closed_early_is_logged_with_its_true_end(runtime: Runtime) -> None:
     opened(runtime)
+    Striking(runtime, "summer", run_id="r").strike(parse_strikes(f"{'0' * 32}|BOT\n"), dry_run=False)
     for _ in range(2):
         assert close_campaign(runtime, "summer", reason="sold out", run_id="r").not_logged == ""
     campaign = runtime.campaigns.require_id("summer")
