@@ -82,10 +82,26 @@ def drawn_folders(folder: Path) -> list[Path]:
     )
 
 
-def phase_folders(folder: Path, *, also_not_confirmed: bool = False) -> list[Path]:
+def phase_folders(folder: Path) -> list[Path]:
     """The folders of the phases of a draw, from phase 1 on, without those that are marked as not confirmed. Raises
     UsageError if one is missing.
     """
+    folders = all_folders(folder)
+    if missing := missing_phase(folders):
+        raise UsageError(
+            f"{folder} contains {folders[-1].name} but no phase-{missing}: all phases are needed"
+        )
+    return [each for each in folders if is_confirmed(each)]
+
+
+def missing_phase(folders: Sequence[Path]) -> int | None:
+    """The first phase that is not there, though a later one is."""
+    numbers = (number for number, each in enumerate(folders, 1) if each.name != f"phase-{number}")
+    return next(numbers, None)
+
+
+def all_folders(folder: Path) -> list[Path]:
+    """The folders of the phases that are there, in order. Raises UsageError if there is none."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: give the folder that contains phase-1, phase-2, ...")
     numbers = sorted(
@@ -95,13 +111,7 @@ def phase_folders(folder: Path, *, also_not_confirmed: bool = False) -> list[Pat
     )
     if not numbers:
         raise UsageError(f"{folder} contains no phase-1: give the folder of a draw")
-    if numbers != list(range(1, len(numbers) + 1)):
-        missing = next(number for number in range(1, numbers[-1] + 1) if number not in numbers)
-        raise UsageError(
-            f"{folder} contains phase-{numbers[-1]} but no phase-{missing}: all phases are needed"
-        )
-    folders = [folder / f"phase-{number}" for number in numbers]
-    return [each for each in folders if also_not_confirmed or is_confirmed(each)]
+    return [folder / f"phase-{number}" for number in numbers]
 
 
 def read_inputs(folder: Path) -> Inputs:

@@ -40,10 +40,11 @@ from fairdraw.proof.beacon import chain_in
 from fairdraw.proof.guarantee import Published, published_lines
 from fairdraw.proof.inputs import (
     Inputs,
+    all_folders,
     check_manifest,
     check_seed,
     is_confirmed,
-    phase_folders,
+    missing_phase,
     read_inputs,
 )
 from fairdraw.terms import CHAIN_FILE, Chain, signed_at
@@ -190,7 +191,7 @@ def verify(
     other error is a finding.
     """
     claims = _Claims(published or recorded, "published" if published else "recorded", files or {})
-    phase_folders(folder, also_not_confirmed=True)
+    all_folders(folder)
     try:
         with scratch_folder(engine.scratch) as scratch:
             return _Replay(folder, scratch, engine, claims, trust, tell).run()
@@ -212,7 +213,7 @@ class _Replay:
     ) -> None:
         self._folder, self._scratch, self._engine = folder, scratch, engine
         self._claims, self._trust, self._tell = claims, trust, tell
-        self._folders = phase_folders(folder, also_not_confirmed=True)
+        self._folders = all_folders(folder)
         self._annulled = {
             each.name: found
             for each in self._folders
@@ -331,6 +332,10 @@ class _Replay:
         before that.
         """
         folders = list(self._folders)
+        if missing := missing_phase(folders):
+            name = f"phase-{missing}/{MANIFEST}"
+            self._of_draw(DrawError(name, "is missing: all phases are needed"))
+            return folders[: missing - 1]
         annulled = self._annulled.get(folders[-1].name)
         if (annulled or len(folders) > 1) and not any((folders[-1] / name).exists() for name in _OUTPUTS):
             last = folders.pop()

@@ -282,14 +282,22 @@ def test_a_draw_without_entries_verifies(tmp_path: Path) -> None:
     assert done.passed and done.count == 0
 
 
-def test_a_folder_without_a_draw_is_a_usage_error(beaconed: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_phase_is_a_usage_error_and_a_missing_one_a_finding(
+    beaconed: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="not a folder"):
         replay(tmp_path / "nowhere", tmp_path)
     with pytest.raises(UsageError, match="no phase-1"):
         replay(tmp_path, tmp_path)
     shutil.copytree(beaconed / "phase-2", tmp_path / "gap" / "phase-2")
-    with pytest.raises(UsageError, match="no phase-1"):
-        replay(tmp_path / "gap", tmp_path)
+    assert named(replay(tmp_path / "gap", tmp_path)) == ["phase-1/manifest.json"]
+    shutil.copytree(beaconed / "phase-1", tmp_path / "gap" / "phase-1")
+    assert replay(tmp_path / "gap", tmp_path).verdict == "holds"
+    (tmp_path / "gap" / "phase-2").rename(tmp_path / "gap" / "phase-3")
+    assert named(replay(tmp_path / "gap", tmp_path)) == ["phase-2/manifest.json"]
+    said = Annulled(EARLY, CAMPAIGN, None, 1, "a wrong list")
+    (tmp_path / "gap" / "phase-3" / "annulled.json").write_bytes(said.to_bytes())
+    assert replay(tmp_path / "gap", tmp_path).verdict == "annulled"
 
 
 EARLY = iso(QUICKNET.due(ROUND) - 599)
