@@ -241,7 +241,7 @@ def _plant(path: Path, check: str, replaced_by: str) -> None:
 
 @cache
 def _scratch() -> Path:
-    """Gone when the tests end, after the processes."""
+    """Gone when the tests end."""
     folder = tempfile.TemporaryDirectory(prefix="regworkers-frauds-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
