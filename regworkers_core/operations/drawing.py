@@ -287,10 +287,12 @@ def _to_publish(facts: Mapping[str, Any]) -> str:
     from regworkers_core.selection.draw.commitment import in_words
 
     until = f"before {facts['dueAt']}, when the round of the beacon is signed" if facts["dueAt"] else "now"
+    # The seed of a later phase is known before its commit.
+    fixed = "the input did not change once the seed was known" if facts["phase"] == 1 else "its terms stayed"
     return (
         f"{in_words(facts['phase'], facts)}\n"
         f"Publish this hash {until}, where it cannot be withdrawn: a public post, a mail to the press, a notary. Anyone"
-        " who compares it later knows that the input did not change once the seed was known."
+        f" who compares it later knows that {fixed}."
     )
 
 

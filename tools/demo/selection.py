@@ -88,7 +88,10 @@ def publish(runtime: Runtime, folder: Path) -> dict[str, Path]:
         source = campaign_source(runtime, CAMPAIGN.campaign_id, Path(cache))
         lines = (folder / "phase-1" / RESULT).read_text().splitlines()
         for name, outcomes in (("winner", ("WINNER",)), ("loser", ("WAITLIST", "UNSELECTED"))):
-            ref = next(line.split("|")[0] for line in lines if line.endswith(outcomes))
+            ref = next((line.split("|")[0] for line in lines if line.endswith(outcomes)), None)
+            if ref is None:
+                # Of a few hundred entries everybody wins.
+                continue
             path = found[f"receipt of a {name}"] = folder / f"receipt-{name}.html"
             path.write_bytes(verifier_page(canonical_bytes(source.receipt(ref))))
     return found

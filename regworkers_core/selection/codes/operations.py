@@ -18,6 +18,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.operation import (
     CAMPAIGN,
+    CHANGES_CAMPAIGNS,
     Call,
     Effect,
     GivenFile,
@@ -78,6 +79,8 @@ class BlockCodes(OfCampaign):
     size="report",
     role="manager",
     asset="codes",
+    # The first import makes the keys of the campaign.
+    uses=CHANGES_CAMPAIGNS,
     long=True,
 )
 def import_(call: Call, given: ImportCodes) -> Report:

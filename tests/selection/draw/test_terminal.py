@@ -68,6 +68,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     words = ("--capacity", "paris=4", "--reason", "a larger hall", "--yes", "--format", "json")
     more = regworkers(runtime, "draw", "top-up", SLUG, *words)
     assert more.code == 0 and more.document["steps"]["publish"]["phase"] == 2
+    assert "knows that its terms stayed" in more.stderr and "knows that the input" in unsure.stderr
     assert runtime.database["codes"].count_documents({"status": "ASSIGNED"}) == 8
     again = regworkers(runtime, "draw", "run", CAMPAIGN, "--yes", "--format", "json")
     assert again.code == 0 and again.document["steps"]["publish"]["state"] == StepState.UNCHANGED
