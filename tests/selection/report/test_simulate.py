@@ -14,6 +14,7 @@ import pytest
 
 from fairdraw.errors import DrawError
 from fairdraw.large.engine import Engine
+from fairdraw.maths.leaves import unit_of
 from regworkers_core.domain.campaign import Market, Reserve
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.report.simulate import (
@@ -23,6 +24,7 @@ from regworkers_core.selection.report.simulate import (
     write_synthetic_pool,
 )
 from regworkers_core.selection.report.simulation import Scenario, Simulation
+from tests.fairdraw.proof.draws import CAMPAIGN, UNIT_KEY
 from tests.selection.report.world import Fan, Seats, World, by_lot, fans
 
 ONE = Scenario((Market("north", "North", 40),))
@@ -54,7 +56,7 @@ def run(
 def homes(count: int, members: int, weights: tuple[int, ...] = (1,)) -> list[Fan]:
     rng = random.Random(9)
     return [
-        replace(fan, unit=f"home{n // members}", weight=rng.choice(weights))
+        replace(fan, unit=unit_of(UNIT_KEY, CAMPAIGN, f"home{n // members}"), weight=rng.choice(weights))
         for n, fan in enumerate(fans(count, rng))
     ]
 
