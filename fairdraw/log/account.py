@@ -23,6 +23,7 @@ from fairdraw.maths.beside import (
 from fairdraw.maths.codes import lines_in
 from fairdraw.maths.files import MANIFEST, STRIKES, SUMMARY, sha256_hex
 from fairdraw.maths.manifest import Manifest
+from fairdraw.maths.merkle import root_over
 from fairdraw.maths.opened import mismatches, opened_name, parse_opened
 from fairdraw.terms import CHAIN_FILE, LAST_SECOND, QUICKNET, Chain, iso, seconds
 
@@ -200,6 +201,7 @@ class DrawAccount:
         if problem:
             yield problem
         yield from self._replaced(phase, manifest)
+        yield from self._struck(phase, manifest)
         at, due = self._log.times.at(index), None
         if phase == 1:
             due = self._due(manifest)
@@ -232,6 +234,14 @@ class DrawAccount:
             yield f"the manifest was in the log at {iso(at)}, less than {lead} s before its round ({iso(due)})"
         if due - at > FAR_SECONDS:
             yield f"its round ({iso(due)}) is more than 7 days after its manifest was in the log ({iso(at)})"
+
+    def _struck(self, phase: int, manifest: Manifest | None) -> Iterator[str]:
+        """Whether the published strikes are those whose root receipts are proven by."""
+        data = self._place.read(self._path(phase, STRIKES))
+        if manifest is None or data is None:
+            return
+        if (sha256_hex(data), root_over(data)) != (manifest.strikes_hash, manifest.strikes_root):
+            yield f"{STRIKES} has not both the hash and the root of its manifest: a receipt may show another strike"
 
     def _unclaimed(self, phase: int, at: float | None) -> Iterator[str]:
         """Whether seats lapsed before their winners could have claimed them."""

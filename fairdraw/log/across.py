@@ -100,10 +100,15 @@ class _Refs:
             self._unread(account, f"cannot be read: {error}")
 
     def _read(self, file: BinaryIO, root: str, account: DrawAccount) -> Iterator[bytes]:
-        tree = TreeHash()
+        tree, before, in_order = TreeHash(), b"", True
         for line in file:
             tree.add(leaf_hash(line.removesuffix(b"\n")))
-            yield line.partition(b"|")[0]
+            ref = line.partition(b"|")[0]
+            in_order, before = in_order and before < ref, ref
+            yield ref
+        if not in_order:
+            text = f"{LEAVES} is not sorted by ref, so that its draw does not verify, nor show which entries it shares"
+            self._problems.append(_finding([account], text))
         if tree.root().hex() != root:
             self._problems.append(_finding([account], f"{LEAVES} is not the list of its manifest"))
 

@@ -138,6 +138,12 @@ class StepChecker:
         return self.record[-1] if self.record else None
 
     @property
+    def last_logged(self) -> Opened | None:
+        """The last file of the campaign's record that is in the log; None if there is none."""
+        logged = [] if self._log is None else self._log.record(self.record)
+        return logged[-1].opened if logged else None
+
+    @property
     def campaign(self) -> str | None:
         """The campaign's name."""
         return None if self.last_record is None else self.last_record.name
@@ -224,6 +230,11 @@ class StepChecker:
             before, findings = files_before(leaves, index), term_findings(leaves, self.first, index)
         for error in mismatches(before[-1], self.first) if before else ():
             wrong(error.message)
+        # Also a file that is in no log, so that it binds nothing, is about this campaign.
+        if record[0].campaign_id != self.campaign_id:
+            wrong(
+                f"{opened_name(0)} is about campaign {record[0].campaign_id}, the receipt is of another one"
+            )
         self.findings += findings
 
     def check_campaign(self, manifest: Manifest) -> None:
@@ -240,6 +251,8 @@ class StepChecker:
         if (annulled := self.annulled) is not None:
             if annulled.campaign_id != self.campaign_id:
                 wrong(f"{ANNULLED} belongs to campaign {annulled.campaign_id}")
+            if annulled.phase < len(self.phases()):
+                wrong(f"phase {annulled.phase} was annulled: no phase follows it")
             for manifest, _ in parts:
                 if manifest.phase == annulled.phase:
                     annulled.check(manifest)

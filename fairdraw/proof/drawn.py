@@ -84,10 +84,10 @@ class Drawn(StepChecker):
         def check() -> str:
             if code.market not in {each.position.market for each in self._phases}:
                 wrong(f"the code is one of market {code.market}, in which the entry won no seat")
-            return code.check(self.campaign_id, self.last_record)
+            return code.check(self.campaign_id, self.last_logged)
 
         yield "code", check
-        yield "planned", lambda: code.check_planned(self.last_record, self._log, self._codes)
+        yield "planned", lambda: code.check_planned(self.last_logged, self._log, self._codes)
 
     def _of_phase(self, phase: PhasePart) -> Iterator[tuple[str, Step]]:
         yield f"result-{phase.number}", partial(phase.check_result, self._own.index)

@@ -169,7 +169,7 @@ export function checkWitnesses(log, first, due, lead, { record, findings, curves
 
 const moment = (seconds) => isoTime(Math.round(seconds * 1000));
 
-const recordLeaves = ({ entries }) => entries.filter(({ leaf }) => OF_RECORD.includes(leaf.kind));
+export const recordLeaves = ({ entries }) => entries.filter(({ leaf }) => OF_RECORD.includes(leaf.kind));
 
 /** How many files of the campaign's record are in the log, and how many before the manifest of the `first` phase. */
 export function filesLogged(log, first) {

@@ -2,7 +2,7 @@
 
 import { verifyBls } from "./beacon.js";
 import { drawError, isId, uncheckedError } from "./fields.js";
-import { NO_LOG } from "./log.js";
+import { NO_LOG, recordLeaves } from "./log.js";
 import { sha256Hex, utf8 } from "./sha256.js";
 
 const DOMAIN = "REGWORKERS_VFCODE2_BLS12381G1_XMD:SHA-256_SSWU_RO_";
@@ -35,8 +35,9 @@ function lineOf({ code, salt, market, position }, opened) {
   return `${market}|${position}|${sha256Hex(`vfcode2|${salt}|${normal(code, opened)}`)}`;
 }
 
-function lastOpened({ record }) {
-  const opened = record.at(-1);
+// The last file of the campaign's record that is in the log.
+function lastOpened({ record, log }) {
+  const opened = log && record.slice(0, recordLeaves(log).length).at(-1);
   if (!opened?.codeKey) throw uncheckedError(NO_CODE_KEY);
   return opened;
 }

@@ -319,7 +319,7 @@ function checkPhases(phases, values) {
 }
 
 // Compare what the operator published beside the artefacts of the phases with their manifests.
-function checkPublished(phases, { annulled, campaignId }, values) {
+function checkPublished(phases, { annulled, campaignId, phases: all }, values) {
   for (const { manifest, published } of phases) {
     if (published.notice !== null) values.push([`notice of phase ${manifest.phase}`, published.notice.hash]);
     published.replaced.forEach((each, at) => values.push([`replaced manifest ${at + 1}`, each.manifest.hash]));
@@ -331,6 +331,7 @@ function checkPublished(phases, { annulled, campaignId }, values) {
   }
   if (annulled !== null) {
     if (annulled.campaignId !== campaignId) wrong(`annulled.json belongs to campaign ${annulled.campaignId}`);
+    if (annulled.phase < all.length) wrong(`phase ${annulled.phase} was annulled: no phase follows it`);
     for (const { manifest } of phases) if (manifest.phase === annulled.phase) checkAnnulled(annulled, manifest);
   }
   return phases.flatMap(({ manifest, published }) => publishedLines(manifest.phase, published)).join("\n");
@@ -362,6 +363,10 @@ function checkRecord(common, values) {
     } catch (error) {
       wrongFile(error);
     }
+  }
+  // Also a file that is in no log, so that it binds nothing, is about this campaign.
+  if (record[0].campaignId !== common.campaignId) {
+    wrong(`${openedName(0)} is about campaign ${record[0].campaignId}, the receipt is of another one`);
   }
   common.findings.push(...said.slice(before, logged));
   if (before) common.findings.push(...findingsAgainst(record[before - 1], first));

@@ -213,8 +213,9 @@ FRAUDS = (
         "another campaign than the one that the fan registered for",
         (Seer.FAN,),
         ("opened",),
-        "none of the texts in the receipt has the hash that the platform confirmed",
-        ("test_a_receipt_of_another_campaign",),
+        "none of the texts in the receipt has the hash that the platform confirmed, or they are about another"
+        " campaign, also where no log has them",
+        ("test_a_receipt_of_another_campaign", "test_a_record_of_another_campaign"),
     ),
     Fraud(
         "the list or the terms of a draw tried out before its commit",
@@ -241,6 +242,35 @@ FRAUDS = (
         ("are in the lists of all of these",),
         "one entry in two lists is a finding",
         ("test_an_entry_in_the_lists_of_two_campaigns",),
+    ),
+    Fraud(
+        "the same with a list that is not sorted, so that a comparison misses them",
+        (Seer.LOG,),
+        ("is not sorted by ref",),
+        "the order of a list is a finding",
+        ("test_a_list_that_is_not_sorted_hides_no_entry",),
+    ),
+    Fraud(
+        "a second list without a winner, logged in time beside that of the draw for their receipt alone",
+        (Seer.LOG,),
+        ("2 manifests",),
+        "the receipt itself holds. `draw log` finds two manifests of one phase, of which none is said to be replaced",
+        ("test_a_second_list_that_is_logged_for_one_receipt",),
+    ),
+    Fraud(
+        "a strike under the root that receipts are proven by, and not in the published file",
+        (Seer.LOG,),
+        ("not both the hash and the root",),
+        "the receipt itself holds. `draw log` compares `strikes.txt` with hash and root in its manifest, and so does a"
+        " replay",
+        ("test_a_list_of_strikes_with_another_root",),
+    ),
+    Fraud(
+        "a phase that follows an annulled one",
+        (Seer.FAN,),
+        ("published",),
+        "nothing follows a phase that was annulled",
+        ("test_a_phase_after_an_annulled_one",),
     ),
     Fraud(
         "two histories of the log, each for one fan",
@@ -399,11 +429,13 @@ FRAUDS = (
         (Seer.FAN, Seer.LOG),
         ("code", "have the same code"),
         "the digests of planned codes are public before messages go out. A code has one salt, so one digest: a list"
-        " that has it twice is a finding, and the proof of a salt that was invented fails",
+        " that has it twice is a finding, and the proof of a salt that was invented fails. A key that"
+        " is not in the log proves nothing: `incomplete`",
         (
             "test_a_code_that_is_planned_for_two_winners",
             "test_a_code_that_is_given_twice_under_salts_that_are_invented",
             "test_a_code_holds_only_with_its_key_and_its_list",
+            "test_a_code_key_that_is_not_in_the_log",
         ),
     ),
     Fraud(

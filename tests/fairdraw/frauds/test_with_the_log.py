@@ -23,9 +23,9 @@ from fairdraw.maths.beside import ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import LEAVES as LIST
 from fairdraw.maths.files import MANIFEST, SUMMARY, canonical_bytes, file_hash, sha256_hex
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource
-from fairdraw.maths.merkle import path_to
+from fairdraw.maths.merkle import path_to, root_over
 from fairdraw.maths.opened import Opened
-from fairdraw.proof import check, logged
+from fairdraw.proof import check, checker, logged
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.logged import LogPart
 from fairdraw.proof.planned import CodePart
@@ -41,6 +41,7 @@ from tests.fairdraw.frauds.forging import (
     verdict,
     without,
 )
+from tests.fairdraw.frauds.test_without_the_log import excluded
 from tests.fairdraw.proof.draws import CAMPAIGN, FIRST, MORE, ROUND, Terms, entrants, make, publish_beside
 from tests.fairdraw.proof.test_record_in_receipts import OPENED
 
@@ -126,7 +127,7 @@ def with_log(
     """
     own = log.of_campaign(CAMPAIGN)
     commit = max(at for at, each in own if (each.kind, each.phase) == (Kind.MANIFEST, 1))
-    phases = len(receipt["phases"])
+    phases = len(receipt["phases"]) + (receipt["kind"] == "excluded")
     shown = [at for at, each in own if each.phase <= phases and at not in hidden]
     proof = [node.hex() for node in path_to(commit, log.nodes[: commit + 1])]
     kept = {"checkpoint": checkpoint(before(log, commit + 1), by, seen_at), "index": commit, "proof": proof}
@@ -346,6 +347,27 @@ def test_a_round_of_a_far_year(once: Path, monkeypatch: pytest.MonkeyPatch) -> N
 # One event, one draw
 
 
+def test_a_record_of_another_campaign(once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The fan took part in a campaign that was not drawn, and gets a receipt of another one with that record.
+    winter = replace(OPENED, campaign_id="winter")
+    receipt = with_log(build_receipt(once, REF), log_of(leaves_of(once)))
+    receipt["opened"] = [winter.to_bytes().decode()]
+    assert failed(receipt, TRUST) == failed(receipt, TRUST, winter.hash) == ["opened"]
+    without(monkeypatch, checker.StepChecker._check_record, "record[0].campaign_id != self.campaign_id")
+    page_without(monkeypatch, "record[0].campaignId !== common.campaignId")
+    assert failed(receipt, TRUST) == failed(receipt, TRUST, winter.hash) == []
+
+
+def test_a_phase_after_an_annulled_one(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Annulled(iso(DUE), CAMPAIGN, file_hash(draw / "phase-1" / MANIFEST), 1, "a fault").to_bytes()
+    log = log_of([*leaves_of(draw), leaf(Kind.ANNULLED, sha256_hex(text))])
+    receipt = with_log(build_receipt(draw, REF), log) | {"annulled": text.decode()}
+    assert failed(receipt, TRUST) == ["published"]
+    without(monkeypatch, checker.StepChecker.check_published, "annulled.phase < len(self.phases())")
+    page_without(monkeypatch, "annulled.phase < all.length")
+    assert failed(receipt, TRUST) == []
+
+
 def test_an_event_that_is_drawn_under_many_ids(once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [f"try-{number}" for number in range(4)]
     manifest = Manifest.parse((once / "phase-1" / MANIFEST).read_bytes())
@@ -391,6 +413,56 @@ def test_an_entry_in_the_lists_of_two_campaigns(
     )
     monkeypatch.setattr(across._Refs, "findings", lambda _self: ())
     assert found(log, files) == []
+
+
+def test_a_list_that_is_not_sorted_hides_no_entry(once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The last line is the first one, so that a comparison of sorted lists meets none of the others.
+    first, *lines = sorted((once / "phase-1" / LIST).read_bytes().splitlines(keepends=True)[4:], reverse=True)
+    data = b"".join([b"~" + first, *lines])
+    manifest = Manifest.parse((once / "phase-1" / MANIFEST).read_bytes())
+    own = replace(manifest, campaign_id="other", draw_id="other", root=root_over(data), count=1 + len(lines))
+    files = {**files_of(once), **files_of(once, "other")}
+    files |= {f"draws/other/phase-1/{MANIFEST}": own.to_bytes(), f"draws/other/phase-1/{LIST}": data}
+    result = leaf(Kind.RESULT, file_hash(once / "phase-1" / SUMMARY), campaign="other")
+    log = log_of([*leaves_of(once), leaf(Kind.MANIFEST, own.hash, campaign="other"), result])
+    said = found(log, files)
+    assert [each.partition(" is ")[0] for each in said] == [f"other: {LIST}"]
+    without(monkeypatch, across._Refs._read, "not in_order")
+    assert found(log, files) == []
+
+
+def test_a_list_of_strikes_with_another_root(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The root of phase 2 has a strike of a winner that the published file has not: their receipt proves it.
+    manifest = Manifest.parse((draw / "phase-2" / MANIFEST).read_bytes())
+    forged = replace(manifest, strikes_root=root_over(f"{REF}|DUPLICATE_ACCOUNT\n".encode()))
+    files = {**files_of(draw), f"draws/{CAMPAIGN}/phase-2/{MANIFEST}": forged.to_bytes()}
+    logged_ = [
+        replace(each, hash=forged.hash) if (each.kind, each.phase) == (Kind.MANIFEST, 2) else each
+        for each in leaves_of(draw)
+    ]
+    assert ["not both the hash and the root" in each for each in found(log_of(logged_), files)] == [True]
+    monkeypatch.setattr(account.DrawAccount, "_struck", lambda *_: ())
+    assert found(log_of(logged_), files) == []
+
+
+def test_a_second_list_that_is_logged_for_one_receipt(
+    once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A manifest without the victim is logged in time beside that of the draw, and their receipt proves absence there.
+    at = next(
+        at for at, each in enumerate(LEAVES[1:-1], 1) if build_receipt(once, each.ref)["outcome"] == "WINNER"
+    )
+    other = make(tmp_path / "other", [*LEAVES[:at], *LEAVES[at + 1 :]], [Terms(FIRST)])
+    sides = [build_receipt(other, LEAVES[number].ref) for number in (at - 1, at + 1)]
+    receipt = excluded(build_receipt(once, LEAVES[at].ref), *sides)
+    receipt |= {name: sides[0]["phases"][0][name] for name in ("manifest", "published")}
+    log = log_of([*leaves_of(once)[:1], *leaves_of(other)[:1], *leaves_of(once)[1:]])
+    assert verdict(with_log(receipt, log, hidden=[0]), TRUST) == "holds"
+    files = files_of(once)
+    # The operator shows the reader either manifest.
+    assert any("2 manifests" in each for each in found(log, files))
+    without(monkeypatch, account.DrawAccount._replaced, "len(earlier) > unread")
+    assert not any("2 manifests" in each for each in found(log, files))
 
 
 def test_a_draw_whose_result_did_not_please(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,6 +657,29 @@ def test_a_code_that_is_given_twice_under_salts_that_are_invented(
     without(monkeypatch, CodePart.check, "not is_salt(opened.code_key, campaign_id, code, self._salt)")
     page_without(monkeypatch, "!verifyBls(opened.codeKey, DOMAIN, message, own.salt, common.curves)")
     assert failed(with_code(by_market["west"], log, salt, plan), TRUST) == []
+
+
+def test_a_code_key_that_is_not_in_the_log(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A second winner is given the code under another key, which only the receipt names.
+    invented = replace(OPENED, code_key=bls.public_key(b"i" * 32))
+    salt = codes.salt_of(b"i" * 32, CAMPAIGN, "CODE")
+    plan = plan_of({"east": salt})
+    receipt = next(each for each in winners(draw) if each["market"] == "east")
+    bare = log_of([*leaves_of(draw), leaf(Kind.CODES, sha256_hex(plan))])
+    proof = with_code(dict(receipt), bare, salt, plan, invented)
+    amended = invented.amending(OPENED, "codes come later")
+    later = with_code(dict(receipt), planned_log(draw, plan, OPENED), salt, plan, OPENED)
+    later["opened"].append(amended.to_bytes().decode())
+    for each in (proof, later):
+        checked = check_receipt(canonical_bytes(each), Trust.parse(TRUST.encode()), codes=plan)
+        states = {step.name: step.state.value for step in checked.checks}
+        assert (checked.verdict, states["code"], states["planned"]) == (
+            "incomplete",
+            "unchecked",
+            "unchecked",
+        )
+    monkeypatch.setattr(checker.StepChecker, "last_logged", checker.StepChecker.last_record)
+    assert check_receipt(canonical_bytes(proof), Trust.parse(TRUST.encode()), codes=plan).verdict == "holds"
 
 
 def test_a_code_has_another_digest_in_another_campaign(draw: Path) -> None:
