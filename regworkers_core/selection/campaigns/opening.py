@@ -116,6 +116,11 @@ def _recorded(objects: ObjectStore, terms: Opened, reason: str) -> tuple[Opened,
     raise TransientFailure("s3", f"{_ATTEMPTS} other writers came between")
 
 
+def recorded(objects: ObjectStore, campaign_id: str) -> tuple[Opened, ...]:
+    """The files about a campaign, in order. Raises DrawError for one that does not follow the one before."""
+    return parse_opened(list(_files(objects, campaign_id)))
+
+
 def _files(objects: ObjectStore, campaign_id: str) -> Iterator[bytes]:
     number = 0
     while (tagged := objects.get_tagged(_key(campaign_id, number))) is not None:

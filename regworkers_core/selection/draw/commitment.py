@@ -20,14 +20,17 @@ from fairdraw.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced
 from fairdraw.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource, strikes_bytes
 from fairdraw.maths.merkle import root_over
+from fairdraw.maths.opened import mismatches
 from fairdraw.terms import CHAIN_FILE
 from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.events import EventType, ProducerRole, draw_event
+from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import draw_key, public_key
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.opening import recorded
 from regworkers_core.selection.campaigns.registry import published_terms
 from regworkers_core.selection.draw import seeding
 from regworkers_core.selection.draw.held import InputDiffers, publish_once
@@ -45,7 +48,7 @@ def decide(
 ) -> Fields | None:
     """Return the fields `manifest`, `manifestHash`, `seedSource`, `committedAt` and `hashes` of a phase; None after a
     stop. Raises TransientFailure when the beacon is unavailable, or when the public log cannot be written or has too
-    few witnesses; UsageError for a clock that is behind the beacon.
+    few witnesses; UsageError for a clock that is behind the beacon, and for a campaign that was logged otherwise.
     """
     terms = PhaseTerms.parse(phase.fields["terms"])
     first = record.phases[1]
@@ -82,8 +85,20 @@ def decide(
         waitlist_size=terms.waitlist_size,
         wins_per_unit=terms.wins_per_unit,
     )
+    if phase.phase == 1:
+        _require_as_recorded(runtime, manifest)
     hashes = {**phase.hashes, LEAVES: first.hashes.get(LEAVES, ""), STRIKES: manifest.strikes_hash}
     return {**beacon, **_committed(runtime, manifest, hashes)}
+
+
+def _require_as_recorded(runtime: Runtime, manifest: Manifest) -> None:
+    """Raise UsageError for a manifest with which no receipt would hold, because the campaign was logged otherwise."""
+    for record in recorded(runtime.objects, manifest.campaign_id)[-1:]:
+        for wrong in mismatches(record, manifest):
+            raise UsageError(
+                f"the draw of {manifest.campaign_id} would not verify, so it is not committed: {wrong.message}. Restore"
+                " the campaign or the settings (selection.beacon), then launch a new draw run"
+            )
 
 
 def _committed(runtime: Runtime, manifest: Manifest, hashes: Mapping[str, str]) -> Fields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from regworkers_core.domain.selection import public_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.keys import ensure_keys
+from regworkers_core.selection.campaigns.opening import terms_of
 from regworkers_core.selection.draw.held import InputDiffers
 from regworkers_core.selection.draw.seeding import seed_of
 from regworkers_core.selection.public.source import in_bucket
@@ -93,6 +96,18 @@ def events(runtime: Runtime) -> list[dict[str, Any]]:
 
 def round_of(manifest: str | bytes) -> int:
     return int(orjson.loads(manifest)["seedSource"]["round"])
+
+
+def test_a_manifest_that_contradicts_the_record_of_its_campaign_is_not_committed(
+    own: Runtime, clock: Clock
+) -> None:
+    # The settings name another chain than when the campaign opened: no receipt of the draw would hold.
+    ensure_keys(own, own.campaigns.require_id(CAMPAIGN))
+    opened = replace(terms_of(own, own.campaigns.require_id(CAMPAIGN)), chain="ab" * 32)
+    own.objects.put_once(f"draws/{CAMPAIGN}/opened.json", opened.to_bytes())
+    with pytest.raises(UsageError, match=r"would not verify.*seedSource\.chain.*then launch"):
+        commit(own, clock)
+    assert not record_of(own).latest.manifest_hash
 
 
 def test_the_record_the_notice_and_the_event_say_when_the_manifest_was_public(
