@@ -15,7 +15,7 @@ from regworkers_core.domain.selection import report_key
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.gate import AcceptedFindings
 from regworkers_core.selection.public.source import artefacts_of, campaign_source, export
-from tests.fairdraw.proof.test_rules import reader
+from tests.fairdraw.verifier.node import perl
 from tests.selection.draw.beacons import Clock, Waiting, taken_for_signatures, with_beacon
 from tests.selection.draw.test_commitment import HOURS, commit, dies_at
 from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, ref_of
@@ -75,5 +75,5 @@ def test_all_readers_see_when_the_manifest_was_public_and_which_one_it_replaced(
         assert differ.encode() in page and str(done.round_at).encode() in page
 
     export(own.objects, CAMPAIGN, record.phases, tmp_path / "exported")
-    answer = reader(tmp_path / "exported")
+    answer = perl(tmp_path / "exported")
     assert (answer.returncode, answer.stderr) == (0, ""), answer.stdout
