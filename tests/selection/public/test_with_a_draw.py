@@ -76,4 +76,4 @@ def test_all_readers_see_when_the_manifest_was_public_and_which_one_it_replaced(
 
     export(own.objects, CAMPAIGN, record.phases, tmp_path / "exported")
     answer = perl(tmp_path / "exported")
-    assert (answer.returncode, answer.stderr) == (0, ""), answer.stdout
+    assert answer.code == 0, answer.said
