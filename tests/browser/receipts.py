@@ -61,7 +61,7 @@ def draw() -> Path:
         issuer_keys=(),
         markets=FIRST,
         name="Summer Nights 2026",
-        opens_at="2023-08-01T10:00:00.000Z",
+        opens_at="2023-08-22T15:45:00.000Z",
         registration=False,
         unit_key_hash=sha256_hex(UNIT_KEY),
         waitlist_size=8,
@@ -91,14 +91,14 @@ def receipt(outcome: str, *, logged: bool = True) -> dict[str, Any]:
 def in_the_log(made: dict[str, Any]) -> None:
     """Give a receipt its key `log`, with all that the operator states in it."""
     phases = made["phases"] if made["kind"] == "draw" else [made, *made["phases"]]
-    at = iso(QUICKNET.due(ROUND) - 700)
+    at, a_day_before = (iso(QUICKNET.due(ROUND) - each) for each in (700, 700 + 86_400))
     leaves = [LogLeaf("", sha256_hex(str(LOG.verifier()).encode()), Kind.KEY, 0, at)]
 
-    def add(kind: Kind, phase: int, text: str) -> None:
+    def add(kind: Kind, phase: int, text: str, at: str = at) -> None:
         leaves.append(LogLeaf(CAMPAIGN, sha256_hex(text.encode()), kind, phase, at))
 
     for number, text in enumerate(made["opened"]):
-        add(Kind.AMENDED if number else Kind.OPENED, number, text)
+        add(Kind.AMENDED if number else Kind.OPENED, number, text, a_day_before)
     for number, phase in enumerate(phases, 1):
         published = phase.get("published") or {"replaced": [], "notice": None}
         for text in published["replaced"]:

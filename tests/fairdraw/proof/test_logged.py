@@ -31,6 +31,8 @@ def here(*words: str) -> Answer:
 
 
 IN_TIME = iso(QUICKNET.due(ROUND) - 700)
+# When the witnesses of `log_of` saw the record of the campaign.
+A_DAY_BEFORE = iso(QUICKNET.due(ROUND) - 700 - 86_400)
 Leaves = list[LogLeaf]
 
 
@@ -42,7 +44,8 @@ def leaves_of(receipt: dict[str, Any]) -> Leaves:
     """What the log has of the draw, in the order in which it happened."""
     found: Leaves = []
     for number, text in enumerate(receipt["opened"]):
-        found.append(leaf(receipt, Kind.AMENDED if number else Kind.OPENED, text, number))
+        kind = Kind.AMENDED if number else Kind.OPENED
+        found.append(leaf(receipt, kind, text, number, A_DAY_BEFORE))
     phases = receipt["phases"] if receipt["kind"] == "draw" else [receipt, *receipt["phases"]]
     for number, phase in enumerate(phases, 1):
         published = phase.get("published") or {"notice": None, "replaced": []}
