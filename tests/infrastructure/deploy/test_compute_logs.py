@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -24,14 +25,19 @@ KEY = [RUN, "compute_logs", "step"]
 
 
 @pytest.fixture
-def manager(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3ComputeLogManager]:
+def manager(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[S3ComputeLogManager]:
     aws = runtime.settings.aws
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     bucket = runtime.names.bucket + "-logs"
     client = boto3.client("s3", region_name=aws.region, endpoint_url=aws.endpoint_url)
     client.create_bucket(Bucket=bucket)
-    made = S3ComputeLogManager(bucket, prefix=PREFIX, endpoint_url=aws.endpoint_url, region=aws.region)
+    # The default folder is that of all processes of the machine.
+    made = S3ComputeLogManager(
+        bucket, str(tmp_path), prefix=PREFIX, endpoint_url=aws.endpoint_url, region=aws.region
+    )
     yield made
     made.dispose()
     for each in client.list_objects_v2(Bucket=bucket).get("Contents", ()):
