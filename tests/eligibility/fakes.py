@@ -1,20 +1,25 @@
-"""Ports of a check as small classes: they count their calls and fail on demand."""
+"""Ports of a check, over simulated servers where these are stores: they count their calls and fail on demand."""
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from regworkers_core.adapters.mongo.entrants import EACH, FIELDS, Entrant, FoundEntrants, Trace
+from regworkers_core.adapters.aws.claims import EntryClaims
+from regworkers_core.adapters.aws.clients import classify_aws
+from regworkers_core.adapters.aws.tables import Item, attributes, plain_item
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.entrants import EACH, Entrants, FoundEntrants, Trace
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.claim import Claim, TableKey, User
 from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
 from regworkers_core.eligibility.gather import Gatherer
 from regworkers_core.eligibility.identity import IdentitySecret
 from regworkers_core.settings import EligibilitySettings
-from tests.support.in_memory import MemorySecrets
+from tests.adapters.fakes import dependency
+from tests.simulation.gate import OpenGate
+from tests.simulation.servers.mongo import Mongo
+from tests.support.in_memory import MemoryItems, MemorySecrets
 
 NOW = 1_782_864_000.0
 Trouble = Callable[[], object]
@@ -39,74 +44,64 @@ class Campaigns:
         return self.missing or Known(self.by_name.get(slug_or_id), self.source)
 
 
-class Table:
-    """The demand table, with its conditions."""
+class Table(EntryClaims):
+    """The demand table in memory; `entries` are those of its `items` that are entries."""
 
     def __init__(self) -> None:
-        self.items: dict[TableKey, dict[str, Any]] = {}
+        self.entries = MemoryItems()
+        self._puts = self.entries.client(OpenGate())
         self.reads: list[int] = []
         self.within: list[float | None] = []
         self.put_within: list[float | None] = []
         self.trouble: Trouble = no_trouble
-        self._lock = threading.Lock()
+        super().__init__(self._puts, dependency("dynamodb", classify_aws("dynamodb")), self.entries.name)
 
-    def put(self, item: dict[str, Any]) -> None:
-        self.items[item["PK"], item["SK"]] = item
+    @property
+    def items(self) -> dict[TableKey, Item]:
+        stored = map(plain_item, self.entries.account.tables.table(self.table).items())
+        return {(item["PK"], item["SK"]): item for item in stored}
 
-    def read(
-        self, keys: Sequence[TableKey], *, within_seconds: float | None = None
-    ) -> dict[TableKey, dict[str, Any]]:
+    def put(self, item: Item) -> None:
+        self._puts.put_item(TableName=self.table, Item=attributes(item))
+
+    def read(self, keys: Sequence[TableKey], *, within_seconds: float | None = None) -> dict[TableKey, Item]:
         self.within.append(within_seconds)
         self.trouble()
-        with self._lock:
-            self.reads.append(len(keys))
-            assert len(keys) == len(set(keys)) <= 100
-            return {key: dict(self.items[key]) for key in keys if key in self.items}
+        self.reads.append(len(keys))
+        return super().read(keys, within_seconds=within_seconds)
 
     def claim(self, claim: Claim, over: Claim | None, *, within_seconds: float | None = None) -> bool:
         self.trouble()
-        with self._lock:
-            held = self.items.get(claim.key)
-            if (held["token"] if held else None) != (over.token if over else None):
-                return False
-            self.put(claim.as_item())
-            return True
+        return super().claim(claim, over, within_seconds=within_seconds)
 
-    def put_entry(self, item: dict[str, Any], *, within_seconds: float | None = None) -> bool:
+    def put_entry(self, item: Item, *, within_seconds: float | None = None) -> bool:
         self.put_within.append(within_seconds)
         self.trouble()
-        with self._lock:
-            if (item["PK"], item["SK"]) in self.items:
-                return False
-            self.put(item)
-            return True
+        return super().put_entry(item, within_seconds=within_seconds)
 
 
-class Replica:
-    """Finds among `entrants` as the adapter does."""
-
-    def __init__(self, *entrants: Entrant) -> None:
-        self.entrants = list(entrants)
+class Replica(Entrants):
+    def __init__(self) -> None:
         self.asked: list[int] = []
         self.within: list[float | None] = []
         self.trouble: Trouble = no_trouble
-        self.whole = True
+        entries = Mongo().client(OpenGate())["replica"]["entries"]
+        super().__init__(entries, dependency("mongo", classify_mongo))
+
+    def put(self, entry_id: str, *, campaign_id: str = "summer", **values: str) -> None:
+        """`email`, `unit` and so on."""
+        entry: dict[str, Any] = {"campaignId": campaign_id, "entryId": entry_id, **values}
+        if email := entry.pop("email", None):
+            entry["_identity"] = {"email": email}
+        self._collection.insert_one({"_id": f"{campaign_id}:{entry_id}", **entry})
 
     def find(
-        self, traces: set[Trace], each: int = EACH, *, within_seconds: float | None = None
+        self, traces: Collection[Trace], each: int = EACH, *, within_seconds: float | None = None
     ) -> FoundEntrants:
         self.within.append(within_seconds)
         self.trouble()
         self.asked.append(len(traces))
-        found = [
-            entrant
-            for entrant in self.entrants
-            if any(Trace(entrant.campaign_id, *value) in traces for value in entrant.values.items())
-        ]
-        counts = Counter(
-            Trace(entrant.campaign_id, *value) for entrant in found for value in entrant.values.items()
-        )
-        return FoundEntrants(found, self.whole and all(counts[trace] < each for trace in traces))
+        return super().find(traces, each, within_seconds=within_seconds)
 
 
 class Users:
@@ -149,11 +144,3 @@ class World:
             settings=EligibilitySettings(**limits),
             campaign_seconds=campaign_seconds,
         )
-
-
-def entrant(
-    entry_id: str, *, campaign_id: str = "summer", created_at: str = "2026-02-01", **values: str
-) -> Entrant:
-    """`email`, `unit` and so on, as the replica has them."""
-    paths = {path.rpartition(".")[2]: path for path in FIELDS}
-    return Entrant(campaign_id, entry_id, created_at, {paths[name]: value for name, value in values.items()})

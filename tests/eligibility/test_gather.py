@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regworkers_core.adapters.mongo.entrants import EACH
 from regworkers_core.domain.claim import Invite, InviteType, User, invite_key
 from regworkers_core.domain.eligibility import FactSource, Known, Missing
 from regworkers_core.domain.reasons import DependencyDown, TransientFailure, UsageError
@@ -20,7 +21,7 @@ from regworkers_core.eligibility.case import AsOf, Identity
 from regworkers_core.eligibility.gather import Gathered
 from regworkers_core.eligibility.request import read_check
 from regworkers_core.eligibility.rules import judge
-from tests.eligibility.fakes import NOW, Replica, Table, World, entrant, no_trouble
+from tests.eligibility.fakes import NOW, Replica, Table, World, no_trouble
 from tests.eligibility.world import campaign, check
 from tests.support.entries import item, key
 
@@ -49,7 +50,7 @@ def strict_world(**limits: Any) -> World:
     world = World(campaign(eligibility=STRICT), **limits)
     world.users.records["g1"] = FAN
     world.table.put(Invite("summer", InviteType.EMAIL, "fan@example.com", int(NOW) + 60).as_item())
-    world.replica.entrants = [entrant("other", unit="u1", email="other@example.com")]
+    world.replica.put("other", unit="u1", email="other@example.com")
     world.table.put(item(key("other"), email="other@example.com", unit="u1"))
     return world
 
@@ -253,7 +254,7 @@ def test_an_invite_that_could_not_be_read_is_missing_once_the_others_have_ended(
 def test_evidence_outweighs_what_could_not_be_read() -> None:
     world = World(campaign())
     world.table.put(item(key("e1"), email="FAN@example.com"))
-    world.replica.entrants = [entrant("e1", email="fan@example.com")]
+    world.replica.put("e1", email="fan@example.com")
     world.secrets.trouble = unavailable
     assert verdict(world) == "ALREADY_ENTERED"
 
@@ -262,7 +263,7 @@ def test_evidence_outweighs_what_could_not_be_read() -> None:
 def test_an_entry_that_another_writer_put_is_found_in_the_replica(kind: Identity) -> None:
     world = World(campaign())
     value = {"email": "fan@example.com", "globalUserId": "g1", "memberId": "m1"}
-    world.replica.entrants = [entrant("e1", **{kind.value: value[kind.value]})]
+    world.replica.put("e1", **{kind.value: value[kind.value]})
     world.table.put(item(key("e1"), **{"email": "else@example.com", kind.value: value[kind.value]}))
     (gathered,) = gather(world, check(**value))
     assert gathered.facts.duplicates == Known(frozenset({kind}), FactSource.DATABASE)
@@ -271,7 +272,7 @@ def test_an_entry_that_another_writer_put_is_found_in_the_replica(kind: Identity
 @pytest.mark.parametrize("now", [None, {"email": "new@example.com"}], ids=["removed", "changed"])
 def test_the_table_has_the_last_word_over_a_replica_that_lags(now: dict[str, Any] | None) -> None:
     world = World(campaign())
-    world.replica.entrants = [entrant("e1", email="fan@example.com")]
+    world.replica.put("e1", email="fan@example.com")
     if now is not None:
         world.table.put(item(key("e1"), **now))
     assert verdict(world) == "ELIGIBLE"
@@ -280,7 +281,7 @@ def test_the_table_has_the_last_word_over_a_replica_that_lags(now: dict[str, Any
 def test_an_entry_is_no_duplicate_of_itself_and_does_not_count_for_its_household() -> None:
     world = World(campaign(eligibility={"maxPerUnit": 1}))
     world.table.put(item(key("e1"), email="fan@example.com", unit="u1"))
-    world.replica.entrants = [entrant("e1", email="fan@example.com", unit="u1")]
+    world.replica.put("e1", email="fan@example.com", unit="u1")
     assert verdict(world, entryId="e1", unit="u1") == "ELIGIBLE"
     assert verdict(world, entryId="e2", unit="u1") == "ALREADY_ENTERED HOUSEHOLD_LIMIT"
 
@@ -288,31 +289,35 @@ def test_an_entry_is_no_duplicate_of_itself_and_does_not_count_for_its_household
 def test_other_campaigns_do_not_count() -> None:
     world = World(campaign(eligibility={"maxPerUnit": 1}), campaign("winter"))
     world.table.put(item(key("e1", "winter"), email="fan@example.com", unit="u1"))
-    world.replica.entrants = [entrant("e1", campaign_id="winter", email="fan@example.com", unit="u1")]
+    world.replica.put("e1", campaign_id="winter", email="fan@example.com", unit="u1")
     answers = gather(world, check(unit="u1"), check("winter"))
     assert list(map(said, answers)) == ["ELIGIBLE", "ALREADY_ENTERED"]
 
 
 def test_more_matches_than_are_looked_at_are_unknown_unless_one_of_them_tells() -> None:
     world = World(campaign(eligibility={"maxPerUnit": 2}))
-    world.replica.whole = False
+    # Of one address, as many as are read; the table has none of them.
+    for number in range(EACH):
+        world.replica.put(f"old{number}", email="fan@example.com")
     assert verdict(world, unit="u1") == "UNKNOWN duplicates household"
-    world.replica.entrants = [entrant(f"e{number}", unit="u1") for number in range(2)]
+    for number in range(2):
+        world.replica.put(f"e{number}", unit="u1")
     assert verdict(world, unit="u1") == "HOUSEHOLD_LIMIT"
 
 
 def test_as_many_of_a_household_are_looked_at_as_its_limit_asks() -> None:
     world = World(campaign(eligibility={"maxPerUnit": 100}))
-    world.replica.entrants = [entrant(f"e{number}", unit="u1") for number in range(99)]
+    for number in range(99):
+        world.replica.put(f"e{number}", unit="u1")
     assert verdict(world, unit="u1") == "ELIGIBLE"
-    world.replica.entrants.append(entrant("e99", unit="u1"))
+    world.replica.put("e99", unit="u1")
     assert verdict(world, unit="u1") == "HOUSEHOLD_LIMIT"
 
 
 def test_what_one_check_has_read_another_of_the_call_does_not_read_again() -> None:
     world = World(campaign())
     world.table.put(item(key("e1"), email="fan@example.com"))
-    world.replica.entrants = [entrant("e1", email="fan@example.com")]
+    world.replica.put("e1", email="fan@example.com")
     answers = gather(world, check(entryId="e1"), check(entryId="e2"))
     assert list(map(said, answers)) == ["ELIGIBLE", "ALREADY_ENTERED"]
     assert len(world.table.reads) == 1

@@ -31,7 +31,7 @@ from regworkers_core.engine.queue import Outgoing, SendFailure
 from regworkers_core.engine.stop import no_step
 from tests.eligibility.campaign.world import OPENS, closed
 from tests.eligibility.campaign.world import World as Judged
-from tests.eligibility.fakes import NOW, World, entrant
+from tests.eligibility.fakes import NOW, World
 from tests.eligibility.world import campaign, check, codes
 from tests.support.in_memory import MemoryQueue
 
@@ -79,7 +79,7 @@ class Desk:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        return [item for item in self.world.table.items.values() if item["entityType"] == "ENTRY"]
+        return list(self.world.table.entries.values())
 
     @property
     def claims(self) -> list[Claim]:
@@ -196,29 +196,27 @@ def test_a_crashed_writer_finds_that_another_entry_took_over(desk: Desk) -> None
 def test_a_removed_entry_blocks_no_fan_and_comes_back_with_a_new_time(desk: Desk) -> None:
     first = desk.enter()["transfer"]["entryId"]
     key = EntryKey("summer", first)
-    before = desk.world.table.items.pop((key.pk, key.sk))
+    before = desk.world.table.entries.pop(key)
     desk.world.now += 1
     assert desk.ask(check())[0]["status"] == "ELIGIBLE"
     assert desk.enter()["transfer"] == {"entryId": first, "state": "created", "version": 1}
     assert desk.entries[0]["createdAt"] > before["createdAt"]
-    desk.world.table.items.pop((key.pk, key.sk))
+    del desk.world.table.entries[key]
     desk.world.now += CLAIM_LEASE_SECONDS
     assert desk.enter(entryId="another")["transfer"]["state"] == "created"
 
 
 def test_an_address_that_an_entry_has_let_go_is_free_again(desk: Desk) -> None:
     first = desk.enter()["transfer"]["entryId"]
-    key = EntryKey("summer", first)
-    desk.world.table.items[key.pk, key.sk]["email"] = "new@example.com"
+    desk.world.table.entries[EntryKey("summer", first)] |= {"email": "new@example.com"}
     assert desk.enter(entryId="another")["transfer"]["state"] == "created"
 
 
 def test_a_damaged_claim_blocks_no_fan(desk: Desk) -> None:
     desk.enter()
-    key = EntryKey("summer", desk.entries[0]["entryId"])
-    del desk.world.table.items[key.pk, key.sk]
+    desk.world.table.entries.clear()
     for claim in desk.claims:
-        desk.world.table.items[claim.key].update(entryId=None, claimedAt="soon")
+        desk.world.table.put({**claim.as_item(), "entryId": None, "claimedAt": "soon"})
     assert desk.enter()["transfer"]["state"] == "created"
 
 
@@ -388,7 +386,7 @@ def test_within_one_call_a_household_counts_new_entries_alone_and_each_of_them()
     desk = Desk(eligibility={"maxPerUnit": 3})
     mails = [f"fan{number}@example.com" for number in range(4)]
     desk.ask(check(doTransfer=True, email=mails[0], unit="u1"))
-    desk.world.replica.entrants.append(entrant("of-the-first", unit="u1"))
+    desk.world.replica.put("of-the-first", unit="u1")
     answers = desk.ask(*(check(doTransfer=True, email=mail, unit="u1") for mail in mails))
     assert [answer["transfer"]["state"] for answer in answers] == [
         "existing",
@@ -441,7 +439,7 @@ def test_an_event_that_cannot_be_queued_loses_no_entry_and_is_made_up_for(desk: 
 
 def test_an_entry_that_changed_since_has_had_its_event_long_ago(desk: Desk) -> None:
     desk.enter()
-    desk.entries[0].update(version=2)
+    desk.world.table.put({**desk.entries[0], "version": 2})
     assert desk.enter()["transfer"]["version"] == 2
     assert len(desk.analytics.events) == 1
 
