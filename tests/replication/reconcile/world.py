@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from unittest.mock import patch
 
 from regworkers_core.adapters.aws.clients import classify_aws
 from regworkers_core.adapters.aws.demand_table import DemandTable, TablePage
-from regworkers_core.adapters.mongo.entry_documents import Stored
-from regworkers_core.adapters.mongo.superseded import Lowering
+from regworkers_core.adapters.mongo import replica
+from regworkers_core.adapters.mongo.client import classify_mongo
+from regworkers_core.adapters.mongo.entry_documents import Stored, Write, stored_of
+from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.adapters.mongo.superseded import SupersededEntries
 from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType, Op, ReplicationItem, decode
@@ -25,6 +29,7 @@ from regworkers_core.replication.reconcile.segments import Segments
 from regworkers_core.settings import ReplicationSettings
 from tests.adapters.fakes import dependency
 from tests.simulation.gate import OpenGate
+from tests.simulation.servers.mongo import Mongo
 from tests.support.entries import item
 from tests.support.in_memory import MemoryItems, MemoryLeaseTable, MemoryQueue
 
@@ -39,18 +44,58 @@ def entry_key(number: int) -> EntryKey:
     return EntryKey("summer", f"e{number}")
 
 
+class Documents(MutableMapping[EntryKey, Stored]):
+    """The entries of a replica, as far as they are under keys of their own."""
+
+    def __init__(self) -> None:
+        self._server, self._always = Mongo(), OpenGate()
+        self.collection, self.superseded = (
+            self.client(self._always)[name] for name in ("entries", "superseded")
+        )
+
+    def client(self, gate: OpenGate) -> Any:
+        gate.lock = self._always.lock
+        return self._server.client(gate)["replica"]
+
+    def __getitem__(self, key: EntryKey) -> Stored:
+        if (document := self.collection.find_one({"_id": key.document_id})) is None:
+            raise KeyError(key)
+        return stored_of(document)
+
+    def __setitem__(self, key: EntryKey, stored: Stored) -> None:
+        order = {} if stored.order == Order() else stored.order.as_fields()
+        fields = {
+            **(stored.fields or {}),
+            "_replication": {**stored.custody, **order} or None,
+            "deletedAt": stored.deleted_at,
+            "erasedAt": stored.erased_at,
+            "_identity": stored.identity,
+        }
+        document = {name: value for name, value in fields.items() if value is not None}
+        document |= {"campaignId": key.campaign_id, "entryId": key.entry_id}
+        self.collection.replace_one({"_id": key.document_id}, document, upsert=True)
+
+    def __delitem__(self, key: EntryKey) -> None:
+        if not self.collection.delete_one({"_id": key.document_id}).deleted_count:
+            raise KeyError(key)
+
+    def __iter__(self) -> Iterator[EntryKey]:
+        return iter([EntryKey(each["campaignId"], each["entryId"]) for each in self.collection.find()])
+
+    def __len__(self) -> int:
+        return self.collection.count_documents({})
+
+
 @dataclass
 class World:
     """`after` schedules; whatever is due happens before the clock is read by anyone again."""
 
     now: float = START
     items: MemoryItems = field(default_factory=MemoryItems)
-    stored: dict[EntryKey, Stored] = field(default_factory=dict)
+    stored: Documents = field(default_factory=Documents)
     refused: dict[EntryKey, set[Order]] = field(default_factory=dict)
     slept: list[float] = field(default_factory=list)
     deleted_tombstones: list[tuple[EntryKey, Order]] = field(default_factory=list)
-    # What an acceptance copied, by key and order.
-    kept: dict[tuple[EntryKey, Order], Stored] = field(default_factory=dict)
     sent: list[ReplicationItem] = field(default_factory=list)
     # With the seconds for which each is hidden.
     sent_later: list[tuple[ReplicationItem, int]] = field(default_factory=list)
@@ -108,13 +153,8 @@ class World:
             self.store(wish.key, entry.order, entry.fields)
 
     def store(self, key: EntryKey, order: Order, fields: Mapping[str, Any] | None) -> None:
-        before = self.stored.get(key)
-        above = before is not None and (
-            before.order > order or (before.order == order and before.fields is None and fields is not None)
-        )
-        if not above:
-            deleted_at = iso(self.now) if fields is None else None
-            self.stored[key] = Stored(order, fields, order.as_fields(), deleted_at)
+        writes = Replica(self.stored.collection, dependency("mongo", classify_mongo))
+        writes.apply([Write(key, order, fields, "message")], at=iso(self.now), run_id="run")
 
     def settle(self, key: EntryKey, **changes: Any) -> None:
         """An entry that source and replica agree on since long ago."""
@@ -140,21 +180,30 @@ class World:
         sides = Sides(SourceSide(self), ReplicaSide(self), DeadLetters(self))
         part = {name: options.pop(name) for name in ("campaign_id", "since", "cycle") if name in options}
         segments = Segments(self.leases, lease_seconds=30, monotonic=self.clock, sleep=self.sleep)
+        guard = dependency("mongo", classify_mongo)
+        superseded = SupersededEntries(self.stored.collection, self.stored.superseded, guard, keep_days=1.0)
         flow = Reconciliation(
             sides,
             options.pop("queue", Replication(self)),
             settings,
             segments=segments,
-            superseded=Superseded(self),
+            superseded=superseded,
             visibility_seconds=options.pop("visibility_seconds", 60),
             clock=self.clock,
             sleep=self.sleep,
             **options,
         )
-        return flow.run(Comparing(repair=repair, yes_remove=yes_remove, accept=accept, **part))
+        with patch.object(replica, "_RANGE_DOCUMENTS", PAGE):
+            return flow.run(Comparing(repair=repair, yes_remove=yes_remove, accept=accept, **part))
 
     def order(self, key: EntryKey) -> Order:
         return self.stored[key].order
+
+    @property
+    def kept(self) -> dict[tuple[EntryKey, Order], Stored]:
+        """What an acceptance copied, by key and order."""
+        rows = [(row, stored_of(row["former"])) for row in self.stored.superseded.find()]
+        return {(EntryKey(row["campaignId"], row["entryId"]), each.order): each for row, each in rows}
 
 
 class _Slow(OpenGate):
@@ -165,7 +214,7 @@ class _Slow(OpenGate):
         self._world = world
 
     def before(self, server: str, operation: str, request: Any) -> None:
-        if operation != "Scan":
+        if operation in ("Query", "BatchGetItem", "find"):
             self._world.advance(self._world.read_seconds)
         if operation == "Query":
             request["Limit"] = PAGE
@@ -181,58 +230,16 @@ class SourceSide(DemandTable):
         return (replace(page, units=page.scanned) for page in super().entries(*range_))
 
 
-@dataclass
-class ReplicaSide:
-    world: World
-
-    def campaign_ids(self) -> set[str]:
-        return {key.campaign_id for key in self.world.stored}
-
-    def entries(
-        self, campaign_id: str, first: str, end: str | None, since: str
-    ) -> Iterator[tuple[EntryKey, Stored]]:
-        stored, page = self.world.stored, [""] * PAGE
-        while len(page) == PAGE:
-            self.world.advance(self.world.read_seconds)
-            ids = sorted(key.entry_id for key in stored if key.campaign_id == campaign_id)
-            page = [each for each in ids if first <= each and (end is None or each < end)][:PAGE]
-            keys = [EntryKey(campaign_id, each) for each in page]
-            yield from [(key, stored[key]) for key in keys if stored[key].order.updated_at >= since]
-            first = f"{page[-1]}\0" if page else first
-
-    def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Stored]:
-        self.world.advance(self.world.read_seconds)
-        return {key: self.world.stored[key] for key in keys if key in self.world.stored}
+class ReplicaSide(Replica):
+    def __init__(self, world: World) -> None:
+        self._world = world
+        super().__init__(world.stored.client(_Slow(world))["entries"], dependency("mongo", classify_mongo))
 
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
-        stored = self.world.stored.get(key)
-        if stored is None or stored.fields is not None or stored.order != order:
-            return False
-        del self.world.stored[key]
-        self.world.deleted_tombstones.append((key, order))
-        return True
-
-
-@dataclass
-class Superseded:
-    world: World
-
-    def keep(self, lowerings: Sequence[Lowering], *, acceptance: str, at: str) -> list[Lowering]:
-        stored = [each for each in lowerings if self._as_seen(each)]
-        self.world.kept |= {
-            (each.key, self.world.order(each.key)): self.world.stored[each.key] for each in stored
-        }
-        return stored
-
-    def lower(self, lowerings: Sequence[Lowering]) -> None:
-        for each in filter(self._as_seen, lowerings):
-            stored = self.world.stored[each.key]
-            custody = {**stored.custody, **each.order.as_fields()}
-            self.world.stored[each.key] = replace(stored, order=each.order, custody=custody)
-
-    def _as_seen(self, lowering: Lowering) -> bool:
-        stored = self.world.stored.get(lowering.key)
-        return stored is not None and stored.fields is not None and stored.custody == lowering.custody
+        deleted = super().delete_tombstone(key, order)
+        if deleted:
+            self._world.deleted_tombstones.append((key, order))
+        return deleted
 
 
 @dataclass
