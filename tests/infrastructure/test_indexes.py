@@ -7,29 +7,83 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect
 
+from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure import indexes
 from regworkers_core.infrastructure.indexes import INDEXES, Index, provision_indexes
 from regworkers_core.infrastructure.provision_aws import Provisioned
 from regworkers_core.runtime import Runtime
+from tests.adapters.fakes import dependency
 from tests.conformance.expected import SERVER
-from tests.infrastructure.fake_indexes import FakeIndexes
+from tests.simulation.gate import OpenGate
+from tests.simulation.servers.mongo import Mongo
+from tests.simulation.servers.mongo_client import Database
 from tests.support.runtimes import test_settings
 from tests.support.waiting import sleeping
 
 BY_ENTRY = {"campaignId": 1, "entryId": 1}
 
 
+class Server(OpenGate):
+    """A MongoDB, with `indexes` by collection, and the way to it. `commands` are the DDL commands that it was sent, in
+    order; `lose` is how many builds lose their connection, after which the server goes on alone.
+    """
+
+    def __init__(self, **indexes: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.commands: list[str] = []
+        self.lose = 0
+        self._listings: dict[str, int] = {}
+        self._mongo = Mongo()
+        self.client = self._mongo.client(self)
+        self.database = self.client["db"]
+        for name, rows in indexes.items():
+            for row in rows:
+                options = {each: value for each, value in row.items() if each not in ("key", "v")}
+                self._mongo.client(OpenGate())["db"][name].create_index(row["key"], **options)
+
+    @property
+    def runtime(self) -> Any:
+        guard = dependency("mongo", classify_mongo)
+        settings = SimpleNamespace(mongo=None)
+        return SimpleNamespace(database=self.database, settings=settings, dependency=lambda _name: guard)
+
+    def builds(self, collection: str, listings: int) -> None:
+        """Its indexes are listed this number of times before they are built."""
+        self._listings[collection] = listings
+        for index in self._mongo.made_table("db", collection).indexes.values():
+            index.progress = {"done": 1234, "total": 5678} if listings >= 0 else None
+
+    def before(self, server: str, operation: str, request: Any) -> None:
+        if operation == "create_indexes":
+            names = [each.document["name"] for each in request["of"]]
+            self.commands.append(f"createIndexes {request['collection']} {names}")
+        elif operation == "drop_index":
+            self.commands.append(f"dropIndexes {request['collection']}.{request['of']}")
+        elif operation == "collMod":
+            self.commands.append(f"collMod {request['collMod']}.{request['index']['name']}")
+        elif operation == "listIndexes" and request["listIndexes"] in self._listings:
+            self.builds(request["listIndexes"], self._listings[request["listIndexes"]] - 1)
+
+    def after(self, server: str, operation: str, request: Any) -> None:
+        if operation == "create_indexes" and self.lose:
+            self.lose -= 1
+            self.builds(request["collection"], 2)
+            raise AutoReconnect("connection closed")
+
+
 @pytest.fixture
 def adopt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Provisioned]]:
-    """Provision a fake's indexes; what was not built and did not exist, by name."""
+    """Provision a server's indexes; what was not built and did not exist, by name."""
 
-    def run(server: FakeIndexes, **options: Any) -> dict[str, Provisioned]:
-        monkeypatch.setattr(indexes, "mongo_client", lambda *_settings, **_options: server)
+    def run(server: Server, **options: Any) -> dict[str, Provisioned]:
+        monkeypatch.setattr(indexes, "mongo_client", lambda *_settings, **_options: server.client)
         options = {"change": False, "on_line": lambda _line: None, **options}
         with sleeping(lambda _seconds: None):
             return {each.name: each for each in provision_indexes(server.runtime, **options)}
@@ -45,7 +99,7 @@ def found(done: dict[str, Provisioned], name: str) -> tuple[str, str]:
 
 
 def test_a_new_database_gets_every_index_and_the_next_run_finds_each(adopt: Adopt) -> None:
-    server = FakeIndexes()
+    server = Server()
     first, again = adopt(server), adopt(server)
     assert len(first) == sum(map(len, INDEXES.values()))
     assert {each.outcome for each in first.values()} == {"created"}
@@ -55,13 +109,13 @@ def test_a_new_database_gets_every_index_and_the_next_run_finds_each(adopt: Adop
 
 
 def test_an_index_under_another_name_is_adopted(adopt: Adopt) -> None:
-    server = FakeIndexes(entries=[{"v": 2, "key": BY_ENTRY, "name": "byEntry"}])
+    server = Server(entries=[{"v": 2, "key": BY_ENTRY, "name": "byEntry"}])
     assert found(adopt(server), "entries.byEntry") == ("existed", "")
     assert not any(each.startswith("createIndexes entries ['campaignId") for each in server.commands)
 
 
 def test_options_that_serve_as_well_are_adopted(adopt: Adopt) -> None:
-    server = FakeIndexes(
+    server = Server(
         entries=[
             # Unique by the key of the document itself, and full instead of sparse.
             {"key": BY_ENTRY, "name": "byEntry", "unique": True},
@@ -86,7 +140,7 @@ def test_options_that_serve_as_well_are_adopted(adopt: Adopt) -> None:
 def test_an_index_that_does_not_serve_is_reported_kept_or_replaced(
     adopt: Adopt, option: dict[str, Any], text: str
 ) -> None:
-    server = FakeIndexes(alerts=[{"key": {"scope": 1}, "name": "old", **option}])
+    server = Server(alerts=[{"key": {"scope": 1}, "name": "old", **option}])
     outcome, note = found(adopt(server), "alerts.old")
     assert outcome == "differs" and note.startswith(text) and "--apply drops and rebuilds it" in note
     assert found(adopt(server, change=True, keep=["alerts.old"]), "alerts.old")[0] == "differs"
@@ -98,17 +152,17 @@ def test_an_index_that_does_not_serve_is_reported_kept_or_replaced(
 
 @pytest.mark.parametrize("name", ["byMail", "entrys.byMail", "entries.", "alerts.odl"])
 def test_a_name_to_keep_that_is_none_is_refused_before_anything_changes(adopt: Adopt, name: str) -> None:
-    server = FakeIndexes(alerts=[{"key": {"scope": 1}, "name": "old", "unique": True}])
+    server = Server(alerts=[{"key": {"scope": 1}, "name": "old", "unique": True}])
     with pytest.raises(UsageError, match="--keep"):
         adopt(server, change=True, keep=[name])
     assert not server.commands
 
 
 def test_another_time_to_live_is_set_by_collmod_and_only_with_apply(adopt: Adopt) -> None:
-    server = FakeIndexes(drain_log=[{"key": {"at": 1}, "name": "ttl", "expireAfterSeconds": 60}])
+    server = Server(drain_log=[{"key": {"at": 1}, "name": "ttl", "expireAfterSeconds": 60}])
     outcome, note = found(adopt(server), "drain_log.ttl")
     assert outcome == "differs" and "found 60" in note and "collMod" in note and "deletes" not in note
-    longer = FakeIndexes(drain_log=[{"key": {"at": 1}, "name": "ttl", "expireAfterSeconds": 10**9}])
+    longer = Server(drain_log=[{"key": {"at": 1}, "name": "ttl", "expireAfterSeconds": 10**9}])
     # A shorter time deletes documents at once.
     assert "deletes what is older" in found(adopt(longer), "drain_log.ttl")[1]
     assert found(adopt(server, change=True), "drain_log.ttl")[0] == "changed"
@@ -117,14 +171,10 @@ def test_another_time_to_live_is_set_by_collmod_and_only_with_apply(adopt: Adopt
 
 
 def test_campaigns_that_share_a_slug_or_have_none_are_named_by_id(adopt: Adopt) -> None:
-    server = FakeIndexes()
-    server.documents["campaigns"] = [
-        {"_id": "c1"},
-        {"_id": "c2"},
-        {"_id": "c3", "slug": "summer"},
-        {"_id": "c4", "slug": "summer"},
-        {"_id": "c5", "slug": "winter"},
-    ]
+    server = Server()
+    slugs = {"c3": "summer", "c4": "summer", "c5": "winter"}
+    documents = [{"_id": "c1"}, {"_id": "c2"}, *({"_id": id_, "slug": slug} for id_, slug in slugs.items())]
+    server.database["campaigns"].insert_many(documents)
     done = adopt(server)
     outcome, note = found(done, "campaigns.slug")
     assert outcome == "blocked" and "slug None (c1, c2); slug 'summer' (c3, c4)" in note and "c5" not in note
@@ -132,16 +182,16 @@ def test_campaigns_that_share_a_slug_or_have_none_are_named_by_id(adopt: Adopt) 
 
 
 def test_an_index_that_is_not_unique_stays_while_duplicates_prevent_another(adopt: Adopt) -> None:
-    server = FakeIndexes(campaigns=[{"key": {"slug": 1}, "name": "slug_1"}])
-    server.documents["campaigns"] = [{"_id": "c1", "slug": "s"}, {"_id": "c2", "slug": "s"}]
+    server = Server(campaigns=[{"key": {"slug": 1}, "name": "slug_1"}])
+    server.database["campaigns"].insert_many([{"_id": "c1", "slug": "s"}, {"_id": "c2", "slug": "s"}])
     assert found(adopt(server, change=True), "campaigns.slug_1")[0] == "blocked"
     assert not any(each.startswith("drop") for each in server.commands)
-    server.documents["campaigns"].pop()
+    server.database["campaigns"].delete_one({"_id": "c2"})
     assert found(adopt(server, change=True), "campaigns.slug_1")[0] == "changed"
 
 
 def test_a_name_that_another_index_has_blocks_only_that_one(adopt: Adopt) -> None:
-    server = FakeIndexes(alerts=[{"key": {"scope": -1}, "name": "scope_1"}])
+    server = Server(alerts=[{"key": {"scope": -1}, "name": "scope_1"}])
     done = adopt(server, change=True)
     outcome, note = found(done, "alerts.scope")
     assert outcome == "blocked" and "code 86" in note
@@ -149,14 +199,14 @@ def test_a_name_that_another_index_has_blocks_only_that_one(adopt: Adopt) -> Non
 
 
 def test_a_build_that_an_earlier_run_left_behind_is_awaited_with_its_progress(adopt: Adopt) -> None:
-    server, lines = FakeIndexes(entries=[{"key": BY_ENTRY, "name": "byEntry"}]), []
-    server.building["byEntry"] = 3
+    server, lines = Server(entries=[{"key": BY_ENTRY, "name": "byEntry"}]), []
+    server.builds("entries", 3)
     assert found(adopt(server, on_line=lines.append), "entries.byEntry")[0] == "existed"
     assert lines[:3] == ["entries: building 1 indexes, 1,234 of 5,678"] * 3
 
 
 def test_a_connection_that_breaks_during_a_build_is_no_end_of_it(adopt: Adopt) -> None:
-    server, lines = FakeIndexes(), []
+    server, lines = Server(), []
     server.lose = 1
     done = adopt(server, on_line=lines.append)
     assert {each.outcome for each in done.values()} == {"created"}
@@ -168,9 +218,9 @@ def test_builds_that_fail_again_and_again_end_the_command(
     adopt: Adopt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexes, "_OUTAGE_SECONDS", 0.2)
-    server = FakeIndexes()
+    server = Server()
     server.lose = 10**9
-    monkeypatch.setattr(FakeIndexes, "command", lambda *_arguments, **_more: {"cursor": {"firstBatch": []}})
+    monkeypatch.setattr(Database, "command", lambda *_arguments, **_more: {"cursor": {"firstBatch": []}})
     with pytest.raises(TransientFailure):
         adopt(server)
 
@@ -178,8 +228,8 @@ def test_builds_that_fail_again_and_again_end_the_command(
 def test_a_server_that_does_not_list_what_it_has_built_is_not_asked_for_ever(
     adopt: Adopt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeIndexes, "command", lambda *_arguments, **_more: {"cursor": {"firstBatch": []}})
-    done = adopt(FakeIndexes())
+    monkeypatch.setattr(Database, "command", lambda *_arguments, **_more: {"cursor": {"firstBatch": []}})
+    done = adopt(Server())
     assert {each.outcome.value for each in done.values()} == {"blocked"}
 
 

@@ -60,6 +60,8 @@ class Index:
     options: dict[str, Any]
     # Of a unique index: the key of the document by its values.
     held: dict[Any, Any] = field(default_factory=dict)
+    # While it is built: how many documents are done, and all.
+    progress: Mapping[str, int] | None = None
 
     @property
     def unique(self) -> bool:
@@ -76,7 +78,8 @@ class Index:
         return tuple(map(order_key, found))
 
     def listed(self) -> Document:
-        return {"v": 2, "key": dict(self.keys), "name": self.name, **self.options}
+        spec = {"v": 2, "key": dict(self.keys), "name": self.name, **self.options}
+        return {"spec": spec, "buildUUID": self.name} if self.progress else spec
 
 
 _ID_INDEX = Index("_id_", (("_id", 1),), {})
@@ -337,6 +340,16 @@ class Mongo:
         self._tail.clear()
         self.rolled_back += undone
         return undone
+
+    def builds(self) -> list[Document]:
+        """Operations that build an index."""
+        tables = [table for tables in self.databases.values() for table in tables.values()]
+        return [
+            {"ns": table.full_name, "msg": "Index Build: scanning collection", "progress": index.progress}
+            for table in tables
+            for index in table.indexes.values()
+            if index.progress
+        ]
 
     def table(self, database: str, name: str) -> Table | None:
         return self.databases.get(database, {}).get(name)

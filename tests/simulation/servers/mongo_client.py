@@ -132,8 +132,10 @@ class Database:
         return self.client.call("list_collections", {}, lambda: list(tables.get(self.name, ())))
 
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Document]:
-        found = self.client.call("aggregate", pipeline, lambda: aggregated((), pipeline, lambda name: ()))
-        return iter(found)
+        def run() -> list[Document]:
+            return aggregated(self.client.server.builds(), pipeline, lambda name: ())
+
+        return iter(self.client.call("aggregate", pipeline, run))
 
     def command(self, command: str | Mapping[str, Any], value: Any = 1, **options: Any) -> Document:
         spec = {command: value, **options} if isinstance(command, str) else dict(command)

@@ -60,7 +60,7 @@ def _stage(name: str, argument: Any, documents: Iterable[Document], source: Sour
     if name == "$group":
         return _grouped(documents, argument)
     if name == "$currentOp":
-        return []
+        return documents
     raise NotImplementedError(name)
 
 
