@@ -23,9 +23,8 @@ from fairdraw.maths.files import (
     sha256_hex,
     short,
 )
-from fairdraw.terms import Outcome, is_market_id, is_selection_id
+from fairdraw.terms import ALGORITHM, Outcome, is_market_id, is_selection_id
 
-ALGORITHM = "vf2"
 DRAND = "drand"
 # It goes with the settings that name it.
 # The allocation numbers markets in 16 bits.

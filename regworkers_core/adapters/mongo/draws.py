@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from fairdraw.maths.manifest import ALGORITHM
+from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.mongo.store import Document, Store
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import LEAD_SECONDS, QUICKNET, Chain, MarketPhase, pipeline_key

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fairdraw.documents import as_document, from_document
-from fairdraw.maths.manifest import ALGORITHM, STRIKE_REASON, undeclared
-from fairdraw.terms import Outcome
+from fairdraw.maths.manifest import STRIKE_REASON, undeclared
+from fairdraw.terms import ALGORITHM, Outcome
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id, quoted

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document, as_json
-from fairdraw.maths.manifest import ALGORITHM
+from fairdraw.terms import ALGORITHM
 from regworkers_core.operation import Remark
 from regworkers_core.reporting import markdown_image, markdown_table, page, percent
 from regworkers_core.selection.report.audit import bias_audit

@@ -57,6 +57,7 @@ KNOW_NO_RESOURCES = {
     "logs:GetQueryResults",
     "logs:PutQueryDefinition",
     "s3:ListAllMyBuckets",
+    "secretsmanager:ListSecrets",
     "sqs:ListQueues",
 }
 

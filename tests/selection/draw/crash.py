@@ -80,14 +80,14 @@ def crash_and_resume(runtime: Runtime, step: str) -> list[str]:
         # That another round was taken once the first one was out needs a person's word.
         accept = AcceptedFindings(("recommitted",), "a run died") if step in REPLACING else None
         drawn(resumed, run_id="resumed", accept=accept, stop=Waiting(resumed.clock))  # type: ignore[arg-type]
-        return [*_changed(before, _decided(runtime)), *_wrong(runtime)]
+        return [*_changed(before, _decided(runtime)), *_wrong(runtime, now=resumed.clock())]
 
 
 def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
     return [f"{name} changed" for name, value in before.items() if after.get(name) != value]
 
 
-def _wrong(runtime: Runtime) -> list[str]:
+def _wrong(runtime: Runtime, *, now: float) -> list[str]:
     found: list[str] = []
     record = runtime.draws.get(CAMPAIGN)
     if record is None:
@@ -110,7 +110,7 @@ def _wrong(runtime: Runtime) -> list[str]:
     if artefact(runtime, ACCEPTED) != accepted:
         found.append(f"{ACCEPTED} is not what was decided")
     found += [str(finding) for finding in replay_of(runtime).findings]
-    found += follow(in_bucket(runtime.objects), now=runtime.clock()).findings
+    found += follow(in_bucket(runtime.objects), now=now).findings
     planned = list(runtime.database["selection_chunks"].find())
     messages = runtime.queue(runtime.names.selection_queue).depth().total
     if messages < len(planned):

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from fairdraw.maths import plain
 from fairdraw.maths.leaves import Leaf
-from fairdraw.maths.manifest import ALGORITHM, strikes_bytes
-from fairdraw.terms import QUICKNET_HASH
+from fairdraw.maths.manifest import strikes_bytes
+from fairdraw.terms import ALGORITHM, QUICKNET_HASH
 from regworkers_core.selection.report.inputs import ReportFiles
 from tests.fairdraw.maths import oracle
 
