@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 
-from regworkers_core.operation import Duty, Size
+from regworkers_core.operation import STORES, Duty, Size
 from regworkers_core.settings import Settings, load_settings
-from regworkers_dagster.resources import STORES, plain
+from regworkers_dagster.resources import plain
 
 POD_TAG = "dagster-k8s/config"
 # All tags that change a run's pod begin with it.

@@ -18,6 +18,7 @@ from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.drains.runner import DrainSpec, number_of
 from regworkers_core.observability.logs import bind
 from regworkers_core.observability.metrics import ITERATOR_AGE, Metering
+from regworkers_core.operation import STORES
 from regworkers_core.operations.dependency_status import ask
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.replication import operations
@@ -44,7 +45,6 @@ from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, tic
 from regworkers_dagster.factories import KEPT_FRESH, Declared, Flow, fields_of, schedule, sensor, tags_of
 from regworkers_dagster.launching import check, job_of_check, materialised, verdict
 from regworkers_dagster.resources import (
-    STORES,
     TICK_CALL_SECONDS,
     plain_failures,
     runtime_of,

@@ -26,10 +26,6 @@ from regworkers_core.settings.documents import refuse_another_home
 from regworkers_core.telemetry import configure_telemetry
 from regworkers_dagster.runs import is_by_hand
 
-# The resources that almost every asset, job and sensor needs.
-STORES = frozenset({"aws", "mongo"})
-# The services of what changes a campaign, which is then removed from the cache.
-CHANGES_CAMPAIGNS = STORES | {"redis"}
 # How long a sensor's tick, or an operator, waits for one answer.
 TICK_CALL_SECONDS = 2.0
 _TIME = "_seconds"

@@ -13,7 +13,7 @@ from fairdraw.maths.merkle import verify_proof
 from fairdraw.maths.phase import Summary
 from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
 from fairdraw.proof.guarantee import Published
-from fairdraw.terms import Outcome
+from fairdraw.terms import OF_STRUCK
 
 RECEIPT = "receipt"
 _PHASE = ("cutoffs", "manifest", "published", "result", "strike", "summary")
@@ -115,7 +115,7 @@ class PhasePart(CommittedPhase):
     @property
     def is_struck(self) -> bool:
         """Whether the entry is struck by its line of the result, or by what the receipt says."""
-        return self.strike is not None or self.position.outcome in (Outcome.STRUCK, Outcome.UNCLAIMED)
+        return self.strike is not None or self.position.outcome in OF_STRUCK
 
     def check_result(self, index: int) -> str:
         """Check that the line of the entry, the `index`-th one, is in the result."""

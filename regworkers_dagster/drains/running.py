@@ -15,11 +15,12 @@ from regworkers_core.drains.runner import DrainSpec, Life, drain_limits, run_dra
 from regworkers_core.engine.drain_report import DrainReport, Percentiles
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operation import STORES
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.sensing import DRAIN_INTERVAL_SECONDS, Tick, depth_tick
 from regworkers_dagster.factories import Declared, Flow, asset_job, fields_of, sensor
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import STORES, plain_failures, runtime_of
+from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import DRAIN_TAG
 
 # A run of an hour has 60 points in the plots; its start and end write some 20 events more.

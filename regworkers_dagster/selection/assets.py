@@ -12,12 +12,13 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import DrawBusy, StepResult, StepState, confirmation_word
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
+from regworkers_core.operation import CHANGES_CAMPAIGNS
 from regworkers_core.operations.draws import draw_run
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table
-from regworkers_dagster.resources import CHANGES_CAMPAIGNS, plain_failures, runtime_of
+from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_RANGE_TAG, PARTITION_TAG, is_by_hand, launched_by_hand
 from regworkers_dagster.selection import specs
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from regworkers_core.adapters.mongo.draws import PhaseStatus
 from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.observability.logs import bind
+from regworkers_core.operation import CHANGES_CAMPAIGNS, STORES
 from regworkers_core.operations import draws
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
@@ -21,7 +22,7 @@ from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, tic
 from regworkers_dagster.factories import Declared, asset_job, fields_of, flat, sensor
 from regworkers_dagster.launching import job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import CHANGES_CAMPAIGNS, STORES, plain_failures, runtime_of
+from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, RESUMED, long_run, short_run
 from regworkers_dagster.selection import (
     assets,
