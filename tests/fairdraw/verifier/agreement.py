@@ -20,7 +20,7 @@ from random import Random
 from typing import Any, NamedTuple, NoReturn
 from unittest.mock import patch
 
-from fairdraw import terms
+from fairdraw import bls
 from fairdraw.log.note import COSIGNATURE
 from fairdraw.log.trust import Trust
 from fairdraw.maths.files import sha256_hex
@@ -69,7 +69,7 @@ def without_curves() -> Iterator[None]:
     """Python's check as on a page without the curves: it meets no signature that it could verify."""
     with ExitStack() as patches:
         patches.enter_context(patch.object(beacon, "_is_signed", _no_beacon))
-        patches.enter_context(patch.object(terms, "is_key", bool))
+        patches.enter_context(patch.object(bls, "is_key", bool))
         for name in ("ed25519.Ed25519PublicKey", "mldsa.MLDSA44PublicKey"):
             patches.enter_context(patch(f"cryptography.hazmat.primitives.asymmetric.{name}", _NoCurve))
         yield

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from fairdraw import terms
+from fairdraw import bls
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.trust import Trust
 from fairdraw.maths.beside import ACCEPTED, ANNULLED, NOTICE, replaced_name
@@ -54,7 +54,7 @@ class FoldersCompared:
 @contextmanager
 def any_signature() -> Iterator[None]:
     """Python takes every signature of the beacon: what is compared is all else, and draws can be made again."""
-    with patch.object(beacon, "_is_signed", lambda *_: True), patch.object(terms, "is_key", bool):
+    with patch.object(beacon, "_is_signed", lambda *_: True), patch.object(bls, "is_key", bool):
         yield
 
 
