@@ -94,7 +94,7 @@ class DrawAccount:
             closed = closing(self.record)
             if self._now > closed + LONG_SECONDS:
                 yield f"opened, closed at {iso(closed)}, and neither drawn nor annulled in time 7 days later"
-        no_phase = (Kind.OPENED, Kind.AMENDED)
+        no_phase = (Kind.OPENED, Kind.AMENDED, Kind.REGISTRATIONS)
         for phase in sorted({leaf.phase for _, leaf in self._found if leaf.kind not in no_phase}):
             for finding in self._phase(phase, annulled=annulled):
                 yield f"phase {phase}: {finding}"

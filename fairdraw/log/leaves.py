@@ -30,7 +30,9 @@ FAR_SECONDS = 7 * 86_400.0
 
 
 class Kind(StrEnum):
-    """What a leaf's hash is about: a record of the campaign, a file of a phase, or a key of the log."""
+    """What a leaf's hash is about: a record of the campaign, a file of a phase, the size of a tree of registrations, or
+    a key of the log.
+    """
 
     OPENED = "opened"
     AMENDED = "amended"
@@ -40,11 +42,12 @@ class Kind(StrEnum):
     RESULT = "result"
     CODES = "codes"
     ANNULLED = "annulled"
+    REGISTRATIONS = "registrations"
     KEY = "key"
 
 
 # Leaves of these kinds belong to no phase: theirs is 0. That of an amendment is its number.
-_NO_PHASE = frozenset({Kind.OPENED, Kind.KEY})
+_NO_PHASE = frozenset({Kind.OPENED, Kind.REGISTRATIONS, Kind.KEY})
 
 
 @dataclass(frozen=True, slots=True)
