@@ -15,11 +15,13 @@ from types import MappingProxyType
 from typing import ClassVar, NamedTuple, Self
 
 from fairdraw.errors import DrawError
-from fairdraw.maths.files import Fields, JsonFile, is_hash, sha256_hex
+from fairdraw.maths.files import Fields, JsonFile, is_hash, sha256_hex, short
+from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import TreeHash, leaf_hash
 
 # The folder that has the folder of each campaign's tree; also what errors about a tree name.
 REGISTRATIONS = "registrations"
+NOTICE_PREFIX = "vfnote1|"
 _NOTICE = re.compile(
     rb"vfnote1\|(0|[1-9][0-9]{0,15})\|(?:(withdrawn|erased)\|-|unit\|([0-9a-f]{64}))", re.ASCII
 )
@@ -34,6 +36,11 @@ _FIRST_TABLE = 1 << 10
 def tree_folder(campaign_id: str) -> str:
     """Return the folder of a campaign's tree: its tiles, bundles and sizes are below."""
     return f"{REGISTRATIONS}/{campaign_id}"
+
+
+def size_name(size: int) -> str:
+    """Return the name of the file of a size in the folder of its tree."""
+    return f"sizes/{size}.json"
 
 
 def registration_leaf(campaign_id: str, ref: str, unit: str, at: str, salt: str) -> str:
@@ -63,7 +70,7 @@ class Notice:
     @property
     def text(self) -> bytes:
         """The entry of the tree."""
-        return f"vfnote1|{self.index}|{self.kind}|{self.leaf or '-'}".encode()
+        return f"{NOTICE_PREFIX}{self.index}|{self.kind}|{self.leaf or '-'}".encode()
 
     @staticmethod
     def parse(entry: bytes) -> Notice | None:
@@ -133,17 +140,70 @@ class RegistrationSize(JsonFile):
     size: int
 
     @property
-    def name(self) -> str:
-        """Its name in the folder of the tree."""
-        return f"sizes/{self.size}.json"
-
-    @property
     def hash(self) -> str:
         return sha256_hex(self.to_bytes())
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
         return cls(fields.id("campaignId"), fields.hash("root"), fields.integer("size"))
+
+
+def size_problem(manifest: Manifest, last: str | None) -> str:
+    """Return what is wrong with root and size in the manifest of phase 1, before whose leaf the log last had the size
+    of its tree with this hash (None: it had none); empty if nothing is.
+    """
+    logged = manifest.registrations
+    if logged is None:
+        return ""
+    size = RegistrationSize(manifest.campaign_id, logged.root, logged.size)
+    if last is None and (logged.size, logged.root) == (0, sha256_hex(b"")):
+        return ""
+    if last == size.hash:
+        return ""
+    return (
+        f"registrations: {logged.size} entries with root {logged.root} are not what the log had last before the"
+        " manifest"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TreeState(JsonFile):
+    """checkpoint: all that was appended to a campaign's tree so far, and where its sizes are."""
+
+    FILE: ClassVar[str] = "checkpoint of registrations"
+
+    campaign_id: str
+    # How many registrations ended, by why.
+    erased: int
+    withdrawn: int
+    # Entries that are notices of any kind.
+    notices: int
+    # That over all entries, in hex.
+    root: str
+    # The number of entries.
+    size: int
+    # Those that have a file `RegistrationSize`, ascending.
+    sizes: tuple[int, ...] = ()
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        size, sizes = fields.integer("size"), fields.list("sizes")
+        before = 0
+        for each in sizes:
+            if type(each) is not int or not before < each <= size:
+                fields.refuse(
+                    "sizes", f"numbers from 1 to {size} that increase are needed, found {short(each)}"
+                )
+            before = each
+        return cls(
+            campaign_id=fields.id("campaignId"),
+            erased=fields.integer("erased"),
+            withdrawn=fields.integer("withdrawn"),
+            notices=fields.integer("notices"),
+            root=fields.hash("root"),
+            size=size,
+            sizes=tuple(sizes),
+        )
 
 
 class RegistrationClass(StrEnum):
@@ -157,7 +217,7 @@ class RegistrationClass(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenedRegistration(JsonFile):
-    """One line of an opening, which the operator gives to an auditor: what a leaf of the tree stands for.
+    """One line of an opening, which the operator gives to an auditor: what a leaf of the tree means.
 
     Time, ref, salt and unit are None where the operator has them no more. Ref and unit may be any text: an entry whose
     ref or unit is no id is registered, and excluded from the draw.

@@ -19,7 +19,9 @@ from fairdraw.maths.registration import (
     RegistrationClass,
     RegistrationSize,
     RegistrationTree,
+    TreeState,
     registration_leaf,
+    size_name,
     tree_folder,
 )
 
@@ -174,11 +176,23 @@ def test_a_leaf_of_zeros_is_not_taken_for_the_place_of_a_notice() -> None:
 def test_a_size_is_one_leaf_of_the_log() -> None:
     size = RegistrationSize("summer", "a" * 64, 7)
     assert size.to_bytes() == b'{"campaignId":"summer","root":"' + b"a" * 64 + b'","size":7}'
-    assert f"{tree_folder('summer')}/{size.name}" == "registrations/summer/sizes/7.json"
+    assert f"{tree_folder('summer')}/{size_name(7)}" == "registrations/summer/sizes/7.json"
     leaf = LogLeaf("summer", size.hash, Kind.REGISTRATIONS, 0, AT)
     assert LogLeaf.parse(leaf.to_bytes()) == leaf
     with pytest.raises(DrawError, match="0 is needed for registrations, found 1"):
         replace(leaf, phase=1).to_bytes()
+
+
+def test_the_checkpoint_of_a_tree_is_read_as_it_was_written() -> None:
+    state = TreeState("summer", erased=1, withdrawn=2, notices=4, root="a" * 64, size=9, sizes=(3, 9))
+    assert state.to_bytes() == (
+        b'{"campaignId":"summer","erased":1,"notices":4,"root":"' + b"a" * 64 + b'","size":9,"sizes":[3,9],'
+        b'"withdrawn":2}'
+    )
+    assert TreeState.parse(state.to_bytes()) == state
+    for sizes in ((3, 3), (9, 3), (0, 3), (10,), (True,)):
+        with pytest.raises(DrawError, match="numbers from 1 to 9 that increase are needed"):
+            replace(state, sizes=sizes).to_bytes()
 
 
 def test_an_opened_registration_is_read_as_it_was_written() -> None:
