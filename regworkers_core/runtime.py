@@ -45,6 +45,7 @@ from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.draws import Draws
 from regworkers_core.adapters.mongo.incidents import EvaluationState, Incidents, Mutes
 from regworkers_core.adapters.mongo.outbox import Outbox
+from regworkers_core.adapters.mongo.registrations import Registrations
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.adapters.mongo.selections import Chunks, DrawMarkets, Selections
 from regworkers_core.adapters.mongo.superseded import SupersededEntries
@@ -155,6 +156,7 @@ class Runtime:
         return DynamoLeaseTable(self.dynamodb, self.dependency("heartbeats"), self.names.lease_table)
 
     replica = _collection(Replica, "entries")
+    registrations = _collection(Registrations, "entries")
     campaigns = _collection(Campaigns, "campaigns")
     draws = _collection(Draws, "draws")
     chunks = _collection(Chunks, "selection_chunks")

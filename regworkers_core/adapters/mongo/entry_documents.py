@@ -6,7 +6,7 @@ the smallest and a server answers it from the `_id` index. No I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -25,6 +25,11 @@ IDENTITY_EMAIL = "_identity.email"
 _IDENTITY = "_identity"
 # When a life of the entry was erased, an ISO time. It stays on the document when a later life is saved.
 ERASED_AT = "erasedAt"
+# Its leaf in the campaign's tree of registrations (`registrations.Registered`). What leads from the leaf to the fan
+# goes with the entry; leaf and index stay until the tree has a notice.
+REGISTRATION = "_registration"
+_OF_THE_LEAF = frozenset({"leaf", "index"})
+_TO_THE_FAN = dict.fromkeys((f"{REGISTRATION}.{name}" for name in ("at", "salt", "unit")), "")
 # Raised by the driver before it sends a document that BSON cannot hold.
 UNSTORABLE = (InvalidDocument, OverflowError, UnicodeEncodeError)
 # MongoDB's 16 MiB less room for the envelope of the update.
@@ -141,7 +146,7 @@ def _update(write: Write, at: str, run_id: str) -> Document:
         key = {"campaignId": write.key.campaign_id, "entryId": write.key.entry_id}
         return {
             "$set": {**key, "_replication": custody, "deletedAt": at},
-            "$unset": {name: "" for name in (*REPLICA_FIELDS, _IDENTITY) if name not in key},
+            "$unset": {name: "" for name in (*REPLICA_FIELDS, _IDENTITY) if name not in key} | _TO_THE_FAN,
         }
     absent = {name: "" for name in REPLICA_FIELDS if name not in write.fields}
     return {
@@ -156,8 +161,8 @@ class Erasing(NamedTuple):
 
 
 def erasing(key: EntryKey, stored: Document | None, order: Order, *, at: str, run_id: str) -> Erasing:
-    """What turns a document, exactly as it was read, into the tombstone of an erased fan, without any
-    other field. A later life than the erasure stays and only records its time. `order` is that of the source's state.
+    """What turns a document, exactly as it was read, into the tombstone of an erased fan, without any other field but
+    its leaf. A later life than the erasure stays and only records its time. `order` is that of the source's state.
     """
     seen = None if stored is None else stored_of(stored)
     erased_at = at if seen is None else max(at, seen.erased_at or "")
@@ -168,11 +173,21 @@ def erasing(key: EntryKey, stored: Document | None, order: Order, *, at: str, ru
         highest = order if seen is None else max(order, seen.order)
         custody = {**highest.as_fields(), "replicatedAt": at, "messageId": "", "runId": run_id}
         tombstone |= {"deletedAt": at, "_replication": custody}
-    kept = {"_id", "_replication", "deletedAt", *tombstone}
-    gone = {name: "" for name in stored or () if name not in kept}
-    update: Document = {"$set": tombstone, **({"$unset": gone} if gone else {})}
+    gone = _gone(stored or {}, {"_id", "_replication", "deletedAt", *tombstone})
     absent = {"_id": key.document_id, "_replication": None}
-    return Erasing(absent if seen is None else exactly(key, seen), update)
+    query = absent if seen is None else exactly(key, seen)
+    return Erasing(query, {"$set": tombstone, "$unset": gone})
+
+
+def _gone(stored: Document, kept: Set[str]) -> Document:
+    """The paths of all fields but those in `kept` and the leaf; a registration that came since the document was read is
+    among them.
+    """
+    registration = stored.get(REGISTRATION)
+    if REGISTRATION in stored and not isinstance(registration, Mapping):
+        return {name: "" for name in stored if name not in kept}
+    others = {f"{REGISTRATION}.{name}": "" for name in registration or () if name not in _OF_THE_LEAF}
+    return {name: "" for name in stored if name not in {*kept, REGISTRATION}} | _TO_THE_FAN | others
 
 
 def _identity(fields: Mapping[str, Any]) -> Document:

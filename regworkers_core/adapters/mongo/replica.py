@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from regworkers_core.adapters.mongo.entry_documents import (
     ERASED_AT,
+    REGISTRATION,
     UNSTORABLE,
     Effect,
     Stored,
@@ -226,9 +227,12 @@ class Replica(Store):
         return ReplicaCounts(max(0, documents - tombstones), tombstones)
 
     def delete_tombstone(self, key: EntryKey, order: Order) -> bool:
-        """Delete exactly this tombstone; False when it changed meanwhile, and for that of an erased fan."""
+        """Delete exactly this tombstone; False when it changed meanwhile, for that of an erased fan, and while its leaf
+        in the tree of registrations waits for its notice.
+        """
         stored = Stored(order, None, order.as_fields(), "")
-        answer = self._dependency.call(self._collection.delete_one, exactly(key, stored))
+        query = {**exactly(key, stored), REGISTRATION: {"$exists": False}}
+        answer = self._dependency.call(self._collection.delete_one, query)
         return answer.deleted_count == 1
 
     def erase(self, key: EntryKey, order: Order, *, at: str, run_id: str) -> None:

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL, canonical, erased_since
+from regworkers_core.adapters.mongo.entry_documents import (
+    IDENTITY_EMAIL,
+    REGISTRATION,
+    canonical,
+    erased_since,
+)
 from regworkers_core.adapters.mongo.store import (
     EXPIRES_AT,
     Document,
@@ -93,7 +98,7 @@ class SupersededEntries(Store):
                             "acceptance": acceptance,
                             EXPIRES_AT: datetime.fromisoformat(at) + self._keep,
                             "order": each.order.as_fields(),
-                            "former": current[each.key.document_id],
+                            "former": _former(current[each.key.document_id]),
                         },
                         "$unset": {"undo": ""},
                     },
@@ -216,6 +221,11 @@ def _back_to(former: Mapping[str, Any]) -> Document:
     present = {name: former[name] for name in _CHANGED if name in former}
     absent = {name: "" for name in _CHANGED if name not in former}
     return {"$set": present, "$unset": absent} if absent else {"$set": present}
+
+
+def _former(document: Document) -> Document:
+    """What is kept of it. A restore leaves the registration as it is then, and a salt is beside its entry alone."""
+    return {name: value for name, value in document.items() if name != REGISTRATION}
 
 
 def _custody(document: Document | None) -> Any:

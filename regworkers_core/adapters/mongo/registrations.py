@@ -1,0 +1,201 @@
+"""The field `_registration` of `entries`: the leaf that an entry has in its campaign's tree of registrations.
+
+Entries are read in the order in which they were saved, live ones and tombstones. Every write is guarded by the leaf
+that was read, or by its absence, so that a repeat changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fairdraw.documents import as_document
+from regworkers_core.adapters.mongo.entry_documents import ERASED_AT, REGISTRATION, stored_of
+from regworkers_core.adapters.mongo.store import Document, Store, bulk_update, pages
+from regworkers_core.domain.entry import Order
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.messages import fit_correlation_id
+
+REPLICATED_AT, _VERSION = "_replication.replicatedAt", "_replication.version"
+_LEAF, _INDEX, _UNIT = (f"{REGISTRATION}.{name}" for name in ("leaf", "index", "unit"))
+_READ = ("campaignId", "entryId", "ref", "unit", "correlationId")
+_FIELDS = (*_READ, "deletedAt", ERASED_AT, "_replication", REGISTRATION)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The leaf of a registration, and what opens it. A removed entry, and its next life, have leaf and index alone."""
+
+    leaf: str  # 64 hex digits
+    at: str | None = None  # the time in the leaf (ISO)
+    salt: str | None = None  # 128 bits as 32 hex digits
+    unit: str | None = (
+        None  # the published unit in the leaf; None: the entry has no unit, the leaf has its ref
+    )
+    index: int | None = None  # the place in the tree; None: the tree may not have it yet
+
+    @classmethod
+    def stored(cls, document: Mapping[str, Any]) -> Registered | None:
+        """That of a document; None if it has none, or what another writer wrote there."""
+        fields = document.get(REGISTRATION)
+        if not isinstance(fields, Mapping) or not isinstance(fields.get("leaf"), str):
+            return None
+        texts = {name: _text(fields.get(name)) for name in ("at", "salt", "unit")}
+        index = fields.get("index")
+        return cls(fields["leaf"], **texts, index=index if isinstance(index, int) else None)
+
+    def as_fields(self) -> Document:
+        return {name: value for name, value in as_document(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Registrant:
+    """An entry of the replica, as far as its registration depends on it."""
+
+    key: EntryKey
+    order: Order
+    replicated_at: str  # when this state was saved, by the clock of the worker
+    ref: str  # empty: it has none
+    unit: str | None  # as stored
+    is_removed: bool  # it is a tombstone
+    erased_at: str | None  # every life that was created up to then was erased
+    registered: Registered | None  # None: it has no leaf
+    correlation_id: str = ""  # empty: it has none
+
+    @classmethod
+    def stored(cls, document: Document) -> Registrant | None:
+        """None for a document of another writer that names no entry, or not under the entry's `_id`, or whose leaf is
+        none.
+        """
+        key = EntryKey(*(str(document.get(name)) for name in ("campaignId", "entryId")))
+        found = document.get(REGISTRATION)
+        leaf = found.get("leaf") if isinstance(found, Mapping) else None
+        if document["_id"] != key.document_id or not isinstance(leaf, str | None):
+            return None
+        seen = stored_of(document)
+        fields = seen.fields or {}
+        return cls(
+            key=key,
+            order=seen.order,
+            replicated_at=_text(seen.custody.get("replicatedAt")) or "",
+            ref=_text(fields.get("ref")) or "",
+            unit=_text(fields.get("unit")),
+            is_removed=seen.deleted_at is not None,
+            erased_at=seen.erased_at,
+            registered=Registered.stored(document),
+            correlation_id=fit_correlation_id(fields.get("correlationId")),
+        )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class SavedPage(NamedTuple):
+    """Registrants by the time of their saving; `through`: the page has all until then, as of its read."""
+
+    registrants: list[Registrant]
+    through: str
+
+
+class Change(NamedTuple):
+    """An entry as it was read, and what its document shall say of its leaf; None: nothing."""
+
+    registrant: Registrant
+    registered: Registered | None
+
+
+class Registrations(Store):
+    """Every method raises TransientFailure when MongoDB cannot answer."""
+
+    def saved(self, campaign_id: str, after: str, limit: int, until: str | None = None) -> SavedPage:
+        """The first `limit` entries of a campaign that were saved after a time, and those of the last one's millisecond
+        with them; with `until`, up to that time.
+        """
+        times = {"$gt": after} if until is None else {"$gt": after, "$lte": until}
+        query = {"campaignId": campaign_id, REPLICATED_AT: times}
+        while True:
+            found = self._find(query, dict.fromkeys(_FIELDS, 1), sort=[(REPLICATED_AT, 1)], limit=limit)
+            saved_at = [after, *(document["_replication"]["replicatedAt"] for document in found)]
+            if len(found) < limit:
+                return SavedPage(_registrants(found), saved_at[-1] if until is None else until)
+            if saved_at[1] != saved_at[-1]:
+                # More may have the last one's time: the next page begins with it.
+                whole = [each for each, at in zip(found, saved_at[1:], strict=True) if at != saved_at[-1]]
+                return SavedPage(_registrants(whole), saved_at[len(whole)])
+            limit *= 2
+
+    def of_campaign(self, campaign_id: str, size: int) -> Iterator[list[Registrant]]:
+        """All entries of a campaign, at most `size` at a time, in the order of the bytes of their ids."""
+        query: Document = {"_id": {"$gte": f"{campaign_id}:", "$lt": f"{campaign_id};"}}
+        for page in pages(self._collection, self._dependency, query, _FIELDS, size=size):
+            yield _registrants(page)
+
+    def behind(self, positions: Mapping[str, str]) -> bool:
+        """Whether any of these campaigns has an entry that was saved after its position. Cheap enough for a sensor."""
+        branches = [
+            {"campaignId": campaign_id, REPLICATED_AT: {"$gt": after}}
+            for campaign_id, after in positions.items()
+        ]
+        return bool(branches) and self._first({"$or": branches}, {"_id": 1}) is not None
+
+    def begin(self, new: Sequence[Change]) -> set[EntryKey]:
+        """Give live entries that are as they were read, and have no leaf, theirs. Returns those that have it now."""
+        ours = {registrant.key: registered for registrant, registered in new if registered is not None}
+        written = self._bulk(
+            [
+                bulk_update(_as_read(registrant), {"$set": {REGISTRATION: registered.as_fields()}})
+                for registrant, registered in new
+                if registered is not None
+            ]
+        )
+        if written == len(ours):
+            return set(ours)
+        # Some changed meanwhile, or are ours since a call whose answer was lost.
+        found = self._find({"_id": {"$in": [key.document_id for key in ours]}}, {REGISTRATION: 1})
+        stored = {document["_id"]: Registered.stored(document) for document in found}
+        return {key for key, registered in ours.items() if stored.get(key.document_id) == registered}
+
+    def place(self, placed: Sequence[Change]) -> None:
+        """Record where the tree has the leaves, also of what was removed meanwhile."""
+        self._bulk(
+            [
+                bulk_update(
+                    {"_id": registrant.key.document_id, _LEAF: registered.leaf},
+                    {"$set": {_INDEX: registered.index}},
+                )
+                for registrant, registered in placed
+                if registered is not None
+            ]
+        )
+
+    def note(self, noted: Sequence[Change]) -> None:
+        """Record what notices in the tree say of leaves: they ended, or have another unit. A removed entry gets no unit
+        back.
+        """
+        self._bulk([bulk_update(*_noted(*each)) for each in noted])
+
+
+def _registrants(documents: Sequence[Document]) -> list[Registrant]:
+    return [each for each in map(Registrant.stored, documents) if each is not None]
+
+
+def _as_read(registrant: Registrant) -> Document:
+    """Matches the entry while it is live, no newer state was saved, and it has no leaf."""
+    query: Document = {"_id": registrant.key.document_id, "deletedAt": {"$exists": False}, _LEAF: None}
+    if not registrant.replicated_at:
+        return query | {REPLICATED_AT: None}
+    # Some servers tell no milliseconds.
+    return query | {REPLICATED_AT: registrant.replicated_at, _VERSION: registrant.order.version}
+
+
+def _noted(registrant: Registrant, after: Registered | None) -> tuple[Document, Document]:
+    before = registrant.registered or Registered("")
+    query = {"_id": registrant.key.document_id, _LEAF: before.leaf, _INDEX: before.index}
+    if after is None:
+        return query, {"$unset": {REGISTRATION: ""}}
+    query[f"{REGISTRATION}.salt"] = before.salt
+    if after.unit is None:
+        return query, {"$set": {_LEAF: after.leaf}, "$unset": {_UNIT: ""}}
+    return query, {"$set": {_LEAF: after.leaf, _UNIT: after.unit}}
