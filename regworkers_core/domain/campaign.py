@@ -78,6 +78,20 @@ class CodeRules:
     caseless: bool = False  # A-Z count as a-z, for partners who print codes in either
 
 
+class RegistrationLog(StrEnum):
+    """Whether each registration goes into the campaign's public tree before the draw."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRules:
+    """What the campaign promises of its registrations."""
+
+    log: RegistrationLog = RegistrationLog.OFF
+
+
 @dataclass(frozen=True, slots=True)
 class IssuerKey:
     """An Ed25519 key by which the issuer of the codes signs what it says of them; two while one replaces the other."""
@@ -125,6 +139,7 @@ class Campaign:
     event_id: str | None = None  # that of all campaigns for the seats of one event
     issuer_keys: tuple[IssuerKey, ...] = ()
     codes: CodeRules = CodeRules()
+    registration: RegistrationRules = RegistrationRules()
     # The public halves of the campaign's keys, once they are made: the SHA-256 of the unit key, and the code key in G2.
     unit_key_hash: str | None = None
     code_key: str | None = None
@@ -135,6 +150,10 @@ class Campaign:
     @property
     def market_ids(self) -> tuple[str, ...]:
         return tuple(market.market_id for market in self.markets)
+
+    @property
+    def logs_registrations(self) -> bool:
+        return self.registration.log is RegistrationLog.ON
 
     def market(self, market_id: str) -> Market | None:
         return next((market for market in self.markets if market.market_id == market_id), None)
@@ -161,7 +180,16 @@ class Campaign:
 
     def as_document(self) -> dict[str, Any]:
         """The document of the collection; `parse` gives the same campaign back."""
-        terms = ("eligibility", "markets", "auto_draw", "draw", "event_id", "issuer_keys", "codes")
+        terms = (
+            "eligibility",
+            "markets",
+            "auto_draw",
+            "draw",
+            "event_id",
+            "issuer_keys",
+            "codes",
+            "registration",
+        )
         document: dict[str, Any] = {"_id": self.campaign_id}
         document |= as_document(self, "slug", "name", "status", "opens_at", "closes_at", *terms)
         made = as_document(self, "unit_key_hash", "code_key", "opened", "transitions", "fence")
@@ -198,6 +226,9 @@ class _Reader:
             event_id=None if (event := document.get("eventId")) is None else self._id(event, "eventId"),
             issuer_keys=self._issuer_keys(_or(document.get("issuerKeys"), [])),
             codes=self._codes(self._mapping(_or(document.get("codes"), {}), "codes")),
+            registration=self._registration(
+                self._mapping(_or(document.get("registration"), {}), "registration")
+            ),
             unit_key_hash=None
             if (key := document.get("unitKeyHash")) is None
             else self._hex(key, "unitKeyHash", 64),
@@ -271,6 +302,16 @@ class _Reader:
 
     def _codes(self, fields: Mapping[str, Any]) -> CodeRules:
         return CodeRules(self._flag(_or(fields.get("caseless"), False), "codes.caseless"))
+
+    def _registration(self, fields: Mapping[str, Any]) -> RegistrationRules:
+        value = _or(fields.get("log"), RegistrationLog.OFF)
+        # YAML reads `on` and `off` without quotes as true and false.
+        if isinstance(value, bool):
+            value = RegistrationLog.ON if value else RegistrationLog.OFF
+        try:
+            return RegistrationRules(RegistrationLog(value))
+        except ValueError:
+            raise self._wrong("registration.log", "must be on or off", value) from None
 
     def _opened(self, value: Any) -> LoggedTerms | None:
         if value is None:

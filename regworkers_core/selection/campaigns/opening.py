@@ -50,7 +50,7 @@ def terms_of(runtime: Runtime, campaign: Campaign) -> Opened:
         markets=tuple(map(published_terms, markets)),
         name=campaign.name,
         opens_at=campaign.opens_at,
-        registration=False,
+        registration=campaign.logs_registrations,
         unit_key_hash=campaign.unit_key_hash or "",
         waitlist_size=campaign.draw.waitlist_size,
         wins_per_unit=campaign.draw.wins_per_unit,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fairdraw.documents import as_document, camel
 from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, Reserve
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, RegistrationLog, Reserve
 from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
@@ -73,6 +73,11 @@ class CreateCampaign(Input):
         "", description="The id of the event, the same in all campaigns for its seats. Empty: none."
     )
     caseless_codes: bool = Field(False, description="Codes are compared with A-Z as a-z.")
+    registration_log: bool = Field(
+        False,
+        description="Put each registration into a public tree at once, so that fans see before the draw that they are "
+        "in. It cannot be switched off later.",
+    )
     issuer_keys: dict[str, str] = Field(
         {}, description="By its id each Ed25519 key, 64 hex digits, by which the issuer of the codes signs."
     )
@@ -295,6 +300,7 @@ def described(campaign: Campaign, **more: Any) -> Report:
             "seats": sum(each.capacity for each in campaign.markets),
             "eligibility": document["eligibility"],
             "codes": document["codes"],
+            "registration": document["registration"],
             "openedHash": campaign.opened and campaign.opened.hash,
             **as_document(campaign.draw, "wins_per_unit", "waitlist_size"),
         },
@@ -358,6 +364,7 @@ def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:
         ],
         "draw": {"winsPerUnit": given.wins_per_unit, "waitlistSize": given.waitlist_size},
         "codes": {"caseless": given.caseless_codes},
+        "registration": {"log": RegistrationLog.ON if given.registration_log else RegistrationLog.OFF},
         "issuerKeys": [{"id": name, "key": key} for name, key in given.issuer_keys.items()],
     }
 

@@ -174,9 +174,10 @@ def table_behind(runtime: Runtime, campaign_id: str, lease: Lease) -> UsageError
 
 
 _FIELDS = frozenset({"campaignId", "slug", "name", "opensAt", "closesAt", "eligibility"})
-_FIELDS |= {"markets", "autoDraw", "draw", "eventId", "issuerKeys", "codes"}
+_FIELDS |= {"markets", "autoDraw", "draw", "eventId", "issuerKeys", "codes", "registration"}
 _DRAW = frozenset({"winsPerUnit", "waitlistSize"})
 _CODES = frozenset({"caseless"})
+_REGISTRATION = frozenset({"log"})
 _ISSUER_KEY = frozenset({"id", "key"})
 _MARKET = frozenset({"marketId", "name", "capacity", "reserves", "laterReserves"})
 _RESERVE = frozenset({"segment", "seats"})
@@ -240,6 +241,7 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
             )
     _only(_mapping(fields.get("draw")), _DRAW, "draw.")
     _only(_mapping(fields.get("codes")), _CODES, "codes.")
+    _only(_mapping(fields.get("registration")), _REGISTRATION, "registration.")
     for index, key in enumerate(_list(fields.get("issuerKeys"))):
         _only(_mapping(key), _ISSUER_KEY, f"issuerKeys[{index}].")
     for index, market in enumerate(_list(fields.get("markets"))):

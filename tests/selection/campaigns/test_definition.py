@@ -59,6 +59,7 @@ def test_what_is_absent_or_null_means_none() -> None:
     assert (campaign.draw.wins_per_unit, campaign.draw.waitlist_size) == (1, None)
     assert campaign.transitions == () and campaign.fence == 0 and campaign.opened is None
     assert campaign.event_id is None and campaign.issuer_keys == () and not campaign.codes.caseless
+    assert not campaign.logs_registrations
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,8 @@ def test_what_is_absent_or_null_means_none() -> None:
         ({"eventId": "no spaces"}, "eventId must be", "1 to 64"),
         ({"codes": {"caseless": "yes"}}, "codes.caseless", "'yes'"),
         ({"codes": {"caseles": True}}, "codes.caseles is not a field", "caseless"),
+        ({"registration": {"log": "yes"}}, "registration.log must be on or off", "'yes'"),
+        ({"registration": {"lag": "on"}}, "registration.lag is not a field", "log"),
         ({"issuerKeys": [{"id": "k"}]}, "issuerKeys[0].key must be 64 lowercase hex digits", "nothing"),
         ({"issuerKeys": [{"id": "k", "key": "ab" * 32}] * 2}, "issuerKeys[1].id is there twice", "'k'"),
         ({"markets": None}, "markets", "nothing"),
@@ -130,12 +133,14 @@ def test_a_manager_may_write_yaml_with_times_as_yaml_has_them(tmp_path: Path) ->
     file = tmp_path / "campaign.yml"
     file.write_text(
         "campaignId: summer\nopensAt: 2026-01-01 00:00:00\ncloses: 1\n".replace("closes: 1", "")
-        + "closesAt: 2026-02-01T10:00:00+02:00\nmarkets:\n  - {marketId: berlin, capacity: 3}\n",
+        + "closesAt: 2026-02-01T10:00:00+02:00\nmarkets:\n  - {marketId: berlin, capacity: 3}\n"
+        + "registration: {log: on}\n",
         encoding="utf-8-sig",
     )
     campaign = draft(read_definition(file))
     assert (campaign.opens_at, campaign.closes_at) == ("2026-01-01T00:00:00.000Z", "2026-02-01T08:00:00.000Z")
     assert campaign.name == campaign.slug == "summer"
+    assert campaign.logs_registrations and campaign.as_document()["registration"] == {"log": "on"}
 
 
 @pytest.mark.parametrize(

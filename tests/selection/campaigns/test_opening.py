@@ -76,11 +76,23 @@ def test_an_opening_is_logged_first_with_everything_that_the_campaign_promises(r
         {"marketId": "berlin", "capacity": 3},
     ]
     key = {"id": "k1", "key": "ab" * 32}
-    opened(runtime, markets=markets, eventId="tour", issuerKeys=[key], codes={"caseless": True})
+    opened(
+        runtime,
+        markets=markets,
+        eventId="tour",
+        issuerKeys=[key],
+        codes={"caseless": True},
+        registration={"log": "on"},
+    )
     campaign = runtime.campaigns.require_id("summer")
     [file] = record(runtime)
     assert [each.market_id for each in file.markets] == ["berlin", "paris"]
-    assert file.markets[1].later_reserves[0].seats == 9 and file.event_id == "tour" and file.caseless
+    assert (
+        file.markets[1].later_reserves[0].seats == 9
+        and file.event_id == "tour"
+        and file.caseless
+        and file.registration
+    )
     assert file.as_document()["issuerKeys"] == [key]
     assert (file.unit_key_hash, file.code_key) == (campaign.unit_key_hash, campaign.code_key)
     assert leaves(runtime) == [(Kind.OPENED, 0, file.hash)]
