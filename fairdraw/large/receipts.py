@@ -31,6 +31,7 @@ from fairdraw.maths.manifest import Manifest, SeedFile
 from fairdraw.maths.merkle import Proof, proof_of
 from fairdraw.maths.opened import read_opened
 from fairdraw.maths.phase import Summary
+from fairdraw.maths.registration import NOTICE_PREFIX, OpenedRegistration
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import chain_of
@@ -58,6 +59,16 @@ def no_log(campaign_id: str, phases: int) -> None:
     return
 
 
+@dataclass(frozen=True, slots=True)
+class RegistrationSource:
+    """The registrations of a draw."""
+
+    # Has the entries of its tree that its manifest counts, one a line, in their order.
+    entries: Path
+    # What the operator has of a registration, by the ref of its entry; None: nothing.
+    opened: Callable[[str], OpenedRegistration | None]
+
+
 class NoReceipt(UsageError):
     """The argument is not a ref, or the ref is neither in the draw nor among the excluded entries."""
 
@@ -69,12 +80,13 @@ def build_receipt(
     index: Path | None = None,
     reasons: Reasons = no_reasons,
     log: LogPartOf = no_log,
+    registrations: RegistrationSource | None = None,
 ) -> Receipt:
     """Build the receipt of `ref` from the artefacts in `folder/phase-<n>`.
 
     `index` is the path of the index of leaves.txt; those of the units, results and strikes are beside it. All are
     written if missing; without `index` every receipt hashes whole files. `reasons` is called for a ref without a leaf.
-    `log` gives the draw's part of the public log.
+    `log` gives the draw's part of the public log, `registrations` the list of registrations.
 
     Raises NoReceipt for an invalid or unknown ref, UsageError if the folder has no result, DrawError for a damaged
     artefact.
@@ -99,7 +111,6 @@ def build_receipt(
         "annulled": None if annulled is None else annulled.to_bytes().decode(),
         "chain": chain_text,
         "opened": [each.to_bytes().decode() for each in read_opened(folder)],
-        # Filled once registrations are logged.
         "registration": None,
         "log": log(first.campaign_id, len(phases)),
     }
@@ -112,6 +123,7 @@ def build_receipt(
                     f"{ref} is neither in the draw of {first.campaign_id} nor among its excluded entries: check"
                     f" the reference in the confirmation, or run `regworkers trace {first.campaign_id} <entryId>`"
                 )
+            common["registration"] = _registration(registrations, ref, first, index, drawn=False)
             before, after = (line and _inclusion(leaves, line.ref, index) for line in lines.around(ref))
             return {
                 **common,
@@ -124,6 +136,7 @@ def build_receipt(
                 "phases": [_texts(each, MANIFEST, SUMMARY) for each in phases[1:]],
             }
         leaf = parse_leaf(found.text)
+    common["registration"] = _registration(registrations, ref, first, index, drawn=True)
     seed = SeedFile.parse((phases[0] / SEED).read_bytes())
     unit = _unit(leaves, leaf, index)
     parts = [
@@ -187,6 +200,37 @@ def _phase(folder: Path, ref: str, published: Published, manifest: Manifest, ind
     }
 
 
+def _registration(
+    source: RegistrationSource | None, ref: str, manifest: Manifest, index: Path | None, *, drawn: bool
+) -> Receipt | None:
+    """What the receipt has of the entry's registration; None if nothing is known of one."""
+    own = None if source is None else source.opened(ref)
+    if source is None or own is None or manifest.registrations is None:
+        return None
+    if own.at is None or own.salt is None or own.index >= manifest.registrations.size:
+        return {"class": own.class_, "index": own.index, "reason": own.reason}
+    # An index belongs to one content of a file.
+    by_root = index and index.with_suffix(f".{manifest.registrations.root}")
+    proof = proof_of(source.entries, own.index, index=by_root)
+    made: Receipt = {
+        "at": own.at,
+        "index": own.index,
+        "leaf": proof.leaf,
+        "notices": [],
+        "proof": list(proof.hashes),
+        "salt": own.salt,
+    }
+    begin = f"{NOTICE_PREFIX}{own.index}|".encode()
+    with source.entries.open("rb") as entries:
+        noted = [number for number, entry in enumerate(entries) if entry.startswith(begin)]
+    for number in noted:
+        notice = proof_of(source.entries, number, index=by_root)
+        made["notices"].append({"index": number, "proof": list(notice.hashes), "text": notice.leaf})
+    if not drawn and own.unit not in (None, ref):
+        made["unit"] = own.unit
+    return made
+
+
 def _inclusion(leaves: Path, ref: str, index: Path | None) -> Receipt:
     proof: Proof = proof_of(leaves, ref, index=index)
     return {"leaf": proof.leaf, "index": proof.index, "proof": list(proof.hashes)}
@@ -237,6 +281,7 @@ class ReceiptSource:
     # The ref of an entry, by the entry's id.
     ref_of: Callable[[str], str | None] = no_entries
     log: LogPartOf = no_log
+    registrations: RegistrationSource | None = None
     # Phases that were drawn and that no receipt covers yet.
     not_confirmed: Sequence[int] = ()
 
@@ -263,6 +308,7 @@ class ReceiptSource:
             index=self.index,
             reasons=self.reasons,
             log=self.log,
+            registrations=self.registrations,
         )
 
 

@@ -168,6 +168,8 @@ def write_proofs(
 
 def _common(source: ReceiptSource, leaves: Path) -> Receipt:
     """What the receipts of all leaves have in common. Without leaves that of an excluded entry, as far as it goes."""
+    # It is public, and the salt of a registration is its fan's.
+    source = replace(source, registrations=None)
     with leaves.open("rb") as file:
         ref = _ref(file.readline()).decode()
     if not ref:

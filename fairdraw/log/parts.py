@@ -7,7 +7,7 @@ from functools import cache
 from math import inf
 from typing import Any, NamedTuple
 
-from fairdraw.log.leaves import KEYS, Kind, LeafTimes, LogState
+from fairdraw.log.leaves import KEYS, Kind, LeafTimes, LogLeaf, LogState
 from fairdraw.log.place import Read, in_log
 from fairdraw.log.trust import LOG_KEYS, LogKeys
 from fairdraw.maths.files import Fields, parse_canonical
@@ -54,14 +54,17 @@ def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
 
     @cache
     def part(campaign_id: str, phases: int) -> dict[str, Any] | None:
-        leaves = [
-            (index, leaf)
-            for index, leaf in state.of_campaign(campaign_id)
-            if leaf.phase <= phases or leaf.kind in (Kind.AMENDED, Kind.ANNULLED)
-        ]
-        manifests = [index for index, leaf in leaves if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
+        found = state.of_campaign(campaign_id)
+        manifests = [index for index, leaf in found if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
         if not manifests:
             return None
+        sizes = [index for index, leaf in found if leaf.kind is Kind.REGISTRATIONS and index < manifests[-1]]
+        leaves = [
+            (index, leaf)
+            for index, leaf in found
+            # The manifest has the last size before it; the others are no part of a draw.
+            if (index in sizes[-1:] if leaf.kind is Kind.REGISTRATIONS else _is_of(leaf, phases))
+        ]
         # The last manifest took the place of those before.
         timed = [index for index, leaf in leaves if leaf.kind in (Kind.OPENED, Kind.AMENDED)] + manifests[-1:]
         return {
@@ -75,6 +78,11 @@ def log_parts(read: Read) -> Callable[[str, int], dict[str, Any] | None]:
         }
 
     return part
+
+
+def _is_of(leaf: LogLeaf, phases: int) -> bool:
+    """Whether the receipts of a draw with this number of phases have the leaf."""
+    return leaf.phase <= phases or leaf.kind in (Kind.AMENDED, Kind.ANNULLED)
 
 
 def _kept(times: LeafTimes, state: LogState, index: int) -> Iterator[dict[str, Any]]:

@@ -173,8 +173,9 @@ class TreeState(JsonFile):
     FILE: ClassVar[str] = "checkpoint of registrations"
 
     campaign_id: str
-    # How many registrations ended, by why.
+    # How many registrations ended so.
     erased: int
+    # The same, taken back by their fans.
     withdrawn: int
     # Entries that are notices of any kind.
     notices: int
@@ -228,10 +229,13 @@ class OpenedRegistration(JsonFile):
     class_: RegistrationClass
     # That of the registration in the tree.
     index: int
+    # When it was registered.
     at: str | None
+    # That of the entry.
     ref: str | None
+    # It is 32 hex digits.
     salt: str | None
-    # As it would be in leaves.txt: that of the last notice with another unit, if there is one.
+    # What leaves.txt has or would have: that of the last notice with another unit, if there is one.
     unit: str | None
     # Why an excluded entry has no leaf in the draw, several joined by commas; else None.
     reason: str | None = None

@@ -35,6 +35,7 @@ from fairdraw.proof.logged import (
     Unchecked,
 )
 from fairdraw.proof.parts import RECEIPT, CommittedPhase, Inclusion, check_phases, wrong
+from fairdraw.proof.registered import NO_REGISTRATIONS, NOT_SHOWN, REGISTRATION, registration_in
 from fairdraw.terms import CHAIN_FILE, Chain, is_selection_id, signed_at
 
 VERSION = 4
@@ -82,9 +83,21 @@ class Result:
     reasons: tuple[str, ...] = ()
     # The other entries of the unit.
     together: int | None = None
+    # Since when it is in the list of registrations, and who saw it; empty: not known, or not shown.
+    since: str = ""
 
 
 Step = Callable[[], str]
+
+
+def taken(name: str, step: Step) -> CheckResult:
+    """Take one step."""
+    try:
+        return CheckResult(name, State.PASSED, step())
+    except DrawError as error:
+        return CheckResult(name, State.FAILED, error.message)
+    except Unchecked as error:
+        return CheckResult(name, State.UNCHECKED, str(error))
 
 
 class StepChecker:
@@ -98,8 +111,9 @@ class StepChecker:
         self._guarantee = fields.text("guarantee", bool, "a sentence")
         self.campaign_id = fields.text("campaignId", is_selection_id, "a campaign's id")
         self._round_at = fields.raw("roundAt")
-        if fields.raw("registration") is not None:
-            fields.refuse("registration", "null is needed")
+        self._registration = registration_in(fields, drawn=fields.raw("kind") == DRAWN)
+        # That of the entry's leaf in the draw; None for an entry without one.
+        self.unit: str | None = None
         self.annulled: Annulled | None = None
         if fields.raw("annulled") is not None:
             self.annulled = Annulled.parse(fields.text("annulled", str, f"the text of {ANNULLED}").encode())
@@ -160,19 +174,19 @@ class StepChecker:
         return tuple(found)
 
     def run(self) -> None:
-        for name, step in (*self.steps(), ("log", self._check_log), ("witnesses", self._check_witnesses)):
-            try:
-                found = CheckResult(name, State.PASSED, step())
-            except DrawError as error:
-                found = CheckResult(name, State.FAILED, error.message)
-            except Unchecked as error:
-                found = CheckResult(name, State.UNCHECKED, str(error))
-            self.checks.append(found)
+        shared: tuple[tuple[str, Step], ...] = (
+            (REGISTRATION, self._check_registration),
+            ("log", self._check_log),
+            ("witnesses", self._check_witnesses),
+        )
+        self.checks = [taken(name, step) for name, step in (*self.steps(), *shared)]
 
     def all_limits(self) -> tuple[str, ...]:
         limits = [*self.limits(), THE_LIST]
         if not self._opened:
             limits.append(_sentence(NO_OPENED))
+        if self._registration is None:
+            limits.append(_sentence(self._without_registration))
         if self._log is None:
             limits.append(_sentence(NO_LOG))
         else:
@@ -183,11 +197,23 @@ class StepChecker:
             limits.append(RECEIPTS_KEYS)
         return tuple(limits)
 
+    @property
+    def _without_registration(self) -> str:
+        """What a receipt without a registration says of that."""
+        return NO_REGISTRATIONS if self.first.registrations is None else NOT_SHOWN
+
+    def _check_registration(self) -> str:
+        if self._registration is None:
+            return self._without_registration
+        return self._registration.check(self.ref, self.unit, self.first)
+
     def _check_log(self) -> str:
         if self._log is None:
             raise Unchecked(NO_LOG)
         hashes = [sha256_hex(each) for each in self._opened]
-        return self._log.check(self.campaign_id, self.phases(), hashes, self.annulled)
+        said = self._log.check(self.campaign_id, self.phases(), hashes, self.annulled)
+        self.findings += self._log.registration_findings(self.phases()[0])
+        return said
 
     def _check_witnesses(self) -> str:
         if self._log is None:

@@ -47,6 +47,7 @@ class Drawn(StepChecker):
             fields.refuse("phases", "at least one is needed")
         self._phases = [PhasePart(number, each, self.ref) for number, each in enumerate(documents, 1)]
         self._own = Inclusion("inclusion", fields.raw("inclusion"))
+        self.unit = self._own.leaf.unit
         self._siblings = [
             Inclusion(f"siblings[{number}]", each) for number, each in enumerate(fields.list("siblings"))
         ]

@@ -17,6 +17,7 @@ from fairdraw.maths.files import Fields, sha256_hex
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.maths.opened import Opened
+from fairdraw.maths.registration import size_problem
 from fairdraw.proof.guarantee import Published
 from fairdraw.terms import iso, seconds
 
@@ -179,6 +180,15 @@ class LogPart:
             ]
         )
 
+    def registration_findings(self, first: LoggedPhase) -> Iterator[str]:
+        """Whether the manifest of the `first` phase has the list of registrations as it was last logged before it."""
+        index = self.manifest_index(first)
+        sizes = [
+            each.leaf for each in self._entries if each.leaf.kind is Kind.REGISTRATIONS and each.index < index
+        ]
+        if problem := size_problem(first.manifest, sizes[-1].hash if sizes else None):
+            yield problem
+
     def check_witnesses(
         self,
         first: LoggedPhase,
@@ -192,7 +202,7 @@ class LogPart:
         Raises DrawError, Unchecked.
         """
         quorum = self.quorum
-        found = [self._seen()] if quorum.need else []
+        found = [seen_by(self._note, quorum)] if quorum.need else []
         _verify(self._note, quorum.witnesses)
         manifest = self._manifest(first)
         at = self.time_of(manifest)
@@ -242,20 +252,6 @@ class LogPart:
         except NoteError as error:
             _wrong(str(error))
         return at if at < inf else None
-
-    def _seen(self) -> str:
-        known = {(key.name, key.key_id): key for key in self.quorum.witnesses}
-        signed = {(each.name, each.key_id) for each in self._note.signatures}
-        keys = [key for name, key in known.items() if name in signed]
-        witnesses = "1 trusted witness" if len(keys) == 1 else f"{len(keys)} trusted witnesses"
-        found = f"{witnesses} cosigned the checkpoint (needed: {self.quorum})"
-        if not self.quorum.is_met_by(keys):
-            _wrong(found)
-        collude = "1 of them" if self.quorum.colluders == 1 else f"{self.quorum.colluders} of them"
-        return (
-            f"{found}: {', '.join(sorted(key.name for key in keys))}; {collude} would have to collude with the operator"
-            " to vouch for two histories"
-        )
 
     def _check_opened(self, opened: Sequence[str]) -> None:
         """Check that every leaf of the campaign's record is that of one of its files, in their order."""
@@ -317,6 +313,22 @@ class LogPart:
 
     def _of(self, kind: Kind, phase: LoggedPhase) -> list[_Entry]:
         return [each for each in self._entries if (each.leaf.kind, each.leaf.phase) == (kind, phase.number)]
+
+
+def seen_by(note: Note, quorum: Quorum) -> str:
+    """Which witnesses are named on a checkpoint, whose signatures are verified apart. Raises DrawError for too few."""
+    known = {(key.name, key.key_id): key for key in quorum.witnesses}
+    signed = {(each.name, each.key_id) for each in note.signatures}
+    keys = [key for name, key in known.items() if name in signed]
+    witnesses = "1 trusted witness" if len(keys) == 1 else f"{len(keys)} trusted witnesses"
+    found = f"{witnesses} cosigned the checkpoint (needed: {quorum})"
+    if not quorum.is_met_by(keys):
+        _wrong(found)
+    collude = "1 of them" if quorum.colluders == 1 else f"{quorum.colluders} of them"
+    return (
+        f"{found}: {', '.join(sorted(key.name for key in keys))}; {collude} would have to collude with the operator"
+        " to vouch for two histories"
+    )
 
 
 def _kept_name(kept: _Kept) -> str:

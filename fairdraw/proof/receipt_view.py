@@ -13,6 +13,7 @@ from fairdraw.maths.opened import opened_name
 from fairdraw.maths.rules import Cutoff, parse_cutoffs
 from fairdraw.proof.check import FAILS, HOLDS, ReceiptChecked
 from fairdraw.proof.checker import DRAWN, EXCLUDED, NO_OPENED, Result, State
+from fairdraw.proof.registered import NO_REGISTRATIONS, NOT_SHOWN, REGISTRATION
 from fairdraw.terms import CHAIN_FILE
 
 # Columns of the plain text.
@@ -25,10 +26,12 @@ _HEADLINES = {
     "STRUCK": "Removed from the draw",
     "UNCLAIMED": "Selected before, but the seat was not claimed in time",
     EXCLUDED: "Not in the draw",
+    REGISTRATION: "Registered",
 }
 # Titles of the checks.
 STEPS = {
     "receipt": "The receipt is readable",
+    "confirmation": "The confirmation is readable",
     "leaf": "The entry as it took part",
     "inclusion": "The entry is in the committed list",
     "manifest": "The commitments, one for each phase",
@@ -45,6 +48,7 @@ STEPS = {
     "planned": "The code was planned for one place",
     "absence": "The entry was not in the draw",
     "reason": "The reason for the exclusion",
+    "registration": "The entry was in the list before the draw",
     "log": "The statements are in the public log",
     "witnesses": "Witnesses saw the same log",
 }
@@ -58,11 +62,12 @@ _MARKS = {State.PASSED: "x", State.FAILED: "!", State.UNCHECKED: "?"}
 _ANNULLED = "This draw was annulled: its outcomes do not count"
 _GIVEN = {
     "receipt": "Keys as this receipt has them",
+    "log": "Keys as the operator published them",
     "rules": "Keys as the rules of a draw have them",
     "trust": "Keys as the trust file gives them",
 }
 _BY_ITS_KEYS = (
-    "Everything fits together, by the keys in this receipt. Compare their fingerprints below with a source that the"
+    "Everything fits together, by {}. Compare their fingerprints below with a source that the"
     " operator cannot change, or give the keys that you trust in a file (--trust)."
 )
 
@@ -90,8 +95,8 @@ def checked_text(checked: ReceiptChecked) -> str:
             lines += textwrap.wrap(limit, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
     lines += ["", "Steps"]
     for each in checked.checks:
-        # Where the campaign was not logged, there is nothing that could have passed.
-        named = each.detail != NO_OPENED
+        # Where the campaign logged nothing, or the receipt has nothing of it, there is nothing that could have passed.
+        named = each.detail not in (NO_OPENED, NO_REGISTRATIONS, NOT_SHOWN)
         title = step(each.name) if named else f"{step(each.name)}: not applicable"
         lines.append(f"  [{_MARKS[each.state] if named else '-'}] {title}")
         for line in each.detail.splitlines():
@@ -103,23 +108,28 @@ def checked_text(checked: ReceiptChecked) -> str:
 
 def verdict(checked: ReceiptChecked) -> str:
     """One sentence on what was checked."""
+    registered = checked.result is not None and checked.result.outcome == REGISTRATION
+    what = "confirmation" if registered or checked.checks[0].name == "confirmation" else "receipt"
     wrong = [step(each.name) for each in checked.checks if each.state is State.FAILED]
     if wrong:
-        return f"THIS RECEIPT IS NOT VALID. What failed: {'; '.join(wrong)}"
+        return f"THIS {what.upper()} IS NOT VALID. What failed: {'; '.join(wrong)}"
     if checked.verdict == HOLDS:
-        return f"This receipt holds: every check passed, {len(checked.checks)} of {len(checked.checks)}."
+        return f"This {what} holds: every check passed, {len(checked.checks)} of {len(checked.checks)}."
     # Each says what is missing, then, behind a colon, what that means.
     missing = [each.detail.partition(":")[0] for each in checked.checks if each.state is State.UNCHECKED]
     if missing:
         return (
             f"Nothing failed, but not everything was checked. incomplete: {'; '.join(dict.fromkeys(missing))}"
         )
-    return _BY_ITS_KEYS
+    keys = "the keys in this receipt" if what == "receipt" else "the keys that the operator published"
+    return _BY_ITS_KEYS.format(keys)
 
 
 def _result(result: Result, *, claimed: bool) -> list[str]:
     """The outcome in words, and whose it is."""
     said = _HEADLINES[result.outcome] + (f": {result.market}" if result.market else "")
+    if result.since:
+        said += f"; {result.since}"
     if result.reasons:
         said += f" ({', '.join(result.reasons)})"
     named = f"{result.campaign} ({result.campaign_id})" if result.campaign else result.campaign_id
@@ -152,6 +162,7 @@ def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values to recompute the outcome."""
     lines = [(CHAIN_FILE, receipt["chain"])] if receipt["chain"] else []
     lines += [(opened_name(number), text) for number, text in enumerate(receipt["opened"])]
+    lines += _registered(receipt["registration"] or {})
     if receipt["kind"] != DRAWN:
         lines += [("manifest", receipt["manifest"]), *_texts("", receipt["published"])]
         for side in ("before", "after"):
@@ -188,6 +199,18 @@ def values(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
             lines += _proof(f"phase {number} strike proof", strike)
         lines += _texts(f"phase {number} ", phase["published"])
     return lines
+
+
+def _registered(registration: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the list of registrations has of the entry."""
+    for key, value in registration.items():
+        if key not in ("notices", "proof"):
+            yield f"registration {key}", str(value)
+    if "proof" in registration:
+        yield from _proof("registration proof", registration)
+    for notice in registration.get("notices", ()):
+        yield f"registration notice {notice['index']}", notice["text"]
+        yield from _proof(f"registration notice {notice['index']} proof", notice)
 
 
 def _proof(name: str, proven: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

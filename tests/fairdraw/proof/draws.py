@@ -24,6 +24,7 @@ from fairdraw.maths.manifest import (
     Manifest,
     ManifestSeedSource,
     MarketTerms,
+    Registrations,
     ReserveTerms,
     SeedFile,
     strikes_bytes,
@@ -99,6 +100,7 @@ def write_inputs(
     campaign_id: str = CAMPAIGN,
     as_of: str = AS_OF,
     seed: bytes | None = None,
+    registrations: Registrations | None = None,
 ) -> Manifest:
     """What one phase is drawn from. Its seed is that of the phase before, or follows from its manifest, unless a test
     wants another.
@@ -120,7 +122,7 @@ def write_inputs(
         markets=tuple(map(oracle.market_terms, terms.markets)),
         phase=number,
         previous=hashes,
-        registrations=None,
+        registrations=registrations,
         root=root,
         seed_source=source,
         strikes_hash=file_hash(folder / STRIKES),
