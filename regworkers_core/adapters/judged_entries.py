@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.entry import Voucher
 from regworkers_core.domain.keys import EntryKey, is_selection_id
 
 JUDGED = "judged.parquet"
@@ -40,6 +41,7 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("mail_domain", pa.string()),
     pa.field("reasons", _TEXTS),
     pa.field("is_rejected", pa.bool_()),
+    pa.field("vouched_by", pa.string()),
 ]
 JUDGED_SCHEMA = pa.schema(_FIELDS)
 # What a draw freezes of it: the entries that can take part, and why the others cannot.
@@ -56,6 +58,7 @@ POOL_SCHEMA = pa.schema(
         "entry_id": _TEXT,
         "created_at": _TEXT,
         "mail_domain": _TEXT,
+        "vouched_by": _TEXT,
     }
 )
 EXCLUSION_SCHEMA = pa.schema({"entry_id": _TEXT, "ref": _TEXT, "reason": _TEXT, "reasons": _TEXTS})
@@ -107,6 +110,7 @@ class JudgedEntry(NamedTuple):
     mail_domain: str  # normalised, or `OTHER_DOMAINS`
     reasons: Sequence[str] = ()  # all rules that it fails, the primary one first; empty for an eligible entry
     is_rejected: bool = False  # replication refuses a newer state of the entry, so this one is out of date
+    vouched_by: Voucher | None = None  # None: the entry does not say
 
     @classmethod
     def of(
@@ -131,6 +135,7 @@ class JudgedEntry(NamedTuple):
             mail_domain,
             reasons,
             is_rejected,
+            vouched_by=next((each for each in Voucher if each == fields.get("vouchedBy")), None),
         )
 
 
@@ -176,4 +181,5 @@ def read_judged(folder: Path) -> Iterator[JudgedEntry]:
     with pq.ParquetFile(folder / JUDGED) as file:
         for batch in file.iter_batches(_ROWS):
             columns = [column.to_pylist() for column in batch.columns]
-            yield from map(JudgedEntry._make, zip(*columns, strict=True))
+            for row in zip(*columns, strict=True):
+                yield JudgedEntry(*row)

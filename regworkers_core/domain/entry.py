@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple, TypeGuard
 
 from fairdraw.terms import is_market_id
@@ -118,6 +119,16 @@ def _mapping(value: object) -> bool:
     return isinstance(value, dict)
 
 
+class Voucher(StrEnum):
+    """Who said that the address of an entry is its fan's: field `vouchedBy`, absent where checkEligibility did not
+    write the entry.
+    """
+
+    CALLER = "caller"  # our own backend
+    PROVIDER = "provider"  # the identity provider of the fan
+    UNVERIFIED = "unverified"
+
+
 class Field(NamedTuple):
     """A field of the contract."""
 
@@ -147,6 +158,7 @@ FIELDS: Mapping[str, Field] = {
     "weight": Field(_number, "a whole number"),
     "markets": Field(_texts, "a list of strings", _those(is_market_id)),
     "segments": Field(_texts, "a list of strings", _those(is_selection_id)),
+    "vouchedBy": Field(_text, "a string"),
     "attributes": Field(_mapping, "a map"),
     "correlationId": Field(_text, "a string"),
 }

@@ -35,7 +35,7 @@ from regworkers_core.domain.claim import (
     Claim,
     TableKey,
 )
-from regworkers_core.domain.entry import Order, lenient_order
+from regworkers_core.domain.entry import Order, Voucher, lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.eligibility.case import AsOf, Identity
@@ -196,12 +196,19 @@ class Transfer:
             "campaignId": own.campaign_id,
             "entryId": own.entry_id,
             "ref": randomness.token_urlsafe(_REF_BYTES),
+            "vouchedBy": _voucher(check),
             "version": 1,
             "createdAt": as_of.text,
             "updatedAt": as_of.text,
             "correlationId": check.correlation_id,
             "needsReplication": True,
         }
+
+
+def _voucher(check: Check) -> str:
+    if not check.is_a_fans:
+        return Voucher.CALLER.value
+    return (Voucher.PROVIDER if check.is_vouched_for else Voucher.UNVERIFIED).value
 
 
 def _existing(own: EntryKey, item: Item, check: Check) -> Transferred | IdTaken:

@@ -254,6 +254,14 @@ def test_only_its_owner_learns_whether_an_address_is_invited() -> None:
     assert codes(ask(desk, FAN, email="else@example.com", doTransfer=True)) == ["NOT_INVITED"]
 
 
+def test_an_entry_says_who_vouched_for_its_address() -> None:
+    desk = Desk()
+    provider = caller({"claims": {"email": "own@example.com", "email_verified": True}})
+    for who, mail in ((TRUSTED, "a@example.com"), (FAN, "b@example.com"), (provider, "own@example.com")):
+        ask(desk, who, email=mail, doTransfer=True)
+    assert [each["vouchedBy"] for each in desk.entries] == ["caller", "unverified", "provider"]
+
+
 def test_a_fan_gets_one_entry_per_address() -> None:
     desk = Desk()
     assert ask(desk, FAN, doTransfer=True, **ODDS)["transfer"]["state"] == "created"

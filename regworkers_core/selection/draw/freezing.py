@@ -176,6 +176,7 @@ def _row(entry: JudgedEntry, preferences: list[str], published_unit: Callable[[s
         "created_at": entry.created_at,
         # For the bias audit, which shows a domain only if many entries share it.
         "mail_domain": entry.mail_domain,
+        "vouched_by": entry.vouched_by,
     }
 
 

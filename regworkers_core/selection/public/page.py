@@ -25,7 +25,7 @@ from regworkers_core.reporting.figures import svg
 from regworkers_core.selection.report.build import DIMENSIONS
 from regworkers_core.selection.report.inputs import LEAST_GROUP
 from regworkers_core.selection.report.notes import verdict
-from regworkers_core.selection.report.plots import plots
+from regworkers_core.selection.report.plots import ARRIVALS, plots
 
 INDEX = "index.html"
 _INLINE = re.compile(r"<(script|style)(?: id=\"code\")?>(.*?)</\1>", re.DOTALL)
@@ -89,6 +89,7 @@ def draw_page(
         verdict=verdict(audit),
         plots=plots({**shown, "audit": plotted}, naming.markets, svg),
         dimensions=DIMENSIONS,
+        arrival_plots=ARRIVALS.items(),
         proofs=proofs,
         verifier=verifier_hash(),
     )

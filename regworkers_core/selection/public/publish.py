@@ -44,7 +44,7 @@ _POOL = f"""
 COPY (
   SELECT ref, unit, weight::UTINYINT AS weight, string_split(preferences, ',') AS preferences,
          CASE segments WHEN '' THEN []::VARCHAR[] ELSE string_split(segments, ',') END AS segments,
-         NULL::VARCHAR AS created_at, '' AS mail_domain, '' AS entry_id
+         NULL::VARCHAR AS created_at, '' AS mail_domain, '' AS entry_id, NULL::VARCHAR AS vouched_by
   FROM {lines("$leaves", LEAF_COLUMNS)}
 ) TO $out (FORMAT parquet)
 """

@@ -11,6 +11,7 @@ from fairdraw.documents import as_document, as_json
 from fairdraw.terms import ALGORITHM
 from regworkers_core.operation import Remark
 from regworkers_core.reporting import markdown_image, markdown_table, page, percent
+from regworkers_core.selection.report.arrivals import arrivals
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.inputs import DrawnPhase, ReportContext, ReportFiles, Workspace
 from regworkers_core.selection.report.notes import notes, seed_source, verdict
@@ -116,6 +117,7 @@ def _numbers(
         "strikes": strikes(work, files),
         **group_odds(work),
         "preferences": preferences_honoured(work),
+        "arrivals": arrivals(work, [each["marketId"] for each in markets]),
         "topUp": transitions(work) if manifest.phase > 1 else None,
         "audit": bias_audit(work),
     }

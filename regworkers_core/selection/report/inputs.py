@@ -43,7 +43,7 @@ SELECT o.rank, o.outcome, o.previous, o.market, o.previous_market,
        epoch_ms(try_cast(p.created_at AS TIMESTAMP)) AS created,
        substr(p.ref, {ref_at}, 1) AS ref_class,
        substr(p.entry_id, {entry_at}, 1) AS entry_class,
-       coalesce(d.mail_domain, '') AS domain_class
+       coalesce(d.mail_domain, '') AS domain_class, {vouched_by} AS vouched_by
 FROM read_parquet($pool) p
 JOIN read_parquet($outcomes) o ON o.ref = p.ref
 LEFT JOIN shared u ON u.unit = p.unit
@@ -57,6 +57,7 @@ SELECT p.unit, max(p.weight) AS weight, count(*) AS size, min(o.rank) FILTER (WH
 FROM read_parquet($pool) p JOIN read_parquet($outcomes) o ON o.ref = p.ref
 WHERE $households GROUP BY p.unit HAVING count(*) > 1
 """
+_VOUCHED = "SELECT count(*) FROM parquet_schema($pool) WHERE name = 'vouched_by'"
 _LISTS = """
 CREATE TABLE {name}_list AS
 SELECT row_number() OVER (ORDER BY list)::INTEGER AS n, list
@@ -200,7 +201,10 @@ class Workspace:
         self.execute(_SHARED, {**both, "households": households})
         self.execute(
             _STAGE.format(
-                ref_at=_first_difference(low, high), entry_at=_first_difference(low_entry, high_entry)
+                ref_at=_first_difference(low, high),
+                entry_at=_first_difference(low_entry, high_entry),
+                # The release before wrote pools without it.
+                vouched_by="p.vouched_by" if self.number(_VOUCHED, {"pool": pool}) else "NULL::VARCHAR",
             ),
             both,
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fairdraw.terms import OF_STRUCK
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.reporting.figures import (
     BAND,
     BLUE,
+    COLOURS,
     GREEN,
     GREY,
     INK,
@@ -27,11 +30,15 @@ from regworkers_core.reporting.figures import (
     legend,
     percents,
     png,
+    short,
     titled,
     whole_numbers,
     words,
 )
+from regworkers_core.selection.report.arrivals import ALL, HOUR_SECONDS, LISTED
 
+# First hour since the epoch, hours, entries an hour.
+_Rates = list[tuple[int, int, float]]
 OUTCOME_COLOURS = {
     "WINNER": GREEN,
     "WAITLIST": BLUE,
@@ -39,6 +46,13 @@ OUTCOME_COLOURS = {
     "HOUSEHOLD_LIMIT": ORANGE,
     "STRUCK": RED,
     "UNCLAIMED": RED,
+}
+# Curves of the hours in which entries were made.
+ARRIVALS = {
+    "arrivals": "Entries by hour",
+    "arrivals-markets": "Entries that listed a market, by hour",
+    "arrivals-householdSizes": "Entries by hour and size of household",
+    "arrivals-vouchers": "Entries by hour and who vouched for the address",
 }
 _GROUPS = {
     "householdSizes": "Win rate by size of household",
@@ -73,6 +87,7 @@ def plots(
             many = len(rows) > _MOST_BARS
             shown = sorted(rows, key=lambda row: -row["entries"])[:_MOST_BARS] if many else rows
             made[name] = _plot(_groups, shown, title, rows=2 * len(shown))
+    made |= {name: _plot(_arrived, *curves, rows=9) for name, curves in _curves(numbers["arrivals"], names)}
     by_dimension: dict[str, list[Mapping[str, Any]]] = {}
     for test in numbers["audit"]["tests"]:
         if test["p"] is not None:
@@ -163,6 +178,58 @@ def _groups(axis: Axes, groups: Sequence[Mapping[str, Any]], title: str) -> None
     horizontal_bars(axis, distinct([row["group"] for row in groups]), rates, [BLUE] * len(rates), texts)
     titled(axis, title, "winners per 100 entries")
     axis.xaxis.set_major_formatter(percents())
+
+
+def _curves(
+    arrivals: Mapping[str, Any], names: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, dict[str, _Rates]]]]:
+    """The plots of arrivals: name, title and curves, of which there is at least one."""
+    by_market = {
+        names.get(market) or market: rates
+        for market, bins in arrivals["markets"].items()
+        if (rates := _rates(bins, LISTED))
+    }
+    most = sorted(by_market, key=lambda name: -sum(hours * rate for _, hours, rate in by_market[name]))
+    curves = {
+        "arrivals": {"all": _rates(arrivals["all"], ALL)},
+        "arrivals-markets": {name: by_market[name] for name in most[: len(COLOURS)]},
+        "arrivals-householdSizes": _by_class(arrivals["householdSizes"]),
+        "arrivals-vouchers": _by_class(arrivals["vouchers"]),
+    }
+    return ((name, (ARRIVALS[name], each)) for name, each in curves.items() if any(each.values()))
+
+
+def _by_class(bins: Sequence[Mapping[str, Any]]) -> dict[str, _Rates]:
+    classes = dict.fromkeys(class_ for each in bins for class_ in each["entries"])
+    return {class_: _rates(bins, class_) for class_ in classes}
+
+
+def _rates(bins: Sequence[Mapping[str, Any]], class_: str) -> _Rates:
+    """Each bin as its first hour, its hours, and its entries an hour."""
+    found = [(each, each["entries"].get(class_, 0)) for each in bins]
+    return [
+        (int((seconds(each["from"]) or 0) // HOUR_SECONDS), each["hours"], entries / each["hours"])
+        for each, entries in found
+    ]
+
+
+def _arrived(axis: Axes, title: str, curves: Mapping[str, _Rates]) -> None:
+    begin = min(rates[0][0] for rates in curves.values() if rates)
+    for colour, (name, rates) in zip(cycle(COLOURS), curves.items(), strict=False):
+        edges, values = [begin], list[float]()
+        for first, hours, rate in rates:
+            # No entry came between two bins.
+            gap = [(first, 0.0)] if first > edges[-1] else []
+            for end, value in (*gap, (first + hours, rate)):
+                edges.append(end)
+                values.append(value)
+        axis.stairs(values, [edge - begin for edge in edges], color=colour, label=short(name))
+    axis.xaxis.set_major_formatter(
+        FuncFormatter(lambda hour, _place: iso((begin + hour) * HOUR_SECONDS)[5:16].replace("T", " "))
+    )
+    axis.tick_params(axis="x", rotation=35)
+    axis.set_ylim(bottom=0)
+    titled(axis, title, "entries an hour", along="y", columns=4 if len(curves) > 1 else 0)
 
 
 def _audited(axes: Sequence[Axes], tests: Sequence[Mapping[str, Any]]) -> None:

@@ -37,6 +37,7 @@ class Fan:
     weight: int = 1
     segments: tuple[str, ...] = ()
     preferences: tuple[str, ...] = ("north",)
+    voucher: str | None = None
 
     @property
     def household(self) -> str:
@@ -171,6 +172,7 @@ class World:
                 "entry_id": fan.entry_id,
                 "created_at": f"{fan.created:%Y-%m-%dT%H:%M:%S}.000Z",
                 "mail_domain": fan.domain,
+                "vouched_by": fan.voucher,
             }
             for fan in self.fans
         ]
@@ -178,7 +180,7 @@ class World:
         schema = pa.schema(
             [("ref", pa.string()), ("unit", pa.string()), ("weight", pa.int32()), ("segments", texts),
              ("preferences", texts), ("entry_id", pa.string()), ("created_at", pa.string()),
-             ("mail_domain", pa.string())]
+             ("mail_domain", pa.string()), ("vouched_by", pa.string())]
         )  # fmt: skip
         pq.write_table(pa.Table.from_pylist(pool, schema=schema), self.folder / "pool.parquet")
         outcomes = []
