@@ -207,8 +207,11 @@ def follow(
 
 
 def _tiles(read: Read, state: LogState) -> Iterator[str]:
-    for path, data in tree.all_tiles(state.nodes):
-        if (stored := read(f"log/{path}")) != data:
+    growing, verified = tree.GrowingTree(), set(tree.bundle_paths(state.size))
+    for entry in state.entries:
+        growing.append(entry)
+    for path, data in [*growing.full(), *growing.partial()]:
+        if path not in verified and (stored := read(f"log/{path}")) != data:
             what = "is missing" if stored is None else "has other hashes than the entries"
             yield f"{path} {what}: other monitors of this log cannot read it"
 

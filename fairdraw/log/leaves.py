@@ -93,6 +93,32 @@ def key_leaf(key: VerifierKey, at: float) -> LogLeaf:
     return LogLeaf("", sha256_hex(str(key).encode()), Kind.KEY, 0, iso(at))
 
 
+def verified_note(data: bytes, keys: Iterable[VerifierKey]) -> Note:
+    """The signed checkpoint of a log. Raises DrawError unless it is one, signed by one of `keys`."""
+    try:
+        note = Note.parse(data)
+        origin = Checkpoint.parse(note.text).origin
+        # A key of another log proves nothing about this one.
+        if not note.verified([key for key in keys if key.name == origin]):
+            raise NoteError("it is signed by none of the log's keys")
+    except NoteError as error:
+        raise DrawError(CHECKPOINT, str(error)) from None
+    return note
+
+
+def kept_note(data: bytes, checkpoint: Checkpoint, key: VerifierKey) -> Note:
+    """A checkpoint that was kept. Raises DrawError for one of another log, or without a signature by `key`."""
+    path = kept_path(checkpoint.size, key)
+    try:
+        note = Note.parse(data)
+        signed = note.verified([key])
+    except NoteError as error:
+        raise DrawError(path, str(error)) from None
+    if not signed or note.text != checkpoint.text:
+        raise DrawError(path, "is no checkpoint of these entries: find out who wrote it")
+    return note
+
+
 @dataclass(frozen=True)
 class LogState:
     """The entries of a log, and its checkpoint, None for a log that does not exist yet. `verified` proves that both
@@ -113,14 +139,8 @@ class LogState:
         data = read(CHECKPOINT)
         if data is None:
             raise DrawError(CHECKPOINT, "there is none: this is no log, or it has no leaf yet")
-        try:
-            note = Note.parse(data)
-            checkpoint = Checkpoint.parse(note.text)
-            # A key of another log proves nothing about this one.
-            if not note.verified([key for key in keys if key.name == checkpoint.origin]):
-                raise NoteError("it is signed by none of the log's keys")
-        except NoteError as error:
-            raise DrawError(CHECKPOINT, str(error)) from None
+        note = verified_note(data, keys)
+        checkpoint = Checkpoint.parse(note.text)
         entries: list[bytes] = []
         for path in tree.bundle_paths(checkpoint.size):
             bundle = read(path)
@@ -148,11 +168,6 @@ class LogState:
     def checkpoint(self) -> Checkpoint:
         """The state that a checkpoint of these entries has, signed or not."""
         return Checkpoint(self.origin, self.size, tree.root_over(self.nodes))
-
-    def find(self, leaf: LogLeaf) -> int | None:
-        """The index of the leaf that says the same."""
-        fact = leaf.fact
-        return next((index for index, entry in enumerate(self.entries) if entry.startswith(fact)), None)
 
     def with_entry(self, entry: bytes) -> LogState:
         return LogState(self.origin, (*self.entries, entry), self.note)
@@ -184,19 +199,7 @@ class LogState:
         """The checkpoint that was kept when the log had `size` leaves. Raises DrawError for one of another log, or
         without a signature by `key`.
         """
-        try:
-            note = Note.parse(data)
-            signed = note.verified([key])
-        except NoteError as error:
-            raise DrawError(kept_path(size, key), str(error)) from None
-        if not signed or note.text != Checkpoint(self.origin, size, self._roots[size]).text:
-            raise DrawError(kept_path(size, key), "is no checkpoint of these entries: find out who wrote it")
-        return note
-
-    def changed_at(self, key: VerifierKey) -> float | None:
-        """When `key` replaced another one; None for the log's first key."""
-        index = self.find(key_leaf(key, 0.0))
-        return None if index is None else seconds(self.leaf(index).time)
+        return kept_note(data, Checkpoint(self.origin, size, self._roots[size]), key)
 
 
 class Kept(NamedTuple):

@@ -27,8 +27,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns.opening import close_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
+from regworkers_core.selection.public.log_edge import FOLDER
 from regworkers_core.selection.public.page import INDEX
-from regworkers_core.selection.public.public_log import FOLDER
 from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
 from regworkers_core.selection.public.source import campaign_source, export
 from regworkers_local.beacon import TRUST_FILE, write_trust

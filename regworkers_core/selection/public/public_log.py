@@ -9,12 +9,11 @@ as the settings need; until then the entries wait, and the next writer publishes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple, Protocol
 
-from fairdraw.errors import DrawError
-from fairdraw.log import tree
 from fairdraw.log.leaves import (
     CHANGE_SECONDS,
     CHECKPOINT,
@@ -22,10 +21,13 @@ from fairdraw.log.leaves import (
     Kind,
     LogLeaf,
     LogState,
+    kept_note,
     kept_path,
     key_leaf,
+    verified_note,
 )
 from fairdraw.log.note import (
+    Checkpoint,
     Note,
     NoteError,
     SignerKey,
@@ -33,14 +35,14 @@ from fairdraw.log.note import (
     signed,
 )
 from fairdraw.maths.files import canonical_bytes
-from regworkers_core.adapters.aws.objects import ObjectStore
+from regworkers_core.adapters.aws.objects import ObjectStore, Tagged
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.public.log_edge import FOLDER, LogEdge
 from regworkers_core.selection.public.witnesses import Witnesses
 
-FOLDER = "log/"
 SECRET = "log-key"  # noqa: S105 - the name of the secret, not its value
 _DESCRIPTION = "Signs the public log of draws. Change it by `regworkers draw log-key --change` only."
 # Writers that come between; each has published an entry of its own.
@@ -79,7 +81,7 @@ class Placed:
 
 
 class _Published(NamedTuple):
-    state: LogState
+    edge: LogEdge
     waiting: NotWitnessed | None = None
 
 
@@ -89,7 +91,7 @@ class _Signed(NamedTuple):
 
 
 class PublicLog:
-    """The log of one environment. A draw has about six leaves, so every call reads the whole log, and verifies it.
+    """The log of one environment. Each call but `read` reads and writes its last tiles only, however long it is.
 
     Every method raises TransientFailure when S3 or the secret store cannot answer, DrawError for files that are not
     those of a log, UsageError for a key that is missing or not the log's.
@@ -121,9 +123,9 @@ class PublicLog:
         )
 
     def read(self) -> LogState | None:
-        """The published log, verified; None before its first leaf."""
+        """The published log, read whole and verified; None before its first leaf."""
         tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
-        return None if tagged is None else self._verified(tagged.data, self.verifier_keys())
+        return None if tagged is None else self._whole(tagged.data, self.verifier_keys())
 
     def verifier_keys(self) -> list[VerifierKey]:
         """The keys that sign the log: the current one, then the one before it. Empty before the first leaf."""
@@ -138,41 +140,42 @@ class PublicLog:
         at = iso(self._clock())
         wanted = [LogLeaf(campaign_id, hash_, kind, phase, at) for kind, hash_ in facts]
 
-        def extended(state: LogState) -> LogState:
+        def decided(edge: LogEdge) -> None:
             for leaf in wanted:
-                state = self._with(state, leaf)
-            return state
+                edge.decide(leaf)
 
-        state, waiting = self._publish(extended)
-        places = [index for leaf in wanted if (index := state.find(leaf)) is not None]
-        return [Placed(index, state.leaf(index), waiting) for index in places]
+        edge, waiting = self._publish(decided)
+        places = [edge.decide(leaf) for leaf in wanted]
+        return [Placed(index, edge.leaf(index), waiting) for index in places]
 
     def decide(self, leaves: Sequence[LogLeaf]) -> list[int]:
         """Decide that the log has these leaves, in this order, and return their indexes. Idempotent. No witness is
         asked: `publish`, or the next writer, publishes what was decided.
         """
-        state = self.read() or LogState(self.origin)
-        for leaf in leaves:
-            state = self._with(state, leaf)
-        return [index for leaf in leaves if (index := state.find(leaf)) is not None]
+        edge = self._edge()
+        return [edge.decide(leaf) for leaf in leaves]
 
     def publish(self) -> NotWitnessed | None:
         """Publish what waits. Returns why it waits on, None if it does not."""
-        return self._publish(self._with_waiting).waiting
+        return self._publish(LogEdge.read_waiting).waiting
 
-    def catch_up(self) -> LogState:
+    def catch_up(self) -> None:
         """Publish what waits, and have the newest checkpoint cosigned again, which proves that the log can be written
         now. Raises NotWitnessed.
         """
-        state, waiting = self._publish(self._with_waiting, fresh=True)
-        if waiting is not None:
+        if (waiting := self._publish(LogEdge.read_waiting, fresh=True).waiting) is not None:
             raise waiting
-        return state
 
     def waiting(self) -> int:
         """The number of leaves that are decided and not published."""
-        published = self.read() or LogState(self.origin)
-        return self._with_waiting(published).size - published.size
+        edge = self._edge()
+        edge.read_waiting()
+        return edge.size - edge.published
+
+    def newest_missing(self, leaves: Iterable[LogLeaf]) -> int:
+        """How many of these, from the first on, come before one that is in the published log."""
+        edge = self._edge()
+        return sum(1 for _ in takewhile(lambda leaf: edge.find(leaf) is None, leaves))
 
     def ensure_key(self) -> VerifierKey:
         """The key that signs the log, made now for a log that has none."""
@@ -186,17 +189,17 @@ class PublicLog:
         Raises UsageError for a log without a leaf and while both keys sign, NotWitnessed for a change that waits for
         witnesses: repeat it.
         """
-        state = self.read()
-        if state is None:
+        edge = self._edge()
+        if edge.note is None:
             raise UsageError("the log has no leaf yet, so its key is new: there is nothing to change")
         signers = self._current(is_new=False)
-        begun = state.changed_at(signers[0].verifier())
+        begun = edge.changed_at(signers[0].verifier())
         if begun is not None and self._clock() < begun + CHANGE_SECONDS:
             raise UsageError(
                 f"the log's key was changed at {iso(begun)}: both keys sign until {iso(begun + CHANGE_SECONDS)},"
                 " change it again after that"
             )
-        if self._signs(signers[0], state):
+        if self._signs(signers[0], edge.note):
             new = SignerKey.generate(self.origin)
             self._secrets.put(SECRET, new.text, description=_DESCRIPTION)
             self._on_step("log.after_new_key")
@@ -206,17 +209,31 @@ class PublicLog:
 
     # Reading
 
-    def _verified(self, checkpoint: bytes, keys: Sequence[VerifierKey]) -> LogState:
+    def _edge(self) -> LogEdge:
+        tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
+        return self._edge_at(tagged, self.verifier_keys())
+
+    def _edge_at(self, tagged: Tagged | None, keys: Sequence[VerifierKey]) -> LogEdge:
+        """The end of the log at this checkpoint."""
+        note = None if tagged is None else verified_note(tagged.data, keys)
+        if note is not None:
+            self._require_own(Checkpoint.parse(note.text).origin)
+        return LogEdge(self._objects, self.origin, note, self._on_step)
+
+    def _whole(self, checkpoint: bytes, keys: Sequence[VerifierKey]) -> LogState:
         def read(path: str) -> bytes | None:
             return checkpoint if path == CHECKPOINT else self._bytes(path)
 
         state = LogState.verified(read, keys)
-        if state.origin != self.origin:
+        self._require_own(state.origin)
+        return state
+
+    def _require_own(self, origin: str) -> None:
+        if origin != self.origin:
             raise UsageError(
-                f"the log in this bucket has the origin {state.origin}, the settings say {self.origin}: a log keeps"
+                f"the log in this bucket has the origin {origin}, the settings say {self.origin}: a log keeps"
                 " its origin, set selection.log.origin to it"
             )
-        return state
 
     def _bytes(self, path: str) -> bytes | None:
         tagged = self._objects.get_tagged(FOLDER + path)
@@ -245,87 +262,56 @@ class PublicLog:
         return signers
 
     @staticmethod
-    def _signs(key: SignerKey, state: LogState) -> bool:
-        return state.note is not None and bool(state.note.verified([key.verifier()]))
+    def _signs(key: SignerKey, note: Note) -> bool:
+        return bool(note.verified([key.verifier()]))
 
     # Writing
 
-    def _with(self, state: LogState, leaf: LogLeaf) -> LogState:
-        """The log with everything that waits, up to `leaf`, which is decided now unless it is there."""
-        while state.find(leaf) is None:
-            ours = state.with_entry(leaf.to_bytes())
-            path, data = tree.bundle_path(ours.size), tree.write_bundle(ours.entries)
-            stored = self._objects.put_once(FOLDER + path, data)
-            state = ours if stored == data else self._continued(state, path, stored)
-            self._on_step("log.after_bundle")
-        return state
-
-    def _with_waiting(self, state: LogState) -> LogState:
-        while (stored := self._bytes(path := tree.bundle_path(state.size + 1))) is not None:
-            state = self._continued(state, path, stored)
-        return state
-
-    def _continued(self, state: LogState, path: str, stored: bytes) -> LogState:
-        """The log with the entry that another writer decided."""
-        entry = tree.read_bundle(stored, path)[-1]
-        LogLeaf.parse(entry, path)
-        longer = state.with_entry(entry)
-        if tree.write_bundle(longer.entries) != stored:
-            raise DrawError(path, "does not continue the log: find out who wrote it")
-        return longer
-
-    def _publish(self, extend: Callable[[LogState], LogState], *, fresh: bool = False) -> _Published:
-        """Read the log, extend it and publish that; again if another writer came between."""
+    def _publish(self, extend: Callable[[LogEdge], None], *, fresh: bool = False) -> _Published:
+        """Read the end of the log, extend it and publish that; again if another writer came between."""
         for _ in range(_ATTEMPTS):
             tagged = self._objects.get_tagged(FOLDER + CHECKPOINT)
             signers = self._current(is_new=tagged is None)
-            state = LogState(self.origin)
-            if tagged is not None:
-                state = self._verified(tagged.data, [key.verifier() for key in signers])
-            longer = state
-            changed = tagged is not None and not self._signs(signers[0], state)
+            current = signers[0].verifier()
+            edge = self._edge_at(tagged, [key.verifier() for key in signers])
+            changed = edge.note is not None and not self._signs(signers[0], edge.note)
             if changed:
                 # The key was changed: the log says so before the new key signs anything else.
-                longer = self._with(longer, key_leaf(signers[0].verifier(), self._clock()))
-            longer = extend(longer)
-            if longer.size == state.size and tagged is not None and not fresh:
-                return _Published(state)
-            for size in range(state.size + 1, longer.size + 1):
-                self._put_tiles(longer.nodes[:size])
-            begun = longer.changed_at(signers[0].verifier())
+                edge.decide(key_leaf(current, self._clock()))
+            extend(edge)
+            if edge.size == edge.published and tagged is not None and not fresh:
+                return _Published(edge)
+            edge.put_tiles()
+            begun = edge.changed_at(current) if len(signers) > 1 else None
             both = begun is not None and self._clock() < begun + CHANGE_SECONDS
             used = signers if both else signers[:1]
-            note, waiting = self._signed(state, longer, used)
+            note, waiting = self._signed(edge, used)
             if waiting is not None:
-                return _Published(longer, waiting)
+                return _Published(edge, waiting)
+            edge.put_facts()
             self._put_keys(used)
-            self._on_step("log.after_tiles")
-            if changed:
-                self._sign_kept(state, *signers)
+            if changed and tagged is not None:
+                self._sign_kept(self._whole(tagged.data, [key.verifier() for key in signers]), *signers)
             for key in used:
-                self._keep(longer, note, longer.size, key.verifier())
+                self._keep(edge.checkpoint, note, key.verifier())
             self._on_step("log.after_kept")
             tag = None if tagged is None else tagged.tag
             if self._objects.put_over(FOLDER + CHECKPOINT, str(note).encode(), tag) is not None:
                 self._on_step("log.after_checkpoint")
-                return _Published(replace(longer, note=note))
+                return _Published(edge)
         raise TransientFailure("s3", f"{_ATTEMPTS} other writers of the log came between")
 
-    def _put_tiles(self, nodes: Sequence[bytes]) -> None:
-        for path, data in tree.tiles(nodes):
-            if self._objects.put_once(FOLDER + path, data) != data:
-                raise DrawError(path, "has other hashes than the entries: find out who wrote it")
-
-    def _keep(self, state: LogState, note: Note, size: int, key: VerifierKey) -> None:
-        path = FOLDER + kept_path(size, key)
-        state.kept(self._objects.put_once(path, str(note).encode()), size, key)
+    def _keep(self, checkpoint: Checkpoint, note: Note, key: VerifierKey) -> None:
+        path = FOLDER + kept_path(checkpoint.size, key)
+        kept_note(self._objects.put_once(path, str(note).encode()), checkpoint, key)
 
     def _sign_kept(self, state: LogState, new: SignerKey, old: SignerKey) -> None:
         """Keep the kept checkpoints by a new key, too: later receipts name only that one."""
         for size in range(1, state.size + 1):
             if (data := self._bytes(kept_path(size, old.verifier()))) is not None:
                 note = state.kept(data, size, old.verifier())
-                self._keep(state, note.with_signatures(new.sign(note.text)), size, new.verifier())
+                both = note.with_signatures(new.sign(note.text))
+                self._keep(Checkpoint.parse(note.text), both, new.verifier())
 
     def _put_keys(self, signers: Sequence[SignerKey]) -> None:
         """Publish the keys by which the next checkpoint is signed, for those who read the log without our settings."""
@@ -339,9 +325,9 @@ class PublicLog:
             # Another writer publishes the same, or its own settings with its own checkpoint.
             self._objects.put_over(FOLDER + KEYS, data, None if stored is None else stored.tag)
 
-    def _signed(self, before: LogState, state: LogState, signers: Sequence[SignerKey]) -> _Signed:
-        note = signed(state.checkpoint.text, *signers)
-        cosigned, problems = self._witnesses.cosign(note, state.nodes, before.size)
+    def _signed(self, edge: LogEdge, signers: Sequence[SignerKey]) -> _Signed:
+        note = signed(edge.checkpoint.text, *signers)
+        cosigned, problems = self._witnesses.cosign(note, edge.tree, edge.published)
         missing = len(cosigned) < self._witnesses.needed
         waiting = NotWitnessed(len(cosigned), self._witnesses.needed, problems) if missing else None
         return _Signed(note.with_signatures(*cosigned), waiting)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fairdraw import scheduling
-from fairdraw.log import tree
 from fairdraw.log.http import Ask, LogHttp, NoAnswer
 from fairdraw.log.note import COSIGNATURES, Note, NoteError, Signature, VerifierKey
+from fairdraw.log.tree import StoredTree
 from fairdraw.log.trust import key_of
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
@@ -67,14 +67,14 @@ class Witnesses:
         """The addresses of those that can be asked."""
         return {each.key: each.monitoring_url for each in self._witnesses if each.monitoring_url}
 
-    def cosign(self, note: Note, nodes: Sequence[bytes], known: int) -> Cosigned:
-        """Ask all witnesses at once. `nodes` are the hashes of all leaves, `known` the size that they probably know."""
+    def cosign(self, note: Note, tree: StoredTree, known: int) -> Cosigned:
+        """Ask all witnesses at once about the checkpoint of `tree`; `known` is the size that they probably know."""
         found, problems = made = Cosigned([], [])
         if not self._witnesses:
             return made
         with scheduling.pool(len(self._witnesses), "witnesses") as pool:
             asked = [
-                (each.key.name, pool.submit(self._cosigned, each, note, nodes, known))
+                (each.key.name, pool.submit(self._cosigned, each, note, tree, known))
                 for each in self._witnesses
             ]
             for name, answer in asked:
@@ -84,22 +84,22 @@ class Witnesses:
                     problems.append(f"{name}: {error}")
         return made
 
-    def _cosigned(self, witness: Witness, note: Note, nodes: Sequence[bytes], old: int) -> Signature:
+    def _cosigned(self, witness: Witness, note: Note, tree: StoredTree, old: int) -> Signature:
         for _ in range(_ATTEMPTS):
-            status, answer = self._ask(f"{witness.url}/add-checkpoint", _request(note, nodes, old))
+            status, answer = self._ask(f"{witness.url}/add-checkpoint", _request(note, tree, old))
             if status == 200:
                 return _signature(witness.key, note, answer)
             size = _SIZE.fullmatch(answer.decode("ascii", "replace"))
             if status != 409 or size is None or int(size[1]) == old:
                 break
             old = int(size[1])
-            if old > len(nodes):
-                raise NoAnswer(f"it knows a log of size {old}, this one has {len(nodes)}")
+            if old > tree.size:
+                raise NoAnswer(f"it knows a log of size {old}, this one has {tree.size}")
         raise NoAnswer(f"status {status}")
 
 
-def _request(note: Note, nodes: Sequence[bytes], old: int) -> bytes:
-    proof = "".join(f"{base64.b64encode(node).decode()}\n" for node in tree.consistency(old, nodes))
+def _request(note: Note, tree: StoredTree, old: int) -> bytes:
+    proof = "".join(f"{base64.b64encode(node).decode()}\n" for node in tree.consistency(old))
     return f"old {old}\n{proof}\n{note}".encode()
 
 

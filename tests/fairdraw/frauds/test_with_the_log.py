@@ -16,7 +16,6 @@ from fairdraw.log import account, across, follow, tree, trust, witness
 from fairdraw.log.leaves import Kind, LogLeaf, LogState
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, signed
 from fairdraw.log.place import Place
-from fairdraw.log.tree import consistency
 from fairdraw.log.trust import Quorum, Trust
 from fairdraw.maths import codes
 from fairdraw.maths.beside import ANNULLED, NOTICE, Annulled
@@ -44,6 +43,7 @@ from tests.fairdraw.frauds.forging import (
 from tests.fairdraw.frauds.test_without_the_log import excluded
 from tests.fairdraw.proof.draws import CAMPAIGN, FIRST, MORE, ROUND, Terms, entrants, make, publish_beside
 from tests.fairdraw.proof.test_record_in_receipts import OPENED
+from tests.support.trees import TreeOf
 
 ORIGIN = "example.com/log"
 LOG = SignerKey(ORIGIN, b"l" * 32)
@@ -269,7 +269,7 @@ def test_a_draw_that_a_stranger_invents(once: Path, monkeypatch: pytest.MonkeyPa
 
 
 def request(log: LogState, old: int) -> bytes:
-    proof = [base64.b64encode(each).decode() for each in consistency(old, log.nodes)]
+    proof = [base64.b64encode(each).decode() for each in TreeOf(log.nodes).consistency(old)]
     return "\n".join([f"old {old}", *proof, "", str(signed(log.checkpoint.text, LOG))]).encode()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from fairdraw.errors import DrawError
 from fairdraw.log import tree
 from fairdraw.maths.merkle import leaf_hash, path_to, verify_proof
+from tests.support.trees import TreeOf
 
 _INPUTS = ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
 VECTORS = [leaf_hash(bytes.fromhex(each)) for each in _INPUTS]
@@ -42,25 +45,46 @@ CONSISTENCY = {
         "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
     ),
 }
-NODES = [leaf_hash(b"%d" % number) for number in range(700)]
+ENTRIES = [b"%d" % number for number in range(700)]
+NODES = [leaf_hash(each) for each in ENTRIES]
+
+
+def grown(entries: Sequence[bytes]) -> tree.GrowingTree:
+    growing = tree.GrowingTree()
+    for each in entries:
+        growing.append(each)
+    return growing
+
+
+@cache
+def files_of(size: int) -> dict[str, bytes]:
+    """The files that a tree of this size needs."""
+    growing = grown(ENTRIES[:size])
+    return dict([*growing.full(), *growing.partial()])
+
+
+def stored(size: int) -> tree.StoredTree:
+    return tree.StoredTree(size, files_of(size).get)
 
 
 @pytest.mark.parametrize("size", range(9))
 def test_the_roots_are_those_of_the_vectors(size: int) -> None:
     assert tree.root_over(VECTORS[:size]).hex() == ROOTS[size]
+    growing = grown([bytes.fromhex(each) for each in _INPUTS[:size]])
+    assert growing.root().hex() == ROOTS[size]
 
 
 @pytest.mark.parametrize("sizes", CONSISTENCY)
 def test_the_consistency_proofs_are_those_of_the_vectors(sizes: tuple[int, int]) -> None:
     old, new = sizes
-    assert [each.hex() for each in tree.consistency(old, VECTORS[:new])] == list(CONSISTENCY[sizes])
+    assert [each.hex() for each in TreeOf(VECTORS[:new]).consistency(old)] == list(CONSISTENCY[sizes])
 
 
-@given(new=st.integers(0, 300), data=st.data())
+@given(new=st.integers(0, 700), data=st.data())
 def test_each_tree_is_proven_to_continue_each_earlier_one(new: int, data: st.DataObject) -> None:
     old = data.draw(st.integers(0, new))
     roots = tree.root_over(NODES[:old]), tree.root_over(NODES[:new])
-    proof = tree.consistency(old, NODES[:new])
+    proof = stored(new).consistency(old)
     assert tree.is_consistent(old, roots[0], new, roots[1], proof)
     if not old:
         return
@@ -75,11 +99,13 @@ def test_each_tree_is_proven_to_continue_each_earlier_one(new: int, data: st.Dat
         assert not tree.is_consistent(new, roots[1], old, roots[0], proof)
 
 
-@given(size=st.integers(1, 300), data=st.data())
+@given(size=st.integers(1, 700), data=st.data())
 def test_each_leaf_is_proven_to_be_in_the_tree(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
-    proof = [each.hex() for each in path_to(index, NODES[:size])]
-    assert verify_proof(f"{index}", index, size, proof, tree.root_over(NODES[:size]).hex())
+    proof = stored(size).inclusion(index)
+    assert proof == path_to(index, NODES[:size])
+    root = tree.root_over(NODES[:size]).hex()
+    assert verify_proof(f"{index}", index, size, [each.hex() for each in proof], root)
 
 
 def test_a_log_of_70000_leaves_has_the_tiles_of_the_specification() -> None:
@@ -90,21 +116,78 @@ def test_a_log_of_70000_leaves_has_the_tiles_of_the_specification() -> None:
 
 
 def test_the_tiles_of_all_sizes_together_are_those_of_the_last_one() -> None:
-    stored: dict[str, bytes] = {}
-    for size in range(1, len(NODES) + 1):
-        for path, data in tree.tiles(NODES[:size]):
-            assert stored.setdefault(path, data) == data
-    assert stored["tile/0/000"] == b"".join(NODES[:256])
-    assert stored["tile/0/002.p/188"] == b"".join(NODES[512:])
-    assert stored["tile/1/000.p/1"] == tree.root_over(NODES[:256])
-    assert stored["tile/1/000.p/2"] == tree.root_over(NODES[:256]) + tree.root_over(NODES[256:512])
-    assert not [path for path in stored if path.startswith("tile/2")]
+    growing, found = tree.GrowingTree(), dict[str, bytes]()
+    for size, entry in enumerate(ENTRIES, 1):
+        growing.append(entry)
+        for path, data in [*growing.full(), *growing.partial(size - 1)]:
+            assert found.setdefault(path, data) == data
+    assert found["tile/0/000"] == b"".join(NODES[:256])
+    assert found["tile/0/002.p/188"] == b"".join(NODES[512:])
+    assert found["tile/1/000.p/1"] == tree.root_over(NODES[:256])
+    assert found["tile/1/000.p/2"] == tree.root_over(NODES[:256]) + tree.root_over(NODES[256:512])
+    assert not [path for path in found if path.startswith("tile/2")]
 
 
-@given(st.lists(st.binary(max_size=300), min_size=1, max_size=600))
+@given(size=st.one_of(st.integers(0, 700), st.sampled_from([255, 256, 257, 511, 512, 513])), data=st.data())
+def test_a_tree_goes_on_from_its_last_files_alone(size: int, data: st.DataObject) -> None:
+    parts = data.draw(st.lists(st.integers(0, size), max_size=5))
+    found, read = dict[str, bytes](), list[str]()
+
+    def reads(path: str) -> bytes | None:
+        read.append(path)
+        return found.get(path)
+
+    before = 0
+    for until in [*sorted(parts), size]:
+        read.clear()
+        growing = tree.GrowingTree.resume(before, reads)
+        assert len(read) <= 2, "the last bundle, and the last tile above it"
+        for entry in ENTRIES[before:until]:
+            growing.append(entry)
+        assert (growing.size, growing.root()) == (until, tree.root_over(NODES[:until]))
+        for path, bytes_ in [*growing.full(), *growing.partial(before)]:
+            assert found.setdefault(path, bytes_) == bytes_
+        assert not growing.full() and not growing.partial(until)
+        before = until
+    assert found.items() >= files_of(size).items(), "a reader finds every file of the last size"
+
+
+def test_a_large_tree_goes_on_from_four_files() -> None:
+    """70,000 leaves: the last bundle, and tiles of levels 1 and 2."""
+    growing = grown([b"%d" % number for number in range(70_000)])
+    found = dict([*growing.full(), *growing.partial()])
+    again = tree.GrowingTree.resume(70_000, found.get)
+    assert again.root() == growing.root()
+    assert [each.path for each in again.partial(69_999)] == ["tile/entries/273.p/112", "tile/0/273.p/112"]
+    whole = tree.StoredTree(70_000, found.get)
+    assert whole.root() == growing.root()
+    earlier = grown([b"%d" % number for number in range(66_000)]).root()
+    assert tree.is_consistent(66_000, earlier, 70_000, growing.root(), whole.consistency(66_000))
+    proof = [each.hex() for each in whole.inclusion(12_345)]
+    assert verify_proof("12345", 12_345, 70_000, proof, growing.root().hex())
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "what"),
+    [
+        ("tile/entries/002.p/88", None, "is missing"),
+        ("tile/entries/002.p/88", b"\x00\x01a", "not a bundle of 88 entries"),
+        ("tile/1/000.p/2", None, "is missing"),
+        ("tile/1/000.p/2", b"x" * 63, "not a tile of 2 hashes"),
+    ],
+)
+def test_a_last_file_that_is_missing_or_none_is_refused(path: str, data: bytes | None, what: str) -> None:
+    found = files_of(600)
+    assert path in found
+    with pytest.raises(DrawError, match=what) as error:
+        tree.GrowingTree.resume(600, lambda name: data if name == path else found.get(name))
+    assert error.value.artefact == path
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=256))
 def test_a_bundle_gives_its_entries_back(entries: list[bytes]) -> None:
-    first = (len(entries) - 1) // 256 * 256
-    assert tree.read_bundle(tree.write_bundle(entries), "b") == entries[first:]
+    assert tree.read_bundle(tree.write_bundle(entries), "b") == entries
+    assert grown(entries[:-1]).next_bundle(entries[-1]).data == tree.write_bundle(entries)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x00\x05abc", b"\x00\x01a\x00", b"\x00\x00" * 257])

@@ -21,6 +21,7 @@ from fairdraw.log.note import COSIGNATURE, Checkpoint, Note, SignerKey, Verifier
 from fairdraw.maths.merkle import leaf_hash
 from regworkers_core.selection.public.witnesses import Witness, Witnesses
 from tests.selection.public.fakes import NOW, ORIGIN
+from tests.support.trees import TreeOf
 
 LOG = SignerKey(ORIGIN, b"l" * 32)
 FORMER = SignerKey(ORIGIN, b"f" * 32)
@@ -50,7 +51,7 @@ def request(
     origin: str = ORIGIN,
 ) -> bytes:
     checkpoint = Checkpoint(origin, new, tree.root_over(nodes[:new]))
-    lines = tree.consistency(old, nodes[:new]) if proof is None and old <= new else proof or []
+    lines = TreeOf(nodes[:new]).consistency(old) if proof is None and old <= new else proof or []
     encoded = "".join(f"{base64.b64encode(each).decode()}\n" for each in lines)
     return f"old {old}\n{encoded}\n{signed(checkpoint.text, *signers or (LOG,))}".encode()
 
@@ -77,7 +78,7 @@ def test_a_second_history_gets_no_signature(cosigner: witness.Witness) -> None:
     cosigner.add_checkpoint(request(0, 5))
     for new in (5, 6, 10):
         assert status_of(cosigner, request(5, new, OTHER)) == 422
-        mixed = request(5, new, OTHER, proof=tree.consistency(5, NODES[:new]))
+        mixed = request(5, new, OTHER, proof=TreeOf(NODES[:new]).consistency(5))
         assert status_of(cosigner, mixed) == 422
     assert cosigner.latest(ORIGIN) is not None
     cosigner.add_checkpoint(request(5, 6))
@@ -216,11 +217,11 @@ def test_it_serves_the_client_of_the_log(served: tuple[str, VerifierKey]) -> Non
     client = Witnesses([Witness(address, key)], 1, ask)
     for size, known in [(1, 0), (4, 1), (9, 0), (9, 9)]:
         note = signed(Checkpoint(ORIGIN, size, tree.root_over(NODES[:size])).text, LOG)
-        [cosignature], problems = client.cosign(note, NODES[:size], known)
+        [cosignature], problems = client.cosign(note, TreeOf(NODES[:size]), known)
         assert not problems
         assert [each.key for each in note.with_signatures(cosignature).verified([key])] == [key]
     fork = signed(Checkpoint(ORIGIN, 12, tree.root_over(OTHER[:12])).text, LOG)
-    assert client.cosign(fork, OTHER[:12], 9) == ([], [f"{NAME}: status 422"])
+    assert client.cosign(fork, TreeOf(OTHER[:12]), 9) == ([], [f"{NAME}: status 422"])
     assert ask(f"{address}/sign-subtree", b"") == (404, b"POST /add-checkpoint\n")
     assert ask(f"{address}/add-checkpoint", b"x" * 70_000)[0] == 400
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fairdraw.log.note import COSIGNATURE, SignerKey
+from regworkers_core.adapters.aws.objects import Tagged
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.public.witnesses import Witness, Witnesses
@@ -17,17 +18,24 @@ NOW = 1_790_000_000.0
 
 
 class Bucket(MemoryObjects):
-    """`before` runs before each write, and may raise; `writes` are the keys of those that were made."""
+    """`before` runs before each write, and may raise; `writes` are the keys of those that were made. `reading` runs
+    before each read.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[str] = []
         self.before: Callable[[str], None] = lambda _key: None
+        self.reading: Callable[[str], object] = lambda _key: None
         self.gate.now = lambda: NOW  # type: ignore[method-assign]
+
+    def get_tagged(self, key: str) -> Tagged | None:
+        self.reading(key)
+        return super().get_tagged(key)
 
     def put_once(self, key: str, data: bytes) -> bytes:
         self.before(key)
-        self.writes += [key] if self.get_tagged(key) is None else []
+        self.writes += [key] if super().get_tagged(key) is None else []
         return super().put_once(key, data)
 
     def put_over(self, key: str, data: bytes, tag: str | None) -> str | None:

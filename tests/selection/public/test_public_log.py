@@ -10,13 +10,15 @@ import pytest
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import CHANGE_SECONDS, Kind, LogLeaf, LogState, kept_path, key_leaf
 from fairdraw.log.note import COSIGNATURE, Note, SignerKey, VerifierKey, signed
+from fairdraw.maths.files import sha256_hex
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 from tests.selection.public.fakes import NOW, ORIGIN, Bucket, cosigner, hash_of, log_on, witnesses
 from tests.support.in_memory import MemorySecrets
 from tests.support.waiting import Clock
 
-STEPS = ("log.after_bundle", "log.after_tiles", "log.after_kept", "log.after_checkpoint")
+STEPS = ("log.after_bundle", "log.after_tiles", "log.after_facts", "log.after_kept", "log.after_checkpoint")
 
 
 class Died(Exception):
@@ -52,7 +54,8 @@ def test_the_first_leaf_makes_the_key_and_the_log() -> None:
     assert (state.size, state.origin) == (1, ORIGIN)
     assert secrets.values[0].startswith(f"PRIVATE+KEY+{ORIGIN}+")
     kept = kept_path(1, log.verifier_keys()[0])
-    paths = ("checkpoint", kept, "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
+    fact = f"facts/{sha256_hex(placed.leaf.fact)}"
+    paths = ("checkpoint", fact, kept, "keys.json", "tile/0/000.p/1", "tile/entries/000.p/1")
     assert bucket.stored.keys() == {f"log/{path}" for path in paths}
     keys = {"log": [str(key) for key in log.verifier_keys()], "need": 0, "witnesses": []}
     assert json.loads(bucket.file("keys.json") or b"") == keys
@@ -134,6 +137,86 @@ def test_two_writers_at_once_agree_on_one_order(step: str) -> None:
     state = LogState.verified(bucket.file, slow.verifier_keys())
     assert state.size == 3
     assert len([key for key in bucket.writes if key.startswith("log/tile/entries")]) == 3
+
+
+# The end of a log
+
+
+def as_before_facts(bucket: Bucket) -> None:
+    """The log as a version of this program left it that knew no facts."""
+    for key in [key for key in bucket.stored if key.startswith("log/facts/")]:
+        bucket.delete(key)
+
+
+def test_a_log_without_facts_is_taken_over_once() -> None:
+    bucket, secrets = Bucket(), MemorySecrets()
+    log = log_on(bucket, secrets)
+    log.append_all("summer", 1, [(Kind.CODES, hash_of(str(number))) for number in range(300)])
+    as_before_facts(bucket)
+    assert log.append(Kind.CODES, "summer", 1, hash_of("7")).index == 7
+    read: list[str] = []
+    bucket.reading = read.append
+    assert log.append(Kind.CODES, "summer", 1, hash_of("new")).index == 300
+    assert "log/tile/entries/000" not in read
+    assert state_of(log).size == 301
+
+
+@pytest.mark.parametrize("written", [0, 1, 9])
+def test_taking_over_a_log_goes_on_wherever_it_died(written: int) -> None:
+    bucket, secrets = Bucket(), MemorySecrets()
+    log = log_on(bucket, secrets)
+    for number in range(10):
+        append(log, str(number))
+    as_before_facts(bucket)
+    left = iter(range(written))
+
+    def before(_key: str) -> None:
+        if next(left, None) is None:
+            raise Died
+
+    bucket.before = before
+    with pytest.raises(Died):
+        append(log, "new")
+    bucket.before = lambda _key: None
+    assert [append(log, str(number)) for number in range(10)] == list(range(10))
+    assert append(log, "new") == 10
+
+
+def test_a_leaf_of_an_older_version_between_is_not_written_again() -> None:
+    bucket, secrets = Bucket(), MemorySecrets()
+    log = log_on(bucket, secrets)
+    append(log, "one")
+    known = set(bucket.stored)
+    append(log, "two")
+    log.decide([LogLeaf("summer", hash_of("three"), Kind.RESULT, 1, iso(NOW))])
+    for key in [key for key in bucket.stored if key.startswith("log/facts/") and key not in known]:
+        bucket.delete(key)
+    # With the fact of the third leaf, that of the second is written, too.
+    log.publish()
+    assert [append(log, text) for text in ("three", "two", "one")] == [2, 1, 0]
+
+
+def test_a_fact_that_names_another_entry_stops_the_writer() -> None:
+    for data in (b"0", b"-1", b"x", b""):
+        bucket, secrets = Bucket(), MemorySecrets()
+        log = log_on(bucket, secrets)
+        placed = [log.append(Kind.CODES, "summer", 1, hash_of(text)) for text in ("one", "two")]
+        bucket.put_bytes(f"log/facts/{sha256_hex(placed[1].leaf.fact)}", data)
+        with pytest.raises(DrawError, match="does not name the entry that says this"):
+            log.append(Kind.CODES, "summer", 1, hash_of("two"))
+
+
+@pytest.mark.parametrize("size", [300, 512, 600])
+def test_an_append_reads_and_writes_the_last_files_only(size: int) -> None:
+    bucket, secrets, witness = Bucket(), MemorySecrets(), Cosigns()
+    log = log_on(bucket, secrets, by=witnesses(witness))
+    log.append_all("summer", 1, [(Kind.CODES, hash_of(str(number))) for number in range(size)])
+    read: list[str] = []
+    bucket.reading = read.append
+    log.append(Kind.CODES, "summer", 1, hash_of("new"))
+    tiles = [key for key in read if "/tile/" in key]
+    assert len(tiles) == len(set(tiles)) <= 4
+    assert not [key for key in tiles if key.endswith("/000")], "the first full tile and bundle"
 
 
 def test_files_that_were_changed_stop_the_writer() -> None:
@@ -359,7 +442,8 @@ def test_with_too_few_witnesses_a_leaf_waits_and_is_not_lost() -> None:
     append(log, "three")
     assert log.waiting() == 2
     witness.up = True
-    assert (log.catch_up().size, log.waiting()) == (3, 0)
+    log.catch_up()
+    assert (state_of(log).size, log.waiting()) == (3, 0)
 
 
 def test_catching_up_asks_the_witnesses_although_nothing_waits() -> None:
