@@ -20,6 +20,7 @@ COMMANDS: tuple[Callable[..., Answer | None], ...] = (
     commands.verify,
     commands.check_receipt,
     commands.log,
+    commands.audit_registrations,
     commands.witness,
 )
 FINDING, TROUBLE = 1, 2

@@ -1,4 +1,4 @@
-"""The commands of an auditor: `fairdraw verify | check-receipt | log | witness`.
+"""The commands of an auditor: `fairdraw verify | check-receipt | log | audit-registrations | witness`.
 
 A command is a function: its parameters are arguments and options, its docstring the help. The operator's terminal has
 the same commands; what it finds in its stores comes in by the parameters that are no options.
@@ -26,6 +26,7 @@ from fairdraw.maths.files import is_hash, write_durably
 from fairdraw.maths.plain import PlainEngine
 from fairdraw.proof.check import HOLDS, differences, require_receipt
 from fairdraw.proof.check import check_receipt as checked_receipt
+from fairdraw.proof.opening_audit import Audited, audit
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.proof.verify import Engine, Verification
 from fairdraw.proof.verify import verify as replayed
@@ -169,6 +170,13 @@ def check_receipt(
     return Answer(checked.as_dict(), lines, checked.verdict != HOLDS or bool(checked.findings))
 
 
+def _place(from_: str | None, has: str) -> Place:
+    """Where published files are. Raises UsageError."""
+    if from_ is None:
+        raise UsageError(f"--from is missing: give the folder or the https:// address that has {has}")
+    return at_place(from_)
+
+
 def trusted_keys(path: Path | None) -> Trust:
     """Read a trust file; without one, nothing is trusted beside what the operator gave. Raises UsageError."""
     try:
@@ -203,12 +211,7 @@ def log(
     missing, too late or in silence, a draw that was withheld or made twice, one code or entry in two places, a log that
     was rewritten, too few witnesses, or one that signed another history.
     """
-    if place is None:
-        if from_ is None:
-            raise UsageError(
-                "--from is missing: give the folder or the https:// address that has log and draws"
-            )
-        place = at_place(from_)
+    place = place or _place(from_, "log and draws")
     kept = file_bytes(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     trusted = trusted_keys(trust)
     trusted = replace(trusted, addresses={**(addresses or {}), **trusted.addresses})
@@ -228,6 +231,7 @@ def _followed(found: FollowedLog, trusted: Trust, campaign: str | None) -> Itera
         accounted = ", and every draw in it is accounted for" if whole else ""
         yield Line(f"the log holds together{accounted}", Style.GOOD)
     yield from (Line(f"not checked: {each}") for each in found.remarks)
+    yield from (Line(str(each)) for each in found.late)
     yield from (Line(f"{each}: the operator annulled this draw", Style.BAD) for each in found.annulled)
     for opened in found.without_result:
         state = "annulled" if opened.annulled else "no result"
@@ -249,6 +253,43 @@ def _followed(found: FollowedLog, trusted: Trust, campaign: str | None) -> Itera
     for index, leaf in found.leaves:
         of = "" if campaign else f" {leaf.campaign_id or '-'}"
         yield Line(f"{index:>6} {leaf.time}{of} phase {leaf.phase} {leaf.kind:<10} {leaf.hash}")
+
+
+def audit_registrations(
+    campaign: Annotated[str, Help("id of the campaign")],
+    opening: Annotated[Path, Help("file that the operator made with `registrations open`")],
+    *,
+    from_: Annotated[str | None, Help("a folder or https:// address with draws and registrations")] = None,
+    sample: Annotated[
+        int | None, Help("check as many registrations, which the beacon chooses, and not all")
+    ] = None,
+    place: Place | None = None,
+) -> Answer:
+    """Check that each registration is what the operator says, and in the class that it should be in.
+
+    The opening names fans' references and salts: keep it as the operator keeps it. Verify the draw and its log, too.
+    Exits 1 if anything is wrong.
+    """
+    if sample is not None and sample < 1:
+        raise UsageError(f"--sample should be 1 or more, found {sample}")
+    place = place or _place(from_, "draws and registrations")
+    try:
+        with opening.open("rb") as lines:
+            done = audit(lines, place, campaign, sample)
+    except OSError as error:
+        raise UsageError(f"{opening}: {error.strerror}") from None
+    return Answer(done.as_dict(), [*_audited(done)], bool(done.findings))
+
+
+def _audited(done: Audited) -> Iterator[Line]:
+    yield from (Line(f"FINDING: {each}", Style.BAD) for each in done.findings)
+    if not done.findings:
+        yield Line(f"{done.campaign_id}: {done.due:,} registrations are what the opening says", Style.GOOD)
+    yield Line(", ".join(f"{number:,} {name}" for name, number in done.classes.items()))
+    yield Line(
+        f"{done.opened:,} of {done.due:,} were computed again from their salts; of the others these are gone"
+    )
+    yield Line(f"manifestHash {done.manifest_hash}: compare it with that of the log")
 
 
 def witness(

@@ -11,6 +11,7 @@ from fairdraw.errors import DrawError
 from fairdraw.log.leaves import FAR_SECONDS, Kind, LeafTimes, LogLeaf, LogState, says_later
 from fairdraw.log.place import Place
 from fairdraw.log.record import RecordLeaf, closing, files_before, term_findings, time_findings
+from fairdraw.log.registered import LateMinute, RegistrationAccount
 from fairdraw.log.trust import Trust
 from fairdraw.maths.beside import (
     ANNULLED,
@@ -66,6 +67,8 @@ class DrawAccount:
         self.id, self._found = campaign_id, log.state.of_campaign(campaign_id)
         # The place of each digest of a code that was seen.
         self._digests: dict[str, str] = {}
+        # What came into its list of registrations after the close.
+        self.late: tuple[LateMinute, ...] = ()
         # What could not be checked, as sentences.
         self.remarks: list[str] = []
         self.record: list[RecordLeaf] = []
@@ -75,6 +78,17 @@ class DrawAccount:
     def findings(self) -> list[str]:
         """What is wrong with the draw. Raises DrawError if a checkpoint that was kept does not hold."""
         return [f"{self.id}, {finding}" for finding in self._findings()]
+
+    def registration_findings(self) -> list[str]:
+        """What is wrong with the list of registrations, once the findings of the draw were made. The whole list is
+        read. Raises DrawError as `findings`.
+        """
+        account = RegistrationAccount(self._place, self._log.times, self.id, self._found)
+        manifests = self._of(Kind.MANIFEST, 1)
+        index = manifests[-1][0] if manifests else 0
+        found = [f"{self.id}, {finding}" for finding in account.findings(self.record, self.manifest, index)]
+        self.late = account.late
+        return found
 
     def _findings(self) -> Iterator[str]:
         yield from self._times()

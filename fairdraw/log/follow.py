@@ -17,6 +17,7 @@ from fairdraw.log.leaves import CHECKPOINT, Kind, LeafTimes, LogLeaf, LogState
 from fairdraw.log.note import Checkpoint, Note, NoteError, VerifierKey
 from fairdraw.log.parts import published
 from fairdraw.log.place import Place, Read, in_log
+from fairdraw.log.registered import LateMinute
 from fairdraw.log.trust import WEAK_QUORUM, LogKeys, Trust
 from fairdraw.maths.files import sha256_hex
 from fairdraw.terms import iso
@@ -123,6 +124,8 @@ class FollowedLog:
     findings: tuple[str, ...]
     # What could not be checked, as sentences.
     remarks: tuple[str, ...]
+    # What came into lists of registrations after their campaigns closed.
+    late: tuple[LateMinute, ...]
     # Campaigns that opened, and have no result: all of them, whichever was asked for.
     without_result: tuple[WithoutResult, ...]
     # What each witness says that it signed last.
@@ -178,7 +181,7 @@ def follow(
     own = {each.id: each.findings() for each in accounts}
     chosen = [each for each in accounts if campaign_id in (None, each.id)]
     for each in chosen:
-        findings += own[each.id]
+        findings += own[each.id] + each.registration_findings()
         remarks += each.remarks
     for text in shared(accounts, place):
         if campaign_id is None or campaign_id in text.campaigns:
@@ -196,6 +199,7 @@ def follow(
         leaves=tuple(each for each in leaves if campaign_id in (None, each[1].campaign_id)),
         findings=tuple(findings),
         remarks=tuple(remarks),
+        late=tuple(minute for each in chosen for minute in each.late),
         without_result=tuple(
             WithoutResult.of(each, leaf)
             for each in accounts

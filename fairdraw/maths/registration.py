@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import Fields, JsonFile, is_hash, sha256_hex, short
@@ -80,10 +80,11 @@ class Notice:
             return None
         index, ended, leaf = found.groups()
         kind = NoticeKind(ended.decode()) if ended else NoticeKind.UNIT
-        return Notice(int(index), kind, leaf and leaf.decode())
+        return Notice(int(index), kind, leaf.decode() if leaf else None)
 
 
-class Noted(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Noted:
     """A notice, and its own index in the tree."""
 
     index: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,7 @@ class Registered:
 
     @property
     def size(self) -> RegistrationSize:
-        return RegistrationSize(self.campaign_id, self.tree.root, len(self.entries))
+        return RegistrationSize(self.campaign_id, oracle.tree_hash(self.entries), len(self.entries))
 
     def source(self, path: Path) -> RegistrationSource:
         """For receipts; the entries are written to `path`."""
@@ -99,14 +100,15 @@ class Registered:
             file = RegistrationSize(self.campaign_id, root, size)
             found[f"{folder}/{size_name(size)}"] = file.to_bytes()
             found |= {f"{folder}/{path}": data for path, data in tiles(entries).items()}
-        tree = self.tree
+        # Also of a list that breaks the rules.
+        kinds = Counter(each.kind for each in map(Notice.parse, self.entries) if each)
         state = TreeState(
             campaign_id=self.campaign_id,
-            erased=tree.erased,
-            withdrawn=tree.withdrawn,
-            notices=tree.notices,
-            root=tree.root,
-            size=tree.size,
+            erased=kinds[NoticeKind.ERASED],
+            withdrawn=kinds[NoticeKind.WITHDRAWN],
+            notices=kinds.total(),
+            root=self.size.root,
+            size=self.size.size,
             sizes=tuple(sizes),
         )
         return found | {f"{folder}/checkpoint": state.to_bytes()}
