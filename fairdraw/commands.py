@@ -24,7 +24,7 @@ from fairdraw.log.trust import Trust
 from fairdraw.log.witness import serve
 from fairdraw.maths.files import is_hash, write_durably
 from fairdraw.maths.plain import PlainEngine
-from fairdraw.proof.check import HOLDS, differences, require_receipt
+from fairdraw.proof.check import HOLDS, check_confirmation, differences, is_confirmation, require_receipt
 from fairdraw.proof.check import check_receipt as checked_receipt
 from fairdraw.proof.opening_audit import Audited, audit
 from fairdraw.proof.receipt_view import checked_text
@@ -142,7 +142,9 @@ def _verification(done: Verification) -> Iterator[Line]:
 
 
 def check_receipt(
-    file: Annotated[Path, Help("a receipt as JSON or as a page, or - to read it from stdin")],
+    file: Annotated[
+        Path, Help("a receipt as JSON or as a page, or a confirmation as JSON, or - to read it from stdin")
+    ],
     *,
     trust: TrustFile = None,
     opened: Annotated[
@@ -154,8 +156,12 @@ def check_receipt(
     codes: Annotated[
         Path | None, Help("list of planned codes (codes-<k>.txt), for a receipt with a winner's code")
     ] = None,
+    from_: Annotated[
+        str | None, Help("a folder or https:// address with log and registrations, for a confirmation")
+    ] = None,
+    place: Place | None = None,
 ) -> Answer:
-    """Check a receipt offline.
+    """Check a receipt offline, or the confirmation of a registration against the published files.
 
     Exits 0 if it holds by the keys of a trust file and nothing differs from what the campaign opened with, 1 if not,
     2 if the file is not a receipt. Without a trust file no receipt holds: at best everything in it fits together.
@@ -164,8 +170,10 @@ def check_receipt(
         raise UsageError(f"--opened should be 64 of 0-9 a-f, found {opened[:80]!r}")
     trusted = trusted_keys(trust)
     data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
-    require_receipt(data)
-    checked = checked_receipt(data, trusted, opened, None if codes is None else file_bytes(codes))
+    if is_confirmation(data):
+        checked = check_confirmation(data, place or _place(from_, "log and registrations"), trusted)
+    else:
+        checked = checked_receipt(data, trusted, opened, None if codes is None else file_bytes(codes))
     lines = [Line(line) for line in checked_text(checked).rstrip().split("\n")]
     return Answer(checked.as_dict(), lines, checked.verdict != HOLDS or bool(checked.findings))
 

@@ -10,13 +10,16 @@ from typing import Any
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
+from fairdraw.log.place import Place
 from fairdraw.log.trust import Trust, TrustedKey
 from fairdraw.maths.beside import Annulled
 from fairdraw.maths.files import LEAVES, MANIFEST, RESULT, SUMMARY, Fields, parse_any_layout, short
-from fairdraw.proof.checker import DRAWN, EXCLUDED, VERSION, CheckResult, Excluded, Result, State
+from fairdraw.proof.checker import DRAWN, EXCLUDED, VERSION, CheckResult, Excluded, Result, State, taken
+from fairdraw.proof.confirmation import CONFIRMATION, Confirmation, ConfirmationChecker
 from fairdraw.proof.drawn import Drawn
 from fairdraw.proof.parts import RECEIPT
 from fairdraw.proof.planned import CODE
+from fairdraw.proof.registered import REGISTRATION
 
 HOLDS, FAILS, INCOMPLETE = "holds", "fails", "incomplete"
 _COMMON = (
@@ -114,6 +117,37 @@ def check_receipt(
     )
 
 
+def check_confirmation(data: bytes, place: Place, trust: Trust | None = None) -> ReceiptChecked:
+    """Check a confirmation in JSON, in any layout, against the published files at `place`.
+
+    Never raises for its content: an error in it is a failed check. Raises UsageError for a place that cannot be read.
+    """
+    trust = trust or Trust()
+    try:
+        fields = Fields(CONFIRMATION, "", _parsed(data, CONFIRMATION), Confirmation.keys())
+        checker = ConfirmationChecker(Confirmation.read(fields), place, trust)
+    except DrawError as error:
+        return ReceiptChecked((CheckResult(CONFIRMATION, State.FAILED, str(error)),), trust.vouches)
+    return ReceiptChecked(
+        checks=tuple(taken(name, step) for name, step in checker.steps()),
+        trusted=trust.vouches,
+        limits=checker.limits(),
+        keys=checker.keys(),
+        findings=tuple(checker.findings),
+        result=checker.result(),
+    )
+
+
+def is_confirmation(data: bytes) -> bool:
+    """Whether this is a confirmation of a registration, and no receipt, as far as its kind says. Raises UsageError if
+    it is neither.
+    """
+    try:
+        return _parsed(data).get("kind") == REGISTRATION
+    except DrawError as error:
+        raise UsageError(f"this is not a receipt: {error.message}") from None
+
+
 def require_receipt(data: bytes) -> None:
     """Raise UsageError if `data` is not a JSON object, so that there is nothing to check."""
     try:
@@ -122,14 +156,14 @@ def require_receipt(data: bytes) -> None:
         raise UsageError(f"this is not a receipt: {error.message}") from None
 
 
-def _parsed(data: bytes) -> Mapping[str, Any]:
+def _parsed(data: bytes, what: str = RECEIPT) -> Mapping[str, Any]:
     try:
         # The input is not trusted. Editors on Windows write a mark of the byte order (BOM) before a text.
         document = parse_any_layout(data.removeprefix(codecs.BOM_UTF8))
     except ValueError:
-        raise DrawError(RECEIPT, "not a JSON document: give the receipt in its JSON format") from None
+        raise DrawError(what, f"not a JSON document: give the {what} in its JSON format") from None
     if not isinstance(document, dict):
-        raise DrawError(RECEIPT, "expected a JSON object")
+        raise DrawError(what, "expected a JSON object")
     return document
 
 

@@ -117,14 +117,14 @@ class Registered:
         """What the operator gives to an auditor."""
         return b"".join(self.opened[index].to_bytes() + b"\n" for index in sorted(self.opened))
 
-    def confirmation(self, index: int, **changes: Any) -> bytes:
+    def confirmation(self, number: int, **changes: Any) -> bytes:
         """What the fan of a registration has."""
-        own = self.opened[index]
+        own = self.opened[number]
         return canonical_bytes(
             {
                 "at": own.at,
                 "campaignId": self.campaign_id,
-                "index": index,
+                "index": number,
                 "kind": "registration",
                 "ref": own.ref,
                 "salt": own.salt,
