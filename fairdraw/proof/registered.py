@@ -35,6 +35,16 @@ _NOTED = {
 }
 
 
+def registration_note(manifest: Manifest) -> str:
+    """What the manifest of phase 1 says of registrations, for people."""
+    if (found := manifest.registrations) is None:
+        return NO_REGISTRATIONS
+    return (
+        f"registrations: {found.size} entries in the list before the draw: {manifest.count} drawn, {found.excluded}"
+        f" excluded, {found.withdrawn} withdrawn, {found.erased} erased, {found.notices} notices; `draw log` reads them"
+    )
+
+
 def noted_line(noted: Noted) -> str:
     """What a notice says, for people."""
     return f"entry {noted.index}: {_NOTED[noted.notice.kind]}"

@@ -47,6 +47,7 @@ from fairdraw.proof.inputs import (
     missing_phase,
     read_inputs,
 )
+from fairdraw.proof.registered import registration_note
 from fairdraw.terms import CHAIN_FILE, Chain, signed_at
 
 # Called with words on what is done next.
@@ -256,6 +257,8 @@ class _Replay:
             )
         self._check_files()
         self._check_opened(first)
+        if first is not None:
+            self._notes.append(registration_note(first))
         annulled = self._check_annulled()
         if first is not None and chain is not None:
             self._notes.append(guarantee.of_source(chain, first.seed_source.round, inputs[0].published))

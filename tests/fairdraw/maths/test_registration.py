@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,7 @@ from fairdraw.maths.registration import (
     size_name,
     tree_folder,
 )
+from regworkers_core.settings import PROJECT_ROOT
 
 AT, SALT = "2026-11-25T08:00:00.000Z", "0123456789abcdef" * 2
 
@@ -231,3 +233,14 @@ def test_an_opened_registration_has_its_form(changed: dict[str, object]) -> None
     drawn = OpenedRegistration(RegistrationClass.DRAWN, 3, AT, "anna", SALT, "anna")
     with pytest.raises(DrawError):
         replace(drawn, **changed).to_bytes()  # type: ignore[arg-type]
+
+
+def test_the_example_of_the_rules_is_right() -> None:
+    rules = (PROJECT_ROOT / "docs" / "draw-rules.md").read_text(encoding="utf-8")
+    section = rules.partition("## 12 Registrations")[2].partition("\n## ")[0]
+    *_, texts, entries, size = re.findall(r"```text\n(.*?)```", section, re.DOTALL)
+    hashes = [sha256_hex(text.encode()) for text in texts.splitlines()]
+    tree = tree_of(hashes[0], hashes[1], Notice(1, NoticeKind.UNIT, hashes[2]))
+    assert entries.splitlines() == [hashes[0], hashes[1], f"vfnote1|1|unit|{hashes[2]}"]
+    file = RegistrationSize("demo", tree.root, 3)
+    assert size == f"{file.to_bytes().decode()}\n" and f"({file.hash[:8]})" in section

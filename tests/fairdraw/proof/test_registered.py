@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 
 from fairdraw.large.allocate import compute
 from fairdraw.large.engine import Engine
-from fairdraw.large.receipts import build_receipt
+from fairdraw.large.receipts import ReceiptSource, build_receipt
 from fairdraw.large.tiles import write_proofs
 from fairdraw.log.leaves import Kind, LogLeaf
+from fairdraw.maths.plain import PlainEngine
 from fairdraw.maths.registration import NoticeKind, OpenedRegistration
 from fairdraw.proof.receipt_view import checked_text, values
 from fairdraw.proof.registered import NO_REGISTRATIONS, NOT_SHOWN
+from fairdraw.proof.verify import verify
 from tests.fairdraw.proof.draws import CAMPAIGN, FIRST, Terms, entrants, write_inputs
 from tests.fairdraw.proof.registering import EXCLUDED, Registered, registered
 from tests.fairdraw.proof.test_logged import IN_TIME, check, failed, leaves_of, logged, state
@@ -232,13 +235,17 @@ def test_a_list_that_is_not_the_last_one_of_the_log_is_a_finding(draw: Draw) -> 
         assert finding.startswith("registrations: ") and "the log had last before the manifest" in finding
 
 
-def test_the_public_proofs_have_no_salt(draw: Draw, tmp_path: Path) -> None:
-    from fairdraw.large.receipts import ReceiptSource
+def test_a_replay_says_what_became_of_the_registrations(draw: Draw, beaconed: Path, tmp_path: Path) -> None:
+    counted = draw.listed.counted(len(entrants()))
+    said = f"{len(entrants())} drawn, {counted.excluded} excluded, {counted.withdrawn} withdrawn"
+    for folder, note in ((draw.folder, said), (beaconed, NO_REGISTRATIONS)):
+        done = verify(folder, engine=PlainEngine(tmp_path))
+        assert done.passed and any(note in each for each in done.notes), done
 
+
+def test_the_public_proofs_have_no_salt(draw: Draw, tmp_path: Path) -> None:
     source = ReceiptSource(draw.folder, None, registrations=draw.source)
     assert source.receipt(draw.moved.ref or "")[STEP] is not None
     write_proofs(source, tmp_path, engine=Engine(tmp_path / "scratch", threads=1, memory_mib=256))
-    import gzip
-
     document = gzip.decompress((tmp_path / "draw.json.gz").read_bytes())
     assert b'"registration":null' in document and b"salt" not in document
