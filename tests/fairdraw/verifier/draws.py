@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from fairdraw import bls
-from fairdraw.large.receipts import build_receipt
+from fairdraw.large.receipts import RegistrationSource, build_receipt
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.log.note import (
     COSIGNATURE,
@@ -45,6 +45,7 @@ from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.draws import outcomes_of, taken_seats
 from tests.fairdraw.maths.oracle import OracleLeaf
 from tests.fairdraw.proof.draws import BEACON, ROUND, SIGNATURE, UNIT_KEY, Terms, write_inputs
+from tests.fairdraw.proof.registering import Registered, registered
 
 ROUND_AT = QUICKNET.due(ROUND)
 SECRET = bytes(31) + b"\x07"
@@ -100,6 +101,16 @@ class RandomDraw:
     campaign_id: str
     refs: list[str]
     logged: list[LogLeaf] = field(default_factory=list)
+    # Its list of registrations; None: it logs none.
+    listed: Registered | None = None
+
+    def registrations(self, rng: Random) -> RegistrationSource | None:
+        """For a receipt: mostly what is true, else nothing or the registration of another entry."""
+        if self.listed is None or rng.random() < 0.1:
+            return None
+        source = self.listed.source(self.folder / "registrations")
+        known = [*self.listed.opened.values()]
+        return replace(source, opened=lambda _ref: rng.choice(known)) if rng.random() < 0.05 else source
 
 
 def random_receipts(rng: Random, folder: Path, count: int, most: int = 4) -> Iterator[dict[str, Any]]:
@@ -110,12 +121,17 @@ def random_receipts(rng: Random, folder: Path, count: int, most: int = 4) -> Ite
         draw = random_draw(rng, folder / str(number))
         log = random_log(rng, draw) if rng.random() < 0.8 else None
         strangers = [text(rng, 20), rng.choice(draw.refs or ["xy"])[:-1] + "_"]
+        if draw.listed is not None:
+            strangers += [
+                each.ref for each in draw.listed.opened.values() if each.class_ == "excluded" and each.ref
+            ]
         for ref in rng.sample([*draw.refs, *strangers], min(most, len(draw.refs) + 2, count)):
             receipt = build_receipt(
                 draw.folder,
                 ref,
                 index=draw.folder / "leaves.index" if rng.random() < 0.3 else None,
                 reasons=lambda _ref: sorted(rng.sample(["NO_MARKET", "BOT", "AGE"], rng.randint(1, 3))),
+                registrations=draw.registrations(rng),
             )
             receipt["log"] = log
             count -= 1
@@ -132,6 +148,8 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
     as_of = iso(ROUND_AT - rng.choice((600, 1200.25, 86_400)))
     leaves = random_leaves(rng)
     draw = RandomDraw(folder, campaign_id, [leaf[0] for leaf in leaves])
+    if rng.random() < 0.5:
+        draw.listed = registered(rng, campaign_id, {leaf[0]: leaf[1] for leaf in leaves})
     folder.mkdir(parents=True)
     if source is OURS:
         (folder / CHAIN_FILE).write_bytes(LOCAL.to_bytes())
@@ -152,7 +170,8 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
         terms = Terms(phases[-1], dict(strikes), size, wins)
         place, lines = folder / f"phase-{phase}", map(oracle.leaf_line, leaves)
         given = {"source": source, "signature": signature, "campaign_id": campaign_id, "as_of": as_of}
-        manifest = write_inputs(place, lines, terms, before, **given)
+        counted = None if draw.listed is None else draw.listed.counted(len(leaves))
+        manifest = write_inputs(place, lines, terms, before, **given, registrations=counted)
         PlainEngine(folder).compute(place, before, place)
         files = random_beside(rng, draw, manifest, len(strikes))
         at = draw.logged[-1].time
@@ -186,7 +205,7 @@ def random_record(rng: Random, draw: RandomDraw, terms: Terms, chain: str, as_of
         markets=tuple(map(oracle.market_terms, terms.markets)),
         name=rng.choice(("Summer", "Été “2026” 😀", "<b>x</b>")),
         opens_at="2020-01-01T00:00:00.000Z",
-        registration=False,
+        registration=draw.listed is not None,
         unit_key_hash=sha256_hex(UNIT_KEY),
         waitlist_size=terms.waitlist_size,
         wins_per_unit=terms.wins_per_unit,
@@ -275,6 +294,11 @@ def random_beside(rng: Random, draw: RandomDraw, manifest: Manifest, strikes: in
             )
             files[replaced_name(number)] = replaced.to_bytes()
             leaves += [(Kind.MANIFEST, old.hash), (Kind.REPLACED, sha256_hex(replaced.to_bytes()))]
+    size = None if draw.listed is None else draw.listed.size
+    # The log has another size now and then, or none.
+    if manifest.phase == 1 and size is not None and rng.random() < 0.9:
+        at_last = size.hash if rng.random() < 0.9 else replace(size, size=size.size + 1).hash
+        leaves.append((Kind.REGISTRATIONS, at_last))
     leaves.append((Kind.MANIFEST, manifest.hash))
     if rng.random() < 0.8:
         reason = rng.choice(REASONS) if manifest.phase > 1 else ""
@@ -289,7 +313,9 @@ def random_beside(rng: Random, draw: RandomDraw, manifest: Manifest, strikes: in
         files[ACCEPTED] = accepted_bytes(found)
     # Too late, now and then: a step then fails.
     at = iso(min(public, ROUND_AT - 600) if rng.random() < 0.9 else public + 1)
-    draw.logged += [LogLeaf(draw.campaign_id, hash_, kind, manifest.phase, at) for kind, hash_ in leaves]
+    for kind, hash_ in leaves:
+        phase = 0 if kind is Kind.REGISTRATIONS else manifest.phase
+        draw.logged.append(LogLeaf(draw.campaign_id, hash_, kind, phase, at))
     return files
 
 

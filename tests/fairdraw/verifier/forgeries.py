@@ -10,6 +10,7 @@ from typing import Any
 
 from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.maths.manifest import ManifestSeedSource, SeedFile
+from fairdraw.maths.registration import registration_leaf
 from fairdraw.maths.rules import entry_key, unit_key
 from fairdraw.terms import Chain, iso
 from tests.fairdraw.proof.draws import SIGNATURE
@@ -342,7 +343,6 @@ def words(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
     yield from ({("guarantee",): each["guarantee"]} for each in islice(others, 3))
     yield from ({("roundAt",): value} for value in (None, iso(ROUND_AT), iso(ROUND_AT + 3), 7, "é" * 200))
     yield from ({("version",): value} for value in (1, 3, 5, "4", True, None))
-    yield from ({("registration",): value} for value in ({}, 0, False))
     yield from ({("together",): value} for value in (0, 1, 5, -1, True, None, "1"))
     yield from ({("kind",): value} for value in ("draw", "excluded", "x" * 200, None, []))
 
@@ -466,9 +466,58 @@ def records(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
             yield {("opened", number): made[number]}
 
 
+def registrations(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
+    """The registration of the entry: dropped, invented, or changed in any of its parts."""
+    for value in ({}, 0, False, None, [], {"class": "erased", "index": 7, "reason": None},
+                  {"class": "excluded", "index": 0, "reason": "BOT"}, {"class": "drawn", "index": 0, "reason": None},
+                  {"class": "withdrawn", "index": -1, "reason": 7}):  # fmt: skip
+        yield {("registration",): value}
+    yield from ({("registration",): each["registration"]} for each in islice(others, 5))
+    own, place = receipt["registration"], ("registration",)
+    notices = own["notices"]
+    for key, values in {
+        "at": (LATEST, "x", None), "salt": (ZEROS[:32], ZEROS[:31], "A" * 32, 7),
+        "leaf": (ZEROS, HASH, "x", own["leaf"].upper()),
+        "index": (0, own["index"] + 1, -1, "1", 2**53 - 1), "unit": ("x", "", "é|", None, 7, receipt["ref"]), "x": (1,),
+        "proof": ([], own["proof"][1:], own["proof"][::-1], [*own["proof"], HASH], [7], 7),
+        "notices": (
+            [], notices[1:], notices[::-1], notices * 2, [7], None,
+            *([{"index": at, "proof": own["proof"], "text": text}] for at in (own["index"], own["index"] + 1, 9**9)
+              for text in (
+                  f"vfnote1|{own['index']}|withdrawn|-", f"vfnote1|{own['index']}|erased|-",
+                  f"vfnote1|{own['index']}|unit|{own['leaf']}", f"vfnote1|{own['index']}|unit|{HASH}",
+                  f"vfnote1|{own['index'] + 1}|erased|-", f"vfnote1|0{own['index']}|erased|-", "vfnote1|é|erased|-", "",
+              )),
+        ),
+    }.items():  # fmt: skip
+        yield from ({(*place, key): value} for value in values)
+    for number, notice in enumerate(notices):
+        for change in (
+            {"text": notice["text"] + " "},
+            {"index": notice["index"] + 1},
+            {"proof": []},
+            {"x": 1},
+        ):
+            yield {(*place, "notices", number): notice | change}
+    # All that follows from another registration, but for the root.
+    phase: Place = ("phases", 0, "manifest") if "seed" in receipt else ("manifest",)
+    counted = json.loads(at(receipt, phase))["registrations"]
+    single = {"notices": [], "proof": []}
+    unit = own.get("unit", receipt["ref"])
+    unit = receipt["inclusion"]["leaf"].split("|")[1] if "inclusion" in receipt else unit
+    leaf = registration_leaf(receipt["campaignId"], receipt["ref"], unit, own["at"], own["salt"])
+    for size in (1, counted["size"]):
+        root = sha256_hex(b"\0" + leaf.encode())
+        yield {place: own | single | {"index": 0, "leaf": leaf}} | inside(
+            receipt, phase, registrations=counted | {"root": root, "size": size}
+        )
+        yield inside(receipt, phase, registrations=counted | {"root": HASH})
+    yield inside(receipt, phase, registrations=None)
+
+
 DRAW_FORGERIES: tuple[Callable[[Receipt, Sequence[Receipt]], Iterator[Forgery]], ...] = (
     *(outcomes, leaves, proofs, strikes, cutoffs, manifests, phases, sources, households, absences),
-    *(words, annulments, beside, chains, records),
+    *(words, annulments, beside, chains, records, registrations),
 )
 
 

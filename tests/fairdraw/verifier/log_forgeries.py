@@ -169,6 +169,7 @@ def logs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
                     "notice",
                     "opened",
                     "amended",
+                    "registrations",
                     "x",
                 )
             ),
@@ -179,6 +180,7 @@ def logs(receipt: Receipt, others: Sequence[Receipt]) -> Iterator[Forgery]:
                 for phase in (0, 1)
             ),
             {"kind": "opened", "phase": 0},
+            {"kind": "registrations", "phase": 0},
             {"campaignId": "other"},
             {"x": 1},
         ):

@@ -18,7 +18,8 @@ from tests.fairdraw.verifier.node import BUNDLE, Node
 
 RECEIPTS = 200
 STEPS = {"leaf", "inclusion", "manifest", "published", "opened", "randomness", "seed", "key", "entryKey", "candidate",
-         "result", "strike", "outcome", "rank", "stated", "absence", "reason", "log", "witnesses"}  # fmt: skip
+         "result", "strike", "outcome", "rank", "stated", "absence", "reason", "registration", "log",
+         "witnesses"}  # fmt: skip
 
 
 @pytest.mark.parametrize(
