@@ -1,7 +1,8 @@
 """Writes tables of the code between their marks in the docs: `make docs`. Tests compare the two.
 
 Some simulate for minutes, and are written on request only: with `pages` which alerts page in simulated days, with
-`seeds` what these show by seed, with `power` what simulated draws show of the bias audit.
+`seeds` what these show by seed, with `power` what simulated draws show of the bias audit, with `registrations` what
+frauds and invented entries show in the log of registrations.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from regworkers_dagster.runs import MAX_RUNTIME_TAG
 from tests.fairdraw.frauds.table import frauds_table
 from tests.faults.matrix_table import matrix_table
 from tools.audit_power import false_alarms_table, smallest_table
+from tools.registration_log import arrivals_table, chances_table, planted_table
 from tools.simulated_days import pages_table, seeds_table
 from tools.size import size_table
 
@@ -160,6 +162,7 @@ TABLES = {
     ("scaling.md", "idle reads"): idle_reads_table,
     ("scaling.md", "residents"): residents_table,
     ("fairness.md", "frauds"): frauds_table,
+    ("fairness.md", "registrations, chances"): chances_table,
     ("../benchmarks/README.md", "ratios"): ratios_table,
     ("../benchmarks/README.md", "rehearsal"): rehearsal_table,
 }
@@ -171,6 +174,10 @@ ON_REQUEST: Mapping[str, Mapping[tuple[str, str], Callable[[], str]]] = {
     "power": {
         ("fairness.md", "audit power"): smallest_table,
         ("fairness.md", "false alarms"): false_alarms_table,
+    },
+    "registrations": {
+        ("fairness.md", "registrations, planted"): planted_table,
+        ("fairness.md", "registrations, arrivals"): arrivals_table,
     },
 }
 

@@ -8,7 +8,6 @@ import pytest
 
 from fairdraw.errors import DrawError
 from fairdraw.log import tree
-from fairdraw.maths.merkle import leaf_hash
 from fairdraw.maths.registration import RegistrationTree, registration_leaf
 from tests.fairdraw.registrations import model
 from tests.fairdraw.registrations.campaigns import Operator
@@ -68,10 +67,13 @@ def test_what_is_no_tree_to_the_model_is_none_to_the_product(number: int) -> Non
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 300, 512, 513])
 def test_tiles_of_the_model_are_those_of_the_product(size: int) -> None:
-    entries = [b"%064x" % number for number in range(size)]
-    found = {path: data for path, data in model.tiles(entries).items() if "/entries/" not in path}
-    assert found == dict(tree.all_tiles([leaf_hash(each) for each in entries]))
-    assert model.read_entries(model.tiles(entries).get, size) == entries
+    entries, grown = [b"%064x" % number for number in range(size)], tree.GrowingTree()
+    for entry in entries:
+        grown.append(entry)
+    made = dict((*grown.full(), *grown.partial()))
+    assert made == model.tiles(entries)
+    assert grown.root().hex() == model.root(entries)
+    assert model.read_entries(made.get, size) == entries
 
 
 def test_a_tile_of_a_large_tree_is_where_the_product_has_it() -> None:
