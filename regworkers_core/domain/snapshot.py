@@ -229,6 +229,20 @@ class CampaignState:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrationsState:
+    """How far the public log has the registrations of a campaign that is open, or was not drawn yet."""
+
+    campaign_id: str
+    size: int = 0  # entries of its tree
+    logged: int = 0  # how many of them the published log has
+    # When the tree had the last size that is in the log, and the first one that is not (ISO), None: there is none.
+    logged_at: str | None = None
+    lacks_since: str | None = None
+    closes_at: str | None = None  # when registration ends or ended
+    trouble: str = ""  # why tree or log cannot be read; empty: they can
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateState:
     """The certificate of one environment."""
 
@@ -400,6 +414,7 @@ class Snapshot:
     acknowledged: Reading[tuple[LastAcknowledged, ...]] = ()
     messages_due: Reading[bool] = False  # whether the outbox has messages that a sender may send now
     campaign_keys: Reading[frozenset[str]] = frozenset()  # names of the secrets with keys of campaigns
+    registrations: Reading[tuple[RegistrationsState, ...]] = ()  # of campaigns that log them
     forged: Reading[int] = 0  # open dead letters FORGED
     unjudged: tuple[str, ...] = ()  # dependencies that a machine without a free core could not judge
     # None: CloudWatch has no metrics of this environment, no agent collects its lines.

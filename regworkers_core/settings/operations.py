@@ -81,6 +81,7 @@ class AlertSeverities(Section):
     draw_input_differs: Severity = Severity.CRITICAL
     selection_not_judged: Severity = Severity.CRITICAL
     campaign_not_logged: Severity = Severity.WARNING
+    registrations_not_logged: Severity = Severity.WARNING
     campaign_keys: Severity = Severity.CRITICAL
     # From `driftEntries` on, and from `driftCritical` on.
     drift: Severity = Severity.WARNING
@@ -211,7 +212,8 @@ class AlertSettings(Section):
     messages_wait_seconds: float = Field(86_400.0, gt=0)
     # Until `check_selection` has judged a phase that completed: a run may take 15 minutes, and be repeated once.
     not_judged_seconds: float = Field(1800.0, gt=0)
-    # Until `log_campaigns` has logged a campaign: a receipt says so where that took more than ten minutes.
+    # Until `log_campaigns` has logged a campaign, and `log_registrations` a size: a receipt says so where the first
+    # took more than ten minutes, and a size that is logged more than 15 minutes after the close is a finding.
     not_logged_seconds: float = Field(300.0, gt=0)
     # Ticks are awaited for this many intervals, and at least for these seconds.
     silent_intervals: float = Field(3.0, ge=1)

@@ -54,6 +54,7 @@ from regworkers_core.operations.health.sources import (
     queue_states,
     read_function,
     read_lines,
+    read_registrations,
     read_unarchived,
 )
 from regworkers_core.replication.enqueue.stream_probe import stream_state
@@ -107,6 +108,7 @@ def read_system(
         "messages_due": _Part("mongo", lambda: bool(due_units(runtime))),
         "campaigns": _Part("mongo", partial(read_campaigns, runtime)),
         "campaign_keys": _Part("secretsmanager", partial(stored_keys, runtime)),
+        "registrations": _Part("mongo", partial(read_registrations, runtime)),
         "certificates": _Part("", partial(_certificates, runtime)),
         "scheduler": _Part("dagster", scheduler),
         "parity": _Part("mongo", partial(_parity, runtime)),

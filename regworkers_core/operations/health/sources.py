@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+from fairdraw.errors import DrawError
+from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.kafka.log import Partition
 from regworkers_core.adapters.mongo.activity import QueueActivity
 from regworkers_core.analytics.archive.manifest import LEASE, plan_reading, read_manifest
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import (
     FunctionState,
     LinesState,
     QueueState,
     Reading,
+    RegistrationsState,
     UnarchivedEvents,
     Unread,
 )
@@ -25,10 +29,13 @@ from regworkers_core.infrastructure.desired import desired
 from regworkers_core.observability.metrics import DATA_LOSS, OLDEST_MESSAGE, UNKNOWN_VERDICTS, Metering
 from regworkers_core.operations.cloudwatch import any_line
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.registrations.tree import RegistrationFiles
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _DEPTH, _AGE = "depth:", "age:"
+# Fans register, or the draw has not frozen who did.
+_REGISTERS = (CampaignStatus.OPEN, CampaignStatus.CLOSED, CampaignStatus.PROCESSING)
 # How many evaluations may be missing before the time between two of them counts as not observed.
 GAP_EVALUATIONS = 5
 WINDOW_SECONDS = 300.0
@@ -48,6 +55,34 @@ class QueueAge:
 
     at_least: float | None = None
     at_most: float | None = None
+
+
+def read_registrations(runtime: Runtime) -> tuple[RegistrationsState, ...]:
+    """Those of each campaign that logs registrations, and whose draw has not ended. Raises TransientFailure."""
+    return tuple(
+        registrations_state(runtime.objects, campaign)
+        for campaign in runtime.campaigns.list()
+        if campaign.logs_registrations and campaign.status in _REGISTERS
+    )
+
+
+def registrations_state(objects: ObjectStore, campaign: Campaign) -> RegistrationsState:
+    name = campaign.campaign_id
+    files = RegistrationFiles(objects, name)
+    try:
+        state = files.state()
+        lacking = files.not_logged(state)
+    except DrawError as error:
+        return RegistrationsState(name, trouble=str(error))
+    logged = state.sizes[: len(state.sizes) - len(lacking)]
+    return RegistrationsState(
+        name,
+        size=state.size,
+        logged=logged[-1] if logged else 0,
+        logged_at=iso(files.made_at(logged[-1])) if logged else None,
+        lacks_since=iso(files.made_at(lacking[0])) if lacking else None,
+        closes_at=campaign.takes_entries_until,
+    )
 
 
 def queue_readers(runtime: Runtime) -> dict[str, Callable[[], Any]]:

@@ -9,9 +9,8 @@ as the settings need; until then the entries wait, and the next writer publishes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import NamedTuple, Protocol
 
 from fairdraw.log.leaves import (
@@ -171,11 +170,6 @@ class PublicLog:
         edge = self._edge()
         edge.read_waiting()
         return edge.size - edge.published
-
-    def newest_missing(self, leaves: Iterable[LogLeaf]) -> int:
-        """How many of these, from the first on, come before one that is in the published log."""
-        edge = self._edge()
-        return sum(1 for _ in takewhile(lambda leaf: edge.find(leaf) is None, leaves))
 
     def ensure_key(self) -> VerifierKey:
         """The key that signs the log, made now for a log that has none."""

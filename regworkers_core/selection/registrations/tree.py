@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 
 import structlog
 
@@ -35,6 +36,7 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.deadline import Background
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.public.log_edge import LogEdge
 from regworkers_core.selection.public.public_log import PublicLog
 
 log = structlog.get_logger(__name__)
@@ -103,10 +105,18 @@ class RegistrationFiles:
                 raise DrawError(path, "is missing, and the tree has its entries")
             yield from read_bundle(data, path)
 
-    def not_logged(self, state: TreeState, public: PublicLog) -> list[int]:
+    def made_at(self, size: int) -> float:
+        """When a size got its file, in seconds since the epoch; 0: it has none."""
+        tagged = self._objects.get_tagged(self._folder + size_name(size))
+        return 0.0 if tagged is None else tagged.at
+
+    def not_logged(self, state: TreeState) -> list[int]:
         """The sizes since the last one whose leaf is in the published log."""
-        missing = public.newest_missing(map(self.leaf, reversed(state.sizes)))
-        return list(state.sizes[len(state.sizes) - missing :])
+        if not state.sizes:
+            return []
+        edge = LogEdge.stored(self._objects)
+        lacking = takewhile(lambda size: edge.find(self.leaf(size)) is None, reversed(state.sizes))
+        return sorted(lacking)
 
     def leaf(self, size: int, at: str = _NO_TIME) -> LogLeaf:
         """The leaf of the public log about one of the `sizes`, decided at this time."""
@@ -269,7 +279,7 @@ class RegistrationLog:
     def _decide_leaves(self) -> int:
         """Decide the leaves of all sizes that are not published; returns the last one."""
         if self._published is None:
-            before = set(self.files.not_logged(self.state, self._public))
+            before = set(self.files.not_logged(self.state))
             self._published = max((each for each in self.state.sizes if each not in before), default=0)
         at, published = iso(self._clock()), self._published
         leaves = [self.files.leaf(size, at) for size in self.state.sizes if size > published]

@@ -17,6 +17,7 @@ from regworkers_core.domain.snapshot import (
     LinesState,
     ParityState,
     PausedDrain,
+    RegistrationsState,
     SchedulerState,
     Severity,
     StreamState,
@@ -71,6 +72,7 @@ ILL = replace(
             keys="qa-campaign-keys/c",
         ),
     ),
+    registrations=(RegistrationsState("c", 9, 4, None, ago(300)),),
     certificates=(CertificateState("qa", 10.0), CertificateState("old", 1.0)),
     scheduler=SchedulerState(
         {"SENSOR": None}, (TickState("sensor", 3.0, None),), (FailedRun("r", "top_up", ago(60)),)

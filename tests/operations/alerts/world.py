@@ -88,6 +88,7 @@ _PARTS = (
     "messages_due",
     "pauses",
     "campaigns",
+    "registrations",
     "certificates",
     "scheduler",
     "parity",

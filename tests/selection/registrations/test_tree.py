@@ -18,7 +18,11 @@ from fairdraw.log.tree import write_bundle
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.maths.registration import Notice, NoticeKind, RegistrationSize, RegistrationTree
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.snapshot import RegistrationsState
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.operations.health.sources import registrations_state
+from regworkers_core.selection.campaigns.registry import draft
 from regworkers_core.selection.registrations import tree as module
 from regworkers_core.selection.registrations.tree import (
     MOST_ENTRIES,
@@ -29,6 +33,7 @@ from regworkers_core.selection.registrations.tree import (
 )
 from tests.selection.public.fakes import NOW, Bucket, log_on, witnesses
 from tests.selection.public.test_public_log import Cosigns, Died, dies_at
+from tests.support.campaigns import definition
 from tests.support.in_memory import MemorySecrets
 from tests.support.waiting import Clock
 
@@ -50,6 +55,7 @@ class Place:
 
     def __init__(self, **options: Any) -> None:
         self.bucket, self.clock = Bucket(), Clock(NOW)
+        self.bucket.gate.now = self.clock  # type: ignore[method-assign]
         self.public = log_on(self.bucket, MemorySecrets(), clock=self.clock, **options)
         self.files = RegistrationFiles(self.bucket, "summer")
 
@@ -263,7 +269,7 @@ def test_with_the_log_unavailable_entries_are_appended_and_logged_later_without_
         tree.advance(tree.decide([leaf(number)]))
         place.log_size(tree, after=HOUR)
     assert (place.files.state().sizes, place.logged()) == ((1, 2, 3, 4), [1])
-    assert place.files.not_logged(tree.state, place.public) == [2, 3, 4]
+    assert place.files.not_logged(tree.state) == [2, 3, 4]
     place.bucket.before = lambda _key: None
     # Another process goes on, and nothing more is appended.
     place.log_size(place.open(), after=HOUR)
@@ -277,12 +283,12 @@ def test_with_the_witnesses_unavailable_sizes_are_decided_and_published_later() 
     tree = place.append([leaf(0)])
     place.log_size(tree)
     assert (place.public.waiting(), place.logged()) == (1, [])
-    assert place.files.not_logged(tree.state, place.public) == [1]
+    assert place.files.not_logged(tree.state) == [1]
     witness.up = True
     # Nothing more is appended.
     place.log_size(tree, after=60.0)
     assert place.logged() == [1]
-    assert place.files.not_logged(tree.state, place.public) == []
+    assert place.files.not_logged(tree.state) == []
 
 
 def test_a_log_that_cannot_take_a_leaf_is_asked_again_after_a_minute() -> None:
@@ -316,6 +322,58 @@ def test_a_freeze_gets_the_failure_of_the_log() -> None:
     tree.log_now()
     place.public.catch_up()
     assert place.logged() == [1]
+
+
+# What an operator sees
+
+
+def reported(place: Place, closes: float = 100 * HOUR) -> RegistrationsState:
+    campaign = draft(definition(opensAt=iso(NOW), closesAt=iso(NOW + closes)))
+    return registrations_state(place.bucket, campaign)
+
+
+def test_an_operator_is_notified_how_far_the_log_is_behind_and_since_when() -> None:
+    witness = Cosigns()
+    place = Place(by=witnesses(witness))
+    assert reported(place) == RegistrationsState("summer", closes_at=iso(NOW + 100 * HOUR))
+    witness.up = False
+    tree = place.append(leaves(0, 3))
+    place.log_size(tree)
+    assert (reported(place).size, reported(place).logged) == (3, 0)
+    assert (reported(place).logged_at, reported(place).lacks_since) == (None, iso(NOW))
+    witness.up = True
+    place.log_size(tree, after=60.0)
+    witness.up = False
+    for number in range(3, 5):
+        tree.advance(tree.decide([leaf(number)]))
+        place.log_size(tree, after=60.0)
+    behind = reported(place)
+    assert (behind.size, behind.logged, behind.trouble) == (5, 3, "")
+    assert (behind.logged_at, behind.lacks_since) == (iso(NOW), iso(NOW + 120))
+    witness.up = True
+    place.log_size(tree, after=60.0)
+    assert (reported(place).logged, reported(place).lacks_since) == (5, None)
+
+
+def test_looking_at_the_log_writes_nothing() -> None:
+    place = Place()
+    place.log_size(place.append([leaf(0)]))
+    for key in [key for key in place.bucket.stored if key.startswith("log/facts/")]:
+        place.bucket.delete(key)
+
+    def refused(_key: str) -> None:
+        raise AssertionError("an observer may not write")
+
+    place.bucket.before = refused
+    assert reported(place).logged == 0
+
+
+def test_an_operator_is_notified_that_a_tree_or_the_log_cannot_be_read() -> None:
+    for path in ("log/checkpoint", "registrations/summer/checkpoint", "registrations/summer/sizes/1.json"):
+        place = Place()
+        place.log_size(place.append([leaf(0)]))
+        place.bucket.put_bytes(path, b"no")
+        assert reported(place).trouble.startswith(path.rpartition("summer/")[2].removeprefix("log/"))
 
 
 # Damage

@@ -10,6 +10,7 @@ from regworkers_core.domain.snapshot import (
     CampaignState,
     FailedRun,
     Reading,
+    RegistrationsState,
     SchedulerState,
     SelectionJob,
     Snapshot,
@@ -247,6 +248,55 @@ def not_logged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
                 "it is: `regworkers campaign log` says why",
                 {"campaignId": campaign.campaign_id, "seconds": round(still)},
             )
+
+
+@Check(
+    name="registrations-not-logged",
+    section="campaigns",
+    key="campaignId",
+    several="campaigns register fans that the public log lacks",
+    runbook="selection-failures.md",
+    reads=("registrations",),
+)
+def registrations_not_logged(
+    context: Context, registrations: tuple[RegistrationsState, ...]
+) -> Iterator[Finding]:
+    """Fires when the published log lacks a size of a campaign's tree of registrations that is `notLoggedSeconds`
+    ({alerts.not_logged_seconds!d}) old, or one of both cannot be read.
+    """
+    for each in registrations:
+        name, behind, since = each.campaign_id, each.size - each.logged, each.lacks_since
+        still = context.age(since) or 0.0
+        if each.trouble:
+            summary = f"whether the public log has the registrations of {name} cannot be read: {each.trouble}"
+        elif still < context.settings.alerts.not_logged_seconds:
+            continue
+        else:
+            summary = (
+                f"the public log is {behind:,} registrations of {name} behind, for {duration(still)}: "
+                + (
+                    _over_close(each, context.now)
+                    or "they are registered, and it catches up when log and witnesses answer"
+                )
+            )
+        yield Finding(
+            name,
+            context.severity.registrations_not_logged,
+            summary,
+            {"campaignId": name, "behind": behind, "since": since, "seconds": round(still)},
+        )
+
+
+def _over_close(state: RegistrationsState, now: float) -> str:
+    """What to say of a log that has taken nothing since before registration ended."""
+    closed, since = seconds(state.closes_at or ""), seconds(state.lacks_since or "")
+    if closed is None or since is None or not since <= closed < now:
+        return ""
+    before = f"from {state.logged_at}" if state.logged_at else "from the first entry"
+    return (
+        f"it has nothing {before} to now, over the close at {state.closes_at}; what it gets later than 15 minutes after"
+        " that is a finding of `draw log`"
+    )
 
 
 @Check(

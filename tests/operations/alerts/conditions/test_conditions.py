@@ -17,6 +17,7 @@ from regworkers_core.domain.snapshot import (
     LinesState,
     ParityState,
     PausedDrain,
+    RegistrationsState,
     SchedulerState,
     Snapshot,
     StreamState,
@@ -480,6 +481,30 @@ def test_a_campaign_whose_keys_the_secret_store_lacks() -> None:
     assert (subject, severity) == ("c", "critical") and "restore the secret campaign-keys/c" in line
     assert found("campaign-keys", replace(lost, campaign_keys=frozenset({"campaign-keys/c"}))) == []
     assert isinstance(assessed("campaign-keys", replace(lost, campaign_keys=UNREAD)), Unread)
+
+
+@pytest.mark.parametrize(
+    ("since", "closes", "says"),
+    [
+        (None, ago(-60), None),
+        (ago(299), ago(-60), None),
+        (ago(300), ago(-60), "5 registrations of c behind, for 5 min: they are registered"),
+        (ago(300), ago(400), "behind, for 5 min: they are registered"),
+        (ago(1_200), ago(600), f"nothing from {ago(1_500)} to now, over the close at {ago(600)}"),
+    ],
+)
+def test_registrations_that_the_log_lacks_for_long(since: str | None, closes: str, says: str | None) -> None:
+    state = RegistrationsState("c", 9, 4, logged_at=ago(1_500), lacks_since=since, closes_at=closes)
+    lines = found("registrations-not-logged", replace(WELL, registrations=(state,)))
+    assert [line[:2] for line in lines] == ([("c", "warning")] if says else [])
+    assert all(says in line[2] for line in lines if says)
+
+
+def test_registrations_that_cannot_be_read() -> None:
+    trouble = replace(WELL, registrations=(RegistrationsState("c", trouble="checkpoint: no"),))
+    ((subject, severity, line),) = found("registrations-not-logged", trouble)
+    assert (subject, severity) == ("c", "warning") and "cannot be read: checkpoint: no" in line
+    assert isinstance(assessed("registrations-not-logged", replace(WELL, registrations=UNREAD)), Unread)
 
 
 def test_messages_that_failed() -> None:
