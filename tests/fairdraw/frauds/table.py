@@ -447,10 +447,35 @@ FRAUDS = (
         ("test_a_code_has_another_digest_in_another_campaign",),
     ),
     Fraud(
+        "a registered entry left out before the commit, in no class",
+        (Seer.REPLAY,),
+        ("manifest.json",),
+        "each registration is drawn, excluded, withdrawn or erased, and the classes of the manifest sum to its list",
+        ("test_an_entry_that_is_left_out_of_every_class",),
+    ),
+    Fraud(
+        "an entry added when registration is over",
+        (Seer.LOG,),
+        ("minutes after the campaign closed",),
+        "what comes into the list of registrations more than 15 minutes after the close is a finding; before that it is"
+        " counted by minute. An entry that the list does not have leaves the classes with a wrong sum, or takes the"
+        " place of an excluded one, which an auditor sees who has all leaves opened",
+        ("test_an_entry_that_is_registered_when_it_is_over",),
+    ),
+    Fraud(
+        "an entry taken out of the list of registrations, or exchanged there",
+        (Seer.LOG,),
+        ("it did not only grow",),
+        "each size and root of the list is a leaf of the log, and follows from the entries. Its fan sees it, too: the"
+        " confirmation does not lead to the list",
+        ("test_an_entry_that_is_taken_out_of_the_list",),
+    ),
+    Fraud(
         "entries invented before registration closes",
-        (Seer.NONE,),
+        (Seer.SHOWN,),
         (),
-        "the list is the operator's. An invented entry has the same chance as any other",
+        "an invented entry is registered as any other. Page and report have the curves of arrival and the share of"
+        " entries that were vouched for: 10,000 in one night show, and 10,000 spread over all days do not",
     ),
     Fraud(
         "strangers drawn as one household, or a household split",
@@ -472,7 +497,8 @@ FRAUDS = (
         "an entry left out with an invented reason",
         (Seer.SHOWN,),
         (),
-        "the receipt shows that it is not in the list, and says that the reason is the operator's statement",
+        "the receipt shows that it is not in the list, and says that the reason is the operator's statement. Where"
+        " registrations are logged, it shows that the entry was registered, and an auditor can ask for each reason",
         ("test_an_entry_that_is_left_out_with_an_invented_reason",),
     ),
     Fraud(
