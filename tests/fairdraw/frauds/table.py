@@ -471,6 +471,45 @@ FRAUDS = (
         ("test_an_entry_that_is_taken_out_of_the_list",),
     ),
     Fraud(
+        "an entry left out, whose receipt shows the registration of another one, or one that never was in the list",
+        (Seer.FAN,),
+        ("registration",),
+        "the leaf follows from ref, unit, time and salt, and its proof leads to the list that the manifest commits to."
+        " A receipt without a registration says so: the confirmation has it, and is checked without the receipt",
+        (
+            "test_an_entry_that_was_left_out_and_shown_as_another_one",
+            "test_an_entry_that_never_was_in_the_list",
+        ),
+    ),
+    Fraud(
+        "an entry moved to another household after it was logged",
+        (Seer.FAN,),
+        ("registration",),
+        "its leaf in the list has the household. With a notice the receipt shows that notice",
+        ("test_an_entry_that_was_moved_to_another_household_after_it_was_logged",),
+    ),
+    Fraud(
+        "an entry that was taken back, and drawn for another person",
+        (Seer.FAN, Seer.LOG),
+        ("registration", "the list has"),
+        "the notice is about its leaf, and the manifest counts one withdrawn entry less than the list has",
+        ("test_an_entry_that_was_taken_back_and_drawn",),
+    ),
+    Fraud(
+        "another list in the manifest than the last one of the log",
+        (Seer.LOG,),
+        ("the log had last before the manifest",),
+        "size and root in the manifest are those of the last leaf before it. A receipt has that leaf, too, and says so",
+        ("test_another_list_than_the_last_one_of_the_log",),
+    ),
+    Fraud(
+        "one registration shown to two fans",
+        (Seer.LOG,),
+        ("one leaf for two entries",),
+        "a leaf is one entry's: its salt is random, so a second one is on purpose",
+        ("test_one_registration_for_two_entries",),
+    ),
+    Fraud(
         "entries invented before registration closes",
         (Seer.SHOWN,),
         (),
