@@ -212,6 +212,13 @@ def test_what_could_not_be_read_is_shown_as_that_and_is_no_good_news() -> None:
     assert "for what stays unread, `regworkers runbook time-outs`" in text
 
 
+@pytest.mark.parametrize("part", sorted({part for check in TABLE if check.section for part in check.reads}))
+def test_no_part_that_a_check_could_not_read_is_good_news(part: str) -> None:
+    named = SETTINGS.dagster.model_copy(update={"url": "http://127.0.0.1:3000"})
+    examination = of(replace(WELL, **{part: Unread("secretsmanager: no answer")}), dagster=named)
+    assert not examination.fine and "secretsmanager: no answer" in {row.text for row in examination.rows}
+
+
 def test_a_dagster_without_an_address_is_unknown_and_needs_no_fix() -> None:
     blind = replace(WELL, scheduler=Unread("no Dagster address: set REGWORKERS_DAGSTER__URL"))
     examination = of(blind)
