@@ -218,6 +218,7 @@ class CampaignState:
     unjudged_since: str | None = None
     # What an evaluation compares while the public log lacks it, or a change of it; empty: the log has it.
     not_logged: str = ""
+    refused: str = ""  # why the public log can never have it as it is; empty: it can
     keys: str = ""  # the name of the secret with its keys, which it needs now; empty: none
     # The ISO times at which each of its phases began and was drawn, None: it is not yet.
     draws: tuple[tuple[str, str | None], ...] = ()

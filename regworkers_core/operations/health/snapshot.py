@@ -60,7 +60,7 @@ from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.replication.second_look import COUNTED
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import secret_needed, stored_keys
-from regworkers_core.selection.campaigns.opening import is_logged
+from regworkers_core.selection.campaigns.opening import is_logged, why_refused
 from regworkers_core.selection.notify.outbox import due_units
 
 READ_SECONDS = 4.0
@@ -288,6 +288,7 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
             not_logged=_not_logged(runtime, campaign),
             keys=secret_needed(runtime, campaign),
             failed_messages=failed[campaign.campaign_id] if campaign.campaign_id in draws else 0,
+            refused=why_refused(runtime, campaign) if campaign.status is CampaignStatus.OPEN else "",
         )
         for campaign in campaigns
     )

@@ -203,14 +203,17 @@ def open_(call: Call, given: MoveCampaign) -> Report:
 def log(call: Call, given: Input) -> Report:
     """Put what each open campaign promises into the public log, and what was changed of that since.
 
-    The sensor `watch_campaigns` starts it. Fails if a campaign cannot be logged.
+    The sensor `watch_campaigns` starts it. Fails if a campaign cannot be logged; one that never can be as it is, which
+    an earlier run found, is shown as a finding.
     """
     done = log_open(call.runtime)
     return Report(
         document=as_document(done),
         facts={"logged": ", ".join(done.logged) or None},
+        remarks=[Remark("finding", why) for why in done.refused.values()],
         left="; ".join(f"{name}: {why}" for name, why in done.problems.items()),
-        counts={"logged": len(done.logged), "notLogged": len(done.problems)},
+        pending=bool(done.refused),
+        counts={"logged": len(done.logged), "notLogged": len(done.problems) + len(done.refused)},
         changed=bool(done.logged),
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 from regworkers_core.domain.snapshot import (
     DRAWS,
@@ -28,11 +28,14 @@ from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.operations.health.scheduler import look_back_seconds
 
 Campaigns: TypeAlias = Sequence[CampaignState]
+from regworkers_core.settings.operations import AlertSettings
 RUNS, INPUT_DIFFERS = "selection-run", "draw-input-differs"
 PROCESSING = "PROCESSING"
 _STILL_SECONDS, _LEASES = 60.0, 4
 _DRAIN_OF_JOB = {spec.job: spec.name for spec in DRAINS}
 
+# A chain signs every few seconds, and its answer takes a second or two.
+_BEACON_LATE_SECONDS = 60.0
 
 @Check(
     name=RUNS,
@@ -189,9 +192,28 @@ def messages_failed(context: Context, campaigns: Campaigns) -> Iterator[Finding]
             )
 
 
-def unjudged_key(campaign_id: str) -> str:
-    """The key of its first phase that was not checked, among what evaluations compare (`Context.still_seconds`)."""
-    return f"unjudged:{campaign_id}"
+class Waiting(NamedTuple):
+    """What of a campaign a run has to end soon. Evaluations compare it (`Context.still_seconds`)."""
+
+    # Names it among what evaluations compare.
+    name: str
+    # The same until it is ended; empty or None: it is ended.
+    of: Callable[[CampaignState], str | None]
+    # How long it may last, in seconds.
+    limit: Callable[[AlertSettings], float]
+
+    def key(self, campaign_id: str) -> str:
+        return f"{self.name}:{campaign_id}"
+
+    def too_long(self, context: Context, campaign: CampaignState) -> float | None:
+        """For how many seconds it has lasted, if that is too long; else None."""
+        still = context.still_seconds.get(self.key(campaign.campaign_id), 0.0)
+        return still if self.of(campaign) and still >= self.limit(context.settings.alerts) else None
+
+
+UNJUDGED = Waiting("unjudged", lambda each: each.unjudged_since, lambda alerts: alerts.not_judged_seconds)
+NOT_LOGGED = Waiting("not-logged", lambda each: each.not_logged, lambda alerts: alerts.not_logged_seconds)
+WAITINGS = (UNJUDGED, NOT_LOGGED)
 
 
 @Check(
@@ -206,11 +228,9 @@ def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
     """Fires when a phase is complete, and for `notJudgedSeconds` ({alerts.not_judged_seconds!d}) evaluations saw that
     `check_selection` has not checked its codes and messages; closes when it has.
     """
-    limit = context.settings.alerts.not_judged_seconds
     for campaign in campaigns:
         name, since = campaign.campaign_id, campaign.unjudged_since
-        still = context.still_seconds.get(unjudged_key(name), 0.0)
-        if since and still >= limit:
+        if (still := UNJUDGED.too_long(context, campaign)) is not None:
             yield Finding(
                 name,
                 context.severity.selection_not_judged,
@@ -218,11 +238,6 @@ def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
                 "each winner has one code and one message: launch `check_selection`",
                 {"campaignId": name, "completedAt": since, "seconds": round(still)},
             )
-
-
-def not_logged_key(campaign_id: str) -> str:
-    """The key of what the public log lacks of it, among what evaluations compare (`Context.still_seconds`)."""
-    return f"not-logged:{campaign_id}"
 
 
 @Check(
@@ -235,18 +250,20 @@ def not_logged_key(campaign_id: str) -> str:
 )
 def not_logged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
     """Fires when a campaign is OPEN, and for `notLoggedSeconds` ({alerts.not_logged_seconds!d}) evaluations saw that
-    the public log does not have it as it is.
+    the public log does not have it as it is; at once when it can never have it so.
     """
     for campaign in campaigns:
-        still = context.still_seconds.get(not_logged_key(campaign.campaign_id), 0.0)
-        if campaign.not_logged and still >= context.settings.alerts.not_logged_seconds:
-            yield Finding(
-                campaign.campaign_id,
-                context.severity.campaign_not_logged,
-                f"campaign {campaign.campaign_id} is open, and for {duration(still)} the public log has not had it as "
-                "it is: `regworkers campaign log` says why",
-                {"campaignId": campaign.campaign_id, "seconds": round(still)},
-            )
+        name, still = campaign.campaign_id, NOT_LOGGED.too_long(context, campaign)
+        if not campaign.refused and still is None:
+            continue
+        yield Finding(
+            name,
+            context.severity.campaign_not_logged,
+            campaign.refused
+            or f"campaign {name} is open, and for {duration(still or 0)} the public log has not had it as it is: "
+            "`regworkers campaign log` says why",
+            {"campaignId": name} | ({} if still is None else {"seconds": round(still)}),
+        )
 
 
 @Check(

@@ -473,6 +473,12 @@ def test_an_open_campaign_that_the_log_lacks_for_long(lacks: str, seen: float, h
     assert [line[:2] for line in lines] == ([("c", "warning")] if holds else [])
 
 
+def test_an_open_campaign_that_the_log_can_never_have_as_it_is_is_found_at_once() -> None:
+    why = "campaign c cannot be in the public log as it was changed: eventId may never change"
+    state = CampaignState("c", "OPEN", ago(900), None, not_logged="x", refused=why)
+    assert found("campaign-not-logged", replace(WELL, campaigns=(state,))) == [("c", "warning", why)]
+
+
 def test_a_campaign_whose_keys_the_secret_store_lacks() -> None:
     state = CampaignState("c", "OPEN", ago(900), None, keys="campaign-keys/c")
     lost = replace(WELL, campaigns=(state,), campaign_keys=frozenset({"campaign-keys/d"}))
