@@ -14,6 +14,7 @@ from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.status import CampaignReport, read_campaign_status
+from regworkers_core.selection.campaigns.registry import advance
 from tests.support.campaigns import advance_to, create
 from tests.support.waiting import sleeping
 
@@ -74,6 +75,17 @@ def test_a_date_that_has_passed_names_the_step_that_is_due(runtime: Runtime) -> 
 
 def test_a_closed_campaign_waits_for_its_draw_and_for_missing_codes(runtime: Runtime) -> None:
     create(runtime)
+def test_a_campaign_that_was_closed_early_shows_its_true_end_and_why(runtime: Runtime) -> None:
+    create(runtime, closesAt=FUTURE)
+    advance_to(runtime, "summer", CampaignStatus.OPEN)
+    before = status(runtime).as_dict()
+    assert (before["closesAt"], before["closedEarly"]) == (FUTURE, None)
+    done = advance(runtime, "summer", CampaignStatus.CLOSED, reason="sold out", run_id="r")
+    document = status(runtime).as_dict()
+    assert document["closesAt"] == done.at
+    assert document["closedEarly"] == f"sold out (it was to close at {FUTURE})"
+
+
     advance_to(runtime, "summer", CampaignStatus.CLOSED)
     add_codes(runtime, berlin=3, paris=1)
     report = status(runtime)

@@ -153,7 +153,7 @@ def list_(call: Call, given: CampaignsOf) -> Report:
             "name": each.name,
             "status": each.status.value,
             "opensAt": each.opens_at,
-            "closesAt": each.closes_at,
+            "closesAt": each.takes_entries_until,
             "markets": len(each.markets),
             "capacity": sum(seats_of(each, draws.get(each.campaign_id)).values()),
             "annulled": _annulled(draws.get(each.campaign_id)),
@@ -278,7 +278,7 @@ def described(campaign: Campaign, **more: Any) -> Report:
     """The campaign as an answer; `more` are further fields of the report."""
     document = campaign.as_document()
     document = {"campaignId": document.pop("_id"), **document}
-    names = ("campaign_id", "name", "slug", "status", "opens_at", "closes_at", "auto_draw", "event_id")
+    names = ("campaign_id", "name", "slug", "status", "opens_at")
     markets = [
         (
             each.market_id,
@@ -295,6 +295,8 @@ def described(campaign: Campaign, **more: Any) -> Report:
         document=document,
         facts={
             **as_document(campaign, *names),
+            **_closing(campaign),
+            **as_document(campaign, "auto_draw", "event_id"),
             "seats": sum(each.capacity for each in campaign.markets),
             "eligibility": document["eligibility"],
             "codes": document["codes"],
@@ -307,6 +309,12 @@ def described(campaign: Campaign, **more: Any) -> Report:
         ],
         **more,
     )
+
+
+def _closing(campaign: Campaign) -> dict[str, str]:
+    """When the registration ends, or ended, and why it ended early."""
+    early = {"closedEarly": campaign.closed_early} if campaign.closed_early else {}
+    return {"closesAt": campaign.takes_entries_until, **early}
 
 
 def _in_words(reserves: Sequence[Reserve]) -> str | None:
@@ -391,7 +399,7 @@ def _facts(report: CampaignReport) -> dict[str, Any]:
         "status": campaign.status.value,
         "since": report.since,
         "opensAt": campaign.opens_at,
-        "closesAt": campaign.closes_at,
+        **_closing(campaign),
         "entries": report.entries,
         "removed": report.tombstones,
         **({"annulled": f"{annulled['annulledAt']}: {annulled['reason']}"} if annulled else {}),
