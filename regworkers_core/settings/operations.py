@@ -82,6 +82,7 @@ class AlertSeverities(Section):
     selection_not_judged: Severity = Severity.CRITICAL
     campaign_not_logged: Severity = Severity.WARNING
     campaign_keys: Severity = Severity.CRITICAL
+    beacon: Severity = Severity.WARNING  # it cannot seed draws
     # From `driftEntries` on, and from `driftCritical` on.
     drift: Severity = Severity.WARNING
     drift_critical: Severity = Severity.CRITICAL

@@ -14,6 +14,7 @@ from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import (
     Alert,
+    BeaconState,
     CampaignState,
     CertificateState,
     FailedRun,
@@ -77,6 +78,7 @@ WELL = Snapshot(
         tuple(TickState(f"sensor_{number}", 30.0, NOW) for number in range(20)),
     ),
     parity=ParityState(NOW),
+    beacon=BeaconState("quicknet", 1000, NOW, 0.0, 600, 600),
 )
 SETTINGS = Settings(environment="local-dev")
 

@@ -31,7 +31,9 @@ from regworkers_core.selection.public.page import INDEX
 from regworkers_core.selection.public.public_log import FOLDER
 from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
 from regworkers_core.selection.public.source import campaign_source, export
-from regworkers_local.beacon import TRUST_FILE, write_trust
+from regworkers_core.settings.documents import TRUST_FILE
+from regworkers_local.beacon import write_trust
+from regworkers_local.dagster_server import RunFailure
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 from tools.demo.life import Console
 from tools.demo.replication import Sums

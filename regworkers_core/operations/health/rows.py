@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from fairdraw.documents import as_document
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import (
+    BeaconState,
     CampaignState,
     CertificateState,
     FunctionState,
@@ -256,6 +257,13 @@ def _certificate(found: CertificateState) -> Row:
     return Row(found.environment, found.trouble or text, facts=facts)
 
 
+def _beacon(beacon: BeaconState, *_: object) -> Iterable[Row]:
+    lead = beacon.trusted_lead_seconds
+    known = "lead unknown" if lead is None else f"lead {lead} s"
+    text = f"answers, latest round {beacon.round} of {beacon.due_at}, {known}"
+    yield Row(beacon.chain, text, facts=_facts(beacon, "round", "due_at", "trusted_lead_seconds"))
+
+
 def _daemons(scheduler: SchedulerState, *_: object) -> Iterable[Row]:
     for name, beat in scheduler.daemons.items():
         text = f"last heartbeat {beat}" if beat else "no heartbeat yet"
@@ -328,6 +336,7 @@ SECTIONS: Mapping[str, Section] = {
         _each(_campaign),
         helps=lambda name, _: f"regworkers campaign status {name}",
     ),
+    "beacon": Section("Beacon", "beacon", _beacon),
     "parity": Section("Parity", "parity", _parity),
     "certificates": Section("Certificates", "certificates", _each(_certificate)),
     "daemons": Section(

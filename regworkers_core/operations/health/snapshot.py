@@ -52,6 +52,7 @@ from regworkers_core.operations.health.sources import (
     dependency_of,
     queue_readers,
     queue_states,
+    read_beacon,
     read_function,
     read_lines,
     read_unarchived,
@@ -114,6 +115,7 @@ def read_system(
         "archive": _Part("kafka", partial(read_unarchived, runtime)),
         "function": _Part("cloudwatch", partial(read_function, runtime)),
         "lines": _Part("logs", partial(read_lines, runtime)),
+        "beacon": _Part("drand", partial(read_beacon, runtime)),
     }
     readers |= {name: part.read for name, part in parts.items()}
 
@@ -286,9 +288,9 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
             ),
             held_since=held.get(campaign.campaign_id),
             not_logged=_not_logged(runtime, campaign),
+            refused=why_refused(runtime, campaign) if campaign.status is CampaignStatus.OPEN else "",
             keys=secret_needed(runtime, campaign),
             failed_messages=failed[campaign.campaign_id] if campaign.campaign_id in draws else 0,
-            refused=why_refused(runtime, campaign) if campaign.status is CampaignStatus.OPEN else "",
         )
         for campaign in campaigns
     )

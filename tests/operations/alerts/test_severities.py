@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from regworkers_core.domain.snapshot import (
+    BeaconState,
     BlownFuse,
     CampaignState,
     CertificateState,
@@ -81,6 +82,7 @@ ILL = replace(
     forged=1,
     function=FunctionState(300.0, 10, 10, 10, 10, 28.0, 29.0),
     lines=LinesState("/qa-regworkers", 900.0, arrived=False),
+    beacon=BeaconState("of-this-machine", 1, ago(2), 2.0, 5, None),
 )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from regworkers_core.domain.selection import MOST_BEHIND_SECONDS
 from regworkers_core.domain.snapshot import (
     DRAWS,
+    BeaconState,
     CampaignState,
     FailedRun,
     Reading,
@@ -26,16 +28,16 @@ from regworkers_core.operations.alerts.conditions.condition import (
 )
 from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.operations.health.scheduler import look_back_seconds
+from regworkers_core.settings.operations import AlertSettings
 
 Campaigns: TypeAlias = Sequence[CampaignState]
-from regworkers_core.settings.operations import AlertSettings
 RUNS, INPUT_DIFFERS = "selection-run", "draw-input-differs"
 PROCESSING = "PROCESSING"
 _STILL_SECONDS, _LEASES = 60.0, 4
-_DRAIN_OF_JOB = {spec.job: spec.name for spec in DRAINS}
-
 # A chain signs every few seconds, and its answer takes a second or two.
 _BEACON_LATE_SECONDS = 60.0
+_DRAIN_OF_JOB = {spec.job: spec.name for spec in DRAINS}
+
 
 @Check(
     name=RUNS,
@@ -309,6 +311,41 @@ def input_differs(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
                 f"the draw of {campaign.campaign_id} has stopped: {campaign.stopped}",
                 {"campaignId": campaign.campaign_id},
             )
+
+
+@Check(
+    name="beacon",
+    section="beacon",
+    key="chain",
+    several="beacons cannot seed draws",
+    runbook="selection-failures.md",
+    reads=("beacon",),
+)
+def beacon_unusable(context: Context, beacon: BeaconState) -> Iterator[Finding]:
+    """Fires when the beacon that seeds draws has signed nothing for 60 s; when this machine's clock is 15 s behind it;
+    or when no trust file has its lead, or has a longer one than draws are made with.
+    """
+    wanted, ago, why = beacon.trusted_lead_seconds, beacon.ago_seconds, ""
+    if ago > _BEACON_LATE_SECONDS:
+        why = f"has signed nothing for {duration(ago)}: draws wait for it"
+    elif -ago > MOST_BEHIND_SECONDS:
+        why = (
+            f"is {duration(-ago)} ahead of this machine's clock: correct the clock, else no draw is committed"
+        )
+    elif wanted is None:
+        why = "is in no trust file, so its lead is unknown, and no draw that it seeds is proved"
+    elif wanted > beacon.lead_seconds:
+        why = (
+            f"seeds draws with a lead of {beacon.lead_seconds} s (selection.beacon.leadSeconds), and the trust file"
+            f" wants {wanted} s: they would not verify"
+        )
+    if why:
+        yield Finding(
+            beacon.chain,
+            context.severity.beacon,
+            f"the beacon {beacon.chain} {why}",
+            {"chain": beacon.chain, "round": beacon.round, "dueAt": beacon.due_at},
+        )
 
 
 def _is_worked_on(context: Context, campaign: CampaignState) -> bool:

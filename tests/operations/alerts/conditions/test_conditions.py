@@ -488,6 +488,33 @@ def test_a_campaign_whose_keys_the_secret_store_lacks() -> None:
     assert isinstance(assessed("campaign-keys", replace(lost, campaign_keys=UNREAD)), Unread)
 
 
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({}, ""),
+        ({"ago_seconds": 60.0}, ""),
+        ({"ago_seconds": 61.0}, "has signed nothing for 61 s: draws wait for it"),
+        ({"ago_seconds": -15.0}, ""),
+        ({"ago_seconds": -16.0}, "is 16 s ahead of this machine's clock"),
+        ({"trusted_lead_seconds": None}, "is in no trust file, so its lead is unknown"),
+        (
+            {"trusted_lead_seconds": 601},
+            "seeds draws with a lead of 600 s (selection.beacon.leadSeconds), and",
+        ),
+        ({"trusted_lead_seconds": 599}, ""),
+    ],
+)
+def test_a_beacon_that_cannot_seed_draws(facts: dict[str, Any], says: str) -> None:
+    beacon = replace(WELL.beacon, **facts)  # type: ignore[type-var]
+    lines = found("beacon", replace(WELL, beacon=beacon))
+    assert [line[:2] for line in lines] == ([("quicknet", "warning")] if says else [])
+    assert not says or f"the beacon quicknet {says}" in lines[0][2]
+
+
+def test_a_beacon_that_could_not_be_read_is_not_fine() -> None:
+    assert isinstance(assessed("beacon", replace(WELL, beacon=UNREAD)), Unread)
+
+
 def test_messages_that_failed() -> None:
     state = CampaignState("c", "COMPLETED", ago(9_000), None, failed_messages=2)
     ((subject, severity, line),) = found("messages-failed", replace(WELL, campaigns=(state,)))
