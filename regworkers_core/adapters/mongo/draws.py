@@ -267,7 +267,7 @@ class DrawRecord:
         first = self.phases.get(1)
         if first is None or not first.reached(PhaseStatus.FROZEN):
             return False
-        return bool(first.fields.get("terms", {"algorithm": ALGORITHM}).get("algorithm") != ALGORITHM)
+        return bool(first.fields.get("terms", {}).get("algorithm") != ALGORITHM)
 
     @property
     def former_rules(self) -> str:
