@@ -29,6 +29,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.domain.timestamps import duration
 from regworkers_core.operations.dependency_status import TOO_BUSY, way_out
+from regworkers_core.reporting import counted
 from regworkers_core.settings import Settings
 
 STREAM = "demand-table"
@@ -146,7 +147,7 @@ def _stream(stream: StreamState, *_: object) -> Iterable[Row]:
         text = "age of the oldest unread record unknown"
     else:
         text = f"oldest unread record {duration(age)} old" if age else "all read"
-    shards = f"{stream.shards} shard{'' if stream.shards == 1 else 's'}"
+    shards = counted(stream.shards, "shard")
     state = RowState.NOTE if age is None else RowState.FINE
     yield Row(STREAM, f"{shards}, {text}", state, facts=_facts(stream, "shards", "iterator_age_seconds"))
 

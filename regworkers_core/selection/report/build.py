@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fairdraw.documents import as_document, as_json
 from fairdraw.terms import ALGORITHM
 from regworkers_core.operation import Remark
-from regworkers_core.reporting import markdown_image, markdown_table, page, percent
+from regworkers_core.reporting import counted, markdown_image, markdown_table, page, percent
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.inputs import DrawnPhase, ReportContext, ReportFiles, Workspace
 from regworkers_core.selection.report.notes import notes, seed_source, verdict
@@ -166,6 +166,7 @@ def overview(report: DrawReport) -> str:
     if (more := len(markets) - _MARKETS_SHOWN) > 0:
         lines.append(f"\n… and {more} more in report.html")
     lines.append(
-        f"\nBias audit **{verdict(audit)}**: {audit['testsMade']} tests over {audit['audited']:,} candidates."
+        f"\nBias audit **{verdict(audit)}**: {counted(audit['testsMade'], 'test')} over"
+        f" {counted(audit['audited'], 'candidate')}."
     )
     return "\n".join(lines)

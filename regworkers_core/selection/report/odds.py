@@ -16,7 +16,7 @@ from fairdraw.maths.files import RESULT, STRIKES
 from fairdraw.maths.leaves import RESULT_COLUMNS
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.rules import Cutoff
-from fairdraw.terms import OF_STRUCK
+from fairdraw.terms import OF_STRUCK_SQL, Outcome
 from regworkers_core.selection.report.inputs import (
     LEAST_GROUP,
     OUTCOMES,
@@ -43,9 +43,8 @@ def funnel(files: ReportFiles, work: Workspace) -> dict[str, Any]:
     outcomes = {name: found.pop(name, 0) for name in OUTCOMES}
     eligible = work.number("SELECT count(*) FROM leaf")
     candidates, struck_candidates = work.row(
-        "SELECT count(*) FILTER (WHERE rank > 0), count(*) FILTER (WHERE rank > 0 AND outcome IN $struck)"
-        " FROM leaf",
-        {"struck": list(OF_STRUCK)},
+        f"SELECT count(*) FILTER (WHERE rank > 0), count(*) FILTER (WHERE rank > 0 AND outcome IN {OF_STRUCK_SQL})"
+        " FROM leaf"
     )
     excluded = sum(reasons.values())
     decided = outcomes["WINNER"] + outcomes["WAITLIST"] + outcomes["UNSELECTED"]
@@ -80,17 +79,17 @@ def transitions(work: Workspace) -> dict[str, Any]:
         "keptWinners": total("WINNER", before=True, after=True),
         "newWinners": total("WINNER", before=False, after=True),
         "lostWinners": total("WINNER", before=True, after=False),
-        "struck": total("STRUCK", before=False, after=True),
-        "unclaimed": total("UNCLAIMED", before=False, after=True),
+        "struck": total(Outcome.STRUCK, before=False, after=True),
+        "unclaimed": total(Outcome.UNCLAIMED, before=False, after=True),
         "moved": moved,
     }
 
 
 # One pass over the leaves counts entries by list. All figures follow from these few rows.
-_BY_LISTS = """
+_BY_LISTS = f"""
 CREATE TABLE tally AS
 SELECT preferences, segments, weight, size, outcome = 'WINNER' AS won, market, previous = 'WINNER' AS pinned,
-       rank > 0 AND outcome NOT IN ('STRUCK', 'UNCLAIMED') AS candidate, count(*) AS n
+       rank > 0 AND outcome NOT IN {OF_STRUCK_SQL} AS candidate, count(*) AS n
 FROM leaf GROUP BY ALL
 """
 _FARED = """
