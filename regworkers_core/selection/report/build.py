@@ -103,7 +103,7 @@ def _numbers(
     files: ReportFiles, work: Workspace, drawn: DrawnPhase, context: ReportContext
 ) -> dict[str, Any]:
     manifest = drawn.manifest
-    prepare(work, manifest)
+    prepare(work, files, drawn)
     markets = market_odds(work, drawn)
     return {
         **as_document(manifest, "campaign_id", "phase", "as_of"),
@@ -112,7 +112,7 @@ def _numbers(
         "seedSource": seed_source(manifest, context),
         "funnel": funnel(files, work),
         "markets": markets,
-        "reserves": reserves(drawn, markets),
+        "reserves": reserves(drawn, work),
         "strikes": strikes(work, files),
         **group_odds(work),
         "preferences": preferences_honoured(work),
