@@ -20,6 +20,9 @@ RECEIPTS = 200
 STEPS = {"leaf", "inclusion", "manifest", "published", "opened", "randomness", "seed", "key", "entryKey", "candidate",
          "result", "strike", "outcome", "rank", "stated", "absence", "reason", "log", "witnesses"}  # fmt: skip
 
+# How findings begin: what a draw has otherwise than its campaign opened with.
+FINDINGS = {"asOf", "seats", "waiting", "wins"}
+
 
 @pytest.mark.parametrize(
     "curves",
@@ -39,6 +42,7 @@ def test_random_and_changed_receipts_get_the_same_answer_from_both(
             assert ours == theirs, question
         seen = {step for step, _ in found.states}
         assert seen >= STEPS, STEPS - seen
+        assert {*found.findings} >= FINDINGS, FINDINGS - {*found.findings}
         if name == "changed":
             failed = {step for step, state in found.states if state == "failed"}
             assert failed >= STEPS | {"receipt"}, STEPS - failed
