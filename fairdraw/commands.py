@@ -73,7 +73,8 @@ def verify(
 ) -> Answer:
     """Replay all phases of a draw and compare every byte.
 
-    Exits 1 if a byte differs. A folder is verified offline.
+    Exits 1 if a byte differs, and for the verdict `incomplete`: what was not checked is never fine. A folder is
+    verified offline.
     """
     published, differ = manifest_hash or (), list[str]()
     data = None if receipt is None else receipt_in(file_bytes(receipt))
@@ -100,7 +101,7 @@ def verify(
         lines += [Line(f"RECEIPT: {each}", Style.BAD) for each in differ] or [
             Line("the receipt is that of these files")
         ]
-    return Answer(document, lines, not done.passed or bool(differ))
+    return Answer(document, lines, not done.is_fine or bool(differ))
 
 
 def _engine(scratch: Path, *, plain: bool) -> Engine:

@@ -44,6 +44,8 @@ class Outcome(StrEnum):
 
 # Those of struck entries, which have no seat and wait for none.
 OF_STRUCK = (Outcome.STRUCK, Outcome.UNCLAIMED)
+# The same as SQL has them after IN.
+OF_STRUCK_SQL = "(" + ", ".join(f"'{each}'" for each in OF_STRUCK) + ")"
 
 
 def iso(seconds: float) -> str:

@@ -365,8 +365,6 @@ class operation:
     role: Role = "operator"
     # The asset on which its result is recorded; empty: none.
     asset: str = ""
-    # Its result is that of an asset check, which fails where something is left.
-    check: bool = False
     # A check of that asset, which the job materialises: what is left makes it warn, and the run succeeds. Empty: none.
     warns: str = ""
     # The field that the audit log names as the target, behind the campaign and a colon if there is one; or what reads

@@ -50,10 +50,22 @@ _RECORDED = (
     *selection_specs.STEPS,
 )
 _ASSETS = {spec.key.to_user_string(): spec for spec in _RECORDED}
-OPERATIONS = [
+_MADE = (
+    *(drain.job for drain in DRAINS),
+    replication.RECONCILE_ENTRIES,
+    replication.verify_entries,
+    *selection.JOBS,
+    analytics.ARCHIVE_EVENTS,
+    analytics.CHECK_ARCHIVE,
+    health.DOCTOR,
+    first_checks.FIRST_CHECKS,
+)
+# Every other operation with a job: that of a check is made of the check, and a sensor that starts several jobs holds
+# them.
+_OPERATIONS = [
     job(each, _ASSETS, _STARTED, selection_assets.event_of)
     for each in (*every_operation(), upkeep.prune_runs)
-    if each.job and not each.check and each.job not in {job.name for job in selection.JOBS}
+    if each.job and each.job not in {made.name for made in _MADE}
 ]
 defs = dg.Definitions(
     assets=[
@@ -81,17 +93,7 @@ defs = dg.Definitions(
         analytics.one_row_per_id,
         analytics.analytics_dlq_empty,
     ],
-    jobs=[
-        *(drain.job for drain in DRAINS),
-        replication.RECONCILE_ENTRIES,
-        replication.verify_entries,
-        *selection.JOBS,
-        analytics.ARCHIVE_EVENTS,
-        analytics.CHECK_ARCHIVE,
-        health.DOCTOR,
-        first_checks.FIRST_CHECKS,
-        *OPERATIONS,
-    ],
+    jobs=[*_MADE, *_OPERATIONS],
     sensors=_SENSORS,
     schedules=_SCHEDULES,
     resources={

@@ -20,11 +20,10 @@ from fairdraw.maths.files import sha256_hex
 from fairdraw.proof.beacon import DOMAIN, round_message
 from fairdraw.terms import CHAIN_FILE, SCHEME, Chain
 from regworkers_core.adapters.files import private_folder, write_private
-from regworkers_core.settings.documents import OWN_LEAD_SECONDS
+from regworkers_core.settings.documents import OWN_LEAD_SECONDS, TRUST_FILE
 from regworkers_local.servers import HOST
 from regworkers_local.state import read_json, write_json
 
-TRUST_FILE = "trust.json"
 _ID, _PERIOD = "of-this-machine", 1
 _KEY_FILE = "key"
 
@@ -119,5 +118,12 @@ def server(own: OwnChain, port: int = 0) -> ThreadingHTTPServer:
     return ThreadingHTTPServer((HOST, port), Handler)
 
 
+def main(folder: Path, port: int) -> None:
+    """Serve the chain of this folder, beside which a trust file has its lead."""
+    own = OwnChain.kept_in(folder)
+    write_trust(folder.with_name(TRUST_FILE), own.chain)
+    server(own, port).serve_forever()
+
+
 if __name__ == "__main__":
-    server(OwnChain.kept_in(Path(sys.argv[1])), int(sys.argv[2])).serve_forever()
+    main(Path(sys.argv[1]), int(sys.argv[2]))

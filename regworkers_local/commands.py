@@ -18,6 +18,7 @@ from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.settings.documents import TRUST_FILE
 
 if TYPE_CHECKING:
     from regworkers_local.dagster_server import DagsterProcess
@@ -38,13 +39,11 @@ InstanceOption = Annotated[
 @local_app.command()
 def up(instance: InstanceOption = None) -> None:
     """Start all servers that do not run, wait until all answer, and print the addresses and the stack's trust file."""
-    from regworkers_local.beacon import TRUST_FILE, OwnChain, write_trust
-
     stack = _stack(instance)
     state = stack.up(_say)
-    trust = stack.folder / TRUST_FILE
-    write_trust(trust, OwnChain.kept_in(stack.folder / "beacon").chain)
-    _say(f"draws of this stack are seeded by {OWN_BEACON}; to check them: --trust {trust}")
+    _say(
+        f"draws of this stack are seeded by {OWN_BEACON}; to check them: --trust {stack.folder / TRUST_FILE}"
+    )
     answer({name: state.address(name) for name in state.ports}, Format.TEXT)
 
 

@@ -19,6 +19,8 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,6 +58,26 @@ LOCATIONS = """{ instance { daemonHealth { allDaemonStatuses { daemonType health
   ... on PythonError { message }
   ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
     ... on PythonError { message errorChain { error { message } } } } } } } }"""
+
+
+# The last runs of a job that ended, the newest first.
+FAILURES = """{ runsOrError(
+  filter: {pipelineName: "%s", statuses: [SUCCESS, FAILURE, CANCELED]}, limit: 10
+) { ... on Runs { results { runId status eventConnection { events {
+  ... on ExecutionStepFailureEvent { message error { message } failureMetadata { description } }
+  ... on RunFailureEvent { message error { message } }
+} } } } } }"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailure:
+    """A run that failed."""
+
+    job: str
+    # Its error, in one line.
+    why: str
+    # The address of its page.
+    page: str
 
 
 class DagsterProcess:
@@ -333,6 +355,18 @@ class DagsterProcess:
         sensing = any(each["daemonType"] == "SENSOR" and each["healthy"] for each in daemons)
         return sensing and bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
 
+    def failures(self, job: str) -> list[RunFailure]:
+        """The runs of a job that failed since the last one that succeeded, the newest first, ten at most; none while
+        Dagster does not answer.
+        """
+        answer = self._ask(FAILURES % job) or {}
+        ended = (answer.get("runsOrError") or {}).get("results") or ()
+        return [
+            RunFailure(job, _why(run), f"{self.url}/runs/{run['runId']}")
+            for run in takewhile(lambda run: run["status"] != "SUCCESS", ended)
+            if run["status"] == "FAILURE"
+        ]
+
     def _ask(self, query: str) -> dict[str, Any] | None:
         """The `data` of an answer; None while there is no answer of this instance."""
         request = urllib.request.Request(  # noqa: S310
@@ -353,6 +387,15 @@ def last_lines(path: Path, lines: int) -> list[str]:
     with suppress(FileNotFoundError):
         return path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
     return []
+
+
+def _why(run: dict[str, Any]) -> str:
+    """The words of the step that failed first; of a run without one, its own."""
+    for event in run["eventConnection"]["events"]:
+        said = (event.get("failureMetadata") or {}).get("description")
+        if text := said or (event.get("error") or event).get("message"):
+            return " ".join(text.split())
+    return "it says no reason"
 
 
 def _cause(error: dict[str, Any]) -> str:

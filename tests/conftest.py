@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import random
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Until pytest_collection_finish: what is imported stays.
     gc.disable()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in the background so. Dagster treats SIGTERM like it, and children inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before the guards, which then watch simulated clients, too.
     os.environ.update({ADDRESSES[name]: address for name, address in simulated.install().items()})
     least_privilege.install()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fairdraw.errors import DrawError
 from fairdraw.log.trust import Trust
 from fairdraw.verifier.assemble import MAX_BYTES, module, page_hash, verifier_hash, verifier_page
 
@@ -49,6 +50,23 @@ def _run(folder: Path, *words: str) -> None:
         raise SystemExit(f"make verifier: `{' '.join(words)}` failed\n" + "\n".join(said))
 
 
+def trusted(path: Path) -> bytes:
+    """The bytes of a trust file. Raises SystemExit for one that cannot be read, or that no reader would take."""
+    try:
+        data = path.read_bytes()
+        Trust.parse(data)
+    except OSError as error:
+        why = error.strerror
+    except DrawError as error:
+        why = f"{error.message} ({error.artefact})"
+    else:
+        return data
+    raise SystemExit(
+        f"make verifier: TRUST={path}: {why}: give a trust file or a policy, as docs/log.md has them, or leave TRUST"
+        " out for the page alone"
+    )
+
+
 def write_hash(digest: str, *, check: bool) -> None:
     """Write the page's SHA-256 where the docs state it. Raises SystemExit for a page that does not, or with `check`
     states another one.
@@ -68,9 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="fail if the docs state another hash")
     parser.add_argument("--trust", type=Path, help="also make the page with this file of trusted keys inside")
     given = parser.parse_args(arguments)
-    trust = b"" if given.trust is None else given.trust.read_bytes()
-    if trust:
-        Trust.parse(trust)
+    trust = None if given.trust is None else trusted(given.trust)
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory(prefix="another place ") as two:
         made, again = build(Path(one)), build(Path(two))
     if made != again:
@@ -82,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         (FOLDER / name).write_bytes(data)
     pages = {"verify.html": verifier_page()}
     write_hash(verifier_hash(), check=given.check)
-    if trust:
+    if trust is not None:
         pages["verify-trusted.html"] = verifier_page(trust=trust)
     for name, page in pages.items():
         (FOLDER / name).write_bytes(page)

@@ -21,6 +21,7 @@ from regworkers_core.domain.snapshot import (
     DELIVERY,
     DRAWS,
     FRESHNESS,
+    BeaconState,
     CampaignState,
     QueueState,
     SchedulerState,
@@ -230,7 +231,7 @@ def _campaigns(made: World) -> Iterator[tuple[float, CampaignState]]:
 
 _EMPTY = Snapshot(
     "", "local-dev", {}, queues=(), stream=StreamState(1, 0.0), leases=(), drains=(), campaigns=(), certificates=(),
-    scheduler=SchedulerState({}), parity=None,
+    scheduler=SchedulerState({}), parity=None, beacon=BeaconState("quicknet", 1, "", 0.0, 600, 600),
 )  # fmt: skip
 
 

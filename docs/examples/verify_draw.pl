@@ -2,7 +2,7 @@
 # A verifier of draws, written from docs/draw-rules.md alone; its numbers are the numbers of the sections there.
 # Needs only Perl 5.14:  perl verify_draw.pl [--lead SECONDS] FOLDER [MANIFEST_HASH ...]
 # FOLDER holds phase-1, phase-2, ...; pass one hash per phase, as it was published before the draw. The lead is that of
-# a chain other than quicknet. Exits with 1 if anything does not hold; the last line is the verdict.
+# a chain other than quicknet. Exits with 1 if anything does not hold or is incomplete; the last line is the verdict.
 # Not checked: the signature and the key of the beacon. That needs BLS: compare the signature with the beacon.
 use strict;
 use warnings;
@@ -318,11 +318,11 @@ sub cutoff {
 
 # 11 Beside the artefacts
 sub numbered {
-    my ($folder, $name, $digits) = @_;
+    my ($folder, $name, $digits, $type) = (@_, 'json');
     opendir(my $dir, $folder) or refuse("$folder cannot be read");
-    my @numbers = sort { $a <=> $b } map { /\A$name-([1-9][0-9]{0,$digits})\.json\z/ ? $1 : () } readdir $dir;
+    my @numbers = sort { $a <=> $b } map { /\A$name-([1-9][0-9]{0,$digits})\.$type\z/ ? $1 : () } readdir $dir;
     $where = $folder;
-    need($numbers[$_] == $_ + 1, "$name-$numbers[$_].json does not follow") for 0 .. $#numbers;
+    need($numbers[$_] == $_ + 1, "$name-$numbers[$_].$type does not follow") for 0 .. $#numbers;
     return @numbers;
 }
 
@@ -405,6 +405,25 @@ sub check_beside {
     check_annulled($annulment, $manifest, $hash) if $annulment;
 }
 
+# Planned codes: each has one place, in one phase, and each place one code.
+sub check_codes {
+    my ($phase, $manifest, $draw) = @_;
+    my %known = map { $_->{marketId} => 1 } @{ $manifest->{markets} };
+    for my $k (numbered($phase, 'codes', 3, 'txt')) {
+        my ($lines) = lines_of("$phase/codes-$k.txt");
+        my @order;
+        for my $line (@$lines) {
+            my ($market, $position, $digest) = $line =~ /\A($ID)\|([1-9][0-9]{0,15})\|($HEX)\z/ or refuse("no planned code: $line");
+            need($known{$market}, "market $market is not in the manifest");
+            push @order, "$market " . substr('0' x 16 . $position, -16);
+            my ($place, $code) = ("$market|$position", "$manifest->{phase}|$digest");
+            need(($draw->{codes}{$place} //= $code) eq $code, "the code of $place changed, or was planned in another phase");
+            need(($draw->{places}{$digest} //= $place) eq $place, "$place and $draw->{places}{$digest} have the same code");
+        }
+        in_order(@order);
+    }
+}
+
 # The record of the campaign: opened.json and its amendments.
 sub check_opened {
     my ($folder, $manifest) = @_;
@@ -477,9 +496,9 @@ sub strikes_of {
     return \%strikes;
 }
 
-# One phase; $draw is what the phases share.
+# One phase; $draw is what the phases share. One that is pending has no result yet, and perhaps no leaves and seed.
 sub check_phase {
-    my ($phase, $number, $draw) = @_;
+    my ($phase, $number, $draw, $pending) = @_;
     my ($manifest, $hash) = document("$phase/manifest.json");
     check_manifest($manifest);
     need($manifest->{phase} == $number, 'not the phase of the folder');
@@ -497,13 +516,16 @@ sub check_phase {
         need(root_of($lines) eq $manifest->{root} && @$lines == $manifest->{count}, 'not the root or the number of the manifest');
     } else {
         check_change($manifest, @$draw{qw(last before used)});
-        same("$phase/$_", content("$draw->{folder}/phase-1/$_")) for qw(leaves.txt seed.json);
+        for (qw(leaves.txt seed.json)) {
+            same("$phase/$_", content("$draw->{folder}/phase-1/$_")) unless $pending && !-f "$phase/$_";
+        }
     }
     my $won = $draw->{won};
     my $leaves = $draw->{leaves};
     my $strikes = strikes_of($phase, $manifest, $leaves, $draw->{strikes}, $won);
     check_beside($phase, $manifest, $hash, scalar keys %$strikes, $draw->{chain});
-    my ($seed) = document("$phase/seed.json");
+    check_codes($phase, $manifest, $draw);
+    my ($seed) = document("$draw->{folder}/phase-1/seed.json");
     check_seed($seed, $manifest, $draw->{hash});
     my $candidates = $draw->{candidates} ||= [candidates_of($leaves, $seed->{seed}, $draw->{first})];
     $where = "$phase/leaves.txt";
@@ -522,6 +544,7 @@ sub check_phase {
         need($offered{$id} >= 0 && $kept <= $offered{$id}, "seats of $id");
     }
     my @free = grep { my $ref = $candidates->[$_ - 1][0]; !$won->{$ref} && !$strikes->{$ref} } 1 .. @$candidates;
+    if ($pending) { print "phase $number has no result yet: what it is drawn from was checked\n"; return }
     my $held = allocate($manifest, $candidates, \@free, \%offered);
 
     # 8 Cut-offs
@@ -571,7 +594,7 @@ sub check_phase {
     @$draw{qw(before strikes last)} = ({ manifestHash => $hash, resultHash => $result_hash }, $strikes, $manifest);
 }
 
-# A phase without a result: it is committed and no more, or was annulled before.
+# A phase without a result, which was annulled before or is not committed to yet.
 sub check_alone {
     my ($phase, $number) = @_;
     print "phase $number has no result yet, so it was not verified\n";
@@ -605,12 +628,13 @@ my $holds = eval {
         my $ends = eval { annulment($phase) };
         need(!$ends || $number == @numbers, 'follows an annulled phase');
         my $drawn = grep { -e "$phase/$_" } @OUTPUTS;
-        if (!$drawn && $number == @numbers && ($number > 1 || $ends)) { check_alone($phase, $number) }
-        else { check_phase($phase, $number, \%draw) }
+        my $pending = !$drawn && $number == @numbers && ($number > 1 || $ends);
+        if ($pending && ($ends || !-f "$phase/manifest.json")) { check_alone($phase, $number) }
+        else { check_phase($phase, $number, \%draw, $pending) }
     }
     1;
 };
 print $@ unless $holds;
 print "not checked: the signature and the key of the beacon\n";
 print 'verdict: ', $annulled ? 'annulled' : !$holds ? 'fails' : defined $lead ? 'holds' : 'incomplete: lead unknown', "\n";
-exit($holds ? 0 : 1);
+exit($holds && ($annulled || defined $lead) ? 0 : 1);

@@ -21,7 +21,7 @@ from fairdraw.maths.beside import (
     codes_name,
     replaced_name,
 )
-from fairdraw.maths.codes import lines_in
+from fairdraw.maths.codes import NO_CODE_KEY, PlannedCodes
 from fairdraw.maths.files import MANIFEST, STRIKES, SUMMARY, sha256_hex
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import root_over
@@ -65,8 +65,7 @@ class DrawAccount:
     def __init__(self, log: LogRead, campaign_id: str) -> None:
         self._log, self._place, self._now = log, log.place, log.now
         self.id, self._found = campaign_id, log.state.of_campaign(campaign_id)
-        # The place of each digest of a code that was seen.
-        self._digests: dict[str, str] = {}
+        self._planned = PlannedCodes()
         # What came into its list of registrations after the close.
         self.late: tuple[LateMinute, ...] = ()
         # What could not be checked, as sentences.
@@ -208,6 +207,10 @@ class DrawAccount:
             yield from self._differs(leaf, NOTICE)
         for _, leaf in self._of(Kind.CODES, phase):
             yield from self._codes(leaf)
+        if self._of(Kind.CODES, phase) and not (self.record and self.record[-1].opened.code_key):
+            self.remarks.append(
+                f"{self.id}, phase {phase}: {NO_CODE_KEY}: a planned code may have another salt, and another winner"
+            )
         if not manifests:
             return
         index, leaf = manifests[-1]
@@ -215,7 +218,7 @@ class DrawAccount:
         if problem:
             yield problem
         yield from self._replaced(phase, manifest)
-        yield from self._struck(phase, manifest)
+        yield from self._struck(leaf, manifest)
         at, due = self._log.times.at(index), None
         if phase == 1:
             due = self._due(manifest)
@@ -249,12 +252,18 @@ class DrawAccount:
         if due - at > FAR_SECONDS:
             yield f"its round ({iso(due)}) is more than 7 days after its manifest was in the log ({iso(at)})"
 
-    def _struck(self, phase: int, manifest: Manifest | None) -> Iterator[str]:
-        """Whether the published strikes are those whose root receipts are proven by."""
-        data = self._place.read(self._path(phase, STRIKES))
-        if manifest is None or data is None:
-            return
-        if (sha256_hex(data), root_over(data)) != (manifest.strikes_hash, manifest.strikes_root):
+    def _struck(self, leaf: LogLeaf, manifest: Manifest | None) -> Iterator[str]:
+        """Whether the published strikes are those whose root receipts are proven by. `leaf` is that of the manifest,
+        before which they are published.
+        """
+        data = self._place.read(self._path(leaf.phase, STRIKES))
+        if data is None:
+            if not self._is_fresh(leaf):
+                yield f"{STRIKES} is not published: whom this phase struck cannot be read"
+        elif manifest is not None and (sha256_hex(data), root_over(data)) != (
+            manifest.strikes_hash,
+            manifest.strikes_root,
+        ):
             yield f"{STRIKES} has not both the hash and the root of its manifest: a receipt may show another strike"
 
     def _unclaimed(self, phase: int, at: float | None) -> Iterator[str]:
@@ -356,21 +365,13 @@ class DrawAccount:
 
     def _codes(self, leaf: LogLeaf) -> Iterator[str]:
         """Look for codes that are planned twice."""
+        markets = None if self.manifest is None else {each.market_id for each in self.manifest.markets}
         number = 1
         while (data := self._place.read(self._path(leaf.phase, codes_name(number)))) is not None:
-            number += 1
-            if sha256_hex(data) != leaf.hash:
-                continue
-            if (lines := lines_in(data)) is None:
-                yield f"{codes_name(number - 1)} has a line that is not market|position|digest"
+            if sha256_hex(data) == leaf.hash:
+                for problem in self._planned.problems(leaf.phase, data, markets):
+                    yield f"{codes_name(number)}: {problem}"
                 return
-            places = {place: digest for digest, place in self._digests.items()}
-            for line in lines:
-                place, _, digest = line.rpartition("|")
-                if places.setdefault(place, digest) != digest:
-                    yield f"the code of {place} was changed after it was published"
-                if self._digests.setdefault(digest, place) != place:
-                    yield f"{place} and {self._digests[digest]} have the same code"
-            return
+            number += 1
         if not self._is_fresh(leaf):
             yield f"no file has the hash {leaf.hash} of the planned codes"

@@ -47,11 +47,19 @@ def _finding(campaigns: Collection[DrawAccount], text: str) -> Shared:
 
 
 def _events(accounts: Sequence[DrawAccount]) -> Iterator[Shared]:
-    """Campaigns of one event that were open at the same time."""
-    by_event: dict[str, list[DrawAccount]] = {}
+    """Campaigns of one event that were open at the same time, and those of which no one knows."""
+    by_event: dict[str | None, list[DrawAccount]] = {}
     for each in accounts:
-        if each.record and (event := each.record[0].opened.event_id) is not None:
-            by_event.setdefault(event, []).append(each)
+        if each.record:
+            by_event.setdefault(each.record[0].opened.event_id, []).append(each)
+    opened = [each.id for campaigns in by_event.values() for each in campaigns]
+    unknown = sorted(each.id for each in by_event.pop(None, ()))
+    if unknown and len(opened) > 1:
+        text = (
+            f"{len(unknown)} of {len(opened)} opened campaigns name no event ({', '.join(unknown)}): whether one event"
+            " is drawn in several of them is unknown"
+        )
+        yield Shared(frozenset(opened), text, is_finding=False)
     for event, campaigns in by_event.items():
         found = {
             each

@@ -30,7 +30,7 @@ NOTICE = "notice.json"
 ACCEPTED = "accepted.json"
 ANNULLED = "annulled.json"
 _REPLACED = re.compile(r"replaced-([1-9][0-9]{0,3})\.json", re.ASCII)
-_CODES = re.compile(r"codes-[1-9][0-9]{0,3}\.txt", re.ASCII)
+_CODES = re.compile(r"codes-([1-9][0-9]{0,3})\.txt", re.ASCII)
 _FINDING = re.compile(r"[a-z][a-z_]{0,63}", re.ASCII)
 
 
@@ -50,8 +50,10 @@ def codes_name(number: int) -> str:
     return f"codes-{number}.txt"
 
 
-def is_codes_name(name: str) -> bool:
-    return _CODES.fullmatch(name) is not None
+def codes_number(name: str) -> int | None:
+    """Return the number in such a name; None for another file."""
+    found = _CODES.fullmatch(name)
+    return None if found is None else int(found[1])
 
 
 def is_beside(name: str) -> bool:
@@ -64,7 +66,7 @@ def published(names: Iterable[str]) -> list[str]:
     what is beside them, and the lists of planned codes, which are as long as the draw has winners.
     """
     found = {*names}
-    beside = (name for name in found if is_beside(name) or is_codes_name(name))
+    beside = (name for name in found if is_beside(name) or codes_number(name) is not None)
     return [*(name for name in ARTEFACTS if name in found), *sorted(beside)]
 
 

@@ -155,16 +155,32 @@ class Amended(Opened):
         """Raise DrawError unless this follows `before`, the file before it."""
         if self.previous != before.hash:
             raise DrawError(artefact, f"previous: {before.hash}, the file before, is needed")
-        for name in (*_FIXED, *(["code_key"] if before.code_key else [])):
-            wanted, found = getattr(before, name), getattr(self, name)
-            if wanted != found:
-                raise DrawError(
-                    artefact, f"{camel(name)}: never changes; {short(wanted)} before, found {short(found)}"
-                )
-        if _market_ids(before) != _market_ids(self):
-            raise DrawError(artefact, f"markets: never change; {', '.join(_market_ids(before))} before")
-        if before.registration and not self.registration:
-            raise DrawError(artefact, "registration: true before, and that never changes")
+        for each in unchangeable(before, self):
+            raise DrawError(artefact, each.message)
+
+
+class Unchangeable(NamedTuple):
+    """A term that no amendment may change, and that two files of one record have otherwise."""
+
+    # Its key in the file.
+    field: str
+    before: str  # its value as a message shows it
+    now: str  # the same of the later file
+    message: str
+
+
+def unchangeable(before: Opened, now: Opened) -> Iterator[Unchangeable]:
+    """What `now` has otherwise than `before`, the file before it, and never may."""
+    for name in (*_FIXED, *(["code_key"] if before.code_key else [])):
+        if (old := getattr(before, name)) != (new := getattr(now, name)):
+            field, then, found = camel(name), short(old), short(new)
+            yield Unchangeable(field, then, found, f"{field}: never changes; {then} before, found {found}")
+    then, found = (", ".join(_market_ids(each)) for each in (before, now))
+    if then != found:
+        yield Unchangeable("markets", then, found, f"markets: never change; {then} before")
+    if before.registration and not now.registration:
+        rule = "registration: true before, and that never changes"
+        yield Unchangeable("registration", "true", "false", rule)
 
 
 def parse_opened(files: Sequence[bytes]) -> tuple[Opened, ...]:

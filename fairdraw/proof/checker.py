@@ -42,6 +42,7 @@ VERSION = 4
 DRAWN = "draw"
 EXCLUDED = "excluded"
 _LATER_PHASE = ("manifest", "summary")
+NO_EVENT = "the campaign names no event: that its event has no other draw is the operator's word alone"
 NO_OPENED = "the campaign is not in the log as it opened: that its event has no other draw is the operator's word alone"
 # What no receipt shows.
 THE_LIST = "Entries that the operator invents before registration closes look like all others."
@@ -185,6 +186,8 @@ class StepChecker:
         limits = [*self.limits(), THE_LIST]
         if not self._opened:
             limits.append(_sentence(NO_OPENED))
+        elif self.record and self.record[0].event_id is None:
+            limits.append(_sentence(NO_EVENT))
         if self._registration is None:
             limits.append(_sentence(self._without_registration))
         if self._log is None:

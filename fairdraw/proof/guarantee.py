@@ -189,6 +189,11 @@ OF_RECORDED_HASHES = (
     " draw names; no published hash was given. Those who can change the files may be able to change the record: compare"
     " manifestHash with where it was published (`--manifest-hash`)."
 )
+OF_CODES = (
+    "The lists of planned codes name {count} places. Without the codes only form and order were checked, and that none"
+    " is planned twice: that a digest is that of a code and of its only salt shows to the winner who has both"
+    " (`check-receipt --codes`)."
+)
 # `last` is the number of the last phase in the files.
 LATER_PHASES = (
     "This covers the draw up to phase {last}. A later phase may exist, with other strikes and more seats: these files"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,17 @@ class Inputs:
     published: Published
     # Which files are missing or damaged, and why.
     errors: tuple[DrawError, ...]
+    # The folder of phase 1 for a phase without a result, which may have no leaves and seed of its own yet.
+    first: Path | None = None
+
+    @property
+    def is_drawn(self) -> bool:
+        return self.first is None
+
+    def path(self, name: str) -> Path:
+        """Where this file is read."""
+        own = self.folder / name
+        return own if self.first is None or own.exists() else self.first / name
 
 
 # Beside a phase in an export: its result is not for fans yet.
@@ -143,6 +154,15 @@ def read_inputs(folder: Path) -> Inputs:
         published=published,
         errors=(*errors, *wrong),
     )
+
+
+def committed_to(each: Inputs, first: Inputs) -> Inputs:
+    """A phase after phase 1, `first`, before it has a result: only its manifest and strikes must be there."""
+    due = (MANIFEST, STRIKES)
+    errors = [
+        error for error in each.errors if error.artefact in due or (each.folder / error.artefact).exists()
+    ]
+    return replace(each, errors=tuple(errors), first=first.folder)
 
 
 def check_manifest(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fairdraw.bls import SIGNATURE_FORM
 from fairdraw.log.leaves import Kind
-from fairdraw.maths.beside import is_codes_name
-from fairdraw.maths.codes import digest_of, is_code, is_salt, line_of, lines_in, normal
+from fairdraw.maths.beside import codes_number
+from fairdraw.maths.codes import NO_CODE_KEY, PlannedLine, digest_of, is_code, is_salt, lines_in, normal
 from fairdraw.maths.files import Fields, sha256_hex
 from fairdraw.maths.opened import Opened
 from fairdraw.proof.logged import NO_LOG, LogPart, Unchecked
@@ -13,7 +13,7 @@ from fairdraw.proof.parts import wrong
 from fairdraw.terms import is_selection_id
 
 CODE = "code"
-NO_CODE_KEY = "code key not in the log: this code may have another salt, and another winner"
+_NO_CODE_KEY = f"{NO_CODE_KEY}: this code may have another salt, and another winner"
 _KEYS = ("code", "list", "market", "position", "salt")
 
 
@@ -29,7 +29,7 @@ class CodePart:
         planned = own.nested("list", ("hash", "name", "phase"))
         self._hash = planned.hash("hash")
         self._phase = planned.integer("phase", 1)
-        name = planned.text("name", is_codes_name, "the name of a list of planned codes")
+        name = planned.text("name", codes_number, "the name of a list of planned codes")
         self._name = f"phase-{self._phase}/{name}"
 
     def check(self, campaign_id: str, opened: Opened | None) -> str:
@@ -37,7 +37,7 @@ class CodePart:
         logged. Raises DrawError, Unchecked.
         """
         if opened is None or opened.code_key is None:
-            raise Unchecked(NO_CODE_KEY)
+            raise Unchecked(_NO_CODE_KEY)
         code = normal(self._code, caseless=opened.caseless)
         if not is_salt(opened.code_key, campaign_id, code, self._salt):
             wrong("the salt is not the signature of the code under the campaign's code key: it was invented")
@@ -52,21 +52,24 @@ class CodePart:
         if (self._phase, self._hash) not in ((leaf.phase, leaf.hash) for leaf in log.leaves(Kind.CODES)):
             wrong(f"{self._name} with SHA-256 {self._hash} is not in the log")
         if opened is None or opened.code_key is None:
-            raise Unchecked(NO_CODE_KEY)
+            raise Unchecked(_NO_CODE_KEY)
         if data is None:
             raise Unchecked(
                 f"list of planned codes not given: {self._name} beside the published files, with SHA-256 {self._hash}"
             )
         if (found := sha256_hex(data)) != self._hash:
             wrong(f"the list that was given has SHA-256 {found}, {self._name} in the log {self._hash}")
-        line, lines = self._line(opened), lines_in(data)
-        if lines is None or line not in lines:
+        try:
+            lines = lines_in(data)
+        except ValueError as error:
+            wrong(f"{self._name}: {error}")
+        line = self._line(opened)
+        if line not in lines:
             wrong(f"{self._name} has no line {line}")
-        digest = line.rpartition("|")[2]
-        if others := [each for each in lines if each.endswith(digest) and each != line]:
+        if others := [each for each in lines if each.digest == line.digest and each != line]:
             wrong(f"{self._name} has this code for another winner, too: {others[0]}")
         return f"{line}: once among the {len(lines)} planned codes of {self._name}"
 
-    def _line(self, opened: Opened) -> str:
+    def _line(self, opened: Opened) -> PlannedLine:
         digest = digest_of(self._salt, normal(self._code, caseless=opened.caseless))
-        return line_of(self.market, self._position, digest)
+        return PlannedLine(self.market, self._position, digest)

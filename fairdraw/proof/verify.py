@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.trust import Trust
-from fairdraw.maths.beside import ANNULLED, Annulled, is_beside
+from fairdraw.maths.beside import ANNULLED, Annulled, codes_name, codes_number, is_beside
+from fairdraw.maths.codes import PlannedCodes
 from fairdraw.maths.files import (
     ARTEFACTS,
     CUTOFFS,
@@ -43,6 +44,7 @@ from fairdraw.proof.inputs import (
     all_folders,
     check_manifest,
     check_seed,
+    committed_to,
     is_confirmed,
     missing_phase,
     read_inputs,
@@ -117,6 +119,11 @@ class Verification:
     @property
     def passed(self) -> bool:
         return not self.findings
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether nothing is wrong, and nothing was left unchecked; so may be a draw that was annulled."""
+        return self.passed and (self.annulled is not None or not self.lead_unknown)
 
     @property
     def verdict(self) -> str:
@@ -223,10 +230,10 @@ class _Replay:
         self._findings: dict[str, Flaw] = {}
         self._notes: list[str] = []
         self._phases: list[PhaseVerified] = []
+        self._planned = PlannedCodes()
 
     def run(self) -> Verification:
-        folders = self._drawn()
-        inputs = [read_inputs(folder) for folder in folders]
+        inputs = self._inputs()
         for each in inputs:
             for error in each.errors:
                 self._blame(each.folder, error)
@@ -239,6 +246,7 @@ class _Replay:
         for number, each in enumerate(inputs, 1):
             self._tell(f"phase {number}: manifest, seed, strikes")
             self._check_inputs(inputs, number, chain, lead)
+            self._check_codes(each)
             self._tell(f"phase {number}: leaves")
             self._check_leaves(inputs, number)
             replayable = replayable and self._sound(each.folder)
@@ -246,8 +254,10 @@ class _Replay:
                 self._notes.append(f"phase {number} was not replayed: its inputs are not valid")
                 continue
             self._tell(f"phase {number}: replay")
-            previous = self._replay(each, previous)
-            replayable = previous is not None
+            again = self._draw(each, previous)
+            if again is not None and each.is_drawn:
+                self._compare(each, again)
+            previous, replayable = again, again is not None
         known, origin = self._claims.hashes, self._claims.origin
         if len(known) > len(self._folders):
             self._add(
@@ -259,6 +269,8 @@ class _Replay:
         self._check_opened(first)
         if first is not None:
             self._notes.append(registration_note(first))
+        if self._planned:
+            self._notes.append(guarantee.OF_CODES.format(count=len(self._planned)))
         annulled = self._check_annulled()
         if first is not None and chain is not None:
             self._notes.append(guarantee.of_source(chain, first.seed_source.round, inputs[0].published))
@@ -269,7 +281,8 @@ class _Replay:
                 guarantee.of_hashes(origin, len(known), len(inputs)) if known else guarantee.OF_A_REPLAY
             )
         if inputs:
-            self._notes.append(guarantee.LATER_PHASES.format(last=len(inputs)))
+            last = sum(each.is_drawn for each in inputs)
+            self._notes.append(guarantee.LATER_PHASES.format(last=last))
         campaign = first.campaign_id if first else annulled.campaign_id if annulled else ""
         return Verification(
             campaign_id=campaign,
@@ -330,24 +343,30 @@ class _Replay:
                 if expected is not None and path.is_file() and (found := file_hash(path)) != expected:
                     self._add(folder, path.name, f"SHA-256 is {found}, recorded was {expected}")
 
-    def _drawn(self) -> list[Path]:
-        """The folders of the phases with a result. The last phase may only be committed, and the first one annulled
-        before that.
+    def _inputs(self) -> list[Inputs]:
+        """What the phases are drawn from. The last phase may have no result yet, and the first one be annulled before
+        that.
         """
         folders = list(self._folders)
         if missing := missing_phase(folders):
             name = f"phase-{missing}/{MANIFEST}"
             self._of_draw(DrawError(name, "is missing: all phases are needed"))
-            return folders[: missing - 1]
-        annulled = self._annulled.get(folders[-1].name)
-        if (annulled or len(folders) > 1) and not any((folders[-1] / name).exists() for name in _OUTPUTS):
-            last = folders.pop()
-            self._notes.append(f"{last.name} has no result yet, so it was not verified")
-            for error in Published.read(last).errors:
-                self._blame(last, error)
-            if annulled is not None:
-                self._check_alone(last, annulled)
-        return folders
+            folders = folders[: missing - 1]
+        inputs = [read_inputs(folder) for folder in folders]
+        if missing or any((folders[-1] / name).exists() for name in _OUTPUTS):
+            return inputs
+        last, annulled = inputs[-1], self._annulled.get(folders[-1].name)
+        if annulled is None and last.number == 1:
+            return inputs
+        if annulled is None and last.manifest_hash:
+            self._notes.append(f"{last.folder.name} has no result yet: what it is drawn from was checked")
+            return [*inputs[:-1], committed_to(last, inputs[0])]
+        self._notes.append(f"{last.folder.name} has no result yet, so it was not verified")
+        for error in Published.read(last.folder).errors:
+            self._blame(last.folder, error)
+        if annulled is not None:
+            self._check_alone(last.folder, annulled)
+        return inputs[:-1]
 
     def _check_alone(self, folder: Path, annulled: Annulled) -> None:
         """Compare the annulment of a phase without a result with its manifest, if it has one."""
@@ -393,11 +412,27 @@ class _Replay:
         except DrawError as error:
             self._blame(each.folder, error)
 
+    def _check_codes(self, each: Inputs) -> None:
+        """Look for codes that are planned twice: equal ones have equal digests, whatever the code."""
+        if each.manifest is None:
+            return
+        markets = {market.market_id for market in each.manifest.markets}
+        numbers = sorted(
+            number for path in each.folder.iterdir() if (number := codes_number(path.name)) is not None
+        )
+        for due, number in enumerate(numbers, 1):
+            name = codes_name(number)
+            if number != due:
+                self._add(each.folder, name, f"{codes_name(due)} is missing before it")
+                return
+            for problem in self._planned.problems(each.number, (each.folder / name).read_bytes(), markets):
+                self._add(each.folder, name, problem)
+
     def _check_leaves(self, inputs: Sequence[Inputs], number: int) -> None:
         each, first = inputs[number - 1], inputs[0]
         if each.manifest is None or self._blamed(each.folder, MANIFEST) or self._blamed(each.folder, LEAVES):
             return
-        path = each.folder / LEAVES
+        path = each.path(LEAVES)
         if number > 1 and not self._blamed(first.folder, LEAVES) and not self._blamed(first.folder, MANIFEST):
             # The root of phase 1 was computed already. Equal bytes have the same root.
             if not equal_files(path, first.folder / LEAVES):
@@ -418,18 +453,22 @@ class _Replay:
         except DrawError as error:
             self._blame(each.folder, error)
 
-    def _replay(self, each: Inputs, previous: Path | None) -> Path | None:
-        """Draw the phase again in a scratch folder and compare. Returns that folder, None if the draw failed."""
+    def _draw(self, each: Inputs, previous: Path | None) -> Path | None:
+        """Draw the phase again in a scratch folder. Returns that folder, None if the draw failed."""
         again = self._scratch / each.folder.name
         again.mkdir()
         for name in (LEAVES, MANIFEST, STRIKES, SEED):
-            (again / name).symlink_to((each.folder / name).resolve())
+            (again / name).symlink_to(each.path(name).resolve())
         try:
             # The previous phase as it was replayed: a damaged file there is reported once, with its phase.
             self._engine.compute(again, previous, again)
         except DrawError as error:
             self._blame(each.folder, error)
             return None
+        return again
+
+    def _compare(self, each: Inputs, again: Path) -> None:
+        """Compare the results of a phase with those that were drawn again."""
         for name in _OUTPUTS:
             path = each.folder / name
             if path.is_file() and (what := difference(path, again / name)):
@@ -445,7 +484,6 @@ class _Replay:
                 is_confirmed(each.folder),
             )
         )
-        return again
 
     def _sound(self, folder: Path) -> bool:
         return not any(self._blamed(folder, name) for name in (LEAVES, MANIFEST, STRIKES, SEED))

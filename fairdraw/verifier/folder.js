@@ -9,6 +9,7 @@ import { NO_LEAD } from "./log.js";
 import { checkSeed, checkTerms, deriveSeed, parseManifest, parseSeed, parseStrikes } from "./manifest.js";
 import { leafHash, treeHash } from "./merkle.js";
 import { checkOpened, findingsAgainst, openedName, parseOpened } from "./opened.js";
+import { linesIn } from "./planned.js";
 import { checkAnnulled, checkBeside, parseAccepted, parseAnnulled, parseNotice, parseReplaced, replacedName } from "./published.js";
 import { DrawOrder, PhaseReplay } from "./replay.js";
 import { sha256Hex, toHex } from "./sha256.js";
@@ -46,14 +47,46 @@ class DrawFiles {
   }
 
   /** The texts of numbered files in a folder, from the first number on. Throws for a gap. */
-  async series(folder, nameOf, first) {
+  async series(folder, nameOf, first, digits = 4) {
     const texts = [];
     const present = (number) => this.names.has(folder + nameOf(number));
     for (; present(first); first++) texts.push(await this.text(folder + nameOf(first)));
-    const pattern = new RegExp(`^${folder}${nameOf(1).replace("1.json", "([1-9][0-9]*)\\.json$")}`);
+    const form = nameOf(1).replace("1.", `([1-9][0-9]{0,${digits - 1}})\\.`);
+    const pattern = new RegExp(`^${folder}${form}$`);
     const beyond = [...this.names].map((name) => Number(pattern.exec(name)?.[1] ?? 0)).filter((number) => number > first);
     if (beyond.length) throw drawError(nameOf(Math.min(...beyond)), `${nameOf(first)} is missing before it`);
     return texts;
+  }
+}
+
+const OF_CODES = (count) =>
+  `The lists of planned codes name ${count} places. Without the codes only form and order were checked, and that none is` +
+  " planned twice: that a digest is that of a code and of its only salt shows to the winner who has both" +
+  " (`check-receipt --codes`).";
+
+// The planned codes of a campaign, from all of its lists: each code has one place and each place one code.
+class PlannedCodes {
+  constructor() {
+    Object.assign(this, { codes: new Map(), places: new Map() });
+  }
+
+  /** What is wrong with a list of the phase, by itself and beside those before it; "" for nothing. */
+  problem(phase, text, markets) {
+    const { lines, wrong } = linesIn(text);
+    if (wrong) return wrong;
+    for (const line of lines) {
+      const [market, , digest] = line.split("|");
+      const place = line.slice(0, -65);
+      if (!markets.includes(market)) return `market ${market} is not in the manifest`;
+      if (!this.codes.has(place)) this.codes.set(place, { digest, phase });
+      const first = this.codes.get(place);
+      if (first.digest !== digest) return `the code of ${place} was changed after it was published`;
+      if (first.phase !== phase) return `the code of ${place} was planned in phase ${first.phase} already, for another winner`;
+      if (!this.places.has(digest)) this.places.set(digest, place);
+      const other = this.places.get(digest);
+      if (other !== place) return `${place} and ${other} have the same code`;
+    }
+    return "";
   }
 }
 
@@ -64,6 +97,7 @@ async function checkAlone(files, number, annulled) {
   else if (annulled.phase !== number) throw drawError("annulled.json", `of phase ${annulled.phase}: not this phase`);
 }
 
+const codesName = (number) => `codes-${number}.txt`;
 const LINE_FEEDS = "ASCII with a line feed after every line is needed";
 
 function strikesIn(text, manifest) {
@@ -116,6 +150,9 @@ class FolderReplay {
     Object.assign(this, { files, onProgress, number: 1, count: 0, findings: new Map(), notes: [], unchecked: [], done: [] });
     // By number of the phase: also of one without a result.
     this.annulments = new Map();
+    // The last phase, if it is committed to and has no result yet; 0: none.
+    this.pending = 0;
+    this.planned = new PlannedCodes();
   }
 
   // The first error of a file is the closest to its cause.
@@ -139,16 +176,21 @@ class FolderReplay {
     return this.files.text(`phase-${this.number}/${name}`, malformed);
   }
 
+  get isPending() {
+    return this.number === this.pending;
+  }
+
   async run(curves, trust) {
     const { files } = this;
-    const last = await this.lastDrawn();
-    const record = await this.attempt(async () => parseOpened(await files.series("", openedName, 0)));
+    const last = await this.lastCommitted();
+    const record = await this.attempt(async () => parseOpened(await files.series("", openedName, 0, 6)));
     if (!last) return;
     const [seedText, inputs] = [await this.text("seed.json"), []];
     const seed = parseSeed(seedText);
     for (this.number = 1; this.number <= last; this.number++) {
-      const [manifest, summaryText] = [parseManifest(await this.text("manifest.json")), await this.text("summary.json")];
-      const stated = parseCanonical(summaryText, "summary.json").get("manifestHash");
+      const manifest = parseManifest(await this.text("manifest.json"));
+      const summaryText = this.isPending ? null : await this.text("summary.json");
+      const stated = this.isPending ? manifest.hash : parseCanonical(summaryText, "summary.json").get("manifestHash");
       inputs.push({ number: this.number, manifest, summaryText, stated });
     }
     this.number = 1;
@@ -159,16 +201,18 @@ class FolderReplay {
       this.number = each.number;
       this.checkManifest(each, inputs, seed);
       await this.attempt(() => this.checkPublished(each.manifest));
+      await this.attempt(() => this.checkCodes(each.manifest));
     }
     this.number = 1;
+    if (this.planned.places.size) this.notes.push(OF_CODES(this.planned.places.size));
     if (this.findings.size) return;
     checkSeed(seed, first);
     this.checkBeacon(first, chain, seed, trustedLead(parseTrust(trust), first.source.chain), curves);
     await this.draw(inputs, seed, seedText);
   }
 
-  // The last phase with a result, 0 for none: the last one may only be committed, and the first one annulled before that.
-  async lastDrawn() {
+  // The last phase that is drawn again, 0 for none: the last one may have no result yet, and the first one be annulled before.
+  async lastCommitted() {
     const { files, annulments, notes } = this;
     for (this.number = 1; this.number <= files.last; this.number++) {
       const text = await this.attempt(() => files.textOrNull(`phase-${this.number}/annulled.json`));
@@ -186,6 +230,11 @@ class FolderReplay {
     const annulled = annulments.get(last);
     const drawn = OUTPUTS.some((name) => files.names.has(`phase-${last}/${name}`));
     if (drawn || (last === 1 && !annulled)) return last;
+    if (!annulled && files.names.has(`phase-${last}/manifest.json`)) {
+      notes.push(`phase-${last} has no result yet: what it is drawn from was checked`);
+      this.pending = last;
+      return last;
+    }
     notes.push(`phase-${last} has no result yet, so it was not verified`);
     this.number = last;
     if (annulled) await this.attempt(() => checkAlone(files, last, annulled));
@@ -234,6 +283,16 @@ class FolderReplay {
     if (annulments.has(number)) checkAnnulled(annulments.get(number), manifest);
   }
 
+  // Look for codes that are planned twice: equal ones have equal digests, whatever the code.
+  async checkCodes({ markets }) {
+    const ids = markets.map((each) => each.marketId);
+    const lists = await this.files.series(`phase-${this.number}/`, codesName, 1);
+    lists.forEach((text, at) => {
+      const wrong = this.planned.problem(this.number, text, ids);
+      if (wrong) this.blame(codesName(at + 1), wrong);
+    });
+  }
+
   checkBeacon(first, chain, seed, lead, curves) {
     checkRound(first, chain, lead);
     if (lead === null) this.unchecked.push(NO_LEAD);
@@ -269,8 +328,9 @@ class FolderReplay {
 
   // Compare what is the same in all phases, and the result that the manifest names.
   async checkSame(manifest, before, bytes, seedText) {
-    if ((await this.text("seed.json")) !== seedText) this.blame("seed.json", "differs from that of phase 1");
-    const again = await this.files.bytes(`phase-${this.number}/leaves.txt`);
+    const own = (name) => !this.isPending || this.files.names.has(`phase-${this.number}/${name}`);
+    if (own("seed.json") && (await this.text("seed.json")) !== seedText) this.blame("seed.json", "differs from that of phase 1");
+    const again = own("leaves.txt") ? await this.files.bytes(`phase-${this.number}/leaves.txt`) : bytes;
     if (compareSpans(again, 0, again.length, bytes, 0, bytes.length)) this.blame("leaves.txt", "differs from that of phase 1");
     if (manifest.previous.resultHash !== before.resultHash) {
       this.blame("manifest.json", `previous.resultHash: the replay gives ${before.resultHash}`);
@@ -282,6 +342,7 @@ class FolderReplay {
     const strikes = strikesIn(await this.text("strikes.txt", LINE_FEEDS), manifest);
     checkCumulative(before?.strikes ?? null, strikes);
     const phase = new PhaseReplay(manifest, strikes, order, before?.phase);
+    if (this.isPending) return null;
     onShare(0.4);
     const published = await this.files.bytes(`phase-${number}/result.txt`);
     const { resultHash, resultRoot, differs } = phase.result(published, (share) => onShare(0.4 + 0.6 * share));

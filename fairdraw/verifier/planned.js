@@ -1,4 +1,4 @@
-// The code of a winner in a receipt, as in proof/planned.py and maths/codes.py.
+// The code of a winner in a receipt, and its list of planned codes, as in proof/planned.py and maths/codes.py.
 
 import { verifyBls } from "./beacon.js";
 import { drawError, isId, uncheckedError } from "./fields.js";
@@ -58,6 +58,18 @@ export function checkCode(own, common, values) {
   return `the only salt of this code; its line is ${lineOf(own, opened)}`;
 }
 
+/** The lines of codes-<k>.txt, and what is `wrong` with their form or order: "" for nothing. */
+export function linesIn(text) {
+  const lines = text.split("\n");
+  if (lines.pop()) return { lines, wrong: "a line feed after every line is needed" };
+  const bad = lines.findIndex((each) => !LINE.test(each)) + 1;
+  if (bad) return { lines, wrong: `line ${bad} is not market|position|digest` };
+  // A space is before all characters of an id, and a number has at most 16 digits.
+  const order = lines.map((each) => each.split("|")).map(([market, position]) => `${market} ${position.padStart(16, "0")}`);
+  const late = order.findIndex((each, at) => at && each <= order[at - 1]) + 1;
+  return { lines, wrong: late ? `line ${late} does not follow the one before, by market and then by number` : "" };
+}
+
 /** Check that the code is at its place in the list of planned codes, a text or null, and in no other one. */
 export function checkPlanned(own, common, values) {
   const { log, codes } = common;
@@ -74,8 +86,9 @@ export function checkPlanned(own, common, values) {
   }
   const found = sha256Hex(codes);
   if (found !== hash) wrongCode(`the list that was given has SHA-256 ${found}, ${name} in the log ${hash}`);
-  const lines = codes === "" ? [] : codes.replace(/\n$/, "").split("\n");
-  if (!lines.every((each) => LINE.test(each)) || !lines.includes(line)) wrongCode(`${name} has no line ${line}`);
+  const { lines, wrong } = linesIn(codes);
+  if (wrong) wrongCode(`${name}: ${wrong}`);
+  if (!lines.includes(line)) wrongCode(`${name} has no line ${line}`);
   const digest = line.slice(-64);
   const other = lines.find((each) => each.endsWith(digest) && each !== line);
   if (other !== undefined) wrongCode(`${name} has this code for another winner, too: ${other}`);

@@ -28,6 +28,8 @@ const DRAWN_KEYS = [
 const EXCLUDED_KEYS = ["after", "before", "manifest", "phases", "published", "reasons"];
 const PHASE_KEYS = ["cutoffs", "manifest", "published", "result", "strike", "summary"];
 const HEX_DIGITS = "64 lower-case hex digits";
+/** What is left to trust where the campaign names no event. */
+export const NO_EVENT = "The campaign names no event: that its event has no other draw is the operator's word alone.";
 const NO_OPENED =
   "the campaign is not in the log as it opened: that its event has no other draw is the operator's word alone";
 const THE_LIST = "Entries that the operator invents before registration closes look like all others.";
@@ -186,7 +188,11 @@ function checkerOf(document, given) {
       })],
     ],
     keys,
-    limits: [...limits, THE_LIST, ...(common.opened.length ? [] : [sentence(NO_OPENED)]), ...logLimits(log), ...ofKeys],
+    // The record is known once its step has run.
+    get limits() {
+      const ofOpened = common.record.length && common.record[0].eventId === null ? [NO_EVENT] : [];
+      return [...limits, THE_LIST, ...(common.opened.length ? ofOpened : [sentence(NO_OPENED)]), ...logLimits(log), ...ofKeys];
+    },
   };
 }
 

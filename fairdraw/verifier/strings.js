@@ -258,6 +258,12 @@ export const STRINGS = {
         "The receipt does not show how the campaign opened. That the operator did not draw several times, under other " +
         "names, is the operator’s word.",
     },
+    noEvent: {
+      title: "That the event has one draw",
+      text:
+        "The campaign names no event. That the operator did not draw it several times, under other names, is the " +
+        "operator’s word.",
+    },
     together: (company) => ({
       title: `You are drawn ${company}: is that right?`,
       text: "Who belongs to one household is the operator’s statement. If it is wrong, tell the organiser.",

@@ -1,6 +1,6 @@
 // What is left to trust after a check, for people, and the one line on what was checked. For both pages.
 
-import { company } from "./receipt.js";
+import { company, NO_EVENT } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
 /** Titles and sentences of a step. */
@@ -25,7 +25,7 @@ export function verdictOf({ verdict, steps, receipt }) {
 }
 
 /** The things that no receipt shows, or not this one, each `{title, text, act}`: those with an act first. */
-export function leftToTrust({ steps, keys, findings, receipt }, compared) {
+export function leftToTrust({ steps, keys, findings, limits, receipt }, compared) {
   const { trust } = STRINGS;
   const passed = (name) => steps.some((step) => step.name === name && step.state === "passed");
   const drawn = receipt.kind === "draw";
@@ -35,6 +35,7 @@ export function leftToTrust({ steps, keys, findings, receipt }, compared) {
     findings.length && trust.findings(findings),
     keys.some((key) => key.given === "receipt") && trust.keys,
     receipt.opened.length ? !compared && trust.campaign : trust.notOpened,
+    limits.includes(NO_EVENT) && trust.noEvent,
     drawn && trust.together(company(receipt.together)),
     trust.page,
     trust.list,

@@ -26,7 +26,7 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import Outcome
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operation import Level, Remark
-from regworkers_core.reporting import markdown_image, markdown_table, page, percent
+from regworkers_core.reporting import counted, markdown_image, markdown_table, page, percent
 from regworkers_core.reporting.figures import (
     BAND,
     BLUE,
@@ -153,17 +153,17 @@ def _remarks(
     if number := without[Stage.REPLICATED, Stage.REGISTERED]:
         yield Remark(
             "warning",
-            f"{_entries(number)} in the replica but not in the demand table: a removal is in transit, or was lost; "
-            f"{which}",
+            f"{counted(number, 'entry')} in the replica but not in the demand table: a removal is in transit, or was"
+            f" lost; {which}",
         )
     missing = counts.totals[Stage.REGISTERED] - counts.totals[Stage.REPLICATED]
     missing += without[Stage.REPLICATED, Stage.REGISTERED]
     if missing:
-        yield Remark("warning", f"{_entries(missing)} not replicated yet; {which}")
+        yield Remark("warning", f"{counted(missing, 'entry')} not replicated yet; {which}")
     if staged.removed:
         yield Remark(
             "note",
-            f"{_entries(staged.removed)} removed: only the frozen pool of the draw may still contain them",
+            f"{counted(staged.removed, 'entry')} removed: only the frozen pool of the draw may still contain them",
         )
     if staged.frozen is not None:
         yield from _of_the_pool(counts, staged.frozen.freeze, staged.frozen.as_of)
@@ -172,7 +172,7 @@ def _remarks(
         if won != recorded:
             yield Remark("finding", f"the draw recorded {recorded:,} winners, its file contains {won:,}")
         if number := without[Stage.WON, Stage.ELIGIBLE]:
-            yield Remark("finding", f"{_entries(number)} won without being in the pool of the draw")
+            yield Remark("finding", f"{counted(number, 'entry')} won without being in the pool of the draw")
         yield from _of_the_codes(counts, staged, pending)
 
 
@@ -183,7 +183,8 @@ def _of_the_pool(counts: Counts, freeze: Mapping[str, object], as_of: str) -> It
     if number := counts.without[Stage.ELIGIBLE, Stage.REPLICATED]:
         yield Remark(
             "note",
-            f"{_entries(number)} in the pool but no longer in the replica: removed after the evaluation as of {as_of}",
+            f"{counted(number, 'entry')} in the pool but no longer in the replica: removed after the evaluation as of"
+            f" {as_of}",
         )
     evaluated = freeze.get("entries")
     if isinstance(evaluated, int):
@@ -192,9 +193,9 @@ def _of_the_pool(counts: Counts, freeze: Mapping[str, object], as_of: str) -> It
         if late := live - (evaluated - eligible):
             yield Remark(
                 "note",
-                f"{_entries(late)} did not take part in the draw: replicated after the evaluation as of {as_of}"
+                f"{counted(late, 'entry')} did not take part in the draw: replicated after the evaluation as of {as_of}"
                 if late > 0
-                else f"{_entries(-late)} evaluated, excluded and removed since",
+                else f"{counted(-late, 'entry')} evaluated, excluded and removed since",
             )
 
 
@@ -205,27 +206,26 @@ def _of_the_codes(counts: Counts, staged: StagedFiles, pending: Mapping[Stage, s
     completed = drawn.reached(PhaseStatus.COMPLETED)
     if number := without[Stage.CODED, Stage.WON]:
         level: Level = "warning" if drawn.phase > 1 else "finding"
-        yield Remark(level, f"{_entries(number)} with a code but without a seat in phase {drawn.phase}")
+        yield Remark(
+            level, f"{counted(number, 'entry')} with a code but without a seat in phase {drawn.phase}"
+        )
     if counts.elsewhere:
         yield Remark(
-            "finding", f"{_entries(counts.elsewhere)} with a code of another market than the one won"
+            "finding", f"{counted(counts.elsewhere, 'entry')} with a code of another market than the one won"
         )
     uncoded = counts.totals[Stage.WON] - counts.totals[Stage.CODED] + without[Stage.CODED, Stage.WON]
     if uncoded and Stage.CODED not in pending:
         blocked = [name for name, each in drawn.markets.items() if each.get("status") == MarketStatus.BLOCKED]
         why = f"; too few codes in {', '.join(sorted(blocked))}" if blocked else ""
         yield Remark(
-            "finding" if completed else "warning", f"{_entries(uncoded)} with a seat but without a code{why}"
+            "finding" if completed else "warning",
+            f"{counted(uncoded, 'entry')} with a seat but without a code{why}",
         )
     if number := without[Stage.NOTIFIED, Stage.CODED]:
-        yield Remark("finding", f"{_entries(number)} notified of a win but without a code")
+        yield Remark("finding", f"{counted(number, 'entry')} notified of a win but without a code")
     unsent = counts.totals[Stage.CODED] - counts.totals[Stage.NOTIFIED] + without[Stage.NOTIFIED, Stage.CODED]
     if unsent and Stage.NOTIFIED not in pending:
-        yield Remark("note", f"{_entries(unsent)} with a code but not notified yet")
-
-
-def _entries(number: int) -> str:
-    return f"{number:,} {'entry' if number == 1 else 'entries'}"
+        yield Remark("note", f"{counted(unsent, 'entry')} with a code but not notified yet")
 
 
 NOT_YET = "not yet"

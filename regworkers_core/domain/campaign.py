@@ -111,6 +111,14 @@ class LoggedTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedTerms:
+    """What the public log can never have: the campaign as another writer changed it in MongoDB."""
+
+    terms: str  # the hash of its terms
+    why: str  # and the way out
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """One change of status."""
 
@@ -144,6 +152,7 @@ class Campaign:
     unit_key_hash: str | None = None
     code_key: str | None = None
     opened: LoggedTerms | None = None  # None: it is not in the log
+    refused: RefusedTerms | None = None  # the last terms that the log cannot have
     transitions: tuple[Transition, ...] = ()  # changes of status, the oldest first
     fence: int = 0  # the greatest token that changed the status
 
@@ -165,10 +174,24 @@ class Campaign:
         return max([self.opens_at, *opened[:1]])
 
     @property
+    def early_closing(self) -> Transition | None:
+        """The closing by an operator, where that came before `closes_at`."""
+        closed = [each for each in self.transitions if each.to is CampaignStatus.CLOSED]
+        early = (each for each in closed if each.at < self.closes_at)
+        return min(early, key=lambda each: each.at, default=None)
+
+    @property
+    def closed_early(self) -> str | None:
+        """Why it was closed before `closes_at`, in words, and when that was to be; None: it was not."""
+        early = self.early_closing
+        if early is None:
+            return None
+        return f"{early.reason.strip() or 'no reason given'} (it was to close at {self.closes_at})"
+
+    @property
     def takes_entries_until(self) -> str:
         """`closes_at`, or when an operator closed it before that."""
-        closed = [each.at for each in self.transitions if each.to is CampaignStatus.CLOSED]
-        return min([self.closes_at, *closed])
+        return self.closes_at if self.early_closing is None else self.early_closing.at
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Campaign:
@@ -192,7 +215,7 @@ class Campaign:
         )
         document: dict[str, Any] = {"_id": self.campaign_id}
         document |= as_document(self, "slug", "name", "status", "opens_at", "closes_at", *terms)
-        made = as_document(self, "unit_key_hash", "code_key", "opened", "transitions", "fence")
+        made = as_document(self, "unit_key_hash", "code_key", "opened", "refused", "transitions", "fence")
         return document | {name: value for name, value in made.items() if value}
 
 
@@ -234,6 +257,7 @@ class _Reader:
             else self._hex(key, "unitKeyHash", 64),
             code_key=None if (key := document.get("codeKey")) is None else self._hex(key, "codeKey", 192),
             opened=self._opened(document.get("opened")),
+            refused=self._refused(document.get("refused")),
             transitions=self._transitions(_or(document.get("transitions"), [])),
             fence=self._integer(_or(document.get("fence"), 0), "fence", 0),
         )
@@ -321,6 +345,15 @@ class _Reader:
             self._hex(fields.get("hash", _MISSING), "opened.hash", 64),
             self._integer(fields.get("index", _MISSING), "opened.index", 0),
             None if (terms := fields.get("terms")) is None else self._hex(terms, "opened.terms", 64),
+        )
+
+    def _refused(self, value: Any) -> RefusedTerms | None:
+        if value is None:
+            return None
+        fields = self._mapping(value, "refused")
+        return RefusedTerms(
+            self._hex(fields.get("terms", _MISSING), "refused.terms", 64),
+            self._text(fields.get("why", _MISSING), "refused.why"),
         )
 
     def _hex(self, value: Any, where: str, digits: int) -> str:

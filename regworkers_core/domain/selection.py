@@ -25,6 +25,9 @@ from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, Re
 BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE = "bias_audit", "late_commit", "recommitted", "reconcile"
 EARLY_UNCLAIMED, REDEEMED_UNCLAIMED = "early_unclaimed", "redeemed_unclaimed"
 ACCEPTABLE = (BIAS_AUDIT, LATE_COMMIT, RECOMMITTED, RECONCILE, EARLY_UNCLAIMED, REDEEMED_UNCLAIMED)
+# A clock further behind the beacon would make all times of a draw wrong. A signature takes a second or two to arrive,
+# and clocks under NTP differ by less.
+MOST_BEHIND_SECONDS = 15
 _HASH = re.compile(r"[0-9a-f]{64}")
 # Internal files of draws in the object store, by campaign and phase.
 PIPELINE = "pipeline/"

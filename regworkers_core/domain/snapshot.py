@@ -218,6 +218,7 @@ class CampaignState:
     unjudged_since: str | None = None
     # What an evaluation compares while the public log lacks it, or a change of it; empty: the log has it.
     not_logged: str = ""
+    refused: str = ""  # why the public log can never have it as it is; empty: it can
     keys: str = ""  # the name of the secret with its keys, which it needs now; empty: none
     # The ISO times at which each of its phases began and was drawn, None: it is not yet.
     draws: tuple[tuple[str, str | None], ...] = ()
@@ -339,6 +340,19 @@ class LinesState:
     arrived: bool
 
 
+@dataclass(frozen=True, slots=True)
+class BeaconState:
+    """The beacon that seeds draws, by the latest round that it has signed."""
+
+    chain: str  # its name
+    round: int  # its number
+    due_at: str  # when that round was to be signed, an ISO time
+    ago_seconds: float  # since then by this machine's clock; below 0: it is to come
+    lead_seconds: int  # from the commit of a draw to its round, by the settings
+    # What readers want it to be: by the rules, or by a trust file. None: no trust file has the chain.
+    trusted_lead_seconds: int | None
+
+
 # What is promised of every item of `drain_log` and of every draw; `objectives` has a target for each.
 FRESHNESS, DELIVERY, DRAWS, CORRECTNESS = "freshness", "delivery", "draws", "correctness"
 OBJECTIVES = (FRESHNESS, DELIVERY, DRAWS, CORRECTNESS)
@@ -420,6 +434,7 @@ class Snapshot:
     # None: CloudWatch has no metrics of this environment, no agent collects its lines.
     function: Reading[FunctionState | None] = None
     lines: Reading[LinesState | None] = None
+    beacon: Reading[BeaconState] = NOT_READ
     # Only reviews read these.
     budgets: Reading[tuple[Budget, ...]] = NOT_READ
     patterns: Reading[Counter[Pattern]] = NOT_READ  # how many lines of each, in the period

@@ -95,8 +95,12 @@ def with_short_timeouts(settings: Settings, seconds: float | None = None) -> Set
         most = share * longest
         return section.model_copy(update={name: min(getattr(section, name), most) for name in fields})
 
+    selection = settings.selection
+    # Relays are asked one after the other.
+    beacon = capped(selection.beacon, "timeout_seconds", share=1 / max(1, len(selection.beacon.urls)))
     return settings.model_copy(
         update={
+            "selection": selection.model_copy(update={"beacon": beacon}),
             "aws": capped(settings.aws, "connect_timeout_seconds", "read_timeout_seconds"),
             # The driver says that a connection was refused only when its selection of a server ends.
             "mongo": capped(

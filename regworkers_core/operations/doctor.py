@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,9 +145,19 @@ def examine(
         # The rows show each dependency; starting the stack is the only remedy.
         found = [_STACK_DOWN, *(each for each in found if each.section != "dependencies")]
     found.sort(key=lambda each: (each.because is not None, each.state is not RowState.CRITICAL))
-    unjudged = {check.name: each.why for check, each in assessed.items() if isinstance(each, Unread)}
+    unread = {check: each for check, each in assessed.items() if isinstance(each, Unread)}
     rows = _rows_with_findings(rows_of(snapshot, context.settings), found)
+    rows += _unread(unread, {row.text for row in rows}, context.settings)
+    unjudged = {check.name: each.why for check, each in unread.items()}
     return Examination(snapshot.at, snapshot.environment, rows, found, unjudged)
+
+
+def _unread(checks: Mapping[Check, Unread], shown: set[str], settings: Settings) -> Iterator[Row]:
+    """A row for each check that could not read what no row shows."""
+    for check, unread in checks.items():
+        if unread.why not in shown:
+            ways = way_out(unread.why, settings, unread.dependency)
+            yield Row(check.name, unread.why, RowState.UNREAD, help=ways, section=check.section)
 
 
 def _since(incidents: Iterable[Incident]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from regworkers_core.operation import (
     Report,
     operation,
 )
+from regworkers_core.reporting import counted
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.markets import blocked_lines
 from regworkers_core.selection.draw.terms import Strikes, parse_strikes
@@ -244,8 +245,10 @@ def annul(call: Call, given: AnnulDraw) -> Report:
         ]
     elif done.annulled:
         said = [f"annulled at {done.annulled['annulledAt']}: {done.annulled['reason']}"]
-        said += [f"{done.stopped:,} messages withdrawn, {done.sent:,} were sent before"]
-    left = f"fans hold {done.codes:,} codes" if done.annulled and done.codes else ""
+        said += [f"{counted(done.stopped, 'message')} withdrawn, {done.sent:,} were sent before"]
+    said += [done.finding] if done.finding else []
+    codes = counted(done.codes, "code")
+    left = f"fans hold {codes}" if done.annulled and done.codes else ""
     if left:
         left += (
             f"; {call.face.name_of('codes block', f'{campaign_id} --save FOLDER')} lists them for the issuer"
@@ -257,8 +260,13 @@ def annul(call: Call, given: AnnulDraw) -> Report:
         pending=not done.annulled or done.is_begun,
         counts={"stopped": done.stopped, "sent": done.sent, "codes": done.codes} if call.apply else {},
         word=done.word,
-        question=f"{done.waiting:,} messages will never be sent, {done.sent:,} were sent, fans hold {done.codes:,}"
-        " codes; no phase can follow",
+        question="; ".join(
+            [
+                f"{counted(done.waiting, 'message')} will never be sent, {done.sent:,} were sent, fans hold {codes}",
+                "no phase can follow",
+                *([done.finding] if done.finding else []),
+            ]
+        ),
         changed=call.apply,
     )
 

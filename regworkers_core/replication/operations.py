@@ -85,7 +85,6 @@ class Rebuilt(Input):
     Effect.CHANGE,
     duty="replication",
     size="large",
-    check=True,
     unlimited=True,
     alone="reconcile",
 )

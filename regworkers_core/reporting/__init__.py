@@ -42,6 +42,7 @@ def _environment() -> Environment:
     made.filters |= {
         "base64": lambda data: base64.b64encode(data).decode(),
         "cell": cell,
+        "counted": counted,
         "percent": percent,
         "plain": lambda value: value.replace("`", "") if isinstance(value, str) else value,
     }
@@ -56,6 +57,12 @@ def cell(value: object) -> str:
         # Also what a macro returned, which is escaped already and must remain Markup.
         return value
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 winner`, `2,000 entries`: a number with its noun, which is given in the singular."""
+    several = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else several}"
 
 
 def percent(value: float | None) -> str:

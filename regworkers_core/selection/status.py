@@ -66,9 +66,9 @@ class CampaignReport:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            **as_document(
-                self.campaign, "campaign_id", "status", "opens_at", "closes_at", "auto_draw", "registration"
-            ),
+            **as_document(self.campaign, "campaign_id", "status", "opens_at", "auto_draw", "registration"),
+            "closesAt": self.campaign.takes_entries_until,
+            "closedEarly": self.campaign.closed_early,
             **as_document(self, "fine", "since", "entries", "tombstones", "codes", "outbox", "notifications"),
             "annulled": dict(self.record.annulled) if self.record and self.record.annulled else None,
             "draw": _draw(self.record),

@@ -165,6 +165,8 @@ def _local_services(state: dict[str, Any]) -> dict[str, Any]:
     return {name: {"base_url": f"{state['services']}/{name}", "token": "local"} for name in names}
 
 
+# A file for `--trust` in the folder of the stack.
+TRUST_FILE = "trust.json"
 # How long before its round a draw of the stack's beacon is public, and what its writes may take besides.
 OWN_LEAD_SECONDS = 5
 _OWN_WRITE_SECONDS = 2.0
@@ -174,9 +176,11 @@ def _local_beacon(state: dict[str, Any]) -> dict[str, Any]:
     """The stack's own beacon, which tells the chain that it made; none in a stack without it."""
     if "beacon" not in state:
         return {}
+    folder = stack_state_file().parent
     beacon = {
         "urls": [state["beacon"]],
-        "other_chain": (stack_state_file().parent / "beacon" / CHAIN_FILE).read_text(),
+        "other_chain": (folder / "beacon" / CHAIN_FILE).read_text(),
+        "trust_file": str(folder / TRUST_FILE),
     }
     return {"beacon": {**beacon, "lead_seconds": OWN_LEAD_SECONDS, "write_seconds": _OWN_WRITE_SECONDS}}
 

@@ -245,6 +245,8 @@ class BeaconSettings(Section):
     timeout_seconds: float = Field(5.0, gt=0)
     # The text of another chain's `chain.json`; empty: quicknet. Only local-dev may have one, that of its stack.
     other_chain: str = ""
+    # The file for `--trust` that readers of draws by another chain get, which has its lead. Empty: none.
+    trust_file: str = ""
     # How long the round must lie after the commit. It may be below 600 only with another chain.
     lead_seconds: int = Field(LEAD_SECONDS, ge=1)
     # Allowed besides, from the choice of the round to the store's confirmation of the manifest. The time-outs and

@@ -83,6 +83,7 @@ class AlertSeverities(Section):
     campaign_not_logged: Severity = Severity.WARNING
     registrations_not_logged: Severity = Severity.WARNING
     campaign_keys: Severity = Severity.CRITICAL
+    beacon: Severity = Severity.WARNING  # it cannot seed draws
     # From `driftEntries` on, and from `driftCritical` on.
     drift: Severity = Severity.WARNING
     drift_critical: Severity = Severity.CRITICAL

@@ -26,7 +26,7 @@ from regworkers_core.engine.leases import LeaseHolder, LeaseRow
 from regworkers_core.operations.draws import retry
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.opening import is_logged
+from regworkers_core.selection.campaigns.opening import waits_for_log
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.sensing import ACTIVE, Answer, crashes_in_a_row, ticking
@@ -331,13 +331,8 @@ def _checks_to_run(
 def _logging_to_run(
     instance: dg.DagsterInstance, runtime: Runtime, campaigns: Iterable[Campaign]
 ) -> list[dg.RunRequest]:
-    """One run for all OPEN campaigns that the public log does not have as they are."""
-    missing = [
-        each.campaign_id
-        for each in campaigns
-        if each.status is CampaignStatus.OPEN and not is_logged(runtime, each)
-    ]
-    if not missing:
+    """One run for all OPEN campaigns that the public log does not have as they are, and can have."""
+    if not any(waits_for_log(runtime, each) for each in campaigns):
         return []
     active = dg.RunsFilter(job_name=log_campaigns.job, statuses=list(ACTIVE))
     failed = crashes_in_a_row(instance, {}, time.time(), job_name=log_campaigns.job)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from fairdraw.bls import is_key, is_signature, new_secret, public_key, sign, verify
@@ -42,47 +44,53 @@ def test_the_rounds_of_the_real_chain_are_verified(number: int, signature: str) 
     assert not verify(QUICKNET.public_key, round_message(number + 1), DOMAIN, signature)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("c0" + "0" * 94, id="the identity"),
-        pytest.param("e0" + "0" * 94, id="the identity with another sign"),
-        pytest.param("c0" + "0" * 93 + "1", id="the identity with more bits"),
-        pytest.param(SMALL, id="small order"),
-        pytest.param(compressed(4), id="outside the subgroup"),
-        pytest.param(compressed(1), id="off the curve"),
-        pytest.param(compressed(P), id="not below the prime"),
-        pytest.param(compressed(P + 4), id="another form of a point"),
-        pytest.param(compressed(int(SIGNATURE, 16) % (1 << 381), flags=0), id="not compressed"),
-        pytest.param(SIGNATURE.upper(), id="capitals"),
-        pytest.param(SIGNATURE + "\n", id="a line feed"),
-        pytest.param(SIGNATURE[:-2], id="too short"),
-        pytest.param(None, id="no text"),
-    ],
-)
-def test_what_is_no_signature_is_refused(text: str) -> None:
-    assert not is_signature(text)
-    if text:
-        assert not verify(QUICKNET.public_key, round_message(1000), DOMAIN, text)
+def forms(point: str) -> dict[str, str | None]:
+    """What is no point of its group, whichever: the identity, and other forms of `point`."""
+    digits = len(point)
+    return {
+        "the identity": f"c{0:0{digits - 1}x}",
+        "the identity with another sign": f"e{0:0{digits - 1}x}",
+        "the identity with more bits": f"c{1:0{digits - 1}x}",
+        "not compressed": f"{int(point, 16) - (1 << digits * 4 - 1):0{digits}x}",
+        "capitals": point.upper(),
+        "a line feed": point + "\n",
+        "too short": point[:-2],
+        "no text": None,
+    }
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("point", "others"),
     [
-        pytest.param("c0" + "0" * 190, id="the identity"),
-        pytest.param("e0" + "0" * 190, id="the identity with another sign"),
-        pytest.param("c0" + "0" * 189 + "1", id="the identity with more bits"),
-        pytest.param(OUTSIDE, id="outside the subgroup"),
-        pytest.param(KEY[:96] + f"{int(KEY[96:], 16) + P:096x}", id="another form of a point"),
-        pytest.param(f"{int(KEY, 16) - (1 << 767):0192x}", id="not compressed"),
-        pytest.param(KEY.upper(), id="capitals"),
-        pytest.param(KEY[:-2], id="too short"),
-        pytest.param(SIGNATURE, id="a point of the other group"),
+        pytest.param(
+            SIGNATURE,
+            {
+                "small order": SMALL,
+                "outside the subgroup": compressed(4),
+                "off the curve": compressed(1),
+                "not below the prime": compressed(P),
+                "another form of a point": compressed(P + 4),
+                "a point of the other group": KEY,
+            },
+            id="signature",
+        ),
+        pytest.param(
+            KEY,
+            {
+                "outside the subgroup": OUTSIDE,
+                "another form of a point": KEY[:96] + f"{int(KEY[96:], 16) + P:096x}",
+                "a point of the other group": SIGNATURE,
+            },
+            id="key",
+        ),
     ],
 )
-def test_what_is_no_key_is_refused(text: str) -> None:
-    assert not is_key(text)
-    assert not verify(text, b"message", DOMAIN, sign(SECRET, b"message", DOMAIN))
+def test_what_is_no_signature_or_no_key_is_refused(point: str, others: Mapping[str, str]) -> None:
+    for name, text in {**forms(point), **others}.items():
+        assert not (is_key if point is KEY else is_signature)(text), name
+        if text is not None:
+            key, signature = (text, sign(SECRET, b"message", DOMAIN)) if point is KEY else (KEY, text)
+            assert not verify(key, b"message", DOMAIN, signature), name
 
 
 def test_a_point_of_small_order_added_to_a_signature_makes_no_second_one() -> None:

@@ -14,9 +14,12 @@ from fairdraw.__main__ import COMMANDS, main
 from fairdraw.answers import parameters_of
 from fairdraw.large.receipts import build_receipt
 from fairdraw.maths import plain
-from fairdraw.maths.files import RESULT, canonical_bytes
+from fairdraw.maths.beside import ANNULLED, Annulled
+from fairdraw.maths.files import MANIFEST, RESULT, canonical_bytes, file_hash
+from fairdraw.terms import CHAIN_FILE
 from tests.fairdraw.log.test_follow import Place, manifest
-from tests.fairdraw.proof.draws import refs
+from tests.fairdraw.proof.draws import AS_OF, CAMPAIGN, FIRST, Terms, entrants, make, refs
+from tests.fairdraw.verifier.draws import LOCAL, OUR_SIGNATURE, OURS
 from tests.selection.public.test_log_terminal import copied
 from tests.support.terminal import regworkers
 
@@ -65,6 +68,23 @@ def test_a_byte_that_differs_is_a_finding_of_both_engines(
     large, slow = Printed(capsys, "verify", str(folder)), Printed(capsys, "verify", str(folder), "--plain")
     assert large.code == slow.code == 1 and large.out == slow.out
     assert f"phase-2/{RESULT}: line" in large.out
+
+
+def test_a_draw_that_is_incomplete_is_not_fine_until_a_trust_file_gives_the_lead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(tmp_path / "draw", entrants(), [Terms(FIRST)], source=OURS, signature=OUR_SIGNATURE)
+    (folder / CHAIN_FILE).write_bytes(LOCAL.to_bytes())
+    trust = tmp_path / "trust.json"
+    keys = {"beacon": {LOCAL.hash: {"lead": 600}}, "log": [], "need": 0, "witnesses": []}
+    trust.write_text(json.dumps(keys))
+    unknown = Printed(capsys, "verify", str(folder))
+    assert unknown.code == 1 and "incomplete: lead unknown" in unknown.out
+    assert Printed(capsys, "verify", str(folder), "--trust", str(trust)).code == 0
+    said = Annulled(AS_OF, CAMPAIGN, file_hash(folder / "phase-1" / MANIFEST), 1, "a wrong list")
+    (folder / "phase-1" / ANNULLED).write_bytes(said.to_bytes())
+    annulled = Printed(capsys, "verify", str(folder), "--format", "json")
+    assert (annulled.code, annulled.document["verdict"]) == (0, "annulled")
 
 
 def test_a_draw_that_is_too_large_for_plain_python_names_what_to_install(

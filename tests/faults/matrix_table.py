@@ -120,11 +120,8 @@ _ROWS: Mapping[str, Row] = {
         throttled=Silent("a broker refuses no request over a quota: it answers later, within the time-outs"),
     ),
     **{f"service-{name}": _service(name) for name in ("entry", "user", "code", "campaign")},
-    "secretsmanager": _aws(
-        Silent(
-            "tokens and certificates are kept once they are read; who starts meanwhile names what it lacks"
-        )
-    ),
+    # Whether the keys of campaigns are there is not known, and who starts meanwhile lacks tokens and certificates.
+    "secretsmanager": _aws(Incident("blind:secretsmanager", "critical", BLIND_SECONDS, TIME_OUTS)),
     # Evaluations take the ages of queues from their own marks in MongoDB, but not how checkEligibility does.
     "cloudwatch": _aws(Incident("blind:cloudwatch", "warning", BLIND_SECONDS, TIME_OUTS)),
     "cloudwatch-logs": _aws(

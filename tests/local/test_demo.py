@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import graphql
 import pytest
+from dagster_graphql.schema import create_schema
 
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_local.dagster_server import DagsterProcess
+from regworkers_local.dagster_server import FAILURES, DagsterProcess, RunFailure
 from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
 from tests.support.waiting import wait_until
 from tools.demo import __main__ as demo
 from tools.demo import life
 from tools.demo.__main__ import Stopped, choose_instance, servers
+from tools.demo.selection import CAMPAIGN, Troubles
 
 
 @pytest.mark.slow
@@ -172,3 +177,92 @@ def test_the_end_of_a_demo_says_what_was_deleted_and_deletes_dagsters_storage(
 def test_every_folder_of_dagster_yaml_is_below_what_a_reset_deletes() -> None:
     folders = re.findall(r"base_dir: (\S+)", (PROJECT_ROOT / "dagster.yaml").read_text())
     assert folders and {Path(each).parts[0] for each in folders} == {".dagster"}
+
+
+class Failing:
+    """Dagster, in which these runs of each job failed, the newest first."""
+
+    def __init__(self, failed: Mapping[str, Sequence[str]]) -> None:
+        self.failed = failed
+
+    def failures(self, job: str) -> list[RunFailure]:
+        reasons = self.failed.get(job, ())
+        return [
+            RunFailure(job, why, f"http://ui/{job}/{len(reasons) - at}") for at, why in enumerate(reasons)
+        ]
+
+
+def said_of(failed: Mapping[str, Sequence[str]], capsys: pytest.CaptureFixture[str]) -> tuple[bool, str]:
+    over = Troubles(Failing(failed), life.Console(stderr=True, soft_wrap=True)).are_final(None)
+    return over, capsys.readouterr().err
+
+
+def test_a_draw_run_that_fails_is_said_once_in_words_with_its_page(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = Failing({"draw": ["no clock"]})
+    troubles = Troubles(runs, life.Console(stderr=True, soft_wrap=True))
+    assert not troubles.are_final(None)
+    assert capsys.readouterr().err == "a run of draw failed: no clock (see http://ui/draw/1)\n"
+    runs.failed = {"draw": ["no beacon", "no clock"]}
+    troubles._asked_at = float("-inf")
+    assert not troubles.are_final(None)
+    assert capsys.readouterr().err == "a run of draw failed: no beacon (see http://ui/draw/2)\n"
+
+
+@pytest.mark.parametrize("job", ["draw", "process_selections", "send_notifications"])
+def test_the_demo_ends_once_three_runs_of_a_job_in_a_row_failed_for_one_reason(
+    job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said_of({job: ["lost", "lost"]}, capsys)[0] is False
+    assert said_of({job: ["lost", "another", "lost"]}, capsys)[0] is False
+    over, said = said_of({job: ["lost", "lost", "lost", "another"]}, capsys)
+    assert over and f"3 runs of {job} in a row failed for this reason" in said
+
+
+def test_the_demo_ends_at_a_finding_of_the_gate_that_only_a_person_accepts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    finding = {"name": "bias_audit", "detail": "ranks are not spread", "acceptable": True}
+
+    def drawn(**fields: object) -> DrawRecord:
+        phase = PhaseRecord(1, {"status": "DRAWN", "gate": {"findings": [finding]}, **fields})
+        return DrawRecord(CAMPAIGN.campaign_id, "d", 1, {1: phase}, {}, {})
+
+    troubles = Troubles(Failing({}), life.Console(stderr=True, soft_wrap=True))
+    assert troubles.are_final(drawn())
+    assert "its gate found bias_audit: ranks are not spread" in capsys.readouterr().err
+    assert not troubles.are_final(drawn(confirmedAt="2026-01-01T00:00:00.000Z"))
+
+
+def test_failed_runs_are_read_from_dagster_up_to_the_last_that_succeeded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert graphql.validate(create_schema().graphql_schema, graphql.parse(FAILURES % "draw")) == []
+
+    def run(number: int, status: str, *events: dict[str, object]) -> dict[str, object]:
+        return {"runId": f"r{number}", "status": status, "eventConnection": {"events": [{}, *events]}}
+
+    failed = {
+        "message": "m",
+        "error": {"message": "e"},
+        "failureMetadata": {"description": "the clock\nis slow"},
+    }
+    died = {"message": "its process died", "error": None}
+    results = [
+        run(5, "FAILURE", failed, died),
+        run(4, "CANCELED"),
+        run(3, "FAILURE", died),
+        run(2, "FAILURE"),
+    ]
+    ended = [*results, run(1, "SUCCESS"), run(0, "FAILURE", failed)]
+    dagster = DagsterProcess(root, "default")
+    answers: list[object] = [{"runsOrError": {"results": ended}}, {"runsOrError": {}}, None]
+    monkeypatch.setattr(DagsterProcess, "url", "http://ui")
+    monkeypatch.setattr(dagster, "_ask", lambda _: answers.pop(0))
+    assert [(each.why, each.page) for each in dagster.failures("draw")] == [
+        ("the clock is slow", "http://ui/runs/r5"),
+        ("its process died", "http://ui/runs/r3"),
+        ("it says no reason", "http://ui/runs/r2"),
+    ]
+    assert dagster.failures("draw") == dagster.failures("draw") == []

@@ -14,6 +14,7 @@ from regworkers_core.cli.doctor import screen
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import (
     Alert,
+    BeaconState,
     CampaignState,
     CertificateState,
     FailedRun,
@@ -77,6 +78,7 @@ WELL = Snapshot(
         tuple(TickState(f"sensor_{number}", 30.0, NOW) for number in range(20)),
     ),
     parity=ParityState(NOW),
+    beacon=BeaconState("quicknet", 1000, NOW, 0.0, 600, 600),
 )
 SETTINGS = Settings(environment="local-dev")
 
@@ -210,6 +212,13 @@ def test_what_could_not_be_read_is_shown_as_that_and_is_no_good_news() -> None:
     assert "3 unread" in text and "sqs: no answer" in text and "empty" not in text
     # Without a finding nothing else has a way out.
     assert "for what stays unread, `regworkers runbook time-outs`" in text
+
+
+@pytest.mark.parametrize("part", sorted({part for check in TABLE if check.section for part in check.reads}))
+def test_no_part_that_a_check_could_not_read_is_good_news(part: str) -> None:
+    named = SETTINGS.dagster.model_copy(update={"url": "http://127.0.0.1:3000"})
+    examination = of(replace(WELL, **{part: Unread("secretsmanager: no answer")}), dagster=named)
+    assert not examination.fine and "secretsmanager: no answer" in {row.text for row in examination.rows}
 
 
 def test_a_dagster_without_an_address_is_unknown_and_needs_no_fix() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.aws.tables import attributes, plain_item
 from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.domain.campaign import CampaignStatus
@@ -40,8 +41,9 @@ def plant(runtime: Runtime, campaign_id: str, *phases: dict[str, Any], delivered
     markets = {
         "berlin": {"planned": 1, "status": "COMPLETED", **({"deliveredAt": ago(1)} if delivered else {})}
     }
+    terms = {"algorithm": ALGORITHM}
     documents = {
-        str(number): {"phase": number, "status": "PUBLISHED", "markets": markets, **phase}
+        str(number): {"phase": number, "status": "PUBLISHED", "terms": terms, "markets": markets, **phase}
         for number, phase in enumerate(phases, 1)
     }
     runtime.database["draws"].insert_one(

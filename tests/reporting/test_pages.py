@@ -10,7 +10,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from regworkers_core import reporting
-from regworkers_core.reporting import cell, markdown_table, page, percent
+from regworkers_core.reporting import cell, counted, markdown_table, page, percent
 from regworkers_core.settings import PROJECT_ROOT
 
 TEMPLATES = Path(reporting.__file__).parent / "templates"
@@ -62,6 +62,8 @@ def test_cells_have_separators_for_thousands_and_a_dash_for_no_value(value: obje
 
 def test_a_share_has_three_significant_digits() -> None:
     assert (percent(None), percent(0.12345), percent(1.0)) == ("–", "12.3 %", "100 %")
+    assert [counted(number, "entry") for number in (0, 1, 2000)] == ["0 entries", "1 entry", "2,000 entries"]
+    assert [counted(number, "day") for number in (1, 2)] == ["1 day", "2 days"]
 
 
 def test_a_markdown_table_aligns_numbers_and_escapes_what_would_end_a_cell() -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.mongo.codes import NewCode
 from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.registry import advance
 from regworkers_core.selection.status import CampaignReport, read_campaign_status
 from tests.support.campaigns import advance_to, create
 from tests.support.waiting import sleeping
@@ -40,7 +42,8 @@ def add_codes(runtime: Runtime, **markets: int) -> None:
 
 def draw(runtime: Runtime, phase_status: str, markets: dict[str, Any] | None = None, **fields: Any) -> None:
     """The draw's record as far as the status reads it."""
-    phase = {"phase": 1, "status": phase_status, "markets": markets or {}, **fields}
+    terms = {"algorithm": ALGORITHM}
+    phase = {"phase": 1, "status": phase_status, "terms": terms, "markets": markets or {}, **fields}
     runtime.database["draws"].delete_many({})
     runtime.database["draws"].insert_one(
         {"_id": "summer", "campaignId": "summer", "drawId": "summer", "token": 1, "phases": {"1": phase}}
@@ -70,6 +73,17 @@ def test_a_date_that_has_passed_names_the_step_that_is_due(runtime: Runtime) -> 
     assert commands(status(runtime)) == ["regworkers campaign open summer"]
     advance_to(runtime, "summer", CampaignStatus.OPEN)
     assert commands(status(runtime)) == ["regworkers campaign close summer"]
+
+
+def test_a_campaign_that_was_closed_early_shows_its_true_end_and_why(runtime: Runtime) -> None:
+    create(runtime, closesAt=FUTURE)
+    advance_to(runtime, "summer", CampaignStatus.OPEN)
+    before = status(runtime).as_dict()
+    assert (before["closesAt"], before["closedEarly"]) == (FUTURE, None)
+    done = advance(runtime, "summer", CampaignStatus.CLOSED, reason="sold out", run_id="r")
+    document = status(runtime).as_dict()
+    assert document["closesAt"] == done.at
+    assert document["closedEarly"] == f"sold out (it was to close at {FUTURE})"
 
 
 def test_a_closed_campaign_waits_for_its_draw_and_for_missing_codes(runtime: Runtime) -> None:

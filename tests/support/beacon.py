@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 
 from fairdraw.bls import public_key
 from fairdraw.terms import Chain
@@ -16,7 +17,13 @@ _SECRET = (7).to_bytes(32, "big")
 OWN = OwnChain(Chain(public_key(_SECRET), "7e" * 32, "of-tests", 1_700_000_000, 1), _SECRET)
 CHAIN_TEXT = OWN.chain.to_bytes().decode()
 # Nothing waits for the seconds; a slow machine may need them until a manifest is public.
-SETTINGS = {"urls": [], "other_chain": CHAIN_TEXT, "lead_seconds": 5, "write_seconds": 60.0}
+SETTINGS = {
+    "urls": [],
+    "other_chain": CHAIN_TEXT,
+    "trust_file": str(Path(__file__).with_name("trust.json")),
+    "lead_seconds": 5,
+    "write_seconds": 60.0,
+}
 
 
 class InstantBeacon:

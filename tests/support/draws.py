@@ -14,6 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, Notice, Outcome
 from regworkers_core.runtime import Runtime
@@ -101,6 +102,7 @@ def confirmed(
         "summary": orjson.dumps(summary).decode(),
         "manifest": orjson.dumps({"markets": terms}).decode(),
         "drawnAt": CONFIRMED_AT,
+        "terms": {"algorithm": ALGORITHM},
     }
     if not only_drawn:
         fields |= {"confirmedAt": CONFIRMED_AT, "confirmedBy": "test"}

@@ -77,6 +77,7 @@ def drawn(folder: Path, *options: str) -> str:
     return next(line for line in ended.stdout.splitlines() if line.count(" ") >= 20).rstrip(".")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "same"), [((), True), (("--hypothesis-profile=soak",), False)])
 def test_examples_repeat_in_every_run_but_a_soak(
     options: tuple[str, ...], same: bool, tmp_path: Path

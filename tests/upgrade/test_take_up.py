@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,7 +15,9 @@ import pytest
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.runtime import Runtime
+from regworkers_local.beacon import write_trust
 from tests.support import entries
+from tests.support.beacon import OWN
 from tests.support.drains import run
 from tests.support.kafka import Published, published
 from tests.support.runtimes import remove_namespace, test_settings
@@ -96,7 +99,9 @@ def test_source_and_replica_agree_but_for_the_refused_entry(upgraded: Upgraded) 
     assert {name: count for name, count in found["counts"].items() if count} == {"rejected": 1}
 
 
-def test_a_committed_draw_goes_on(upgraded: Upgraded) -> None:
+def test_a_committed_draw_goes_on(upgraded: Upgraded, tmp_path: Path) -> None:
+    trust = tmp_path / "trust.json"
+    write_trust(trust, OWN.chain)
     runtime, expected = upgraded.runtime, upgraded.expected
     for name in ("committed", *DRAWN):
         answer = regworkers(runtime, "draw", "run", name, "--yes", "--wait")
@@ -107,7 +112,7 @@ def test_a_committed_draw_goes_on(upgraded: Upgraded) -> None:
         assert phase.status == "COMPLETED"
         assert phase.manifest_hash == expected[name]["manifestHash"]
         assert phase.result_hash == (expected[name]["resultHash"] or phase.result_hash)
-        assert regworkers(runtime, "draw", "verify", name).code == 0
+        assert regworkers(runtime, "draw", "verify", name, "--trust", str(trust)).code == 0
     assert regworkers(runtime, "draw", "receipt", "notified", "notified-01").code == 0
     # Whatever the chunks of before and of today's run did, each winner has one code.
     for name in ("published", "notified"):
@@ -115,7 +120,7 @@ def test_a_committed_draw_goes_on(upgraded: Upgraded) -> None:
         assert len(codes) == len({each["ref"] for each in codes}) == 5
     top_up = ("--capacity", "berlin=4", "--reason", "a second evening", "--yes")
     assert regworkers(runtime, "draw", "top-up", "completed", *top_up).code == 0
-    assert regworkers(runtime, "draw", "verify", "completed").code == 0
+    assert regworkers(runtime, "draw", "verify", "completed", "--trust", str(trust)).code == 0
 
 
 def test_a_frozen_draw_goes_on(upgraded: Upgraded) -> None:

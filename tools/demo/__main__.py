@@ -71,7 +71,7 @@ def demo(
             clean = replicate(
                 runtime, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop, console, GIVE_UP_SECONDS
             )
-            clean = clean and select(runtime, stop, console, GIVE_UP_SECONDS)
+            clean = clean and select(runtime, dagster, stop, console, GIVE_UP_SECONDS)
         published = publish(runtime, PROJECT_ROOT / "build" / "demo") if clean else {}
         if planted:
             # Imported here, because nothing else needs it.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.table import Table
 
@@ -22,16 +22,20 @@ from fairdraw.proof.verify import Verification, verify
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.domain.snapshot import SelectionJob
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns.opening import close_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.public.log_edge import FOLDER
 from regworkers_core.selection.public.page import INDEX
 from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
 from regworkers_core.selection.public.source import campaign_source, export
-from regworkers_local.beacon import TRUST_FILE, write_trust
+from regworkers_core.settings.documents import TRUST_FILE
+from regworkers_local.beacon import write_trust
+from regworkers_local.dagster_server import RunFailure
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 from tools.demo.life import Console
 from tools.demo.replication import Sums
@@ -39,6 +43,10 @@ from tools.demo.replication import Sums
 CAMPAIGN = CAMPAIGNS[0]
 # A few more codes than seats, as a code provider sends them.
 CODES = SEATS + 20
+# What a draw needs; their sensors start another run after one that failed.
+_JOBS = (SelectionJob.DRAW.value, SELECTIONS.job, NOTIFICATIONS.job)
+# Runs in a row that fail for one reason, and after which no other one succeeds.
+_SAME_FAILURES = 3
 _PAUSE_SECONDS = 0.5
 _LINE_SECONDS = 5.0
 
@@ -52,16 +60,19 @@ class Selected:
     seconds: float
 
 
-def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds: float) -> bool:
+def select(runtime: Runtime, runs: Runs, stop: StopSignal, console: Console, give_up_seconds: float) -> bool:
     """Import codes, close the first campaign, wait for sensors and runs, and verify the draw offline.
 
-    True if the draw verifies and every number adds up. Raises UsageError if it does not end in time.
+    True if the draw verifies and every number adds up; False also if its runs can no longer succeed, which is said.
+    Raises UsageError if it does not end in time.
     """
     _import_codes(runtime, console)
     began = time.monotonic()
     close_campaign(runtime, CAMPAIGN.campaign_id, reason="end of the demo's load", run_id="demo")
     console.print(f"{CAMPAIGN.campaign_id} is closed; its sensor starts the draw")
-    record = _watch(runtime, stop, console, began, give_up_seconds)
+    record = _watch(runtime, Troubles(runs, console), stop, console, began, give_up_seconds)
+    if record is None:
+        return False
     taken = time.monotonic() - began
     console.print("everything is assigned and queued; replaying the draw from its published files")
     selected = Selected(record, _verify(runtime), taken)
@@ -72,6 +83,54 @@ def select(runtime: Runtime, stop: StopSignal, console: Console, give_up_seconds
     if not fine:
         console.print("the numbers do not add up")
     return selected.verification.passed and fine
+
+
+class Runs(Protocol):
+    """Dagster, as far as the demo asks it for runs."""
+
+    def failures(self, job: str) -> list[RunFailure]: ...
+
+
+class Troubles:
+    """Says each failed run of the selection once, and what keeps the draw from its end for good."""
+
+    def __init__(self, runs: Runs, console: Console) -> None:
+        self._runs, self._console = runs, console
+        self._said: set[str] = set()
+        self._asked_at = float("-inf")
+
+    def are_final(self, record: DrawRecord | None) -> bool:
+        """Whether no run can succeed any more: the last three of a job failed for one reason, or the gate found
+        something, which a person decides.
+        """
+        phase = record.latest if record is not None and record.phases else None
+        if phase is not None and phase.gate.get("findings") and not phase.confirmed:
+            found = "; ".join(f"{each['name']}: {each['detail']}" for each in phase.gate["findings"])
+            self._console.print(
+                f"the draw is not published, because its gate found {found}. KEEP=1 make demo keeps all of it; there,"
+                f" `regworkers draw report {CAMPAIGN.campaign_id}` shows it",
+                markup=False,
+            )
+            return True
+        if time.monotonic() - self._asked_at < _LINE_SECONDS:
+            return False
+        self._asked_at = time.monotonic()
+        return any(self._of(job) for job in _JOBS)
+
+    def _of(self, job: str) -> bool:
+        failed = self._runs.failures(job)
+        for each in reversed(failed):
+            if each.page not in self._said:
+                self._said.add(each.page)
+                self._console.print(f"a run of {job} failed: {each.why} (see {each.page})", markup=False)
+        last = [each.why for each in failed[:_SAME_FAILURES]]
+        if len(last) < _SAME_FAILURES or len(set(last)) > 1:
+            return False
+        self._console.print(
+            f"{_SAME_FAILURES} runs of {job} in a row failed for this reason, so no other one can succeed. KEEP=1 make"
+            " demo keeps them and their pages"
+        )
+        return True
 
 
 def publish(runtime: Runtime, folder: Path) -> dict[str, Path]:
@@ -118,8 +177,14 @@ def _import_codes(runtime: Runtime, console: Console) -> None:
 
 
 def _watch(
-    runtime: Runtime, stop: StopSignal, console: Console, began: float, give_up_seconds: float
-) -> DrawRecord:
+    runtime: Runtime,
+    troubles: Troubles,
+    stop: StopSignal,
+    console: Console,
+    began: float,
+    give_up_seconds: float,
+) -> DrawRecord | None:
+    """The draw once all of it is done; None if it never will be."""
     printed, printed_at = "", 0.0
     while not stop.wait(_PAUSE_SECONDS):
         try:
@@ -135,6 +200,8 @@ def _watch(
             printed, printed_at = line, now
         if record is not None and _is_sent(record):
             return record
+        if troubles.are_final(record):
+            return None
         if now - began > give_up_seconds:
             raise UsageError(f"the draw makes no progress ({line}): see the runs in the Dagster UI")
     raise UsageError("stopped")

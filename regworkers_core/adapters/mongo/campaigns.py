@@ -9,7 +9,7 @@ import structlog
 
 from fairdraw.documents import as_json
 from regworkers_core.adapters.mongo.store import Store
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, Transition
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, RefusedTerms, Transition
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 
@@ -132,6 +132,10 @@ class Campaigns(Store):
             return False
         guard = {"_id": campaign_id, "opened.hash": before.opened and before.opened.hash}
         return bool(self._update_one(guard, {"$set": {"opened": as_json(opened)}}).matched_count)
+
+    def set_refused(self, campaign_id: str, refused: RefusedTerms) -> None:
+        """Name the terms that the log cannot have, over any before."""
+        self._update_one({"_id": campaign_id}, {"$set": {"refused": as_json(refused)}})
 
     def _one(self, query: dict[str, Any]) -> Campaign | None:
         document = self._first(query)

@@ -148,14 +148,19 @@ class PhaseRecord:
         return None if self.phase > 1 else (self.fields.get("seedSource") or {}).get("round")
 
     @property
+    def round_at(self) -> float | None:
+        """When the round that the manifest of phase 1 names is signed, in epoch seconds; None without one."""
+        return None if self._round is None else float(self.chain.due(self._round))
+
+    @property
     def published_late(self) -> bool:
         """Whether the manifest became public less than the lead before its beacon round, or is not public: it may
         have been chosen to fit that round.
         """
-        if self._round is None:
+        if self.round_at is None:
             return False
         published = seconds(self.published_at or "")
-        return published is None or published > self.chain.due(self._round) - self.lead
+        return published is None or published > self.round_at - self.lead
 
     @property
     def awaited_round(self) -> int | None:
@@ -165,8 +170,7 @@ class PhaseRecord:
     @property
     def round_due(self) -> float | None:
         """When the awaited round is signed, in epoch seconds."""
-        awaited = self.awaited_round
-        return None if awaited is None else float(self.chain.due(awaited))
+        return None if self.awaited_round is None else self.round_at
 
     @property
     def confirmed(self) -> bool:
@@ -267,7 +271,7 @@ class DrawRecord:
         first = self.phases.get(1)
         if first is None or not first.reached(PhaseStatus.FROZEN):
             return False
-        return bool(first.fields.get("terms", {"algorithm": ALGORITHM}).get("algorithm") != ALGORITHM)
+        return bool(first.fields.get("terms", {}).get("algorithm") != ALGORITHM)
 
     @property
     def former_rules(self) -> str:

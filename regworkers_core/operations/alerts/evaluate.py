@@ -28,7 +28,7 @@ from regworkers_core.operations.alerts.conditions.blindness import (
     gaps_of,
     gaps_since,
 )
-from regworkers_core.operations.alerts.conditions.campaigns import PROCESSING, not_logged_key, unjudged_key
+from regworkers_core.operations.alerts.conditions.campaigns import PROCESSING, WAITINGS
 from regworkers_core.operations.alerts.conditions.condition import (
     BLIND,
     Check,
@@ -299,10 +299,7 @@ def watched(snapshot: Snapshot, settings: Settings) -> dict[str, Reading[str]]:
     for each in () if isinstance(snapshot.campaigns, Unread) else snapshot.campaigns:
         if each.status == PROCESSING and each.lease_owner:
             found[each.campaign_id] = each.lease_beat
-        if each.unjudged_since:
-            found[unjudged_key(each.campaign_id)] = each.unjudged_since
-        if each.not_logged:
-            found[not_logged_key(each.campaign_id)] = each.not_logged
+        found |= {kind.key(each.campaign_id): mark for kind in WAITINGS if (mark := kind.of(each))}
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from fairdraw.documents import as_document
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import (
+    BeaconState,
     CampaignState,
     CertificateState,
     FunctionState,
@@ -28,6 +29,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.domain.timestamps import duration
 from regworkers_core.operations.dependency_status import TOO_BUSY, way_out
+from regworkers_core.reporting import counted
 from regworkers_core.settings import Settings
 
 STREAM = "demand-table"
@@ -145,7 +147,7 @@ def _stream(stream: StreamState, *_: object) -> Iterable[Row]:
         text = "age of the oldest unread record unknown"
     else:
         text = f"oldest unread record {duration(age)} old" if age else "all read"
-    shards = f"{stream.shards} shard{'' if stream.shards == 1 else 's'}"
+    shards = counted(stream.shards, "shard")
     state = RowState.NOTE if age is None else RowState.FINE
     yield Row(STREAM, f"{shards}, {text}", state, facts=_facts(stream, "shards", "iterator_age_seconds"))
 
@@ -256,6 +258,13 @@ def _certificate(found: CertificateState) -> Row:
     return Row(found.environment, found.trouble or text, facts=facts)
 
 
+def _beacon(beacon: BeaconState, *_: object) -> Iterable[Row]:
+    lead = beacon.trusted_lead_seconds
+    known = "lead unknown" if lead is None else f"lead {lead} s"
+    text = f"answers, latest round {beacon.round} of {beacon.due_at}, {known}"
+    yield Row(beacon.chain, text, facts=_facts(beacon, "round", "due_at", "trusted_lead_seconds"))
+
+
 def _daemons(scheduler: SchedulerState, *_: object) -> Iterable[Row]:
     for name, beat in scheduler.daemons.items():
         text = f"last heartbeat {beat}" if beat else "no heartbeat yet"
@@ -328,6 +337,7 @@ SECTIONS: Mapping[str, Section] = {
         _each(_campaign),
         helps=lambda name, _: f"regworkers campaign status {name}",
     ),
+    "beacon": Section("Beacon", "beacon", _beacon),
     "parity": Section("Parity", "parity", _parity),
     "certificates": Section("Certificates", "certificates", _each(_certificate)),
     "daemons": Section(

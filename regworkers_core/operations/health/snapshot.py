@@ -52,6 +52,7 @@ from regworkers_core.operations.health.sources import (
     dependency_of,
     queue_readers,
     queue_states,
+    read_beacon,
     read_function,
     read_lines,
     read_registrations,
@@ -61,7 +62,7 @@ from regworkers_core.replication.enqueue.stream_probe import stream_state
 from regworkers_core.replication.second_look import COUNTED
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import secret_needed, stored_keys
-from regworkers_core.selection.campaigns.opening import is_logged
+from regworkers_core.selection.campaigns.opening import is_logged, why_refused
 from regworkers_core.selection.notify.outbox import due_units
 
 READ_SECONDS = 4.0
@@ -116,6 +117,7 @@ def read_system(
         "archive": _Part("kafka", partial(read_unarchived, runtime)),
         "function": _Part("cloudwatch", partial(read_function, runtime)),
         "lines": _Part("logs", partial(read_lines, runtime)),
+        "beacon": _Part("drand", partial(read_beacon, runtime)),
     }
     readers |= {name: part.read for name, part in parts.items()}
 
@@ -288,6 +290,7 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
             ),
             held_since=held.get(campaign.campaign_id),
             not_logged=_not_logged(runtime, campaign),
+            refused=why_refused(runtime, campaign) if campaign.status is CampaignStatus.OPEN else "",
             keys=secret_needed(runtime, campaign),
             failed_messages=failed[campaign.campaign_id] if campaign.campaign_id in draws else 0,
         )

@@ -1,13 +1,17 @@
-"""What the snapshot reads of queues, topics, checkEligibility and log lines: how much waits, and how old it is."""
+"""What the snapshot reads of queues, topics, checkEligibility, log lines and the beacon: how much waits, and how old it
+is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from fairdraw.errors import DrawError
+from fairdraw.log.trust import Trust
 from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.adapters.kafka.log import Partition
 from regworkers_core.adapters.mongo.activity import QueueActivity
@@ -15,6 +19,7 @@ from regworkers_core.analytics.archive.manifest import LEASE, plan_reading, read
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import (
+    BeaconState,
     FunctionState,
     LinesState,
     QueueState,
@@ -281,3 +286,32 @@ def read_lines(runtime: Runtime) -> LinesState | None:
         return None
     arrived = any_line(runtime, runtime.clock() - LINES_SECONDS, POD_STREAMS)
     return LinesState(runtime.names.log_group, LINES_SECONDS, arrived)
+
+
+def read_beacon(runtime: Runtime) -> BeaconState:
+    """The beacon by its latest round, whose signature is verified. Raises TransientFailure, UsageError for a trust file
+    that cannot be read.
+    """
+    # late: it brings the curves.
+    from regworkers_core.selection.draw.seeding import verified
+
+    settings = runtime.settings.selection.beacon
+    chain = settings.chain
+    latest = runtime.beacon.latest(chain, accept=partial(verified, chain))
+    due = chain.due(latest)
+    return BeaconState(
+        chain.beacon_id,
+        latest,
+        iso(due),
+        runtime.clock() - due,
+        settings.lead_seconds,
+        _trust(settings.trust_file).lead(chain.hash),
+    )
+
+
+def _trust(file: str) -> Trust:
+    """Without a file, the rules alone. Raises UsageError."""
+    try:
+        return Trust.parse(Path(file).read_bytes()) if file else Trust()
+    except (OSError, DrawError) as error:
+        raise UsageError(f"selection.beacon.trustFile, {file}: {error}") from None

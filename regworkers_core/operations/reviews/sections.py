@@ -183,11 +183,6 @@ def no_drains(since: float, what: str = "none ran, or none wrote its log") -> Re
     return section_report(f"No data since {iso(since)}.", [Remark("note", text)])
 
 
-def counted(number: int, what: str) -> str:
-    """`1 message`, `2,000 messages`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def rounded(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)
 

@@ -30,13 +30,13 @@ from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.operations.health.sources import read_queue
 from regworkers_core.operations.reviews.sections import (
     SectionReader,
-    counted,
     level_of,
     lines_of,
     no_drains,
     rounded,
     section_report,
 )
+from regworkers_core.reporting import counted
 from regworkers_core.reporting.figures import bars, lines, stacked_columns
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from fairdraw.large.engine import Engine
 from fairdraw.maths.files import OUTCOMES
-from fairdraw.terms import OF_STRUCK
+from fairdraw.terms import OF_STRUCK_SQL
 from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.domain.reasons import PermanentFailure, Reason
 from regworkers_core.domain.selection import NOTICES, NoticeType, Outcome, pipeline_key
@@ -81,8 +81,7 @@ _TYPE = " ".join(
     ]
 )
 # Later phases notify only fans whose outcome changed; `previous` is empty in the first phase.
-_WITHOUT_MESSAGE = ", ".join(f"'{outcome}'" for outcome in (Outcome.WINNER, *OF_STRUCK))
-_NOTIFIED = f"outcome NOT IN ({_WITHOUT_MESSAGE}) AND outcome <> previous"
+_NOTIFIED = f"outcome <> '{Outcome.WINNER}' AND outcome NOT IN {OF_STRUCK_SQL} AND outcome <> previous"
 
 
 @contextmanager

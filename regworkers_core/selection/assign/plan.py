@@ -28,7 +28,7 @@ from fairdraw import scheduling
 from fairdraw.documents import as_document
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import codes_name
-from fairdraw.maths.codes import digest_of, line_of, normal, salt_of
+from fairdraw.maths.codes import PlannedLine, digest_of, normal, salt_of
 from fairdraw.maths.files import file_hash, sha256_hex
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.files import in_batches
@@ -320,7 +320,7 @@ def log_codes(
         codes = {**dict(_rows(Plans(runtime.objects), plan)), **_moved(runtime, market, replanned)}
         for page in in_batches(sorted(codes.items()), _ROWS):
             salted = salts.of([code for _, code in page])
-            lines += [line_of(market_id, at, salted[code].digest) + "\n" for at, code in page]
+            lines += [f"{PlannedLine(market_id, at, salted[code].digest)}\n" for at, code in page]
     if not lines:
         return
     data = "".join(lines).encode("ascii")
@@ -357,7 +357,7 @@ def code_proof(runtime: Runtime, campaign_id: str, ref: str) -> CodeProof | None
     phase, market_id, position = int(won[-1]["phase"]), str(won[-1]["marketId"]), int(won[-1]["position"])
     code = runtime.codes.at(campaign_id, market_id, [position])[position].code
     salted = Salts(runtime, campaign_id).of([code])[code]
-    line = line_of(market_id, position, salted.digest)
+    line = str(PlannedLine(market_id, position, salted.digest))
     number = 1
     while (
         kept := runtime.objects.get_tagged(public_key(campaign_id, phase, codes_name(number)))

@@ -7,16 +7,17 @@ What we do ourselves is logged first. What others do in MongoDB is logged within
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from fairdraw import scheduling
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import Kind, LogLeaf
-from fairdraw.maths.opened import IssuerKey, Opened, opened_name, parse_opened
+from fairdraw.maths.files import canonical_bytes, sha256_hex
+from fairdraw.maths.opened import IssuerKey, Opened, opened_name, parse_opened, unchangeable
 from regworkers_core.adapters.aws.objects import ObjectStore
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, RefusedTerms
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.deadline import NoAnswer, result_by, run_in_thread
@@ -30,6 +31,7 @@ from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 AFTERWARDS = "changed by another writer: logged after it acted"
 # So long an opening or a closing waits for its own record.
 _FIRST_SECONDS = 5.0
+_DOCUMENT = "the campaign's document in MongoDB (`campaigns`)"
 # Writers that come between.
 _ATTEMPTS = 20
 
@@ -61,59 +63,112 @@ def is_logged(runtime: Runtime, campaign: Campaign) -> bool:
     """Whether the published log has the campaign as it is now, by the campaign's document alone."""
     if campaign.unit_key_hash is None or campaign.opened is None:
         return False
-    return campaign.opened.terms == terms_of(runtime, campaign).hash
+    return campaign.opened.terms == _identity(terms_of(runtime, campaign))
 
 
-def not_logged(runtime: Runtime) -> list[Campaign]:
-    """The OPEN campaigns that the published log does not have as they are now. Raises TransientFailure."""
-    return [each for each in runtime.campaigns.list(CampaignStatus.OPEN) if not is_logged(runtime, each)]
+def _identity(terms: Opened) -> str:
+    """The hash of their file, also of terms that no file can have."""
+    return sha256_hex(canonical_bytes(terms.as_document()))
 
 
-def decide(
-    runtime: Runtime, campaign: Campaign, *, reason: str = AFTERWARDS, on_step: OnStep = no_step
-) -> LoggedTerms:
+def why_refused(runtime: Runtime, campaign: Campaign) -> str:
+    """Why the log can never have the campaign as it is now, and the way out; empty if that was not found."""
+    refused = campaign.refused
+    if refused is None or refused.terms != _identity(terms_of(runtime, campaign)):
+        return ""
+    return refused.why
+
+
+def waits_for_log(runtime: Runtime, campaign: Campaign) -> bool:
+    """Whether a run has to log the campaign: it is OPEN, and the log has it otherwise and can have it as it is."""
+    is_open = campaign.status is CampaignStatus.OPEN
+    return is_open and not is_logged(runtime, campaign) and not why_refused(runtime, campaign)
+
+
+def decide(runtime: Runtime, campaign_id: str, *, on_step: OnStep = no_step) -> LoggedTerms:
     """Put the next file about the campaign unless the last one says the same, decide its leaf in the log, and name it
     in the campaign's document. Asks no witness. Idempotent; of concurrent calls one puts each file.
 
-    Raises UsageError for a change that no amendment may make, and as `ensure_keys`; TransientFailure, DrawError for a
+    Raises UsageError for terms that the log can never have, and as `ensure_keys`; TransientFailure, DrawError for a
     damaged log.
     """
-    keys = ensure_keys(runtime, campaign)
-    terms = terms_of(runtime, replace(campaign, unit_key_hash=keys.unit_key_hash, code_key=keys.code_key))
-    record = _recorded(runtime.objects, terms, reason)
+    record = _extended(runtime, campaign_id, on_step)
     on_step("campaigns.after_record")
     at = iso(runtime.clock())
     leaves = [
-        LogLeaf(campaign.campaign_id, each.hash, Kind.AMENDED if number else Kind.OPENED, number, at)
+        LogLeaf(campaign_id, each.hash, Kind.AMENDED if number else Kind.OPENED, number, at)
         for number, each in enumerate(record)
     ]
     index = PublicLog.of(runtime).decide(leaves)[-1]
     on_step("campaigns.after_leaf")
-    logged = LoggedTerms(record[-1].hash, index)
+    logged, campaign = LoggedTerms(record[-1].hash, index), runtime.campaigns.require_id(campaign_id)
     if campaign.opened is None or campaign.opened.hash != logged.hash:
-        runtime.campaigns.set_opened(campaign.campaign_id, logged)
+        runtime.campaigns.set_opened(campaign_id, logged)
         runtime.campaign_cache.forget(campaign)
-    return replace(logged, terms=terms.hash)
+    return replace(logged, terms=record[-1].terms.hash)
 
 
-def _recorded(objects: ObjectStore, terms: Opened, reason: str) -> tuple[Opened, ...]:
-    """The files about the campaign, the last of which has these terms."""
-    files = list(_files(objects, terms.campaign_id))
+def _extended(runtime: Runtime, campaign_id: str, on_step: OnStep) -> tuple[Opened, ...]:
+    """The files about the campaign, the last of which has its terms: after a draw is committed, those of the commit."""
     for _ in range(_ATTEMPTS):
-        record = parse_opened(files)
+        record = recorded(runtime.objects, campaign_id)
+        # The document after the last file, never before: so a file has what the campaign was after the file before it,
+        # and a value that another writer has replaced and logged meanwhile is not put again.
+        campaign = runtime.campaigns.require_id(campaign_id)
+        on_step("campaigns.after_reading")
+        if record and _is_committed(runtime, campaign_id):
+            return record
+        if not (record and campaign.unit_key_hash and campaign.code_key):
+            keys = ensure_keys(runtime, campaign)
+            campaign = replace(campaign, unit_key_hash=keys.unit_key_hash, code_key=keys.code_key)
+        terms = terms_of(runtime, campaign)
         if record and record[-1].terms == terms:
             return record
-        new = terms.amending(record[-1], reason) if record else terms
-        try:
-            parse_opened([*files, new.to_bytes()])
-        except DrawError as error:
-            raise UsageError(
-                f"campaign {terms.campaign_id} was changed where it never may be, so the change cannot be logged,"
-                f" and its draw would not verify: {error.message}"
-            ) from None
+        new = terms.amending(record[-1], _reason(campaign, record[-1])) if record else terms
+        _require_loggable(runtime, record, new)
         # Another writer may have been faster: then the next one follows that file.
-        files.append(objects.put_once(_key(terms.campaign_id, len(files)), new.to_bytes()))
+        if runtime.objects.put_once(_key(campaign_id, len(record)), new.to_bytes()) == new.to_bytes():
+            return (*record, new)
     raise TransientFailure("s3", f"{_ATTEMPTS} other writers came between")
+
+
+def _is_committed(runtime: Runtime, campaign_id: str) -> bool:
+    """Whether the draw has a manifest: what follows it binds nothing. Strikes make the draw's document earlier."""
+    record = runtime.draws.get(campaign_id)
+    return record is not None and 1 in record.phases and bool(record.phases[1].manifest)
+
+
+def _reason(campaign: Campaign, before: Opened) -> str:
+    early = campaign.early_closing
+    if early is None or early.at == before.closes_at:
+        return AFTERWARDS
+    return early.reason.strip() or "closed early"
+
+
+def _require_loggable(runtime: Runtime, record: tuple[Opened, ...], new: Opened) -> None:
+    """Raise UsageError for a file that no reader would take, and name that in the campaign's document: until it is
+    changed, no further run is needed to find the same.
+    """
+    if wrong := _wrong(record, new):
+        how = "was changed" if record else "opened"
+        why = f"campaign {new.campaign_id} cannot be in the public log as it {how}: {wrong}"
+        runtime.campaigns.set_refused(new.campaign_id, RefusedTerms(_identity(new.terms), why))
+        raise UsageError(why)
+
+
+def _wrong(record: tuple[Opened, ...], new: Opened) -> str:
+    """Why `new` cannot follow `record`, and the way out; empty if it can."""
+    for each in unchangeable(record[-1], new) if record else ():
+        where = "the settings (selection.beacon)" if each.field == "chain" else _DOCUMENT
+        return (
+            f"{each.field} may never change, and is {each.now} instead of {each.before}. Set it back in {where}, or"
+            " create another campaign for the new value"
+        )
+    try:
+        new.to_bytes()
+    except DrawError as error:
+        return f"{error.message}. Correct {_DOCUMENT}"
+    return ""
 
 
 def recorded(objects: ObjectStore, campaign_id: str) -> tuple[Opened, ...]:
@@ -139,7 +194,9 @@ class LoggingRound:
     # The campaigns that are in the published log now, and were not.
     logged: tuple[str, ...]
     # Why a campaign is not, by its id.
-    problems: dict[str, str]
+    problems: Mapping[str, str]
+    # Why the log can never have a campaign as it is, by the id of each of which an earlier run found that.
+    refused: Mapping[str, str]
 
 
 def log_open(runtime: Runtime) -> LoggingRound:
@@ -148,14 +205,17 @@ def log_open(runtime: Runtime) -> LoggingRound:
     """
     decided: dict[str, LoggedTerms] = {}
     problems: dict[str, str] = {}
-    for campaign in not_logged(runtime):
-        try:
-            decided[campaign.campaign_id] = decide(runtime, campaign)
-        except (TransientFailure, UsageError, DrawError) as error:
-            problems[campaign.campaign_id] = str(error)
+    campaigns = runtime.campaigns.list(CampaignStatus.OPEN)
+    refused = {each.campaign_id: why for each in campaigns if (why := why_refused(runtime, each))}
+    for campaign in campaigns:
+        if waits_for_log(runtime, campaign):
+            try:
+                decided[campaign.campaign_id] = decide(runtime, campaign.campaign_id)
+            except (TransientFailure, UsageError, DrawError) as error:
+                problems[campaign.campaign_id] = str(error)
     if decided and (why := _publish(runtime, decided)):
         problems |= dict.fromkeys(decided, why)
-    return LoggingRound(tuple(each for each in decided if each not in problems), problems)
+    return LoggingRound(tuple(each for each in decided if each not in problems), problems, refused)
 
 
 def _publish(runtime: Runtime, decided: dict[str, LoggedTerms]) -> str:
@@ -191,8 +251,7 @@ def open_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: st
     logged: LoggedTerms | str = ""
     if campaign.status is CampaignStatus.DRAFT:
         ensure_keys(runtime, campaign)
-        campaign = runtime.campaigns.require_id(campaign_id)
-        logged = _decided(runtime, campaign, AFTERWARDS)
+        logged = _decided(runtime, campaign_id)
     advanced = advance(runtime, campaign_id, CampaignStatus.OPEN, reason=reason, run_id=run_id)
     return Moved(advanced, logged if isinstance(logged, str) else _publish(runtime, {campaign_id: logged}))
 
@@ -203,19 +262,16 @@ def close_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: s
     """
     advanced = advance(runtime, campaign_id, CampaignStatus.CLOSED, reason=reason, run_id=run_id)
     campaign = runtime.campaigns.require_id(campaign_id)
-    record = runtime.draws.get(campaign_id)
-    # Strikes make the draw's document while registration is open. What follows its manifest binds nothing.
-    committed = record is not None and 1 in record.phases and bool(record.phases[1].manifest)
-    if campaign.opened is None or committed or is_logged(runtime, campaign):
+    if campaign.opened is None or is_logged(runtime, campaign):
         return Moved(advanced, "")
-    logged = _decided(runtime, campaign, reason)
+    logged = _decided(runtime, campaign_id)
     return Moved(advanced, logged if isinstance(logged, str) else _publish(runtime, {campaign_id: logged}))
 
 
-def _decided(runtime: Runtime, campaign: Campaign, reason: str) -> LoggedTerms | str:
+def _decided(runtime: Runtime, campaign_id: str) -> LoggedTerms | str:
     """What the log has of the campaign now; or why that was not decided within some seconds."""
     late = scheduling.monotonic() + _FIRST_SECONDS
     try:
-        return result_by(run_in_thread(partial(decide, runtime, campaign, reason=reason), name="log"), late)
+        return result_by(run_in_thread(partial(decide, runtime, campaign_id), name="log"), late)
     except (NoAnswer, TransientFailure, UsageError, DrawError) as error:
         return str(error) or f"the log did not answer within {_FIRST_SECONDS:g} s"

@@ -158,7 +158,7 @@ def list_(call: Call, given: CampaignsOf) -> Report:
             "name": each.name,
             "status": each.status.value,
             "opensAt": each.opens_at,
-            "closesAt": each.closes_at,
+            "closesAt": each.takes_entries_until,
             "markets": len(each.markets),
             "capacity": sum(seats_of(each, draws.get(each.campaign_id)).values()),
             "annulled": _annulled(draws.get(each.campaign_id)),
@@ -208,14 +208,17 @@ def open_(call: Call, given: MoveCampaign) -> Report:
 def log(call: Call, given: Input) -> Report:
     """Put what each open campaign promises into the public log, and what was changed of that since.
 
-    The sensor `watch_campaigns` starts it. Fails if a campaign cannot be logged.
+    The sensor `watch_campaigns` starts it. Fails if a campaign cannot be logged; one that never can be as it is, which
+    an earlier run found, is shown as a finding.
     """
     done = log_open(call.runtime)
     return Report(
         document=as_document(done),
         facts={"logged": ", ".join(done.logged) or None},
+        remarks=[Remark("finding", why) for why in done.refused.values()],
         left="; ".join(f"{name}: {why}" for name, why in done.problems.items()),
-        counts={"logged": len(done.logged), "notLogged": len(done.problems)},
+        pending=bool(done.refused),
+        counts={"logged": len(done.logged), "notLogged": len(done.problems) + len(done.refused)},
         changed=bool(done.logged),
     )
 
@@ -280,7 +283,7 @@ def described(campaign: Campaign, **more: Any) -> Report:
     """The campaign as an answer; `more` are further fields of the report."""
     document = campaign.as_document()
     document = {"campaignId": document.pop("_id"), **document}
-    names = ("campaign_id", "name", "slug", "status", "opens_at", "closes_at", "auto_draw", "event_id")
+    names = ("campaign_id", "name", "slug", "status", "opens_at")
     markets = [
         (
             each.market_id,
@@ -297,6 +300,8 @@ def described(campaign: Campaign, **more: Any) -> Report:
         document=document,
         facts={
             **as_document(campaign, *names),
+            **_closing(campaign),
+            **as_document(campaign, "auto_draw", "event_id"),
             "seats": sum(each.capacity for each in campaign.markets),
             "eligibility": document["eligibility"],
             "codes": document["codes"],
@@ -310,6 +315,12 @@ def described(campaign: Campaign, **more: Any) -> Report:
         ],
         **more,
     )
+
+
+def _closing(campaign: Campaign) -> dict[str, str]:
+    """When the registration ends, or ended, and why it ended early."""
+    early = {"closedEarly": campaign.closed_early} if campaign.closed_early else {}
+    return {"closesAt": campaign.takes_entries_until, **early}
 
 
 def _in_words(reserves: Sequence[Reserve]) -> str | None:
@@ -395,7 +406,7 @@ def _facts(report: CampaignReport) -> dict[str, Any]:
         "status": campaign.status.value,
         "since": report.since,
         "opensAt": campaign.opens_at,
-        "closesAt": campaign.closes_at,
+        **_closing(campaign),
         "entries": report.entries,
         "removed": report.tombstones,
         **({"annulled": f"{annulled['annulledAt']}: {annulled['reason']}"} if annulled else {}),

@@ -36,7 +36,7 @@ from regworkers_core.domain.selection import (
     public_key,
     require_word,
 )
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
@@ -239,6 +239,8 @@ class Annulment:
     sent: int
     # Codes that fans hold and whose issuer is not known to refuse them.
     codes: int
+    # Why `draw log` shows it to everybody as a finding; empty: it does not.
+    finding: str
     # Messages that this run superseded.
     stopped: int = 0
     # It is decided, and what follows from it is not done yet.
@@ -251,6 +253,7 @@ class Annulment:
             "annulled": dict(self.annulled) or None,
             "messages": {"waiting": self.waiting, "stopped": self.stopped, "sent": self.sent},
             "codesWithFans": self.codes,
+            "finding": self.finding or None,
         }
 
 
@@ -271,8 +274,21 @@ def preview(runtime: Runtime, campaign_id: str) -> Annulment:
         waiting,
         sent,
         runtime.codes.count_held(campaign_id),
+        _finding(record, phase, seconds((record.annulled or {}).get("annulledAt", "")) or runtime.clock()),
         is_begun=bool(record.annulled) and (waiting > 0 or not _is_done(runtime, record)),
     )
+
+
+def _finding(record: DrawRecord, phase: int, at: float) -> str:
+    """Why an annulment at this time (epoch seconds) is a finding. `phase` is the latest that is committed."""
+    due = record.phases[1].round_at if 1 in record.phases else None
+    if phase > 1:
+        why = "every rank was known when phase 2 began"
+    elif due is not None and at >= due:
+        why = f"the round of the beacon was signed at {iso(due)}, so the result could be known"
+    else:
+        return ""
+    return f"`draw log` shows this annulment to everybody as a finding: {why}"
 
 
 def _is_done(runtime: Runtime, record: DrawRecord) -> bool:

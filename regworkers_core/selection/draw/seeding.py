@@ -18,15 +18,12 @@ from fairdraw.terms import Chain
 from regworkers_core.adapters.drand import RoundNotYet
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
-from regworkers_core.domain.selection import public_key
+from regworkers_core.domain.selection import MOST_BEHIND_SECONDS, public_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.held import publish_once
 
-# A clock further behind the beacon would make all times of this draw wrong. A signature takes a second or two to
-# arrive, and clocks under NTP differ by less.
-_MOST_BEHIND_SECONDS = 15
 # The countdown makes no call; a beacon that is late, or unavailable, is asked again at these intervals.
 _COUNT_SECONDS, _LATE_SECONDS, _UNAVAILABLE_SECONDS = 1.0, 5.0, 15.0
 T = TypeVar("T")
@@ -81,11 +78,11 @@ def choose(runtime: Runtime, patience: Patience, phase: PhaseRecord, *, after: f
     """
     beacon = runtime.settings.selection.beacon
     chain = phase.chain if phase.manifest_hash else beacon.chain
-    latest = patience.ask(lambda: runtime.beacon.latest(chain, accept=partial(_verified, chain)))
+    latest = patience.ask(lambda: runtime.beacon.latest(chain, accept=partial(verified, chain)))
     if latest is None:
         return None
     now = runtime.clock()
-    if (behind := chain.due(latest) - now) > _MOST_BEHIND_SECONDS:
+    if (behind := chain.due(latest) - now) > MOST_BEHIND_SECONDS:
         raise UsageError(
             f"this machine's clock is {countdown(behind)} behind the beacon, which has signed round {latest}: correct"
             " the clock; nothing is committed yet"
@@ -95,7 +92,8 @@ def choose(runtime: Runtime, patience: Patience, phase: PhaseRecord, *, after: f
     return chain.round_after(max(now, chain.due(latest), after) + beacon.write_seconds, lead)
 
 
-def _verified(chain: Chain, number: int, signature: str) -> bool:
+def verified(chain: Chain, number: int, signature: str) -> bool:
+    """Whether this is the chain's signature of the round."""
     try:
         verify_beacon(chain, number, signature)
     except DrawError:
@@ -127,7 +125,7 @@ def signatures(
 def _signature_of(
     runtime: Runtime, chain: Chain, number: int, known: Callable[[], Mapping[str, str]]
 ) -> str | None:
-    accept = partial(_verified, chain, number)
+    accept = partial(verified, chain, number)
     return known().get(str(number)) or runtime.beacon.signature(chain, number, accept=accept)
 
 

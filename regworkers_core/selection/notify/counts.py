@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fairdraw.terms import OF_STRUCK
+from fairdraw.terms import OF_STRUCK_SQL
 from regworkers_core.adapters.files import in_batches
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.adapters.mongo.outbox import ERASED, RowStatus
@@ -35,8 +35,7 @@ _MESSAGE_FIELDS: list[pa.Field[Any]] = [
 ]
 _MESSAGES = pa.schema(_MESSAGE_FIELDS)
 _ASIDE = (
-    f"SELECT ref FROM outcomes WHERE outcome IN ('{OF_STRUCK[0]}', '{OF_STRUCK[1]}')"
-    " UNION SELECT ref FROM messages WHERE erased"
+    f"SELECT ref FROM outcomes WHERE outcome IN {OF_STRUCK_SQL} UNION SELECT ref FROM messages WHERE erased"
 )
 # If one phase has two messages, the one that is not to a winner counts as the last: for a winner that is an error.
 _LAST = "arg_max(winner, phase * 2 + (NOT winner)::INT)"

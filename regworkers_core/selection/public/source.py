@@ -30,7 +30,6 @@ from fairdraw.maths.beside import (
     replaced_name,
 )
 from fairdraw.maths.files import (
-    ARTEFACTS,
     CUTOFFS,
     LEAVES,
     MANIFEST,
@@ -150,7 +149,7 @@ def _fetch_all(objects: ObjectStore, prefix: str, folder: Path) -> None:
     found = 0
     for key in objects.list(prefix + "/"):
         phase, _, name = key.removeprefix(prefix + "/").partition("/")
-        if PHASE_FOLDER.fullmatch(phase) and (name in ARTEFACTS or is_beside(name)):
+        if PHASE_FOLDER.fullmatch(phase) and published([name]):
             (folder / phase).mkdir(exist_ok=True)
             objects.get_file(key, folder / phase / name)
             found += 1

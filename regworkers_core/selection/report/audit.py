@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fairdraw.terms import OF_STRUCK_SQL
 from regworkers_core.selection.report.inputs import Workspace
 from regworkers_core.selection.report.statistics import GroupCounts, chi_square, pooled, weight_counts
 
@@ -35,10 +36,10 @@ DAY_MS = 86_400_000
 # More than half of the order adds no information, and fewer ranks cannot fill the groups.
 _MOST_FIRST, _LEAST_FIRST = 0.5, 200
 
-_AUDITED = """
+_AUDITED = f"""
 CREATE TABLE audited AS
-SELECT rank, {time} AS time, {day} AS day, ref_class AS ref, entry_class AS entry, domain_class AS domain,
-       outcome NOT IN ('STRUCK', 'UNCLAIMED') AND previous <> 'WINNER' AS competes,
+SELECT rank, {{time}} AS time, {{day}} AS day, ref_class AS ref, entry_class AS entry, domain_class AS domain,
+       outcome NOT IN {OF_STRUCK_SQL} AND previous <> 'WINNER' AS competes,
        outcome = 'WINNER' AS won, preferences, segments, size, weight
 FROM leaf WHERE first
 """

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fairdraw.documents import as_document, as_json
 from fairdraw.terms import ALGORITHM
 from regworkers_core.operation import Remark
-from regworkers_core.reporting import markdown_image, markdown_table, page, percent
+from regworkers_core.reporting import counted, markdown_image, markdown_table, page, percent
 from regworkers_core.selection.report.arrivals import arrivals
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.inputs import DrawnPhase, ReportContext, ReportFiles, Workspace
@@ -104,7 +104,7 @@ def _numbers(
     files: ReportFiles, work: Workspace, drawn: DrawnPhase, context: ReportContext
 ) -> dict[str, Any]:
     manifest = drawn.manifest
-    prepare(work, manifest)
+    prepare(work, files, drawn)
     markets = market_odds(work, drawn)
     return {
         **as_document(manifest, "campaign_id", "phase", "as_of"),
@@ -113,7 +113,7 @@ def _numbers(
         "seedSource": seed_source(manifest, context),
         "funnel": funnel(files, work),
         "markets": markets,
-        "reserves": reserves(drawn, markets),
+        "reserves": reserves(drawn, work),
         "strikes": strikes(work, files),
         **group_odds(work),
         "preferences": preferences_honoured(work),
@@ -168,6 +168,7 @@ def overview(report: DrawReport) -> str:
     if (more := len(markets) - _MARKETS_SHOWN) > 0:
         lines.append(f"\n… and {more} more in report.html")
     lines.append(
-        f"\nBias audit **{verdict(audit)}**: {audit['testsMade']} tests over {audit['audited']:,} candidates."
+        f"\nBias audit **{verdict(audit)}**: {counted(audit['testsMade'], 'test')} over"
+        f" {counted(audit['audited'], 'candidate')}."
     )
     return "\n".join(lines)

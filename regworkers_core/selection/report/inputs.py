@@ -23,6 +23,7 @@ from fairdraw.maths.rules import MarketCutoffs, parse_cutoffs
 from fairdraw.terms import LEAD_SECONDS, QUICKNET, Chain, Outcome
 from regworkers_core.adapters.judged_entries import OTHER_DOMAINS
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.reporting import counted
 
 # Smaller groups are not named: a mail domain could identify a fan, and a list of all sizes would be long.
 LEAST_GROUP = 50
@@ -213,8 +214,8 @@ class Workspace:
             found = self.number("SELECT count(*) FROM read_parquet($path)", {"path": path})
             if found != leaves:
                 raise UsageError(
-                    f"{name}.parquet has {found} entries, {leaves} of them also in the other file: the files belong"
-                    " to different draws; run the draw's allocation again"
+                    f"{name}.parquet has {counted(found, 'entry')}, {leaves:,} of them also in the other file: the"
+                    " files belong to different draws; run the draw's allocation again"
                 )
 
     def execute(self, statement: str, values: dict[str, Any] | None = None) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import duckdb
 
 from fairdraw.maths.manifest import Manifest
-from fairdraw.terms import OWN_BEACON, QUICKNET, signed_at
+from fairdraw.terms import OWN_BEACON, QUICKNET, Outcome, signed_at
 from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operation import Remark
+from regworkers_core.reporting import counted
 from regworkers_core.selection.report.inputs import ReportContext
 
 
@@ -31,8 +32,8 @@ def notes(numbers: Mapping[str, Any], manifest: Manifest, context: ReportContext
         found.append(
             Remark(
                 "note",
-                f"{context.dropped_preferences:,} preferences were ignored: their market is not in the campaign,"
-                " or they repeat an earlier preference",
+                f"the draw ignored {counted(context.dropped_preferences, 'preference')} for a market that is not in"
+                " the campaign, or that the entry lists before",
             )
         )
     return sorted(found, key=lambda note: order.index(note.level))
@@ -79,12 +80,14 @@ def _commit(source: Mapping[str, Any], least: int) -> Iterator[Remark]:
             f" rule is at least {least} s before",
         )
     if source.get("replaced"):
-        yield Remark("note", f"the manifest replaced {source['replaced']:,} with another round")
+        yield Remark(
+            "note", f"the manifest replaced {counted(source['replaced'], 'manifest')} with another round"
+        )
     for each in source.get("recommitted", ()):
         yield Remark(
             "warning",
             f"manifest {each['k']} was replaced after its round {each['round']} was signed: it would have given"
-            f" {each['differ']:,} entries another outcome (resultHash {each['resultHash']})",
+            f" {counted(each['differ'], 'entry')} another outcome (resultHash {each['resultHash']})",
         )
 
 
@@ -101,7 +104,7 @@ def _counts(funnel: Mapping[str, Any], manifest: Manifest) -> Iterator[Remark]:
     if funnel["eligible"] != manifest.count:
         yield Remark(
             "finding",
-            f"the manifest commits to {manifest.count:,} entries, the result has {funnel['eligible']:,}",
+            f"the manifest commits to {counted(manifest.count, 'entry')}, the result has {funnel['eligible']:,}",
         )
     if not funnel["eligible"]:
         yield Remark("warning", "no entry is eligible: the draw is valid and has no winners")
@@ -117,25 +120,26 @@ def _audit(audit: Mapping[str, Any]) -> Iterator[Remark]:
 def _market(market: Mapping[str, Any], context: ReportContext) -> Iterator[Remark]:
     name = context.market_names.get(market["marketId"]) or market["marketId"]
     if market["offered"] < 0 or market["winners"] > market["seats"]:
-        yield Remark("finding", f"{name} has {market['winners']:,} winners for {market['seats']:,} seats")
+        won, seats = counted(market["winners"], "winner"), counted(market["seats"], "seat")
+        yield Remark("finding", f"{name} has {won} for {seats}")
     elif market["unfilled"]:
         yield Remark(
             "warning",
-            f"{name} is undersubscribed: {market['unfilled']:,} of {market['seats']:,} seats remain empty",
+            f"{name} is undersubscribed and leaves {market['unfilled']:,} of {counted(market['seats'], 'seat')} empty",
         )
     for reserve in market["reserves"]:
         if reserve["admitted"] < reserve["seats"]:
             yield Remark(
                 "warning",
                 f"{name}: the reserve for {reserve['segment']} filled {reserve['admitted']:,} of its"
-                f" {reserve['seats']:,} seats; the rest went to the open seats",
+                f" {counted(reserve['seats'], 'seat')}; the rest went to the open seats",
             )
     if context.codes is not None:
         codes = context.codes.get(market["marketId"], 0)
         if codes < market["new"]:
             yield Remark(
                 "warning",
-                f"{name}: {codes:,} codes are available for {market['new']:,} new winners: import"
+                f"{name} has {counted(codes, 'available code')} for {counted(market['new'], 'new winner')}: import"
                 f" {market['new'] - codes:,} more, or no code of this market is assigned",
             )
 
@@ -150,7 +154,8 @@ def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Remar
     if changes is None:
         return
     if changes["moved"]:
-        yield Remark("finding", f"{changes['moved']:,} winners of the previous phase changed their market")
+        moved = counted(changes["moved"], "winner")
+        yield Remark("finding", f"{moved} of the previous phase got another market")
     if context.reason:
         yield Remark("note", f"reason of this phase: {context.reason}")
     yield Remark(
@@ -162,20 +167,24 @@ def _phase(numbers: Mapping[str, Any], context: ReportContext) -> Iterator[Remar
             name = context.market_names.get(each["marketId"]) or each["marketId"]
             yield Remark(
                 "note",
-                f"{name}: {each['seats']:,} seats reserved for {each['segment']}; with these {each['used']:,} of the"
-                f" {each['declared']:,} are used that phase 1 declared",
+                f"{name} reserves {counted(each['seats'], 'seat')} for {each['segment']}; the later phases so far use"
+                f" {each['used']:,} of the {each['declared']:,} that phase 1 declared",
             )
     for each in numbers["strikes"]:
         if each["phase"] == numbers["phase"]:
-            yield Remark(
-                "note",
-                f"struck for {each['reason']}: {each['winners']:,} winners and {each['others']:,} others",
-            )
+            yield Remark("note", _struck(each))
     yield Remark(
         "note",
         "winners of the previous phase keep their market and are not upgraded, so truthful preferences are optimal"
         " only within a phase",
     )
+
+
+def _struck(strikes: Mapping[str, Any]) -> str:
+    won = counted(strikes["winners"], "winner")
+    if strikes["reason"] == Outcome.UNCLAIMED:
+        return f"{won} of the previous phase did not claim the seat in time, which others get now"
+    return f"{won} and {counted(strikes['others'], 'other')} are struck, with the reason {strikes['reason']}"
 
 
 _WINNERS = """
@@ -194,8 +203,8 @@ def win_rates_uniform(numbers: Mapping[str, Any]) -> PromiseVerdict:
         description = "too few candidates for any test"
     else:
         description = (
-            f"{len(made)} tests over {audit['audited']:,} candidates found nothing; the lowest p is {least['p']:.2g}"
-            f" ({least['title']}, {least['question']})"
+            f"{counted(len(made), 'test')} over {counted(audit['audited'], 'candidate')} found nothing;"
+            f" the lowest p is {least['p']:.2g} ({least['title']}, {least['question']})"
         )
     return PromiseVerdict(
         audit["passed"],
@@ -216,13 +225,15 @@ def capacity_respected(outcomes: Path, manifest: Manifest) -> PromiseVerdict:
         winners = dict(database.execute(_WINNERS, {"outcomes": str(outcomes)}).fetchall())
     seats = {market.market_id: market.capacity for market in manifest.markets}
     wrong = [
-        f"{market or 'no market'} has {count:,} winners for {seats.get(market, 0):,} seats"
+        f"{market or 'no market'} has {counted(count, 'winner')} for {counted(seats.get(market, 0), 'seat')}"
         for market, count in sorted(winners.items())
         if count > seats.get(market, 0)
     ]
     total = sum(winners.values())
     return PromiseVerdict(
         not wrong,
-        "; ".join(wrong) or f"{total:,} winners within {sum(seats.values()):,} seats of {len(seats)} markets",
+        "; ".join(wrong)
+        or f"{counted(total, 'winner')} within {counted(sum(seats.values()), 'seat')} of"
+        f" {counted(len(seats), 'market')}",
         {"winners": total, "seats": sum(seats.values()), "markets": len(seats), "overfull": len(wrong)},
     )

@@ -14,9 +14,8 @@ from typing import Any
 
 from fairdraw.maths.files import RESULT, STRIKES
 from fairdraw.maths.leaves import RESULT_COLUMNS
-from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.rules import Cutoff
-from fairdraw.terms import OF_STRUCK
+from fairdraw.terms import OF_STRUCK_SQL, Outcome
 from regworkers_core.selection.report.inputs import (
     LEAST_GROUP,
     OUTCOMES,
@@ -43,9 +42,8 @@ def funnel(files: ReportFiles, work: Workspace) -> dict[str, Any]:
     outcomes = {name: found.pop(name, 0) for name in OUTCOMES}
     eligible = work.number("SELECT count(*) FROM leaf")
     candidates, struck_candidates = work.row(
-        "SELECT count(*) FILTER (WHERE rank > 0), count(*) FILTER (WHERE rank > 0 AND outcome IN $struck)"
-        " FROM leaf",
-        {"struck": list(OF_STRUCK)},
+        f"SELECT count(*) FILTER (WHERE rank > 0), count(*) FILTER (WHERE rank > 0 AND outcome IN {OF_STRUCK_SQL})"
+        " FROM leaf"
     )
     excluded = sum(reasons.values())
     decided = outcomes["WINNER"] + outcomes["WAITLIST"] + outcomes["UNSELECTED"]
@@ -80,17 +78,17 @@ def transitions(work: Workspace) -> dict[str, Any]:
         "keptWinners": total("WINNER", before=True, after=True),
         "newWinners": total("WINNER", before=False, after=True),
         "lostWinners": total("WINNER", before=True, after=False),
-        "struck": total("STRUCK", before=False, after=True),
-        "unclaimed": total("UNCLAIMED", before=False, after=True),
+        "struck": total(Outcome.STRUCK, before=False, after=True),
+        "unclaimed": total(Outcome.UNCLAIMED, before=False, after=True),
         "moved": moved,
     }
 
 
 # One pass over the leaves counts entries by list. All figures follow from these few rows.
-_BY_LISTS = """
+_BY_LISTS = f"""
 CREATE TABLE tally AS
 SELECT preferences, segments, weight, size, outcome = 'WINNER' AS won, market, previous = 'WINNER' AS pinned,
-       rank > 0 AND outcome NOT IN ('STRUCK', 'UNCLAIMED') AS candidate, count(*) AS n
+       rank > 0 AND outcome NOT IN {OF_STRUCK_SQL} AS candidate, count(*) AS n
 FROM leaf GROUP BY ALL
 """
 _FARED = """
@@ -118,31 +116,52 @@ SELECT market, sum(n) FILTER (WHERE place = 1), sum(n), sum(n) FILTER (WHERE got
        sum(n) FILTER (WHERE got)
 FROM listed GROUP BY market
 """
+_ADMITTED = "CREATE VIEW admitted AS SELECT * FROM taken WHERE phase = {phase}"
+# Whom an earlier phase admitted, with the rank, which is the same in all phases.
+_NEW_WINNERS = f"""
+INSERT INTO taken
+SELECT $phase, l.rank, r.market, l.segments, NULL
+FROM {lines("$now", RESULT_COLUMNS)} r JOIN leaf l ON l.rank = try_cast(r.rank AS BIGINT)
+WHERE r.outcome = 'WINNER'
+  AND r.ref NOT IN (SELECT ref FROM {lines("$before", RESULT_COLUMNS)} WHERE outcome = 'WINNER')
+"""
 # A reserve takes the best-ranked candidates of its segment among those that the market admits.
 _TAKE = """
-UPDATE admitted SET reserve = t.segment FROM (
-  SELECT a.rank, r.segment
-  FROM admitted a JOIN round r ON r.market = a.market JOIN segment_list s ON s.n = a.segments
+UPDATE taken SET reserve = t.segment FROM (
+  SELECT a.phase, a.rank, r.segment
+  FROM taken a JOIN round r ON r.phase = a.phase AND r.market = a.market JOIN segment_list s ON s.n = a.segments
   WHERE a.reserve IS NULL AND list_contains(s.list, r.segment)
-  QUALIFY row_number() OVER (PARTITION BY a.market ORDER BY a.rank) <= max(r.seats) OVER (PARTITION BY a.market)
-) t WHERE t.rank = admitted.rank
+  QUALIFY row_number() OVER (PARTITION BY a.phase, a.market ORDER BY a.rank)
+    <= max(r.seats) OVER (PARTITION BY a.phase, a.market)
+) t WHERE t.rank = taken.rank AND t.phase = taken.phase
 """
 
 
-def prepare(work: Workspace, manifest: Manifest) -> None:
-    """Create the tables that the figures are read from."""
+def prepare(work: Workspace, files: ReportFiles, drawn: DrawnPhase) -> None:
+    """Create the tables that the figures are read from: `taken` has whom each phase admitted, `admitted` whom this one
+    did.
+    """
     work.execute(_BY_LISTS)
     work.execute(
-        "CREATE TABLE admitted AS SELECT rank, market, segments, NULL::VARCHAR AS reserve FROM leaf"
-        " WHERE outcome = 'WINNER' AND previous <> 'WINNER'"
+        "CREATE TABLE taken AS SELECT $phase::BIGINT AS phase, rank, market, segments, NULL::VARCHAR AS reserve"
+        " FROM leaf WHERE outcome = 'WINNER' AND previous <> 'WINNER'",
+        {"phase": drawn.manifest.phase},
     )
-    for place in range(max((len(market.reserves) for market in manifest.markets), default=0)):
+    work.execute(_ADMITTED.format(phase=drawn.manifest.phase))
+    before = os.devnull
+    for phase, folder in enumerate(files.earlier, 1):
+        now = str(folder / RESULT)
+        work.execute(_NEW_WINNERS, {"phase": phase, "now": now, "before": before})
+        before = now
+    manifests = (*drawn.earlier, drawn.manifest)
+    terms = [(each.phase, market) for each in manifests for market in each.markets]
+    for place in range(max((len(market.reserves) for _, market in terms), default=0)):
         work.load(
             "round",
-            "market VARCHAR, segment VARCHAR, seats BIGINT",
+            "phase BIGINT, market VARCHAR, segment VARCHAR, seats BIGINT",
             [
-                (market.market_id, market.reserves[place].segment, market.reserves[place].seats)
-                for market in manifest.markets
+                (phase, market.market_id, market.reserves[place].segment, market.reserves[place].seats)
+                for phase, market in terms
                 if len(market.reserves) > place
             ],
         )
@@ -256,14 +275,13 @@ def strikes(work: Workspace, files: ReportFiles) -> list[dict[str, Any]]:
     return rows
 
 
-def reserves(drawn: DrawnPhase, markets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The reserves of every phase up to this one: `phase`, `marketId`, `segment`, `seats`, how many this phase
-    `admitted` (None of an earlier one); from phase 2 on the seats `declared` for later phases and `used` so far.
+def reserves(drawn: DrawnPhase, work: Workspace) -> list[dict[str, Any]]:
+    """The reserves of every phase up to this one: `phase`, `marketId`, `segment`, `seats`, how many their phase
+    `admitted` to them; from phase 2 on the seats `declared` for later phases and `used` so far.
     """
     admitted = {
-        (market["marketId"], reserve["segment"]): reserve["admitted"]
-        for market in markets
-        for reserve in market["reserves"]
+        tuple(at): number
+        for *at, number in work.rows("SELECT phase, market, reserve, count(*) FROM taken GROUP BY ALL")
     }
     rows, used = [], Counter[tuple[str, str]]()
     for manifest in (*drawn.earlier, drawn.manifest):
@@ -278,7 +296,7 @@ def reserves(drawn: DrawnPhase, markets: Sequence[dict[str, Any]]) -> list[dict[
                         "marketId": market.market_id,
                         "segment": reserve.segment,
                         "seats": reserve.seats,
-                        "admitted": admitted[at] if manifest is drawn.manifest else None,
+                        "admitted": int(admitted.get((manifest.phase, *at), 0)),
                         "declared": declared.get(reserve.segment, 0) if later else None,
                         "used": used[at] if later else None,
                     }

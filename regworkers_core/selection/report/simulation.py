@@ -14,6 +14,7 @@ from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.operation import Table
+from regworkers_core.reporting import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,8 @@ def _market(market: Market, capacity: int | None, reserves: Mapping[str, int]) -
     if reserved > total:
         segments = ", ".join(f"{segment} {number}" for segment, number in seats.items())
         raise RequestError(
-            f"market {market.market_id}: reserves of {reserved} seats exceed its {total} ({segments}); lower them too,"
-            " 0 removes one"
+            f"market {market.market_id}: reserves of {counted(reserved, 'seat')} exceed its {total} ({segments}); lower"
+            " them too, 0 removes one"
         )
     kept = tuple(Reserve(segment, number) for segment, number in seats.items() if number)
     return replace(market, capacity=total, reserves=kept)

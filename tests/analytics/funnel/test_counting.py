@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.analytics.funnel import assess
 from regworkers_core.analytics.funnel_counting import (
@@ -55,6 +56,7 @@ def staged(folder: Path, files: Mapping[str, Sequence[tuple[Any, ...]]], **phase
     fields = {
         "status": "COMPLETED" if OUTCOMES in files else "FROZEN",
         "asOf": AS_OF,
+        "terms": {"algorithm": ALGORITHM},
         "freeze": {"count": len(pool), "entries": len(pool)},
         "outcomes": {"WINNER": sum(row[2] == "WINNER" for row in outcomes)},
         **phase,

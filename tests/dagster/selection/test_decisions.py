@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.mongo.draws import SENDER, DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import MarketPhase
@@ -39,7 +40,7 @@ def _campaign(status: str, auto_draw: bool = False) -> Campaign:
 
 
 def _phase(status: str, number: int = 1, **fields: Any) -> PhaseRecord:
-    return PhaseRecord(number, {"status": status, **fields})
+    return PhaseRecord(number, {"status": status, "terms": {"algorithm": ALGORITHM}, **fields})
 
 
 REPORT = {"report": {"page": "s3://somewhere"}}

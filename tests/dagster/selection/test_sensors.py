@@ -15,7 +15,7 @@ from regworkers_core.engine.leases import held_lease
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.campaigns.opening import is_logged
+from regworkers_core.selection.campaigns.opening import decide, is_logged
 from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_dagster.selection import automation, campaigns
 from tests.dagster.support import job, plain
@@ -102,6 +102,22 @@ def test_an_open_campaign_that_the_log_lacks_is_logged_by_one_run_and_again_afte
         runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"name": f"name {number}"}})
     _run_of(instance, dg.DagsterRunStatus.STARTED, "log_campaigns")
     assert not tick(campaigns.campaigns_tick).run_requests, "a run is at work"
+
+
+def test_a_change_that_the_log_can_never_have_fails_one_run_and_starts_no_other(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    _campaign(runtime, "OPEN", eventId="tour")
+    decide(runtime, CAMPAIGN)
+    runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"eventId": "another"}})
+    (request,) = tick(campaigns.campaigns_tick).run_requests
+    log = job("log_campaigns")
+    done = log.execute_in_process(instance=instance, run_config=request.run_config, raise_on_error=False)
+    assert not done.success
+    assert not tick(campaigns.campaigns_tick).run_requests
+    # A run for another campaign succeeds, and names the finding.
+    again = log.execute_in_process(instance=instance, run_config=request.run_config)
+    assert again.success and not tick(campaigns.campaigns_tick).run_requests
 
 
 def test_a_campaign_is_a_partition_from_its_draft_on_so_that_it_can_be_chosen_in_the_ui(

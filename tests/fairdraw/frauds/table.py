@@ -251,6 +251,14 @@ FRAUDS = (
         ("test_a_list_that_is_not_sorted_hides_no_entry",),
     ),
     Fraud(
+        "the same by campaigns that name no event (`eventId` null), each with refs of its own",
+        (Seer.SHOWN,),
+        (),
+        "nothing joins them. `draw log` says which campaigns name no event, and lists each without a result; a receipt"
+        " says that it shows no event. That such campaigns are of one event is seen by those who know their names",
+        ("test_campaigns_that_name_no_event_are_joined_by_nothing",),
+    ),
+    Fraud(
         "a second list without a winner, logged in time beside that of the draw for their receipt alone",
         (Seer.LOG,),
         ("2 manifests",),

@@ -21,6 +21,7 @@ from fairdraw.maths import codes
 from fairdraw.maths.beside import ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import LEAVES as LIST
 from fairdraw.maths.files import MANIFEST, SUMMARY, canonical_bytes, file_hash, sha256_hex
+from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource
 from fairdraw.maths.merkle import path_to, root_over
 from fairdraw.maths.opened import Opened
@@ -28,13 +29,14 @@ from fairdraw.proof import check, checker, logged
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.logged import LogPart
 from fairdraw.proof.planned import CodePart
-from fairdraw.terms import QUICKNET, iso
+from fairdraw.terms import QUICKNET, iso, seconds
 from tests.fairdraw.frauds.forging import (
     ASKED,
     Asked,
     bend_cutoffs,
     copied,
     failed,
+    limits,
     page_without,
     refused,
     verdict,
@@ -431,6 +433,30 @@ def test_a_list_that_is_not_sorted_hides_no_entry(once: Path, monkeypatch: pytes
     assert found(log, files) == []
 
 
+def test_campaigns_that_name_no_event_are_joined_by_nothing(once: Path, tmp_path: Path) -> None:
+    # One event under two ids, with other refs, and the operator uses the result that pleases.
+    own = [Leaf(f"other-{number}", f"other-{number}", 1, (), ("west",)) for number in range(9)]
+    second = make(tmp_path / "second", own, [Terms(FIRST)])
+    manifest = Manifest.parse((second / "phase-1" / MANIFEST).read_bytes())
+    data = replace(manifest, campaign_id="other", draw_id="other").to_bytes()
+    bare = replace(OPENED, event_id=None, waitlist_size=None)
+    records = [bare, replace(bare, campaign_id="other")]
+    files = {**files_of(once), **files_of(second, "other"), f"draws/other/phase-1/{MANIFEST}": data}
+    files |= {f"draws/{each.campaign_id}/opened.json": each.to_bytes() for each in records}
+    result = leaf(Kind.RESULT, file_hash(second / "phase-1" / SUMMARY), campaign="other")
+    seen = seconds(OPENED.opens_at) or 0.0
+    opened = [leaf(Kind.OPENED, each.hash, 0, seen, each.campaign_id) for each in records]
+    committed = leaf(Kind.MANIFEST, sha256_hex(data), campaign="other")
+    log = log_of([*opened, *leaves_of(once), committed, result])
+    reader = followed(log, files, seen=lambda size: int(seen) if size < 3 else BEFORE)
+    assert reader.findings == ()
+    assert ["2 of 2 opened campaigns name no event (other, summer)" in each for each in reader.remarks] == [
+        True
+    ]
+    receipt = with_log(build_receipt(once, REF), log) | {"opened": [bare.to_bytes().decode()]}
+    assert "The campaign names no event" in limits(receipt)
+
+
 def test_a_list_of_strikes_with_another_root(draw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The root of phase 2 has a strike of a winner that the published file has not: their receipt proves it.
     manifest = Manifest.parse((draw / "phase-2" / MANIFEST).read_bytes())
@@ -617,7 +643,7 @@ def planned_log(draw: Path, plan: bytes, opened: Opened = WITH_CODES) -> LogStat
 
 
 def plan_of(salts: Mapping[str, str]) -> bytes:
-    lines = (codes.line_of(market, 1, codes.digest_of(salt, "CODE")) for market, salt in salts.items())
+    lines = (codes.PlannedLine(market, 1, codes.digest_of(salt, "CODE")) for market, salt in salts.items())
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -632,7 +658,11 @@ def test_a_code_that_is_planned_for_two_winners(draw: Path, monkeypatch: pytest.
     states = {each.name: each for each in check_receipt(proof, TRUSTED, codes=plan).checks}
     assert (states["code"].state, states["planned"].state) == ("passed", "failed")
     assert "for another winner, too" in states["planned"].detail
-    without(monkeypatch, account.DrawAccount._codes, "self._digests.setdefault(digest, place) != place")
+    without(
+        monkeypatch,
+        codes.PlannedCodes.problems,
+        "(other := self._places.setdefault(line.digest, place)) != place",
+    )
     assert not any("have the same code" in each for each in found(log, files))
 
 
@@ -689,7 +719,7 @@ def test_a_code_has_another_digest_in_another_campaign(draw: Path) -> None:
 
 def test_a_code_holds_only_with_its_key_and_its_list(draw: Path) -> None:
     salt = codes.salt_of(CODE_KEY, CAMPAIGN, "code")
-    line = codes.line_of("east", 1, codes.digest_of(salt, "code"))
+    line = codes.PlannedLine("east", 1, codes.digest_of(salt, "code"))
     plan, receipt = f"{line}\n".encode(), next(each for each in winners(draw) if each["market"] == "east")
     caseless = replace(WITH_CODES, caseless=True)
 

@@ -120,6 +120,7 @@ class Place:
         self.leaf(Kind.AMENDED if number else Kind.OPENED, file.hash, file.campaign_id, number)
 
     def commit(self, data: bytes, campaign: str = "summer", phase: int = 1) -> None:
+        self.put("strikes.txt", b"", campaign, phase)
         self.leaf(Kind.MANIFEST, self.put("manifest.json", data, campaign, phase), campaign, phase)
 
     def result(self, campaign: str = "summer", phase: int = 1) -> None:
@@ -207,8 +208,11 @@ def test_without_its_file_a_manifest_is_due_a_day_after_its_leaf() -> None:
     place = Place()
     place.commit(manifest("spring"), "spring")
     place.leaf(Kind.MANIFEST, hash_of("not published"), "autumn")
-    assert place.findings(days=0.9) == ("autumn, phase 1: manifest.json is not published",)
-    assert len(place.findings(days=1.1)) == 3
+    assert place.findings(days=0.9) == (
+        "autumn, phase 1: manifest.json is not published",
+        "autumn, phase 1: strikes.txt is not published: whom this phase struck cannot be read",
+    )
+    assert len(place.findings(days=1.1)) == 4
     assert len(place.findings(days=1.1, campaign_id="spring")) == 1
 
 
@@ -252,6 +256,15 @@ def test_a_published_manifest_that_is_not_the_logged_one_is_found() -> None:
     place.commit(manifest())
     place.put("manifest.json", manifest("winter"))
     assert place.findings(days=0.5) == ("summer, phase 1: manifest.json is not the one in the log",)
+
+
+def test_strikes_that_are_not_published_are_found_once_their_leaf_is_an_hour_old() -> None:
+    place = Place()
+    place.draw()
+    place.bucket.delete("draws/summer/phase-1/strikes.txt")
+    assert not place.findings(days=0.03)
+    [finding] = place.findings(days=0.05)
+    assert finding.startswith("summer, phase 1: strikes.txt is not published")
 
 
 def test_a_result_that_was_logged_before_its_manifest_is_found() -> None:
@@ -428,6 +441,21 @@ def test_lists_that_share_entries_are_found() -> None:
     place.bucket.delete("draws/b/phase-1/leaves.txt")
     found = place.follow(days=2)
     assert not found.findings and any("b: leaves.txt is not published" in each for each in found.remarks)
+
+
+def test_campaigns_that_name_no_event_are_said_where_another_one_opened() -> None:
+    for events, said in (
+        ((None,), []),
+        (("tour", "gala"), []),
+        ((None, "tour"), ["1 of 2 opened campaigns name no event (a)"]),
+        ((None, "tour", None), ["2 of 3 opened campaigns name no event (a, c)"]),
+    ):
+        place = Place()
+        for campaign, event in zip("abc", events, strict=False):
+            place.open(opened(campaign, event_id=event))
+        for chosen in (None, "a"):
+            found = place.follow(campaign_id=chosen)
+            assert not found.findings and [each.partition(":")[0] for each in found.remarks] == said
 
 
 def test_campaigns_of_one_event_that_are_open_at_the_same_time_are_found() -> None:
@@ -651,10 +679,48 @@ def test_a_code_that_was_changed_and_codes_without_a_file_are_found() -> None:
     place.codes(3, "berlin|1|secret")
     place.leaf(Kind.CODES, hash_of("no file"))
     assert place.findings(days=0.5) == (
-        "summer, phase 1: the code of berlin|1 was changed after it was published",
-        "summer, phase 1: codes-3.txt has a line that is not market|position|digest",
+        "summer, phase 1: codes-2.txt: the code of berlin|1 was changed after it was published",
+        "summer, phase 1: codes-3.txt: line 1 is not market|position|digest",
         f"summer, phase 1: no file has the hash {hash_of('no file')} of the planned codes",
     )
+
+
+def test_planned_codes_are_in_order_and_each_has_one_place_in_one_phase() -> None:
+    a, b = hash_of("A"), hash_of("B")
+    for lines, found in (
+        ((f"berlin|2|{a}", f"berlin|10|{b}"), None),
+        ((f"berlin|10|{a}", f"berlin|2|{b}"), "line 2 does not follow the one before"),
+        ((f"berlin|1|{a}", f"berlin|1|{a}"), "line 2 does not follow the one before"),
+        ((f"berlin|1|{a}", f"berlin|2|{a}"), "berlin|2 and berlin|1 have the same code"),
+        ((f"paris|1|{a}",), "market paris is not in the manifest"),
+    ):
+        place = Place()
+        place.draw()
+        place.codes(1, *lines)
+        assert [found in each for each in place.findings() if found] == [True] * bool(found)
+        assert bool(place.findings()) is bool(found)
+    place = Place()
+    place.draw()
+    place.codes(1, f"berlin|1|{a}")
+    place.commit(manifest(phase=2), phase=2)
+    place.result(phase=2)
+    data = f"berlin|1|{a}\n".encode()
+    place.leaf(Kind.CODES, place.put("codes-1.txt", data, phase=2), phase=2)
+    [finding] = place.findings()
+    assert finding.startswith(
+        "summer, phase 2: codes-1.txt: the code of berlin|1 was planned in phase 1 already"
+    )
+
+
+def test_codes_under_a_key_that_is_not_in_the_log_are_no_proof_and_that_is_said() -> None:
+    for key, said in (("ab" * 96, []), (None, ["summer, phase 1: code key not in the log"])):
+        place = Place()
+        place.open(opened(code_key=key))
+        place.draw()
+        place.codes(1, f"berlin|1|{hash_of('A')}")
+        found = place.follow()
+        assert not found.findings
+        assert [each.rpartition(":")[0] for each in found.remarks] == said
 
 
 def test_a_rewritten_log_and_an_old_one_are_found_by_a_kept_checkpoint() -> None:

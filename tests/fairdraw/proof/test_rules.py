@@ -6,7 +6,7 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -115,8 +115,8 @@ def agree(numbers: Iterator[int] | range, scratch: Path) -> None:
     for number in numbers:
         folder = random_draw(random.Random(number), scratch / str(number)).folder
         done = perl(folder)
-        assert done.code == 0, (number, done.said)
-        assert done.verdict == ours(folder).verdict
+        found = ours(folder)
+        assert (done.code == 0, done.verdict) == (found.is_fine, found.verdict), (number, done.said)
         hashes = re.findall("resultHash ([0-9a-f]{64})", done.said)
         assert len(hashes) == len(list(folder.glob("phase-*")))
         shutil.rmtree(folder)
@@ -237,6 +237,7 @@ def test_all_that_is_beside_the_artefacts_is_judged_alike(example: Path, tmp_pat
         "opened.json": record.to_bytes(),
         "amended-1.json": amended.to_bytes(),
         "anything.json": b"{",
+        "phase-1/codes-1.txt": f"east|9|{'a' * 64}\neast|10|{'b' * 64}\nwest|1|{'c' * 64}\n".encode(),
     }
     cases: list[tuple[str, dict[str, bytes]]] = [("holds", good)]
     cases += [
@@ -259,6 +260,13 @@ def test_all_that_is_beside_the_artefacts_is_judged_alike(example: Path, tmp_pat
             ("amended-1.json", replace(amended, registration=True).to_bytes()),
             ("opened.json", replace(record, markets=terms[1:]).to_bytes()),
             ("chain.json", OWN_CHAIN.to_bytes()),
+            ("phase-1/codes-1.txt", good["phase-1/codes-1.txt"][:-1]),
+            ("phase-1/codes-1.txt", good["phase-1/codes-1.txt"].replace(b"|9|", b"|11|")),
+            ("phase-1/codes-1.txt", good["phase-1/codes-1.txt"].replace(b"c" * 64, b"b" * 64)),
+            ("phase-1/codes-1.txt", good["phase-1/codes-1.txt"].replace(b"west", b"worst")),
+            ("phase-1/codes-2.txt", good["phase-1/codes-1.txt"].replace(b"b" * 64, b"d" * 64)),
+            ("phase-1/codes-3.txt", good["phase-1/codes-1.txt"]),
+            ("phase-2/codes-1.txt", good["phase-1/codes-1.txt"]),
         )
     ]
     cases += [
@@ -277,6 +285,34 @@ def test_all_that_is_beside_the_artefacts_is_judged_alike(example: Path, tmp_pat
         assert done.code == (not found.passed), (files, done.said, found.findings)
         if verdict == "annulled":
             assert done.said.startswith("ANNULLED by the operator")
+
+
+def test_a_phase_without_a_result_is_drawn_from_what_it_was_committed_to(
+    example: Path, tmp_path: Path
+) -> None:
+    def change(old: bytes, new: bytes, name: str = MANIFEST) -> Callable[[Path], object]:
+        return lambda phase: (phase / name).write_bytes((phase / name).read_bytes().replace(old, new))
+
+    cases: tuple[tuple[str, Callable[[Path], object]], ...] = (
+        ("holds", lambda _: None),
+        ("holds", lambda phase: [(phase / name).unlink() for name in ("leaves.txt", SEED)]),
+        ("holds", lambda phase: (phase / MANIFEST).unlink()),
+        ("fails", change(b'"capacity":3', b'"capacity":1')),
+        ("fails", change(b'"winsPerUnit":1', b'"winsPerUnit":2')),
+        ("fails", change(b'"resultHash":"6', b'"resultHash":"7')),
+        ("fails", change(b"{", b"[")),
+        ("fails", change(b"iris", b"ines", "leaves.txt")),
+        ("fails", change(b"finn|UNCLAIMED\n", b"", STRIKES)),
+        ("fails", lambda phase: (phase / STRIKES).unlink()),
+    )
+    for number, (verdict, forge) in enumerate(cases):
+        folder = shutil.copytree(example, tmp_path / str(number))
+        for name in (RESULT, "cutoffs.json", "summary.json"):
+            (folder / "phase-2" / name).unlink()
+        forge(folder / "phase-2")
+        done, found = perl(folder), ours(folder)
+        assert (done.verdict, found.verdict) == (verdict, verdict), (number, done.said, found.findings)
+        assert "phase 2 has no result yet" in done.said or verdict == "fails"
 
 
 def test_an_annulment_is_enough_without_a_result(example: Path, tmp_path: Path) -> None:
@@ -318,7 +354,9 @@ def test_a_chain_of_its_own_holds_by_the_lead_that_the_reader_gives(tmp_path: Pa
     (folder / CHAIN_FILE).write_bytes(OWN_CHAIN.to_bytes())
     for lead, verdict in ((None, "incomplete: lead unknown"), (5, "holds"), (6, "fails")):
         done = perl(folder, *([] if lead is None else ["--lead", str(lead)]))
-        assert (done.verdict, ours(folder, lead).verdict) == (verdict, verdict), done.said
+        found = ours(folder, lead)
+        assert (done.verdict, found.verdict) == (verdict, verdict), done.said
+        assert (done.code == 0) is found.is_fine is (verdict == "holds")
     for other in (replace(OWN_CHAIN, period=2), replace(OWN_CHAIN, beacon_id="other")):
         (folder / CHAIN_FILE).write_bytes(other.to_bytes())
         assert (perl(folder).verdict, ours(folder).verdict) == ("fails", "fails")

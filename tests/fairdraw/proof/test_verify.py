@@ -15,8 +15,18 @@ from hypothesis import strategies as st
 from fairdraw.errors import UsageError
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.maths.beside import Annulled
-from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, SEED, SUMMARY, canonical_bytes, file_hash
+from fairdraw.maths.files import (
+    ARTEFACTS,
+    MANIFEST,
+    RESULT,
+    SEED,
+    SUMMARY,
+    canonical_bytes,
+    file_hash,
+    sha256_hex,
+)
 from fairdraw.maths.leaves import unit_of
+from fairdraw.maths.merkle import root_over
 from fairdraw.proof.verify import Verification, difference, verify
 from fairdraw.terms import QUICKNET, iso
 from tests.fairdraw.proof import draws
@@ -232,12 +242,91 @@ def test_a_forged_draw_is_detected_by_the_published_hashes(beaconed: Path, tmp_p
     assert "2 manifest hashes" in str(replay(tmp_path / "short", tmp_path, *hashes).findings[0])
 
 
-def test_a_phase_that_is_committed_but_not_drawn_is_skipped_with_a_note(copy: Path) -> None:
-    for name in (RESULT, "cutoffs.json", SUMMARY):
-        (copy / "phase-2" / name).unlink()
+def test_a_phase_that_is_committed_to_has_no_result_yet_and_perhaps_no_leaves_and_seed(copy: Path) -> None:
+    for names in ((RESULT, "cutoffs.json", SUMMARY), ("leaves.txt",), (SEED,)):
+        for name in names:
+            (copy / "phase-2" / name).unlink()
+        done = replay(copy, copy)
+        assert done.passed and [each.phase for each in done.phases] == [1]
+        assert "phase-2 has no result yet: what it is drawn from was checked" in done.notes
+        assert any("covers the draw up to phase 1." in note for note in done.notes)
+    (copy / "phase-2" / MANIFEST).unlink()
     done = replay(copy, copy)
-    assert done.passed and [each.phase for each in done.phases] == [1]
-    assert any("phase-2 has no result yet" in note for note in done.notes)
+    assert done.passed and "phase-2 has no result yet, so it was not verified" in done.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (MANIFEST, lambda path: path.write_bytes(b"{}")),
+        (MANIFEST, lambda path: edit(path, phase=3)),
+        (MANIFEST, lambda path: edit(path, winsPerUnit=2)),
+        (MANIFEST, lambda path: edit(path, previous={"manifestHash": ZEROS, "resultHash": ZEROS})),
+        (MANIFEST, lambda path: fewer_seats(path)),
+        ("strikes.txt", lambda path: path.unlink()),
+        ("strikes.txt", lambda path: takes_back(path)),
+        ("strikes.txt", lambda path: strikes_a_stranger(path)),
+        ("leaves.txt", lambda path: path.write_bytes(path.read_bytes()[1:])),
+        (SEED, lambda path: path.write_bytes(b"{}")),
+        ("notice.json", lambda path: path.write_bytes(b"{}")),
+    ],
+)
+def test_what_a_phase_without_a_result_is_drawn_from_is_checked_all_the_same(
+    copy: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    for output in (RESULT, "cutoffs.json", SUMMARY):
+        (copy / "phase-2" / output).unlink()
+    damage(copy / "phase-2" / name)
+    done = replay(copy, copy)
+    assert done.verdict == "fails" and named(done) == [f"phase-2/{name}"]
+
+
+DIGESTS = tuple(sha256_hex(each) for each in (b"A", b"B"))
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "wrong"),
+    [
+        ("codes-1.txt", ("east|2|{}", "east|10|{}", "west|1|{}"), "same code"),
+        ("codes-1.txt", ("east|10|{}", "east|2|{}"), "line 2 does not follow the one before"),
+        ("codes-1.txt", ("east|1", "east|2|{}"), "line 1 is not market|position|digest"),
+        ("codes-1.txt", ("north|1|{}",), "market north is not in the manifest"),
+        ("codes-2.txt", ("east|1|{}",), "codes-1.txt is missing before it"),
+    ],
+)
+def test_lists_of_planned_codes_are_read(copy: Path, name: str, lines: tuple[str, ...], wrong: str) -> None:
+    made = [line.format(DIGESTS[number % 2]) for number, line in enumerate(lines)]
+    (copy / "phase-1" / name).write_text("".join(f"{line}\n" for line in made))
+    done = replay(copy, copy)
+    assert named(done) == [f"phase-1/{name}"] and wrong in done.findings[0].message
+
+
+def test_a_code_is_planned_in_one_phase_and_never_changed(copy: Path) -> None:
+    def planned(phase: int, digest: str, number: int = 1) -> None:
+        (copy / f"phase-{phase}" / f"codes-{number}.txt").write_text(f"east|1|{digest}\n")
+
+    planned(1, DIGESTS[0])
+    done = replay(copy, copy)
+    assert done.passed and any("lists of planned codes name 1 places" in note for note in done.notes)
+    planned(1, DIGESTS[1], 2)
+    assert "was changed after it was published" in replay(copy, copy).findings[0].message
+    planned(1, DIGESTS[0], 2)
+    planned(2, DIGESTS[0])
+    [finding] = replay(copy, copy).findings
+    assert str(finding).startswith("phase-2/codes-1.txt: the code of east|1 was planned in phase 1 already")
+
+
+def fewer_seats(path: Path) -> None:
+    """A capacity below that of phase 1, which is no valid later phase."""
+    markets = json.loads(path.read_bytes())["markets"]
+    edit(path, markets=[{**markets[0], "capacity": 1}, *markets[1:]])
+
+
+def strikes_a_stranger(path: Path) -> None:
+    """One who has no leaf, and the manifest says so."""
+    path.write_bytes(path.read_bytes() + b"zzz|FRAUD\n")
+    root = root_over(path.read_bytes())
+    edit(path.with_name(MANIFEST), strikesHash=file_hash(path), strikesRoot=root)
 
 
 def test_a_phase_with_a_part_of_its_result_and_a_first_one_without_any_are_not_left_out(copy: Path) -> None:

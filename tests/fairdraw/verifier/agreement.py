@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -77,15 +78,18 @@ def without_curves() -> Iterator[None]:
 
 @dataclass
 class Compared:
-    """What was compared: how often each verdict and each state of each step was the same, and what differed."""
+    """What was compared: how often each verdict, state of a step and finding was there, and what differed."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     states: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # By how they begin.
+    findings: Counter[str] = field(default_factory=Counter)
     differing: list[tuple[Question, Any, Any]] = field(default_factory=list)
 
     def add(self, other: Compared) -> None:
         self.verdicts += other.verdicts
         self.states += other.states
+        self.findings += other.findings
         self.differing += other.differing
 
     def __str__(self) -> str:
@@ -94,7 +98,8 @@ class Compared:
         for step in steps:
             counts = (f"{self.states[step, state]} {state}" for state in ("passed", "failed", "unchecked"))
             lines.append(f"  {step}: {', '.join(counts)}")
-        return "\n".join(lines)
+        counted = (f"{number} {name}" for name, number in self.findings.most_common())
+        return "\n".join([*lines, f"findings: {', '.join(counted)}"])
 
 
 def python_answer(question: Question) -> Any:
@@ -116,6 +121,7 @@ def compare(node: Node, questions: list[Question], *, curves: bool) -> Compared:
             if ours != theirs:
                 found.differing.append((question, ours, theirs))
             found.verdicts[ours["verdict"]] += 1
+            found.findings.update(re.split(r"[-.: ]", each)[0] for each in ours["findings"])
             for name, state, _ in ours["steps"]:
                 found.states[name.partition("-")[0], state] += 1
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -32,8 +34,10 @@ from fairdraw.maths.beside import (
     NoticeFile,
     ReplacedManifest,
     accepted_bytes,
+    codes_name,
     replaced_name,
 )
+from fairdraw.maths.codes import PlannedLine
 from fairdraw.maths.files import SUMMARY, file_hash, sha256_hex
 from fairdraw.maths.leaves import unit_of
 from fairdraw.maths.manifest import Manifest, ManifestSeedSource, MarketTerms, ReserveTerms
@@ -160,6 +164,7 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
         random_record(rng, draw, Terms(phases[0], {}, size, wins), source.chain, as_of)
     before: Path | None = None
     last = rng.choice((1, 1, 2, 3))
+    planned = Counter[str]() if rng.random() < 0.4 else None
     for phase in range(1, last + 1):
         winners = [] if before is None else won(before)
         for ref in rng.sample(draw.refs, min(len(leaves), rng.choice((0, 0, 1, 3)))):
@@ -181,10 +186,30 @@ def random_draw(rng: Random, folder: Path) -> RandomDraw:
                 at, campaign_id, manifest.hash, phase, rng.choice(("x", "é", " y "))
             ).to_bytes()
             draw.logged.append(LogLeaf(campaign_id, sha256_hex(files[ANNULLED]), Kind.ANNULLED, phase, at))
+        if planned is not None:
+            files |= random_codes(rng, place, planned)
         for name, data in files.items():
             (place / name).write_bytes(data)
         before = place
     return draw
+
+
+def random_codes(rng: Random, place: Path, behind: Counter[str]) -> dict[str, bytes]:
+    """The lists of planned codes of a phase, the second one with a code more. `behind` are the last positions, by
+    market.
+    """
+    found: list[PlannedLine] = []
+    files: dict[str, bytes] = {}
+    markets = json.loads((place / SUMMARY).read_bytes())["markets"]
+    for number in (1, 2):
+        for market, counts in markets.items() if number == 1 else [(rng.choice(MARKETS), {"new": 1})]:
+            for _ in range(counts["new"]):
+                # Void codes are not planned.
+                behind[market] += rng.choice((1, 1, 2, 90))
+                digest = sha256_hex(f"{market} {behind[market]}".encode())
+                found.append(PlannedLine(market, behind[market], digest))
+        files[codes_name(number)] = "".join(f"{line}\n" for line in sorted(found)).encode()
+    return files if rng.random() < 0.5 else {codes_name(1): files[codes_name(1)]}
 
 
 def won(folder: Path) -> list[str]:

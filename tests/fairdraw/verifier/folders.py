@@ -10,7 +10,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -28,7 +28,7 @@ from fairdraw.maths.plain import PlainEngine
 from fairdraw.proof import beacon
 from fairdraw.proof.verify import verify
 from fairdraw.terms import CHAIN_FILE
-from tests.fairdraw.verifier.draws import LOCAL, random_draw
+from tests.fairdraw.verifier.draws import LOCAL, MARKETS, random_draw
 from tests.fairdraw.verifier.forgeries import canonical
 from tests.fairdraw.verifier.mutations import change_place, doubled, layout, of_bytes
 from tests.fairdraw.verifier.node import READER, Node, node, perl
@@ -217,6 +217,16 @@ def annulled_early(rng: Random, folder: Path) -> None:
         (phase / name).unlink(missing_ok=True)
 
 
+def no_result_yet(rng: Random, folder: Path) -> None:
+    """A last phase that is committed to, honestly or with a forgery, and has no result yet."""
+    phase = sorted(folder.glob("phase-*"))[-1]
+    if rng.random() < 0.7:
+        with suppress(DrawError):
+            rng.choice((terms_of_a_draw, strikes, lines, any_value, beside))(rng, folder)
+    for name in (RESULT, "cutoffs.json", SUMMARY, *rng.sample((LEAVES, SEED), rng.randint(0, 2))):
+        (phase / name).unlink()
+
+
 def beside(rng: Random, folder: Path) -> None:
     phase = _phase(rng, folder)
     name = rng.choice((NOTICE, ACCEPTED, replaced_name(1), replaced_name(2), replaced_name(3)))
@@ -226,6 +236,32 @@ def beside(rng: Random, folder: Path) -> None:
     document = json.loads((phase / name).read_bytes())
     change_place(rng, document)
     (phase / name).write_bytes(canonical(document))
+
+
+def codes(rng: Random, folder: Path) -> None:
+    """A list of planned codes in another form or order, with a code or a place twice, or after a gap."""
+    lists = sorted(folder.rglob("codes-*.txt"))
+    path = rng.choice(lists) if lists else _phase(rng, folder) / "codes-1.txt"
+    found = path.read_text().splitlines() if path.exists() else []
+    more = f"{rng.choice(MARKETS)}|{rng.choice((1, 10, 10**15))}|{rng.choice(('ab', 'cd')) * 32}"
+    found = sorted({*found, more}, key=lambda line: (line.split("|")[0], int(line.split("|")[1])))
+    line = rng.choice(found)
+    other = rng.choice(
+        (
+            line,
+            line.upper(),
+            line + "\r",
+            line[:-64] + found[0][-64:],
+            f"-{line}",
+            line.replace("|", "|0", 1),
+            "",
+        )
+    )
+    made = rng.choice(
+        (found, found, [*found, other], found[::-1], [other if each == line else each for each in found])
+    )
+    place = rng.choice((path, path, path.with_name("codes-3.txt"), _phase(rng, folder) / "codes-1.txt"))
+    place.write_text("".join(f"{each}\n" for each in made)[: rng.choice((None, None, -1))])
 
 
 def terms_of_a_draw(rng: Random, folder: Path) -> None:
@@ -275,10 +311,12 @@ CHANGES: tuple[Callable[[Random, Path], None], ...] = (
         strikes,
         annulled,
         annulled_early,
+        no_result_yet,
+        no_result_yet,
         beside,
         beside,
     ),
-    *(terms_of_a_draw, terms_of_a_draw, record),
+    *(terms_of_a_draw, terms_of_a_draw, record, codes, codes),
 )
 
 

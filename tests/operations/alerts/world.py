@@ -10,6 +10,7 @@ from regworkers_core.adapters.mongo.incidents import Incident
 from regworkers_core.domain.activity import DrainWindow
 from regworkers_core.domain.snapshot import (
     Alert,
+    BeaconState,
     CampaignState,
     CertificateState,
     FunctionState,
@@ -76,6 +77,7 @@ WELL = Snapshot(
     parity=ParityState(ago(3600), {"not_yet": 3}),
     function=FunctionState(300.0, 5000, 2, 0, 1, 0.4, 29.0),
     lines=LinesState("/qa-regworkers", 900.0, arrived=True),
+    beacon=BeaconState("quicknet", 1000, ago(2), 2.0, 600, 600),
 )
 _PARTS = (
     "queues",
@@ -95,6 +97,7 @@ _PARTS = (
     "forged",
     "function",
     "lines",
+    "beacon",
 )
 BLIND = replace(WELL, **dict.fromkeys(_PARTS, UNREAD))
 

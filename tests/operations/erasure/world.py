@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.adapters.mongo.store import Documents
 from regworkers_core.domain.claim import Claim, Invite, InviteType
@@ -115,7 +116,8 @@ def draw(runtime: Runtime, key: EntryKey, *, status: str = "PENDING") -> None:
     """The fan has won: a code, a selection and a row of the outbox; another row of the next phase waits."""
     database = runtime.database
     markets = {"berlin": {"status": "ASSIGNING"}}
-    phases = {str(phase): {"phase": phase, "status": "PUBLISHED", "markets": markets} for phase in (1, 2)}
+    fields = {"status": "PUBLISHED", "terms": {"algorithm": ALGORITHM}, "markets": markets}
+    phases = {str(phase): {"phase": phase, **fields} for phase in (1, 2)}
     database["draws"].insert_one(
         {"_id": "summer", "campaignId": "summer", "drawId": "summer", "token": 0, "phases": phases}
     )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fairdraw.terms import QUICKNET
 from regworkers_core import runtime as runtime_module
 from regworkers_core.adapters.mongo import client
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.snapshot import LinesState, SchedulerState, Unread
+from regworkers_core.domain.snapshot import BeaconState, LinesState, SchedulerState, Unread
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.runner import batch_limit
 from regworkers_core.flows import DRAINS
 from regworkers_core.infrastructure.desired import desired
@@ -27,10 +31,14 @@ from regworkers_core.operations.dependency_status import (
 )
 from regworkers_core.operations.health.rows import RowState, rows_of
 from regworkers_core.operations.health.snapshot import read_system
-from regworkers_core.operations.health.sources import POD_STREAMS, read_function, read_lines
+from regworkers_core.operations.health.sources import POD_STREAMS, read_beacon, read_function, read_lines
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
+from regworkers_core.settings.documents import OWN_LEAD_SECONDS
+from regworkers_core.settings.flows import BeaconSettings
 from regworkers_core.settings.operations import ObservabilitySettings
+from regworkers_local.beacon import write_trust
+from tests.support.beacon import OWN
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put
 from tests.support.runtimes import test_settings
@@ -91,6 +99,45 @@ def test_libraries_that_take_long_to_import_are_no_outage(
     slowly(runtime_module, "redis_client")
     found = read_system(Runtime(with_short_timeouts(runtime.settings)), lambda: SCHEDULER, within_seconds=2.5)
     assert {name: found.dependencies[name] for name in ("mongo", "redis")} == {"mongo": None, "redis": None}
+
+
+def test_the_beacon_is_read_with_the_lead_that_a_trust_file_gives_it(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    found = read_beacon(runtime)
+    assert (found.chain, found.trusted_lead_seconds) == (OWN.chain.beacon_id, found.lead_seconds)
+    assert iso(OWN.chain.due(found.round)) == found.due_at <= iso(runtime.clock())
+
+    def lead(file: Path | str) -> int | None:
+        beacon = runtime.settings.selection.beacon.model_copy(update={"trust_file": str(file)})
+        selection = runtime.settings.selection.model_copy(update={"beacon": beacon})
+        return read_beacon(
+            Runtime(runtime.settings.model_copy(update={"selection": selection}))
+        ).trusted_lead_seconds
+
+    assert lead("") is None
+    trust = tmp_path / "trust.json"
+    write_trust(trust, replace(OWN.chain, period=2))
+    assert lead(trust) is None
+    write_trust(trust, OWN.chain)
+    assert lead(trust) == OWN_LEAD_SECONDS
+    for broken in ("{}", None):
+        trust.write_text(broken) if broken else trust.unlink()
+        with pytest.raises(UsageError, match="trustFile, "):
+            lead(trust)
+
+
+def test_of_the_public_beacon_the_rules_know_the_lead_and_no_answer_is_unread(runtime: Runtime) -> None:
+    public = BeaconSettings(urls=("http://127.0.0.1:1",))
+    selection = runtime.settings.selection.model_copy(update={"beacon": public})
+    elsewhere = Runtime(runtime.settings.model_copy(update={"selection": selection}))
+    quick = Runtime(with_short_timeouts(elsewhere.settings))
+    read = read_in_parallel({"beacon": lambda: read_beacon(quick)}, 10.0)["beacon"]
+    assert isinstance(read, Unread) and read.dependency == "drand"
+    due = QUICKNET.due(1000)
+    then = Runtime(elsewhere.settings, clock=lambda: due + 7.0)
+    vars(then)["beacon"] = SimpleNamespace(latest=lambda chain, accept: 1000)
+    assert read_beacon(then) == BeaconState("quicknet", 1000, iso(due), 7.0, 600, 600)
 
 
 def test_what_drains_did_earlier_is_still_known_after_the_window(runtime: Runtime) -> None:

@@ -17,12 +17,14 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import ensure_keys, stored_keys
 from regworkers_core.selection.campaigns.opening import (
     AFTERWARDS,
+    LoggingRound,
     close_campaign,
     decide,
     is_logged,
     log_open,
-    not_logged,
     open_campaign,
+    waits_for_log,
+    why_refused,
 )
 from regworkers_core.selection.draw.changes import Striking
 from regworkers_core.selection.draw.terms import parse_strikes
@@ -55,6 +57,10 @@ def changed(runtime: Runtime, fields: dict[str, Any], campaign_id: str = "summer
 def opened(runtime: Runtime, campaign_id: str = "summer", **fields: Any) -> None:
     create(runtime, campaign_id, **fields)
     assert open_campaign(runtime, campaign_id, reason="test", run_id="r").not_logged == ""
+
+
+def not_logged(runtime: Runtime) -> list[str]:
+    return [each.campaign_id for each in runtime.campaigns.list() if waits_for_log(runtime, each)]
 
 
 def without(runtime: Runtime, service: str) -> Runtime:
@@ -136,7 +142,7 @@ def test_an_early_closing_waits_for_no_log_and_may_be_repeated(runtime: Runtime)
 def test_what_others_change_in_the_database_is_logged_after_it_acted(runtime: Runtime) -> None:
     opened(runtime)
     changed(runtime, {"closesAt": "2098-01-01T00:00:00.000Z"})
-    assert [each.campaign_id for each in not_logged(runtime)] == ["summer"]
+    assert not_logged(runtime) == ["summer"]
     assert log_open(runtime).logged == ("summer",) and not not_logged(runtime)
     first, second = record(runtime)
     assert second.as_document()["reason"] == AFTERWARDS and "logged after it acted" in AFTERWARDS
@@ -158,14 +164,119 @@ def test_a_campaign_that_others_opened_gets_keys_and_is_logged(runtime: Runtime)
     assert not leaves(runtime, "draft")
 
 
-def test_a_change_that_no_amendment_may_make_is_said_and_holds_up_no_other(runtime: Runtime) -> None:
+MARKET = {"marketId": "rome", "capacity": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"eventId": "another"}, "eventId may never change, and is 'another' instead of 'tour'"),
+        ({"eventId": None}, "eventId may never change, and is None instead of 'tour'"),
+        ({"codes": {"caseless": True}}, "caseless may never change, and is True instead of False"),
+        ({"markets": [MARKET]}, "markets may never change, and is rome instead of berlin, paris"),
+        ({"unitKeyHash": "ab" * 32}, "unitKeyHash may never change, and is 'abab"),
+        ({"codeKey": "ab" * 96}, "codeKey may never change, and is 'abab"),
+    ],
+)
+def test_a_change_that_no_amendment_may_make_is_found_once_and_said_until_it_is_set_back(
+    runtime: Runtime, fields: dict[str, Any], said: str
+) -> None:
     opened(runtime, eventId="tour")
-    changed(runtime, {"eventId": "another"})
+    before = runtime.database["campaigns"].find_one({"_id": "summer"}) or {}
+    changed(runtime, fields)
     create(runtime, "winter")
     advance_to(runtime, "winter", CampaignStatus.OPEN)
     done = log_open(runtime)
     assert done.logged == ("winter",)
-    assert "eventId: never changes" in done.problems["summer"] and len(record(runtime)) == 1
+    why = done.problems["summer"]
+    assert why.startswith(f"campaign summer cannot be in the public log as it was changed: {said}")
+    assert "Set it back in the campaign's document" in why and len(record(runtime)) == 1
+    # Nothing that a further run could do.
+    assert not not_logged(runtime) and log_open(runtime) == LoggingRound((), {}, {"summer": why})
+    (summer, _) = read_campaigns(runtime)
+    assert summer.refused == why
+    # Another value is tried; the former one was logged.
+    changed(runtime, {"name": "Another"})
+    assert not_logged(runtime) == ["summer"]
+    changed(runtime, {name: before.get(name) for name in (*fields, "name")})
+    assert not not_logged(runtime) and not why_refused(runtime, runtime.campaigns.require_id("summer"))
+    assert read_campaigns(runtime)[0].refused == ""
+
+
+def test_a_chain_that_changed_is_set_back_in_the_settings(runtime: Runtime) -> None:
+    opened(runtime)
+    selection = runtime.settings.selection
+    beacon = selection.beacon.model_copy(update={"other_chain": ""})
+    assert beacon.chain.hash != selection.beacon.chain.hash
+    update = {"selection": selection.model_copy(update={"beacon": beacon})}
+    elsewhere = Runtime(runtime.settings.model_copy(update=update))
+    why = log_open(elsewhere).problems["summer"]
+    assert "chain may never change" in why and "Set it back in the settings (selection.beacon)" in why
+    assert not log_open(elsewhere).problems and log_open(runtime) == LoggingRound((), {}, {})
+
+
+def test_an_opening_that_no_file_can_have_is_said_as_such_and_tried_once(runtime: Runtime) -> None:
+    create(runtime)
+    closing = {"from": "OPEN", "to": "CLOSED", "at": "2025-01-01T00:00:00.000Z"}
+    changed(runtime, {"status": "OPEN", "transitions": [closing]})
+    why = log_open(runtime).problems["summer"]
+    assert why.startswith("campaign summer cannot be in the public log as it opened: closesAt: a time after")
+    assert why.endswith("Correct the campaign's document in MongoDB (`campaigns`)")
+    assert not not_logged(runtime) and not record(runtime)
+    changed(runtime, {"transitions": []})
+    assert log_open(runtime).logged == ("summer",)
+
+
+def test_a_campaign_that_closes_before_it_opens_says_what_the_log_cannot_have(runtime: Runtime) -> None:
+    opened(runtime, opensAt="2098-01-01T00:00:00.000Z")
+    done = close_campaign(runtime, "summer", reason="cancelled", run_id="r")
+    assert done.advanced.changed and "as it was changed: closesAt: a time after opensAt" in done.not_logged
+
+
+def test_what_another_writer_replaced_and_logged_meanwhile_is_not_logged_again(runtime: Runtime) -> None:
+    opened(runtime)
+    changed(runtime, {"name": "One"})
+
+    def on_step(name: str) -> None:
+        if name == "campaigns.after_reading" and len(record(runtime)) == 1:
+            changed(runtime, {"name": "Two"})
+            decide(runtime, "summer")
+
+    decide(runtime, "summer", on_step=on_step)
+    first, second = record(runtime)
+    assert second.name == "Two"
+    assert log_open(runtime).logged == ("summer",) and len(record(runtime)) == 2
+    assert leaves(runtime) == [(Kind.OPENED, 0, first.hash), (Kind.AMENDED, 1, second.hash)]
+
+
+def test_the_files_follow_the_changes_of_a_campaign_that_several_writers_log_at_once(
+    runtime: Runtime,
+) -> None:
+    opened(runtime)
+    names = [f"name {number:02}" for number in range(30)]
+
+    def change(_: int) -> None:
+        for name in names:
+            changed(runtime, {"name": name})
+            decide(runtime, "summer")
+
+    def log(_: int) -> None:
+        while runtime.campaigns.require_id("summer").name != names[-1]:
+            log_open(runtime)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda work: work(0), [change, log, log, log]))
+    assert [each.name for each in record(runtime)[1:]] == names
+    assert not log_open(runtime).problems and not not_logged(runtime)
+
+
+def test_nothing_is_logged_after_the_draw_is_committed(runtime: Runtime) -> None:
+    opened(runtime)
+    Striking(runtime, "summer", run_id="r").strike(parse_strikes(f"{'0' * 32}|BOT\n"), dry_run=False)
+    runtime.database["draws"].update_one({"_id": "summer"}, {"$set": {"phases.1.manifest": "{}"}})
+    changed(runtime, {"name": "Another"})
+    decide(runtime, "summer")
+    assert len(record(runtime)) == 1
 
 
 def test_it_opens_while_the_log_is_unavailable_and_is_logged_later(runtime: Runtime) -> None:
@@ -208,7 +319,7 @@ def test_it_does_not_open_while_its_keys_cannot_be_read_back(runtime: Runtime) -
 
 @pytest.mark.parametrize("died_at", ["campaigns.after_record", "campaigns.after_leaf"])
 def test_a_run_that_died_is_continued_with_the_same_file(runtime: Runtime, died_at: str) -> None:
-    campaign = create(runtime)
+    create(runtime)
     advance_to(runtime, "summer", CampaignStatus.OPEN)
 
     def on_step(name: str) -> None:
@@ -216,7 +327,7 @@ def test_a_run_that_died_is_continued_with_the_same_file(runtime: Runtime, died_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        decide(runtime, campaign, on_step=on_step)
+        decide(runtime, "summer", on_step=on_step)
     [before] = record(runtime)
     log_open(runtime)
     assert record(runtime) == (before,) and leaves(runtime) == [(Kind.OPENED, 0, before.hash)]
@@ -225,9 +336,8 @@ def test_a_run_that_died_is_continued_with_the_same_file(runtime: Runtime, died_
 def test_of_several_writers_each_file_and_leaf_is_one(runtime: Runtime) -> None:
     opened(runtime)
     changed(runtime, {"name": "Another"})
-    campaign = runtime.campaigns.require_id("summer")
     with ThreadPoolExecutor(4) as pool:
-        found = {each.hash for each in pool.map(lambda _: decide(runtime, campaign), range(4))}
+        found = {each.hash for each in pool.map(lambda _: decide(runtime, "summer"), range(4))}
     PublicLog.of(runtime).publish()
     assert len(found) == 1 and len(record(runtime)) == len(leaves(runtime)) == 2
 

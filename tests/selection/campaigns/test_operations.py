@@ -10,6 +10,7 @@ import pytest
 
 from regworkers_core.domain.campaign import Reserve
 from regworkers_core.runtime import Runtime
+from tests.support.campaigns import create
 from tests.support.faces import Face
 from tests.support.terminal import Answer
 from tests.support.typing_in import Typed
@@ -56,7 +57,7 @@ def test_a_campaign_from_its_creation_to_its_closing(runtime: Runtime, ask: Ask,
     secret = runtime.secrets.get("campaign-keys/summer") or ""
     shown = ask("campaign", "show", "summer").document
     assert shown["status"] == "OPEN" and len(shown["opened"]["hash"]) == 64
-    assert ask("campaign", "log").document == {"logged": [], "problems": {}}
+    assert ask("campaign", "log").document == {"logged": [], "problems": {}, "refused": {}}
     closed = ask("campaign", "close", "summer", "--reason", "sold out")
     assert closed.code == 0 and closed.document["status"] == "CLOSED"
     repeat = ask("campaign", "close", "summer")
@@ -69,6 +70,30 @@ def test_a_campaign_from_its_creation_to_its_closing(runtime: Runtime, ask: Ask,
     for words in (("show", "summer"), ("status", "summer"), ("list",)):
         text = typed("campaign", *words)
         assert "CLOSED" in text.stdout and secret and secret not in text.stdout
+
+
+def test_a_campaign_that_was_closed_early_shows_its_true_end_and_why(
+    runtime: Runtime, ask: Ask, typed: Typed
+) -> None:
+    create(runtime)
+    ask("campaign", "open", "summer")
+    at = ask("campaign", "close", "summer", "--reason", "sold out").document["at"]
+    for words in (("show", "summer"), ("status", "summer")):
+        text = typed("campaign", *words).stdout
+        assert at in text and "sold out (it was to close at 2099-01-01T00:00:00.000Z)" in text
+    assert [each["closesAt"] for each in ask("campaign", "list").document] == [at]
+
+
+def test_what_the_log_can_never_have_is_said_at_the_terminal_each_time(
+    runtime: Runtime, typed: Typed
+) -> None:
+    create(runtime, eventId="tour")
+    typed("campaign", "open", "summer")
+    runtime.database["campaigns"].update_one({"_id": "summer"}, {"$set": {"eventId": "another"}})
+    for _ in range(2):
+        answer = typed("campaign", "log")
+        assert answer.code == 1
+        assert "eventId may never change, and is 'another' instead of 'tour'" in answer.stdout + answer.stderr
 
 
 def test_the_list_has_one_line_for_a_campaign_on_a_narrow_terminal(

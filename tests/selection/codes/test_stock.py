@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.mongo.codes import CodeStatus, NewCode
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
@@ -85,7 +86,7 @@ def test_after_the_draw_codes_are_missing_for_winners_not_for_empty_seats(runtim
         record = runtime.draws.get("summer")
         return [stock.missing for stock in read_stock(runtime, campaign, record)]
 
-    first: dict[str, Any] = {"status": "RANKED", "markets": {}}
+    first: dict[str, Any] = {"status": "RANKED", "terms": {"algorithm": ALGORITHM}, "markets": {}}
     assert missing(first) == [2, 2], "there are no winners yet: all three and two seats may be won"
     first |= {"status": "DRAWN", "report": {"newWinners": {"berlin": 1, "paris": 1}}}
     assert missing(first) == [1, 1]
@@ -101,6 +102,7 @@ def test_seats_and_missing_codes_follow_the_latest_phase(runtime: Runtime) -> No
     campaign = stocked(runtime, {"A1": "ASSIGNED", "A2": "AVAILABLE"})
     terms = {"markets": [{"marketId": "berlin", "capacity": 5, "reserves": []}]}
     first: dict[str, Any] = {"phase": 1, "status": "COMPLETED", "markets": {}, "report": {"newWinners": {}}}
+    first["terms"] = {"algorithm": ALGORITHM}
     second: dict[str, Any] = {"phase": 2, "status": "OPENED", "terms": terms}
 
     def berlin() -> tuple[int | None, int]:

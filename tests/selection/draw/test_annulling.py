@@ -7,6 +7,7 @@ import pytest
 from fairdraw.maths.beside import Annulled
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import DrawBusy
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.markets import stalled_markets
 from regworkers_core.selection.assign.release import resume_blocked, retry_market
@@ -17,7 +18,7 @@ from regworkers_core.selection.draw.changes import annul, open_phase, preview
 from regworkers_core.selection.draw.held import InputDiffers
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.status import read_campaign_status
-from tests.selection.draw.world import close_campaign, draw, ref_of
+from tests.selection.draw.world import close_campaign, done_to, draw, ref_of
 from tests.support.drains import run
 from tests.support.draws import CAMPAIGN, add_codes, confirmed, market_status, publish, record_of, result
 
@@ -70,6 +71,29 @@ def test_an_annulled_draw_sends_nothing_says_why_and_lists_the_codes_that_are_ou
     assert [(each.to_block, each.notified) for each in struck] == [(True, False)] * 3
     report = read_campaign_status(published, published.campaigns.require(CAMPAIGN))
     assert [finding.command for finding in report.findings] == [f"regworkers codes block {CAMPAIGN}"]
+
+
+def test_a_preview_says_that_an_annulment_after_the_round_is_a_finding(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    made = draw(runtime)
+    done_to("freeze", made)
+    assert preview(runtime, CAMPAIGN).finding == ""
+    made.commit()
+    due = record_of(runtime).phases[1].round_at
+    assert due is not None
+    before, after = (Runtime(runtime.settings, clock=lambda at=at: at) for at in (due - 1, due))  # type: ignore[misc]
+    assert preview(before, CAMPAIGN).finding == ""
+    assert f"the round of the beacon was signed at {iso(due)}" in preview(after, CAMPAIGN).finding
+    # What was annulled in time stays so.
+    annul(before, CAMPAIGN, reason=REASON, confirm=WORD, run_id="r")
+    assert preview(after, CAMPAIGN).finding == ""
+
+
+def test_an_annulment_of_a_later_phase_is_always_a_finding(published: Runtime) -> None:
+    assert preview(published, CAMPAIGN).finding == ""
+    confirmed(published, ROWS, ["berlin"], phase=2)
+    said = preview(published, CAMPAIGN).finding
+    assert said.startswith("`draw log` shows this annulment to everybody as a finding: every rank was known")
 
 
 @pytest.mark.parametrize("step", STEPS)

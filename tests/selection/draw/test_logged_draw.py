@@ -14,7 +14,7 @@ from fairdraw import scheduling
 from fairdraw.log.follow import FollowedLog, follow
 from fairdraw.log.leaves import Kind
 from fairdraw.log.trust import Trust
-from fairdraw.maths.codes import digest_of, is_salt, line_of
+from fairdraw.maths.codes import PlannedLine, digest_of, is_salt
 from fairdraw.maths.files import canonical_bytes, sha256_hex
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State
@@ -236,7 +236,7 @@ def test_each_planned_code_has_a_line_that_its_winner_can_find(finished: Runtime
     assert proof is not None and proof.planned == artefact(runtime, "codes-1.txt")
     salt = proof.part["salt"]
     assert is_salt(runtime.campaigns.require(CAMPAIGN).code_key or "", CAMPAIGN, "berlin-0002", salt)
-    assert lines[1] == line_of("berlin", 2, digest_of(salt, "berlin-0002"))
+    assert lines[1] == str(PlannedLine("berlin", 2, digest_of(salt, "berlin-0002")))
     assert code_proof(runtime, CAMPAIGN, "unknown") is None
 
 

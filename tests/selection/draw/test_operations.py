@@ -172,11 +172,19 @@ def test_the_preview_of_an_annulment_that_was_killed_says_that_it_was_begun_and_
     assert over.fine and "annulled at" in over.text and REASON in over.text
 
 
+def test_the_preview_of_an_annulment_that_is_a_finding_says_so(runtime: Runtime, face: Face) -> None:
+    for phase in (1, 2):
+        confirmed(runtime, result({"berlin": 3}), ["berlin"], phase=phase)
+    seen = face.does("draw annul", campaign_id=CAMPAIGN)
+    assert "shows this annulment to everybody as a finding" in seen.text, seen.text
+
+
 def test_an_annulment_shows_what_it_stops_and_says_who_blocks_the_codes(runtime: Runtime, face: Face) -> None:
     published(runtime, result({"berlin": 3}, waiting=2), ["berlin"], codes=4)
     run(runtime, SELECTIONS)
     seen = face.does("draw annul", campaign_id=CAMPAIGN)
     assert "nothing was annulled" in seen.text and f"{CAMPAIGN}:1" in seen.text
+    assert "as a finding" not in seen.text
     assert seen.fine is (face.name == "launchpad"), "a preview with something to do is no failed run"
     with draw_lease(runtime, CAMPAIGN, "another"):
         busy = face.does("draw annul", campaign_id=CAMPAIGN, reason=REASON, apply=True)

@@ -8,9 +8,11 @@ import pytest
 
 from regworkers_core.domain.selection import StepState
 from regworkers_core.runtime import Runtime
+from regworkers_local.beacon import write_trust
 from tests.selection.draw.beacons import Clock, signature_of, taken_for_signatures, with_beacon
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
 from tests.selection.draw.world import draw as draw_of
+from tests.support.beacon import OWN
 from tests.support.drains import replicate_all
 from tests.support.draws import record_of
 from tests.support.entries import key, put
@@ -77,7 +79,9 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     folder = tmp_path / "artefacts"
     exported = regworkers(runtime, "draw", "export", SLUG, str(folder))
     assert exported.code == 0 and "21 files" in exported.stdout
-    assert regworkers(None, "draw", "verify", str(folder)).code == 0
+    trust = tmp_path / "trust.json"
+    write_trust(trust, OWN.chain)
+    assert regworkers(None, "draw", "verify", str(folder), "--trust", str(trust)).code == 0
 
 
 def test_who_is_asked_sees_the_report_first_and_a_wrong_word_says_what_was_expected(

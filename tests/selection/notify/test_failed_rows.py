@@ -15,7 +15,7 @@ from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.domain.messages import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
-from regworkers_core.engine.defects import MOST_DEFECTS, NotRepeatable, bisect
+from regworkers_core.engine.defects import MOST_DEFECTS, WINDOW_ITEMS, NotRepeatable, bisect
 from regworkers_core.engine.drain import Settlement
 from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.runtime import Runtime
@@ -135,6 +135,14 @@ def test_too_many_rows_with_one_cause_blow_the_fuse_and_the_rest_stay_as_they_ar
     assert settlement.counts["received"] == 40 == MOST_DEFECTS + settlement.counts["returned"]
     after = world.work([parcel("r1")])
     assert world.notified() == [] and after.counts["returned"] == 1
+
+
+def test_rows_that_are_sent_in_between_keep_a_rare_defect_from_blowing_the_fuse(world: World) -> None:
+    for number in range(MOST_DEFECTS + 1):
+        world.work([parcel(f"bad{number}")])
+        sent = (f"r{number}-{each}" for each in range(WINDOW_ITEMS // MOST_DEFECTS))
+        assert world.work([parcel(*sent)]).blown is None
+    assert len(world.outbox.failed) == MOST_DEFECTS + 1
 
 
 @pytest.mark.parametrize("permanent", [False, True])

@@ -22,6 +22,7 @@ from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, file_hash
 from fairdraw.maths.leaves import unit_of
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from fairdraw.proof.inputs import read_inputs
+from fairdraw.terms import ALGORITHM
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import public_key, report_key
@@ -195,7 +196,8 @@ def drawn(runtime: Runtime, beaconed: Path) -> Runtime:
         for name in ARTEFACTS:
             runtime.objects.put_file(public_key(CAMPAIGN, number, name), folder / name)
         hashes = {"manifestHash": file_hash(folder / MANIFEST), "resultHash": file_hash(folder / RESULT)}
-        phases[str(number)] = {"phase": number, "status": "DRAWN", **hashes}
+        terms = {"algorithm": ALGORITHM}
+        phases[str(number)] = {"phase": number, "status": "DRAWN", "terms": terms, **hashes}
         numbers = measured_files([beaconed / f"phase-{one}" for one in range(1, number + 1)])
         runtime.objects.put_bytes(report_key(CAMPAIGN, number, NUMBERS), json.dumps(numbers).encode())
     phases["1"]["confirmedAt"] = "2026-11-25T10:00:00.000Z"

@@ -17,6 +17,7 @@ import pytest
 from fairdraw.large.receipts import build_receipt
 from fairdraw.maths.beside import ACCEPTED, ANNULLED, NOTICE, Annulled
 from fairdraw.maths.files import ARTEFACTS, MANIFEST, RESULT, canonical_bytes, file_hash
+from fairdraw.terms import ALGORITHM
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.cli import draw
 from regworkers_core.domain.reasons import UsageError
@@ -192,6 +193,7 @@ def published(runtime: Runtime, beaconed: Path) -> Iterator[Runtime]:
         phases[str(number)] = {
             "phase": number,
             "status": "DRAWN",
+            "terms": {"algorithm": ALGORITHM},
             "manifestHash": file_hash(folder / MANIFEST),
             "resultHash": file_hash(folder / RESULT),
             "confirmedAt": "2026-11-25T10:00:00.000Z",

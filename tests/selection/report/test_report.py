@@ -20,6 +20,7 @@ from fairdraw.terms import QUICKNET_HASH
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.reporting import PLOT_BYTES, percent
 from regworkers_core.reporting.figures import INK, figure, horizontal_bars
+from regworkers_core.selection.report import notes as notes_of
 from regworkers_core.selection.report.build import (
     DrawReport,
     build_report,
@@ -232,12 +233,32 @@ def test_a_top_up_is_compared_with_the_previous_phase(world: World, tmp_path: Pa
     for said in (
         "a second night",
         "every rank was known when this phase was chosen: left to trust are its moment and the reason of each strike",
-        "south: 2 seats reserved for local; with these 2 of the 3 are used that phase 1 declared",
-        "struck for BOT: 2 winners and 0 others",
+        "south reserves 2 seats for local; the later phases so far use 2 of the 3 that phase 1 declared",
+        "2 winners and 0 others are struck, with the reason BOT",
     ):
         assert said in notes
     assert "Left to trust are the reason of each strike" in made.html
     assert "Changes since the previous phase" in made.html and "not upgraded" in made.html
+
+
+@pytest.mark.parametrize(
+    ("strikes", "says"),
+    [
+        (("BOT", 1, 1), "1 winner and 1 other are struck, with the reason BOT"),
+        (("BOT", 0, 1200), "0 winners and 1,200 others are struck, with the reason BOT"),
+        (
+            ("UNCLAIMED", 1, 0),
+            "1 winner of the previous phase did not claim the seat in time, which others get",
+        ),
+        (
+            ("UNCLAIMED", 2, 0),
+            "2 winners of the previous phase did not claim the seat in time, which others get",
+        ),
+    ],
+)
+def test_strikes_and_lapsed_seats_are_said_in_plain_words(strikes: tuple[str, int, int], says: str) -> None:
+    said = notes_of._struck(dict(zip(("reason", "winners", "others"), strikes, strict=True)))
+    assert said.startswith(says)
 
 
 def test_a_winner_who_changed_the_market_is_a_finding(world: World, tmp_path: Path) -> None:
@@ -248,7 +269,7 @@ def test_a_winner_who_changed_the_market_is_a_finding(world: World, tmp_path: Pa
     ref = next(ref for ref, (market, _, _) in second.result.items() if market == "south")
     second.result[ref] = ("wide", second.result[ref][1], "WINNER")
     second._tables()
-    assert any("changed their market" in text for text in read(files).findings)
+    assert any("got another market" in text for text in read(files).findings)
 
 
 def test_warnings_name_market_and_numbers(world: World) -> None:
@@ -258,10 +279,10 @@ def test_warnings_name_market_and_numbers(world: World) -> None:
     made = figures(world, context)
     warnings = "\n".join(made.warnings)
     wide = of_market(made.numbers, "wide")
-    assert f"wide is undersubscribed: {wide['unfilled']} of 90 seats remain empty" in warnings
-    assert "North Arena: 12 codes are available for 40 new winners: import 28 more" in warnings
-    assert f"wide: 0 codes are available for {wide['winners']} new winners" in warnings
-    assert "east has" not in warnings and "south has" not in warnings
+    assert f"wide is undersubscribed and leaves {wide['unfilled']} of 90 seats empty" in warnings
+    assert "North Arena has 12 available codes for 40 new winners: import 28 more" in warnings
+    assert f"wide has 0 available codes for {wide['winners']} new winners" in warnings
+    assert "east" not in warnings and "south" not in warnings
     assert made.findings == ()
 
 

@@ -118,6 +118,9 @@ def test_the_report_agrees_with_the_draw_in_both_phases(tmp_path: Path, wins_per
         {"phase": 2, "reason": "UNCLAIMED", "winners": 1, "others": 0},
     ]
     assert [row["phase"] for row in numbers["reserves"]] == [1, 1, 1, 2]
+    assert numbers["reserves"][:3] == first["reserves"], (
+        "what an earlier phase admitted follows from its files"
+    )
     assert {"segment": "local", "seats": 4, "declared": 6, "used": 4}.items() <= numbers["reserves"][
         -1
     ].items()

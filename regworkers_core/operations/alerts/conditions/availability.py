@@ -35,6 +35,7 @@ from regworkers_core.operations.alerts.conditions.condition import (
 )
 from regworkers_core.operations.dependency_status import AWS, NO_ANSWER, too_busy
 from regworkers_core.operations.health.sources import LINES_SECONDS
+from regworkers_core.reporting import counted
 from regworkers_core.settings import CertificatesSettings
 
 T = TypeVar("T")
@@ -350,7 +351,7 @@ def new_lines(context: Context, now: Counter[Pattern], before: Counter[Pattern])
             before[pattern],
             " ".join(filter(None, (pattern.worker, f"`{pattern.event}`", pattern.about))),
         )
-        lines = f"{text}, {number:,} line{'' if number == 1 else 's'}"
+        lines = f"{text}, {counted(number, 'line')}"
         if not was and pattern.level == "ERROR":
             yield Finding(text, context.severity.performance, f"new this week: {lines}")
         elif was and number >= max(_MORE * was, was + _FEW_LINES):

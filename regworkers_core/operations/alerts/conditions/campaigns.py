@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
+from regworkers_core.domain.selection import MOST_BEHIND_SECONDS
 from regworkers_core.domain.snapshot import (
     DRAWS,
+    BeaconState,
     CampaignState,
     FailedRun,
     Reading,
@@ -27,11 +29,14 @@ from regworkers_core.operations.alerts.conditions.condition import (
 )
 from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.operations.health.scheduler import look_back_seconds
+from regworkers_core.settings.operations import AlertSettings
 
 Campaigns: TypeAlias = Sequence[CampaignState]
 RUNS, INPUT_DIFFERS = "selection-run", "draw-input-differs"
 PROCESSING = "PROCESSING"
 _STILL_SECONDS, _LEASES = 60.0, 4
+# A chain signs every few seconds, and its answer takes a second or two.
+_BEACON_LATE_SECONDS = 60.0
 _DRAIN_OF_JOB = {spec.job: spec.name for spec in DRAINS}
 
 
@@ -190,9 +195,28 @@ def messages_failed(context: Context, campaigns: Campaigns) -> Iterator[Finding]
             )
 
 
-def unjudged_key(campaign_id: str) -> str:
-    """The key of its first phase that was not checked, among what evaluations compare (`Context.still_seconds`)."""
-    return f"unjudged:{campaign_id}"
+class Waiting(NamedTuple):
+    """What of a campaign a run has to end soon. Evaluations compare it (`Context.still_seconds`)."""
+
+    # Names it among what evaluations compare.
+    name: str
+    # The same until it is ended; empty or None: it is ended.
+    of: Callable[[CampaignState], str | None]
+    # How long it may last, in seconds.
+    limit: Callable[[AlertSettings], float]
+
+    def key(self, campaign_id: str) -> str:
+        return f"{self.name}:{campaign_id}"
+
+    def too_long(self, context: Context, campaign: CampaignState) -> float | None:
+        """For how many seconds it has lasted, if that is too long; else None."""
+        still = context.still_seconds.get(self.key(campaign.campaign_id), 0.0)
+        return still if self.of(campaign) and still >= self.limit(context.settings.alerts) else None
+
+
+UNJUDGED = Waiting("unjudged", lambda each: each.unjudged_since, lambda alerts: alerts.not_judged_seconds)
+NOT_LOGGED = Waiting("not-logged", lambda each: each.not_logged, lambda alerts: alerts.not_logged_seconds)
+WAITINGS = (UNJUDGED, NOT_LOGGED)
 
 
 @Check(
@@ -207,11 +231,9 @@ def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
     """Fires when a phase is complete, and for `notJudgedSeconds` ({alerts.not_judged_seconds!d}) evaluations saw that
     `check_selection` has not checked its codes and messages; closes when it has.
     """
-    limit = context.settings.alerts.not_judged_seconds
     for campaign in campaigns:
         name, since = campaign.campaign_id, campaign.unjudged_since
-        still = context.still_seconds.get(unjudged_key(name), 0.0)
-        if since and still >= limit:
+        if (still := UNJUDGED.too_long(context, campaign)) is not None:
             yield Finding(
                 name,
                 context.severity.selection_not_judged,
@@ -219,11 +241,6 @@ def not_judged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
                 "each winner has one code and one message: launch `check_selection`",
                 {"campaignId": name, "completedAt": since, "seconds": round(still)},
             )
-
-
-def not_logged_key(campaign_id: str) -> str:
-    """The key of what the public log lacks of it, among what evaluations compare (`Context.still_seconds`)."""
-    return f"not-logged:{campaign_id}"
 
 
 @Check(
@@ -236,18 +253,20 @@ def not_logged_key(campaign_id: str) -> str:
 )
 def not_logged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
     """Fires when a campaign is OPEN, and for `notLoggedSeconds` ({alerts.not_logged_seconds!d}) evaluations saw that
-    the public log does not have it as it is.
+    the public log does not have it as it is; at once when it can never have it so.
     """
     for campaign in campaigns:
-        still = context.still_seconds.get(not_logged_key(campaign.campaign_id), 0.0)
-        if campaign.not_logged and still >= context.settings.alerts.not_logged_seconds:
-            yield Finding(
-                campaign.campaign_id,
-                context.severity.campaign_not_logged,
-                f"campaign {campaign.campaign_id} is open, and for {duration(still)} the public log has not had it as "
-                "it is: `regworkers campaign log` says why",
-                {"campaignId": campaign.campaign_id, "seconds": round(still)},
-            )
+        name, still = campaign.campaign_id, NOT_LOGGED.too_long(context, campaign)
+        if not campaign.refused and still is None:
+            continue
+        yield Finding(
+            name,
+            context.severity.campaign_not_logged,
+            campaign.refused
+            or f"campaign {name} is open, and for {duration(still or 0)} the public log has not had it as it is: "
+            "`regworkers campaign log` says why",
+            {"campaignId": name} | ({} if still is None else {"seconds": round(still)}),
+        )
 
 
 @Check(
@@ -342,6 +361,41 @@ def input_differs(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
                 f"the draw of {campaign.campaign_id} has stopped: {campaign.stopped}",
                 {"campaignId": campaign.campaign_id},
             )
+
+
+@Check(
+    name="beacon",
+    section="beacon",
+    key="chain",
+    several="beacons cannot seed draws",
+    runbook="selection-failures.md",
+    reads=("beacon",),
+)
+def beacon_unusable(context: Context, beacon: BeaconState) -> Iterator[Finding]:
+    """Fires when the beacon that seeds draws has signed nothing for 60 s; when this machine's clock is 15 s behind it;
+    or when no trust file has its lead, or has a longer one than draws are made with.
+    """
+    wanted, ago, why = beacon.trusted_lead_seconds, beacon.ago_seconds, ""
+    if ago > _BEACON_LATE_SECONDS:
+        why = f"has signed nothing for {duration(ago)}: draws wait for it"
+    elif -ago > MOST_BEHIND_SECONDS:
+        why = (
+            f"is {duration(-ago)} ahead of this machine's clock: correct the clock, else no draw is committed"
+        )
+    elif wanted is None:
+        why = "is in no trust file, so its lead is unknown, and no draw that it seeds is proved"
+    elif wanted > beacon.lead_seconds:
+        why = (
+            f"seeds draws with a lead of {beacon.lead_seconds} s (selection.beacon.leadSeconds), and the trust file"
+            f" wants {wanted} s: they would not verify"
+        )
+    if why:
+        yield Finding(
+            beacon.chain,
+            context.severity.beacon,
+            f"the beacon {beacon.chain} {why}",
+            {"chain": beacon.chain, "round": beacon.round, "dueAt": beacon.due_at},
+        )
 
 
 def _is_worked_on(context: Context, campaign: CampaignState) -> bool:

@@ -40,9 +40,9 @@ class Context:
     settings: Settings
     # When the alerts sensor last evaluated (epoch seconds); None if it never did or evaluates now.
     sensor_seen_at: float | None = None
-    # The time for which the lease of a draw was not renewed, by campaign; for which a phase was not checked, by
-    # `unjudged_key`; for which the public log lacked a campaign, by `not_logged_key`; for which a drain with work that
-    # is due acknowledged nothing, by `drains.key_of`. 0: since the last evaluation they did.
+    # The time for which the lease of a draw was not renewed, by campaign; for which what a campaign waits for has not
+    # ended, by `campaigns.Waiting.key`; for which a drain with work that is due acknowledged nothing, by
+    # `drains.key_of`. 0: since the last evaluation they did.
     still_seconds: Mapping[str, float] = field(default_factory=dict)
     # Findings about sources that could not be read for too long.
     blind: tuple[Finding, ...] = ()

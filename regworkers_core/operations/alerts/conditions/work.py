@@ -36,6 +36,7 @@ from regworkers_core.operations.alerts.conditions.drains import (
 )
 from regworkers_core.operations.alerts.conditions.objectives import or_burns
 from regworkers_core.replication.drains import SAVE
+from regworkers_core.reporting import counted
 from regworkers_core.settings import AnalyticsSettings, Names
 
 _DAY_SECONDS = 24 * 3600.0
@@ -404,5 +405,5 @@ def _differing(
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
     if total >= limits.drift_critical:
         severity = Severity.worst((severity, context.severity.drift_critical))
-    entries = "1 entry" if total == 1 else f"{total} entries"
+    entries = counted(total, "entry")
     yield Finding(subject, severity, f"{what} {entries}: {kinds}", {**found, **details})

@@ -474,6 +474,12 @@ def test_an_open_campaign_that_the_log_lacks_for_long(lacks: str, seen: float, h
     assert [line[:2] for line in lines] == ([("c", "warning")] if holds else [])
 
 
+def test_an_open_campaign_that_the_log_can_never_have_as_it_is_is_found_at_once() -> None:
+    why = "campaign c cannot be in the public log as it was changed: eventId may never change"
+    state = CampaignState("c", "OPEN", ago(900), None, not_logged="x", refused=why)
+    assert found("campaign-not-logged", replace(WELL, campaigns=(state,))) == [("c", "warning", why)]
+
+
 def test_a_campaign_whose_keys_the_secret_store_lacks() -> None:
     state = CampaignState("c", "OPEN", ago(900), None, keys="campaign-keys/c")
     lost = replace(WELL, campaigns=(state,), campaign_keys=frozenset({"campaign-keys/d"}))
@@ -505,6 +511,33 @@ def test_registrations_that_cannot_be_read() -> None:
     ((subject, severity, line),) = found("registrations-not-logged", trouble)
     assert (subject, severity) == ("c", "warning") and "cannot be read: checkpoint: no" in line
     assert isinstance(assessed("registrations-not-logged", replace(WELL, registrations=UNREAD)), Unread)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({}, ""),
+        ({"ago_seconds": 60.0}, ""),
+        ({"ago_seconds": 61.0}, "has signed nothing for 61 s: draws wait for it"),
+        ({"ago_seconds": -15.0}, ""),
+        ({"ago_seconds": -16.0}, "is 16 s ahead of this machine's clock"),
+        ({"trusted_lead_seconds": None}, "is in no trust file, so its lead is unknown"),
+        (
+            {"trusted_lead_seconds": 601},
+            "seeds draws with a lead of 600 s (selection.beacon.leadSeconds), and",
+        ),
+        ({"trusted_lead_seconds": 599}, ""),
+    ],
+)
+def test_a_beacon_that_cannot_seed_draws(facts: dict[str, Any], says: str) -> None:
+    beacon = replace(WELL.beacon, **facts)  # type: ignore[type-var]
+    lines = found("beacon", replace(WELL, beacon=beacon))
+    assert [line[:2] for line in lines] == ([("quicknet", "warning")] if says else [])
+    assert not says or f"the beacon quicknet {says}" in lines[0][2]
+
+
+def test_a_beacon_that_could_not_be_read_is_not_fine() -> None:
+    assert isinstance(assessed("beacon", replace(WELL, beacon=UNREAD)), Unread)
 
 
 def test_messages_that_failed() -> None:
