@@ -54,7 +54,15 @@ ANALYTICS_QUEUE = FLOW.asset(
     "the age of its oldest message and the time until that message would be lost.",
     {"sqs"},
     # The check that writes an entry (`demand_table`), replication, a draw's steps, its selections and messages.
-    deps=["demand_table", "entries", "commitment", "draw", "selections", "notifications"],
+    deps=[
+        "demand_table",
+        "entries",
+        "registration_log",
+        "commitment",
+        "draw",
+        "selections",
+        "notifications",
+    ],
     freshness_policy=KEPT_FRESH,
 )
 CAMPAIGN_FUNNEL = FLOW.asset(

@@ -76,6 +76,15 @@ class EntryRemovedData(EntryState):
     replicated_at: Instant
 
 
+class EntryLoggedData(Part):
+    """A registration that its campaign's public tree has at `index`, when the tree has `size` entries."""
+
+    campaign_id: Id
+    entry_id: Id
+    index: Count
+    size: Number
+
+
 class EligibilityJudgedData(EntryState):
     """The verdict on an entry as it was written; `reasons` are codes of rules, `ruleSet` their version."""
 
@@ -158,6 +167,7 @@ class Event(BaseModel):
 _EVENTS: Mapping[EventType, tuple[str, str, type[Part]]] = {
     EventType.ENTRY_REPLICATED: ("entries", "replication", EntryReplicatedData),
     EventType.ENTRY_REMOVED: ("entries", "replication", EntryRemovedData),
+    EventType.ENTRY_LOGGED: ("entries", "selection", EntryLoggedData),
     EventType.ELIGIBILITY_JUDGED: ("eligibility", "eligibility", EligibilityJudgedData),
     EventType.DRAW_COMMITTED: ("selections", "selection", DrawCommittedData),
     EventType.DRAW_DRAWN: ("selections", "selection", DrawDrawnData),

@@ -30,6 +30,7 @@ ELIGIBILITY_SOURCE = "regworkers/eligibility"
 class EventType(StrEnum):
     ENTRY_REPLICATED = "entry.replicated"
     ENTRY_REMOVED = "entry.removed"
+    ENTRY_LOGGED = "entry.logged"
     DRAW_COMMITTED = "draw.committed"
     DRAW_DRAWN = "draw.drawn"
     SELECTION_MADE = "selection.made"
@@ -51,6 +52,16 @@ def entry_replicated(entry: Entry, replicated_at: str, correlation_id: str) -> d
 def entry_removed(key: EntryKey, order: Order, replicated_at: str, correlation_id: str) -> dict[str, Any]:
     """The event of a tombstone; `order` is that of the removed image."""
     return _event(key, order, EventType.ENTRY_REMOVED, replicated_at, correlation_id, {})
+
+
+def entry_logged(key: EntryKey, index: int, size: int, at: str, correlation_id: str) -> dict[str, Any]:
+    """The event of a registration at `index` in its campaign's tree, as the tree has `size` entries. `at` is the time
+    in its leaf, so that a repeat is the same event; the salt stays where it is.
+    """
+    kind = EventType.ENTRY_LOGGED
+    id_ = _digest(key.document_id, str(index), kind.value)
+    data = {"campaignId": key.campaign_id, "entryId": key.entry_id, "index": index, "size": size}
+    return _envelope(id_, SELECTION_SOURCE, kind, key.document_id, at, correlation_id, data)
 
 
 def eligibility_judged(
@@ -199,6 +210,7 @@ _SENDS: Mapping[ProducerRole, frozenset[str]] = {
     ProducerRole.PROVISION: _ENTRIES,
     ProducerRole.SELECTION: frozenset(
         {
+            EventType.ENTRY_LOGGED,
             EventType.DRAW_COMMITTED,
             EventType.DRAW_DRAWN,
             EventType.SELECTION_MADE,

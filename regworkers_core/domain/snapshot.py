@@ -427,6 +427,7 @@ class Snapshot:
     objectives: Reading[tuple[ObjectiveState, ...]] = ()
     acknowledged: Reading[tuple[LastAcknowledged, ...]] = ()
     messages_due: Reading[bool] = False  # whether the outbox has messages that a sender may send now
+    registrations_due: Reading[bool] = False  # whether a tree of registrations lacks what it may get now
     campaign_keys: Reading[frozenset[str]] = frozenset()  # names of the secrets with keys of campaigns
     registrations: Reading[tuple[RegistrationsState, ...]] = ()  # of campaigns that log them
     forged: Reading[int] = 0  # open dead letters FORGED

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from fairdraw.documents import as_document
 from regworkers_core.adapters.mongo.draws import DrawRecord, Fenced, PhaseStatus, lease_name
-from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
+from regworkers_core.adapters.mongo.entry_documents import ERASED_AT, REGISTRATION
 from regworkers_core.adapters.mongo.store import Documents as Collection
 from regworkers_core.adapters.mongo.store import expire_by_prefix, expire_codes, pages
 from regworkers_core.domain.campaign import CampaignStatus
@@ -287,17 +287,19 @@ def _document_parts(runtime: Runtime) -> Iterator[RetentionPart]:
     def closed(at: str) -> Document:
         return {"status": {"$ne": "open"}, "resolvedAt": {"$lt": at}}
 
-    # When these go, no message and no stream record is left that could bring an older state back.
+    # When these go, no message and no stream record is left that could bring an older state back. One with a leaf stays
+    # until the tree of registrations has its notice.
+    noted: Document = {REGISTRATION: {"$exists": False}}
     yield part(
         "tombstones",
         settings.tombstones_days,
-        lambda at: {"deletedAt": {"$lt": at}, ERASED_AT: {"$exists": False}},
+        lambda at: {"deletedAt": {"$lt": at}, ERASED_AT: {"$exists": False}, **noted},
         collection="entries",
     )
     yield part(
         "erased_tombstones",
         settings.erased_tombstone_days,
-        lambda at: {ERASED_AT: {"$lt": at}, "deletedAt": {"$exists": True, "$lt": at}},
+        lambda at: {ERASED_AT: {"$lt": at}, "deletedAt": {"$exists": True, "$lt": at}, **noted},
         collection="entries",
     )
     yield part("alerts", settings.alerts_days, closed, _is_notified)

@@ -1,4 +1,4 @@
-"""The two drains of selection and their dependencies."""
+"""The drains of selection and their dependencies."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from regworkers_core.engine.stop import OnStep, StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.notify.source import PARCELS, OutboxSource, Parcel
 from regworkers_core.selection.notify.work import NotifyWork
+from regworkers_core.selection.registrations.source import RegistrationSource, Round
+from regworkers_core.selection.registrations.work import RegisterWork
 
 
 def _selections(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[Received]:
@@ -33,6 +35,17 @@ def _notifications(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnS
 def _messages_due(snapshot: Snapshot) -> Reading[str]:
     due = snapshot.messages_due
     return due if isinstance(due, Unread) else "messages of the outbox are due" * due
+
+
+def _register(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[Round]:
+    owner = f"{SENDER}{run_id}-{uuid.uuid4().hex[:8]}"
+    source = RegistrationSource(runtime, owner=owner, sleep=stop.wait, on_step=on_step)
+    return Parts(source, RegisterWork(runtime, source))
+
+
+def _registrations_due(snapshot: Snapshot) -> Reading[str]:
+    due = snapshot.registrations_due
+    return due if isinstance(due, Unread) else "registrations are not in their tree" * due
 
 
 SELECTIONS: DrainSpec[Received] = DrainSpec(
@@ -88,4 +101,33 @@ NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
     system="mongodb",
     runbook="selection-failures.md",
 )
-DRAINS: tuple[DrainSpec[Any], ...] = (SELECTIONS, NOTIFICATIONS)
+REGISTER: DrainSpec[Round] = DrainSpec(
+    name="register",
+    worker="logRegistrations",
+    summary="Append a leaf for each entry that was saved to the public tree of its campaign's registrations.",
+    job="log_registrations",
+    duty="selection",
+    needs=(QUEUE_SERVICE, "mongo", "s3", "dynamodb"),
+    outcomes=(
+        "received",
+        "applied",
+        "stale",
+        "returned",
+        "registered",
+        "withdrawn",
+        "erased",
+        "other_unit",
+        "campaigns_failed",
+    ),
+    parts=_register,
+    queue="analytics-queue",
+    keep="selection.leaseSeconds",
+    most_items=lambda settings: settings.registrations.batch_entries,
+    # One holder of a tree appends, in order.
+    most_drains=1,
+    messages_each=1,
+    due=_registrations_due,
+    system="mongodb",
+    runbook="registrations.md",
+)
+DRAINS: tuple[DrainSpec[Any], ...] = (SELECTIONS, NOTIFICATIONS, REGISTER)

@@ -55,6 +55,7 @@ from regworkers_core.settings.flows import (
     EligibilitySettings,
     EnqueueSettings,
     InvitesSettings,
+    RegistrationsSettings,
     ReplicationSettings,
     SaveSettings,
     SelectionSettings,
@@ -215,6 +216,7 @@ class Settings(BaseSettings):
     save: SaveSettings = SaveSettings()
     replication: ReplicationSettings = ReplicationSettings()
     selection: SelectionSettings = SelectionSettings()
+    registrations: RegistrationsSettings = RegistrationsSettings()
     invites: InvitesSettings = InvitesSettings()
     eligibility: EligibilitySettings = EligibilitySettings()
     services: ServicesSettings = ServicesSettings()

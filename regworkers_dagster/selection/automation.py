@@ -14,8 +14,9 @@ from regworkers_core.operation import CHANGES_CAMPAIGNS, STORES
 from regworkers_core.operations import draws
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
-from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
+from regworkers_core.selection.registrations.source import is_due
 from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed, or_none, pause_state
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
@@ -227,6 +228,14 @@ def notify_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     return Startable(NOTIFICATIONS).by_depth(context, runtime, len(due))
 
 
+@ticking
+def register_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Starts the one holder of all trees while entries wait for their leaves, or a tree's size for the log."""
+    if not is_due(runtime):
+        return dg.SkipReason("every registration is in its tree, and in the log as far as its time has come")
+    return Startable(REGISTER).by_depth(context, runtime, 1)
+
+
 DRAINS = (
     automated(
         SELECTIONS,
@@ -241,6 +250,13 @@ DRAINS = (
         tick=notify_tick,
         every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
         more="`regworkers notifications pause` stops it.",
+    ),
+    automated(
+        REGISTER,
+        specs.REGISTRATION_LOG,
+        tick=register_tick,
+        every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
+        uses=CHANGES_CAMPAIGNS,
     ),
 )
 

@@ -36,6 +36,14 @@ INVITES = ELIGIBILITY.asset(
     partitions_def=CAMPAIGN_PARTITIONS,
 )
 
+REGISTRATION_LOG = _FLOW.asset(
+    "registration_log",
+    "Below `registrations/` on S3: for each campaign that logs its registrations a public tree with a leaf of every "
+    "entry, which only grows. Filled by `log_registrations`: one materialisation per drain.",
+    {"s3"},
+    deps=[CAMPAIGNS, "entries"],
+)
+
 CODES = _FLOW.asset(
     "codes",
     "MongoDB collection of access codes, imported per market with the job `import_codes` or `regworkers "

@@ -159,6 +159,13 @@ def test_tombstones_go_after_their_period_and_those_of_erased_fans_later(runtime
         "erased": {"deletedAt": ago(41), "erasedAt": ago(41)},
         "erased-long-ago": {"deletedAt": ago(43), "erasedAt": ago(43)},
         "erased-and-removed-again": {"deletedAt": ago(5), "erasedAt": ago(43)},
+        # Their leaves wait for a notice.
+        "noted-later": {"deletedAt": ago(31), "_registration": {"leaf": "a" * 64, "index": 1}},
+        "erased-and-noted-later": {
+            "deletedAt": ago(43),
+            "erasedAt": ago(43),
+            "_registration": {"leaf": "b" * 64},
+        },
         "live": {"email": "a@example.com"},
         "a-later-life": {"email": "a@example.com", "erasedAt": ago(99)},
     }

@@ -38,7 +38,7 @@ from regworkers_core.infrastructure.policies.statement import (
     work_on,
 )
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
 
 _DEPTH_ACTION = "sqs:GetQueueAttributes"
 
@@ -204,6 +204,28 @@ SELECTION = (
             MISSING_OBJECTS,
             depth("WatchTheMailersDeadLetters", "notification-queue-dlq"),
             send("SendMessagesAndEvents", "analytics-queue", "notification-queue"),
+            sign_events(ProducerRole.SELECTION),
+            KEEP_DRAIN_ROWS,
+            PUT_METRICS,
+        ),
+    ),
+    Worker(
+        REGISTER.name,
+        f"runs of {REGISTER.job}",
+        (
+            DYNAMODB_ANSWERS,
+            depth("CheckThatSqsAnswers", "replication-queue"),
+            hold_leases("HoldLeases"),
+            allow(
+                "ReadTheKeysOfACampaignAndOfTheLog",
+                "secretsmanager:GetSecretValue",
+                secret("campaign-keys/*"),
+                secret("log-key*"),
+            ),
+            allow("AppendToTrees", "s3:GetObject PutObject", *objects("log", "registrations")),
+            allow("LockFilesOfTheLog", "s3:PutObjectRetention", *objects("log")),
+            MISSING_OBJECTS,
+            send("SendEvents", "analytics-queue"),
             sign_events(ProducerRole.SELECTION),
             KEEP_DRAIN_ROWS,
             PUT_METRICS,

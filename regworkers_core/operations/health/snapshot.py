@@ -64,6 +64,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import secret_needed, stored_keys
 from regworkers_core.selection.campaigns.opening import is_logged, why_refused
 from regworkers_core.selection.notify.outbox import due_units
+from regworkers_core.selection.registrations.source import is_due
 
 READ_SECONDS = 4.0
 # Drain activity is that of this window.
@@ -107,6 +108,7 @@ def read_system(
             "dynamodb", partial(last_acknowledged, runtime.leases, [spec.name for spec in DRAINS])
         ),
         "messages_due": _Part("mongo", lambda: bool(due_units(runtime))),
+        "registrations_due": _Part("mongo", partial(is_due, runtime)),
         "campaigns": _Part("mongo", partial(read_campaigns, runtime)),
         "campaign_keys": _Part("secretsmanager", partial(stored_keys, runtime)),
         "registrations": _Part("mongo", partial(read_registrations, runtime)),

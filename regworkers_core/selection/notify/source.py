@@ -15,15 +15,14 @@ from dataclasses import dataclass
 import structlog
 
 from fairdraw import scheduling
-from regworkers_core.adapters.mongo.draws import lease_name
 from regworkers_core.adapters.mongo.outbox import ANNULLED, ERASED, RowStatus
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MAX_ITEMS
 from regworkers_core.domain.reasons import PermanentFailure
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.engine.leases import PATIENCE_LEASES, POLL_SHARE, Lease, LeaseHolder
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.leading import Leader
 from regworkers_core.selection.notify.outbox import (
     Unit,
     canary_left,
@@ -43,12 +42,6 @@ SENDER = "send_notifications"
 _PAGE_ROWS = 10_000
 # One send of the queue: ten messages.
 PARCELS = 10
-# After a read that found nothing, and longer after each further one.
-_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 1.0
-# How long a page may keep the lease of its draw, so that a run of that draw gets it while it waits, and how long the
-# lease is then left to others, which is longer than their polling interval; both as shares of the lease time.
-_HOLD_LEASES = 0.5
-_LEAVE_LEASES = 2 * POLL_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +67,13 @@ class OutboxSource:
         page_rows: int = _PAGE_ROWS,
         clock: Callable[[], float] = scheduling.monotonic,
     ) -> None:
-        self._runtime, self._sleep, self._page_rows, self._clock = runtime, sleep, page_rows, clock
-        self._lease_seconds = runtime.settings.selection.lease_seconds
-        self._holder = LeaseHolder(runtime.leases, owner, lease_seconds=self._lease_seconds, clock=clock)
-        self._lease: Lease | None = None
-        # Since when (monotonic seconds) another holder of the lease has been observed, and when the last check began.
-        self._refused_since: float | None = None
-        self._checked_at = 0.0
-        # The lease of the draw whose page is handed out, since when, and until when draws are left to others.
-        self._draw: Lease | None = None
-        self._draw_of, self._draw_since = "", 0.0
-        self._leave_until: dict[str, float] = {}
+        self._runtime, self._page_rows = runtime, page_rows
+        # The lease of a draw is held while rows of its page are handed out.
+        self._leader = Leader(runtime, LEASE, owner=owner, sleep=sleep, clock=clock)
         self._waits_for_draw = False
         self._lock = scheduling.lock()
         self._ready: deque[Parcel] = deque()
         self._in_flight = 0
-        self._pause_seconds = _PAUSE_SECONDS
         # Until when a market whose rows were given back is skipped.
         self._rest_until: dict[MarketPhase, float] = {}
         self._counts: Counter[str] = Counter()
@@ -97,7 +81,7 @@ class OutboxSource:
     def receive(self) -> list[Parcel]:
         if not self._leads():
             return self._nothing()
-        if self._ready and (self._kept_too_long() or self._stopped(self._ready[0].market.campaign_id)):
+        if self._ready and (self._leader.kept_too_long or self._stopped(self._ready[0].market.campaign_id)):
             # The rows are read again when they may be sent.
             self._ready.clear()
         if not self._ready:
@@ -105,7 +89,7 @@ class OutboxSource:
                 busy = self._in_flight > 0
             if busy or not self._refill():
                 return self._nothing()
-        self._pause_seconds = _PAUSE_SECONDS
+        self._leader.found_work()
         batch = [self._ready.popleft() for _ in range(min(PARCELS, len(self._ready)))]
         with self._lock:
             self._in_flight += len(batch)
@@ -113,52 +97,21 @@ class OutboxSource:
 
     def may_send(self) -> bool:
         """Return whether both leases are still held; the drain's threads ask right before a send."""
-        return not any(lease is None or lease.lost for lease in (self._lease, self._draw))
+        return self._leader.holds()
 
     def _leads(self) -> bool:
-        if self._lease is None or self._lease.lost:
+        lease = self._leader.lease
+        if lease is None or lease.lost:
             self._ready.clear()
-            self._checked_at = self._clock()
-            self._lease = self._holder.acquire(LEASE)
-        if self._lease is not None:
-            self._refused_since = None
-        elif self._refused_since is None:
-            self._refused_since = self._clock()
-        return self._lease is not None
+        return self._leader.leads()
 
     def _nothing(self) -> list[Parcel]:
-        self._sleep(self._pause_seconds)
-        self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+        self._leader.found_nothing()
         return []
 
     def _stopped(self, campaign_id: str) -> bool:
         markets = self._runtime.draw_markets
         return bool(markets.all_switch().get("paused") or markets.switch(campaign_id).get("paused"))
-
-    # The lease of a draw
-
-    def _take_draw(self, campaign_id: str) -> bool:
-        """Take the lease of a draw. Returns False while a run of that draw works, or may be waiting for it."""
-        if self._draw_of == campaign_id and not self._kept_too_long():
-            return True
-        self._free_draw()
-        if self._leave_until.get(campaign_id, 0.0) > self._clock():
-            return False
-        self._draw = self._holder.acquire(lease_name(campaign_id))
-        self._draw_of, self._draw_since = campaign_id, self._clock()
-        return self._draw is not None
-
-    def _kept_too_long(self) -> bool:
-        kept = self._clock() - self._draw_since
-        return self._draw is None or self._draw.lost or kept >= self._lease_seconds * _HOLD_LEASES
-
-    def _free_draw(self) -> None:
-        lease, self._draw = self._draw, None
-        if lease is None:
-            return
-        if self._clock() - self._draw_since >= self._lease_seconds * _HOLD_LEASES:
-            self._leave_until[self._draw_of] = self._clock() + self._lease_seconds * _LEAVE_LEASES
-        lease.release()
 
     # Pages
 
@@ -177,12 +130,12 @@ class OutboxSource:
                 continue
             if not self._counts_fit(unit):
                 refused.add(campaign_id)
-            elif not self._take_draw(campaign_id):
+            elif not self._leader.take_draw(campaign_id):
                 self._waits_for_draw = True
                 refused.add(campaign_id)
             elif self._read(unit, now):
                 return True
-        self._free_draw()
+        self._leader.free_draw()
         return False
 
     def _counts_fit(self, unit: Unit) -> bool:
@@ -196,7 +149,7 @@ class OutboxSource:
                 from regworkers_core.selection.notify.counts import lock_counts
 
                 # It takes long, and is repeated if a phase is confirmed meanwhile.
-                self._free_draw()
+                self._leader.free_draw()
                 return lock_counts(self._runtime, unit.record)
         except PermanentFailure as failure:
             self._pause(unit, failure.error)
@@ -207,7 +160,8 @@ class OutboxSource:
         """Read the rows that may be sent now, under the draw's lease."""
         canary = canary_left(self._runtime, unit)
         record = self._runtime.draws.light(unit.market.campaign_id)
-        if record is None or self._draw is None:
+        draw = self._leader.draw
+        if record is None or draw is None:
             return False
         if record.annulled:
             # Also rows that were written after that: none is sent.
@@ -215,7 +169,7 @@ class OutboxSource:
             self._counts["superseded"] += self._runtime.outbox.supersede(unit.market, why=ANNULLED, at=at)
         if not is_settled(record):
             try:
-                settle(self._runtime, record.campaign_id, token=self._draw.token)
+                settle(self._runtime, record.campaign_id, token=draw.token)
             except PermanentFailure as failure:
                 # Only this draw fails; the messages of others continue.
                 if not record.notifications.get("paused"):
@@ -291,22 +245,17 @@ class OutboxSource:
 
     def heartbeat(self) -> None:
         """Renew the leases. Once one is lost, nothing more is handed out."""
-        for lease in (self._lease, self._draw):
-            if lease is not None:
-                lease.renew()
+        self._leader.renew()
 
     def may_idle(self) -> bool:
         """Return whether the drain may count as idle. It waits until a dead sender's lease has expired; a lease that is
         held longer has a live sender. While a run of a draw works, its messages wait for the end of its step.
         """
-        if self._refused_since is None:
-            return not self._waits_for_draw
-        return self._checked_at - self._refused_since > self._lease_seconds * PATIENCE_LEASES
+        behind = self._leader.is_behind_another
+        return not self._waits_for_draw if behind is None else behind
 
     def let_go(self) -> None:
-        self._free_draw()
-        if self._lease is not None:
-            self._lease.release()
+        self._leader.let_go()
 
     close = let_go
 

@@ -118,6 +118,19 @@ class RegistrationFiles:
         lacking = takewhile(lambda size: edge.find(self.leaf(size)) is None, reversed(state.sizes))
         return sorted(lacking)
 
+    def is_due(self, now: float, window: OpenTime) -> bool:
+        """Whether the tree has entries for whose size the time has come; times in seconds since the epoch, `window` is
+        when registration is open.
+        """
+        state = self.state()
+        return state.size != _last_size(state) and now - self.sized_at(state) >= _pause_seconds(now, window)
+
+    def sized_at(self, state: TreeState) -> float:
+        """When the last size got its file, in seconds since the epoch; 0: none has."""
+        last = _last_size(state)
+        tagged = self._objects.get_tagged(self._folder + size_name(last)) if last else None
+        return 0.0 if tagged is None else tagged.at
+
     def leaf(self, size: int, at: str = _NO_TIME) -> LogLeaf:
         """The leaf of the public log about one of the `sizes`, decided at this time."""
         path = size_name(size)
@@ -160,7 +173,7 @@ class RegistrationLog:
         self.state = self.files.state_of(None if tagged is None else tagged.data)
         self._tree = self._grown()
         # When the last size got its file, and from when on the log is asked again, in seconds since the epoch.
-        self._sized_at, self._again_at = self._last_sized(), 0.0
+        self._sized_at, self._again_at = self.files.sized_at(self.state), 0.0
         # Everybody can see the leaves of the sizes up to this one; None before the log was asked.
         self._published: int | None = None if self.state.sizes else 0
 
@@ -189,7 +202,12 @@ class RegistrationLog:
 
     @property
     def _last_size(self) -> int:
-        return self.state.sizes[-1] if self.state.sizes else 0
+        return _last_size(self.state)
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether everybody can see its size in the log, as far as is known."""
+        return self.size == self._last_size == self._published
 
     # Appending
 
@@ -262,10 +280,7 @@ class RegistrationLog:
         self._decide_leaves()
 
     def _is_due(self, now: float, window: OpenTime) -> bool:
-        first, last = now - window.start, window.end - now
-        is_busy = 0 <= first < _BUSY_HOURS_SECONDS or 0 <= last < _BUSY_HOURS_SECONDS
-        since_last = now - self._sized_at
-        return self.size != self._last_size and since_last >= (_BUSY_SECONDS if is_busy else _QUIET_SECONDS)
+        return self.size != self._last_size and now - self._sized_at >= _pause_seconds(now, window)
 
     def _put_size(self, now: float) -> None:
         self._put(self._tree.partial(self._last_size))
@@ -292,12 +307,6 @@ class RegistrationLog:
         if self._public.publish() is None:
             self._published = until
 
-    def _last_sized(self) -> float:
-        if not self._last_size:
-            return 0.0
-        tagged = self._objects.get_tagged(self._folder + size_name(self._last_size))
-        return 0.0 if tagged is None else tagged.at
-
     # Files
 
     def _bundle(self, first: int) -> Bundle | None:
@@ -315,6 +324,18 @@ class RegistrationLog:
         if tag is None:
             raise OtherWriter(state.campaign_id)
         self._tag, self.state = tag, state
+
+
+def _last_size(state: TreeState) -> int:
+    """The last size that has a file; 0: none has."""
+    return state.sizes[-1] if state.sizes else 0
+
+
+def _pause_seconds(now: float, window: OpenTime) -> float:
+    """The least time between two sizes."""
+    first, last = now - window.start, window.end - now
+    is_busy = 0 <= first < _BUSY_HOURS_SECONDS or 0 <= last < _BUSY_HOURS_SECONDS
+    return _BUSY_SECONDS if is_busy else _QUIET_SECONDS
 
 
 def _bundle_path(first: int) -> str:

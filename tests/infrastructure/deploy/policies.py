@@ -50,6 +50,7 @@ WHEN_IT_FAILS: dict[str, set[str]] = {
     "log-key": {"s3:ListBucket", "s3:PutObjectRetention"},
     "selections": {"sqs:ChangeMessageVisibility"},
     "notifications": {"s3:ListBucket"},
+    "register": {"s3:ListBucket", "s3:PutObjectRetention"},
     "invites": {"s3:ListBucket"},
     "publish": {"sqs:ChangeMessageVisibility"},
     "archive": {"s3:AbortMultipartUpload"},

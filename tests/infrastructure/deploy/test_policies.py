@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.campaign import CampaignStatus, LoggedTerms
 from regworkers_core.domain.events import ProducerRole, Signature
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.operations.health.sources import put_age_metrics, read_analytics_queue, read_lines
@@ -114,13 +114,15 @@ def test_reconcile_and_backfill_need_what_their_policy_allows(stocked: Runtime) 
 def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     close_campaign(stocked)
     drawn(stocked)
-    create(stocked, "due", autoDraw=True, closesAt="2026-02-01T00:00:00.000Z")
+    create(stocked, "due", autoDraw=True, closesAt="2026-02-01T00:00:00.000Z", registration={"log": "on"})
     advance_to(stocked, "due", CampaignStatus.OPEN)
+    stocked.campaigns.set_opened("due", LoggedTerms("a" * 64, 0))
     use(monkeypatch, stocked)
     with needs("sensors", stocked):
         ticks = (replication.enqueue_tick, replication.save_tick, replication.observe_tick)
         ticks += (campaigns.campaigns_tick, campaigns.markets_tick)
-        ticks += (selection.process_tick, selection.notify_tick, selection.observe_tick)
+        ticks += (selection.process_tick, selection.notify_tick, selection.register_tick)
+        ticks += (selection.observe_tick,)
         ticks += (analytics.publish_tick, analytics.observe_tick, alerts_tick, first_checks_tick)
         with dg.DagsterInstance.ephemeral() as instance:
             for tick in ticks:

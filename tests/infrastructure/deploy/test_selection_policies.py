@@ -15,9 +15,10 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns.opening import log_open, open_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
-from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
 from tests.infrastructure.deploy.policies import Recorder, compare
 from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
+from tests.selection.registrations.world import Fans, opened
 from tests.support.campaigns import advance_to, create
 from tests.support.drains import run
 from tests.support.entries import key, put
@@ -81,6 +82,17 @@ def test_a_draw_and_its_drains_need_what_their_policies_allow(
         work(Runtime(runtime.settings))
         compare(role, recorder)
         monkeypatch.undo()
+
+
+def test_the_drain_of_registrations_needs_what_its_policy_allows(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(runtime)
+    log_open(runtime)
+    Fans(runtime).save("e")
+    recorder = Recorder(monkeypatch, runtime.names.prefix)
+    run(Runtime(runtime.settings), REGISTER)
+    compare("register", recorder)
 
 
 def test_the_application_around_the_ui_needs_what_its_policy_allows(

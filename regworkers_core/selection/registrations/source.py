@@ -1,0 +1,383 @@
+"""What the drain `register` works on: the entries of each campaign, in the order in which they were saved.
+
+One drain at a time reads, and appends to a tree under the lease of the campaign's draw. Its positions are in the row of
+its own lease, and move after the tree, the documents and the events.
+"""
+
+from __future__ import annotations
+
+import secrets as randomness
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from fairdraw import scheduling
+from fairdraw.errors import DrawError
+from fairdraw.log.record import OpenTime
+from regworkers_core.adapters.mongo.draws import DrawRecord
+from regworkers_core.adapters.mongo.registrations import Registrant, SavedPage
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.engine.stop import OnStep, no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.keys import read_keys
+from regworkers_core.selection.campaigns.leading import Leader
+from regworkers_core.selection.registrations.appending import Appender
+from regworkers_core.selection.registrations.cursor import Cursor, Span
+from regworkers_core.selection.registrations.steps import NewLeaf, Published, Step, step_of
+from regworkers_core.selection.registrations.tree import RegistrationFiles, RegistrationLog
+
+log = structlog.get_logger(__name__)
+LEASE = "registrations"
+# A campaign that cannot be worked on is left alone for so long, and one whose time has not come.
+FAILED_SECONDS, _AGAIN_SECONDS = 60.0, 5.0
+# A tree whose size is not in the log yet is looked at so often, if no entry comes.
+_SIZE_SECONDS = 30.0
+# How long a receive waits for the round at work.
+_BUSY_SECONDS = 0.5
+_SALT_BYTES = 16
+
+
+def logging_campaigns(runtime: Runtime) -> list[Campaign]:
+    """The campaigns that have a tree, by id."""
+    return [
+        each
+        for each in runtime.campaigns.list()
+        if each.logs_registrations and each.status is not CampaignStatus.DRAFT
+    ]
+
+
+def is_frozen(record: DrawRecord | None) -> bool:
+    """Whether only the draw's freeze may append now: its entries are judged, and its manifest, which counts them, is
+    not in the log yet.
+    """
+    first = None if record is None or record.annulled else record.phases.get(1)
+    return first is not None and "asOf" in first.fields and not first.logged_at
+
+
+def positions(runtime: Runtime) -> dict[str, str]:
+    """Until when (ISO) each campaign's entries are in its tree, as the last drain left it."""
+    row = runtime.leases.get(LeaseHolder.key_of(LEASE))
+    return {} if row is None else dict(row.state)
+
+
+def is_due(runtime: Runtime) -> bool:
+    """Whether a drain could append or log something now: cheap calls, for sensors."""
+    frozen = {record.campaign_id for record in runtime.draws.all() if is_frozen(record)}
+    campaigns = [each for each in logging_campaigns(runtime) if each.campaign_id not in frozen]
+    read = positions(runtime)
+    if runtime.registrations.behind({each.campaign_id: read.get(each.campaign_id, "") for each in campaigns}):
+        return True
+    now = runtime.clock()
+    return any(
+        RegistrationFiles(runtime.objects, each.campaign_id).is_due(now, _open_time(each))
+        for each in campaigns
+        if _needs_sizes(each)
+    )
+
+
+def _needs_sizes(campaign: Campaign) -> bool:
+    """Whether the sizes of its tree go into the log without a further registration: once the campaign itself is there,
+    and until its draw is over.
+    """
+    return campaign.opened is not None and campaign.status is not CampaignStatus.COMPLETED
+
+
+def _open_time(campaign: Campaign) -> OpenTime:
+    times = (campaign.takes_entries_from, campaign.takes_entries_until)
+    return OpenTime(*(seconds(at) or 0.0 for at in times))
+
+
+@dataclass(slots=True, eq=False)
+class Round:
+    """What one bundle appends: the steps of a page of entries of one campaign."""
+
+    campaign_id: str
+    # That of its tree, finished.
+    appender: Appender
+    steps: list[Step]
+    # What was to be read, the page of it, and when it was read (epoch seconds).
+    span: Span
+    page: SavedPage
+    read_at: float
+    # Those of the steps that the tree has now.
+    appended: list[Step] = field(default_factory=list)
+
+    @property
+    def through(self) -> str:
+        """Until when nothing of the page is left to do."""
+        done = {each.registrant.key for each in self.appended if not _is_followed(each)}
+        left = [each.registrant.replicated_at for each in self.steps if each.registrant.key not in done]
+        if not left:
+            return self.page.through
+        times = (each.replicated_at for each in self.page.registrants)
+        return max((at for at in times if at < min(left)), default=self.span.after)
+
+
+def _is_followed(step: Step) -> bool:
+    """Whether the entry may need another step after this one."""
+    if isinstance(step, NewLeaf):
+        return not step.is_new
+    return step.registered is None and not step.registrant.is_removed
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far a campaign's entries are read."""
+
+    cursor: Cursor
+    # Until when (epoch seconds) it is left alone.
+    rest_until: float = 0.0
+    # From when on (epoch seconds) the tree is looked at for its size alone; None: the log has it.
+    size_at: float | None = 0.0
+
+
+class RegistrationSource:
+    """An `engine.drain.Source[Round]`. Without the lease it hands out nothing and stays idle."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        owner: str,
+        sleep: Callable[[float], object],
+        on_step: OnStep = no_step,
+        clock: Callable[[], float] = scheduling.monotonic,
+    ) -> None:
+        self._runtime, self._on_step = runtime, on_step
+        self._leader = Leader(runtime, LEASE, owner=owner, sleep=sleep, clock=clock)
+        self._readings: dict[str, _Reading] = {}
+        # Of the tree whose draw's lease is held, once its last bundle is finished.
+        self._appender: Appender | None = None
+        # The campaign that was looked at last.
+        self._last = ""
+        # Whether the last receive waited for the lease of a draw, and whether it read entries.
+        self._waits = self._has_read = False
+        self._lock = scheduling.lock()
+        self._in_flight = 0
+        self._settled = scheduling.event()
+        self._counts: Counter[str] = Counter()
+
+    def receive(self) -> list[Round]:
+        if not self._leads():
+            return self._nothing()
+        with self._lock:
+            is_busy = self._in_flight > 0
+            self._settled.clear()
+        if is_busy:
+            self._settled.wait(_BUSY_SECONDS)
+            return []
+        self._waits = self._has_read = False
+        for campaign in self._in_turn():
+            self._last = campaign.campaign_id
+            made = self._round(campaign)
+            if made is not None or self._has_read:
+                self._leader.found_work()
+                with self._lock:
+                    self._in_flight += made is not None
+                return [] if made is None else [made]
+        self._close_tree()
+        self._leader.free_draw()
+        return self._nothing()
+
+    def may_append(self) -> bool:
+        """Return whether both leases are still held; the drain's threads ask right before they append."""
+        return self._leader.holds()
+
+    def _leads(self) -> bool:
+        lease = self._leader.lease
+        if lease is not None and not lease.lost:
+            return True
+        self._close_tree()
+        # Another drain may go further meanwhile.
+        with self._lock:
+            self._readings = {}
+        return self._leader.leads()
+
+    def _nothing(self) -> list[Round]:
+        self._leader.found_nothing()
+        return []
+
+    def _close_tree(self) -> None:
+        self._appender = None
+
+    # Campaigns
+
+    def _in_turn(self) -> list[Campaign]:
+        """All campaigns: first the one whose tree is open, then those behind the one that was looked at last."""
+        campaigns = logging_campaigns(self._runtime)
+        state = self._leader.lease.state if self._leader.lease is not None else {}
+        overlap = self._runtime.settings.registrations.position_overlap_seconds
+        names = [each.campaign_id for each in campaigns]
+        with self._lock:
+            known = self._readings
+            self._readings = {
+                name: known.get(name) or _Reading(Cursor(state.get(name, ""), overlap)) for name in names
+            }
+        return sorted(campaigns, key=lambda each: (not self._is_open(each), each.campaign_id <= self._last))
+
+    def _is_open(self, campaign: Campaign) -> bool:
+        has_tree = self._appender is not None and not self._leader.kept_too_long
+        return has_tree and self._leader.draw_of == campaign.campaign_id
+
+    def _round(self, campaign: Campaign) -> Round | None:
+        """The next round of a campaign, if it has one. Raises TransientFailure."""
+        reading = self._readings[campaign.campaign_id]
+        if reading.rest_until > self._runtime.clock():
+            return None
+        try:
+            if self._is_open(campaign) or (
+                self._has_work(campaign, reading) and self._open(campaign, reading)
+            ):
+                return self._next(campaign, reading)
+        except (DrawError, UsageError) as error:
+            self._close_tree()
+            self.failed(campaign.campaign_id, error)
+            reading.rest_until = self._runtime.clock() + FAILED_SECONDS
+        except TransientFailure:
+            self._close_tree()
+            raise
+        return None
+
+    def failed(self, campaign_id: str, error: Exception) -> None:
+        """Count and log why a campaign is left alone for a while; others continue."""
+        with self._lock:
+            self._counts["campaigns_failed"] += 1
+        log.error("registrations not logged", campaignId=campaign_id, error=str(error))
+
+    def _has_work(self, campaign: Campaign, reading: _Reading) -> bool:
+        """Whether the lease of its draw is worth taking."""
+        now = self._runtime.clock()
+        span = reading.cursor.next(now)
+        is_unsized = reading.size_at is not None and reading.size_at <= now and _needs_sizes(campaign)
+        return (
+            span.until is not None
+            or is_unsized
+            or self._runtime.registrations.behind({campaign.campaign_id: span.after})
+        )
+
+    def _open(self, campaign: Campaign, reading: _Reading) -> bool:
+        """Take the lease and open the tree; False while that has to wait."""
+        self._close_tree()
+        campaign_id, draws = campaign.campaign_id, self._runtime.draws
+        keys = read_keys(self._runtime, campaign)
+        if keys is None or is_frozen(draws.light(campaign_id)):
+            # A campaign that others opened gets its keys when it is logged.
+            reading.rest_until = self._runtime.clock() + _AGAIN_SECONDS
+            return False
+        # A draw judges under its lease, so once it is ours, what was read without it may be old.
+        if not self._leader.take_draw(campaign_id) or is_frozen(draws.light(campaign_id)):
+            self._waits = True
+            return False
+        tree = RegistrationLog.open(self._runtime, campaign_id, self._on_step)
+        appender = Appender(self._runtime, tree, keys.unit, self._on_step)
+        limit = self._runtime.settings.registrations.batch_entries
+        appender.finish(
+            lambda: self._since(campaign_id, reading.cursor.position),
+            lambda: self._runtime.registrations.of_campaign(campaign_id, limit),
+        )
+        self._appender = appender
+        return True
+
+    # Pages
+
+    def _since(self, campaign_id: str, position: str) -> Iterator[Sequence[Registrant]]:
+        """All that was saved since a position, page by page."""
+        page = self._saved(campaign_id, Span(0, position))
+        while page.registrants:
+            yield page.registrants
+            page = self._saved(campaign_id, Span(0, page.through))
+
+    def _saved(self, campaign_id: str, span: Span) -> SavedPage:
+        limit = self._runtime.settings.registrations.batch_entries
+        return self._runtime.registrations.saved(campaign_id, span.after, limit, span.until)
+
+    def _next(self, campaign: Campaign, reading: _Reading) -> Round | None:
+        """Read the next page of the open tree's campaign; None if nothing of it is due."""
+        appender = self._appender
+        if appender is None:
+            return None
+        self._log_size(campaign, reading, appender.tree)
+        now = self._runtime.clock()
+        span, at = reading.cursor.next(now), iso(now)
+        page = self._saved(campaign.campaign_id, span)
+        found = (
+            step_of(each, Published.of(each, appender.unit_key), at=at, new_salt=_new_salt)
+            for each in page.registrants
+        )
+        steps = [step for step in found if step is not None]
+        if steps:
+            return Round(campaign.campaign_id, appender, steps, span, page, now)
+        reading.cursor.advance(span, page.through, now)
+        self._has_read = bool(page.registrants) or span.until is not None
+        return None
+
+    def _log_size(self, campaign: Campaign, reading: _Reading, tree: RegistrationLog) -> None:
+        """Log the size if it is due; not before the campaign itself is in the log."""
+        if campaign.opened is None:
+            return
+        now = self._runtime.clock()
+        tree.log_size(now, _open_time(campaign))
+        reading.size_at = None if tree.is_logged else now + _SIZE_SECONDS
+
+    # Settled rounds
+
+    def acknowledge(self, done: Sequence[Round]) -> None:
+        for each in done:
+            reading = self._readings.get(each.campaign_id)
+            if reading is not None and each.appender is self._appender:
+                reading.cursor.advance(each.span, each.through, each.read_at)
+        self._settle(len(done))
+
+    def give_back(self, again: Sequence[tuple[Round, float]]) -> None:
+        """Rounds that were not appended, or not to their end: the tree is opened and finished again."""
+        now = self._runtime.clock()
+        for each, wait_seconds in again:
+            self._close_tree()
+            if (reading := self._readings.get(each.campaign_id)) is not None:
+                reading.rest_until = now + wait_seconds
+        self._settle(len(again))
+
+    def _settle(self, rounds: int) -> None:
+        with self._lock:
+            self._in_flight -= rounds
+        if rounds:
+            self._settled.set()
+
+    def heartbeat(self) -> None:
+        """Renew the leases, and keep the positions."""
+        self._leader.renew(self._positions())
+
+    def _positions(self) -> dict[str, str] | None:
+        """None before they are known."""
+        with self._lock:
+            return {name: each.cursor.position for name, each in self._readings.items()} or None
+
+    def may_idle(self) -> bool:
+        """Return whether the drain may count as idle: not while something it has read is to be read again, not while it
+        waits for a draw's step, and not for the lease of a drain that may be dead.
+        """
+        behind = self._leader.is_behind_another
+        if behind is not None:
+            return behind
+        with self._lock:
+            is_settled = all(each.cursor.is_settled for each in self._readings.values())
+        return is_settled and not self._has_read and not self._waits
+
+    def let_go(self) -> None:
+        self._close_tree()
+        self._leader.renew(self._positions())
+        self._leader.let_go()
+
+    close = let_go
+
+    def counts(self) -> Counter[str]:
+        return self._counts
+
+
+def _new_salt() -> str:
+    return randomness.token_hex(_SALT_BYTES)

@@ -1,0 +1,177 @@
+"""Holders of a tree that die at each step, or are two: each registration is in the tree once, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fairdraw.maths.registration import NoticeKind
+from regworkers_core.engine.stop import no_step
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import opening
+from tests.faults.story import take_events
+from tests.selection.registrations.world import (
+    CAMPAIGN,
+    Died,
+    Fans,
+    Holder,
+    check,
+    dying_at,
+    entries,
+    opened,
+    tree,
+    with_log,
+)
+
+STEPS = (
+    "registrations.after_salts",
+    "registrations.after_bundle",
+    "registrations.after_indexes",
+    "registrations.after_events",
+    "registrations.after_tiles",
+    "registrations.after_checkpoint",
+    "registrations.after_size",
+    "registrations.after_sizes",
+    "registrations.after_leaves",
+)
+
+
+@pytest.fixture
+def world(runtime: Runtime) -> Runtime:
+    mine = with_log(runtime)
+    opened(mine)
+    opening.log_open(mine)
+    return mine
+
+
+def logged_events(runtime: Runtime) -> Counter[tuple[str, int]]:
+    events = [each for each in take_events(runtime) if each["type"] == "entry.logged"]
+    assert len({each["id"] for each in events}) == len(
+        {(each["subject"], each["data"]["index"]) for each in events}
+    )
+    return Counter((each["data"]["entryId"], each["data"]["index"]) for each in events)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_another_holder_goes_on_where_one_died(world: Runtime, step: str) -> None:
+    fans = Fans(world)
+    fans.save("stays", "moves", "leaves", "fades", unit="flat-7")
+    if "size" not in step and "leaves" not in step:
+        Holder(world).run()
+    fans.save("moves", unit="flat-8")
+    fans.remove("leaves")
+    fans.erase("fades")
+    fans.save("comes", "goes")
+    with pytest.raises(Died):
+        Holder(world, dying_at(step)).run()
+    fans.remove("goes")
+    Holder(world).run()
+    check(world)
+    events = logged_events(world)
+    for registrant in entries(world):
+        if registrant.registered is not None and registrant.registered.index is not None:
+            assert events[registrant.key.entry_id, registrant.registered.index] >= 1
+
+
+def test_an_entry_that_left_between_the_bundle_and_its_index_is_withdrawn(world: Runtime) -> None:
+    fans = Fans(world)
+    fans.save("e")
+    with pytest.raises(Died):
+        Holder(world, dying_at("registrations.after_bundle")).run()
+    fans.remove("e")
+    fans.save("e")
+    Holder(world).run()
+    made = check(world)
+    first = made.at(0)
+    assert first is not None and first.ended is NoticeKind.WITHDRAWN and made.size == 3
+    assert [name for name, _ in logged_events(world)] == ["e"]
+
+
+def test_a_unit_that_changed_twice_around_a_crash_ends_right(world: Runtime) -> None:
+    fans = Fans(world)
+    fans.save("e", unit="flat-7")
+    Holder(world).run()
+    for units in (("flat-8", "flat-9"), ("flat-8", "flat-9"), ("flat-7", "flat-9")):
+        fans.save("e", unit=units[0])
+        with pytest.raises(Died):
+            Holder(world, dying_at("registrations.after_bundle")).run()
+        fans.save("e", unit=units[1])
+        Holder(world).run()
+        check(world)
+
+
+@pytest.mark.parametrize("step", STEPS[:6])
+def test_a_holder_that_stood_still_while_another_went_on_appends_nothing_twice(
+    world: Runtime, step: str
+) -> None:
+    fans = Fans(world)
+    fans.save("a", "b", "moves", unit="flat-7")
+    Holder(world).run()
+    fans.save("c", "d")
+    fans.save("moves", unit="flat-8")
+    fans.remove("b")
+    slow = Holder(world)
+
+    def stand_still(now: str) -> None:
+        if now == step:
+            slow.on_step = no_step
+            Holder(world).run()
+            fans.remove("c")
+            fans.save("e", "b")
+            Holder(world).run()
+
+    slow.on_step = stand_still
+    # It does not know that its leases are lost.
+    slow.source.may_append = lambda: True  # type: ignore[method-assign]
+    slow.run()
+    Holder(world).run()
+    made = check(world)
+    assert (made.size, made.withdrawn) == (3 + 2 + 1 + 1 + 1 + 2, 2)
+    assert len(logged_events(world)) == 7
+
+
+MOVES = st.one_of(
+    st.tuples(st.just("save"), st.sampled_from("abc"), st.sampled_from([None, "flat-7", "flat-8"])),
+    st.tuples(st.just("remove"), st.sampled_from("abc"), st.none()),
+    st.tuples(st.just("erase"), st.sampled_from("abc"), st.none()),
+    st.tuples(st.just("run"), st.just(""), st.none()),
+    st.tuples(st.just("die"), st.sampled_from(STEPS), st.none()),
+)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves=st.lists(MOVES, min_size=3, max_size=10))
+def test_whatever_fans_do_and_whoever_dies_the_tree_verifies(
+    world: Runtime, moves: list[tuple[str, str, str | None]]
+) -> None:
+    fans = Fans(world)
+    for move, name, unit in moves:
+        if move == "save":
+            fans.save(name, unit=unit)
+        elif move == "remove":
+            fans.remove(name)
+        elif move == "erase":
+            fans.erase(name)
+        else:
+            try:
+                Holder(world, dying_at(name)).run()
+            except Died:
+                continue
+    Holder(world).run()
+    check(world)
+
+
+def test_a_position_never_passes_an_entry_that_is_not_in_the_tree(runtime: Runtime) -> None:
+    mine = with_log(runtime, batch_entries=2)
+    opened(mine)
+    fans = Fans(mine)
+    for number in range(4):
+        fans.save(f"a{number}", f"b{number}")
+        with pytest.raises(Died):
+            Holder(mine, dying_at("registrations.after_salts")).run()
+    Holder(mine).run()
+    assert check(mine).size == 8
+    assert tree(mine, CAMPAIGN).size == 8
