@@ -104,9 +104,7 @@ def test_a_unit_that_changed_twice_around_a_crash_ends_right(world: Runtime) -> 
 
 
 @pytest.mark.parametrize("step", STEPS[:6])
-def test_a_holder_that_stood_still_while_another_went_on_appends_nothing_twice(
-    world: Runtime, step: str
-) -> None:
+def test_a_holder_that_paused_while_another_went_on_appends_nothing_twice(world: Runtime, step: str) -> None:
     fans = Fans(world)
     fans.save("a", "b", "moves", unit="flat-7")
     Holder(world).run()
@@ -115,7 +113,7 @@ def test_a_holder_that_stood_still_while_another_went_on_appends_nothing_twice(
     fans.remove("b")
     slow = Holder(world)
 
-    def stand_still(now: str) -> None:
+    def pause(now: str) -> None:
         if now == step:
             slow.on_step = no_step
             Holder(world).run()
@@ -123,7 +121,7 @@ def test_a_holder_that_stood_still_while_another_went_on_appends_nothing_twice(
             fans.save("e", "b")
             Holder(world).run()
 
-    slow.on_step = stand_still
+    slow.on_step = pause
     # It does not know that its leases are lost.
     slow.source.may_append = lambda: True  # type: ignore[method-assign]
     slow.run()
@@ -144,7 +142,7 @@ MOVES = st.one_of(
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(MOVES, min_size=3, max_size=10))
-def test_whatever_fans_do_and_whoever_dies_the_tree_verifies(
+def test_whatever_fans_do_and_wherever_a_holder_dies_the_tree_verifies(
     world: Runtime, moves: list[tuple[str, str, str | None]]
 ) -> None:
     fans = Fans(world)
