@@ -1,6 +1,7 @@
 """The verifier as one HTML file, the same for every receipt but for the contents of its block `receipt`.
 
-The page has no way to the network: its policy (CSP) allows nothing but its own style and scripts, by their hashes.
+Its policy (CSP) allows its own style and scripts, by their hashes, and files of the host that it comes from, which it
+reads for a confirmation only. From disk it has no way to any network.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ def _page(*, signatures: bool = True, trust: bytes = b"") -> bytes:
         "default-src 'none'",
         f"script-src {' '.join(map(source, allowed))}",
         f"style-src {source(style)}",
+        "connect-src 'self'",
         "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",

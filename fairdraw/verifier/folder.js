@@ -13,6 +13,7 @@ import { linesIn } from "./planned.js";
 import { checkAnnulled, checkBeside, parseAccepted, parseAnnulled, parseNotice, parseReplaced, replacedName } from "./published.js";
 import { DrawOrder, PhaseReplay } from "./replay.js";
 import { sha256Hex, toHex } from "./sha256.js";
+import { textIn } from "./tiles.js";
 
 const OUTPUTS = ["result.txt", "cutoffs.json", "summary.json"];
 // Files beside the phases.
@@ -33,13 +34,8 @@ class DrawFiles {
   }
 
   /** The text of a file; what is no UTF-8 is refused as `malformed`. */
-  async text(name, malformed = "not canonical JSON (RFC 8785) with integers only") {
-    const bytes = await this.bytes(name);
-    try {
-      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-    } catch {
-      throw drawError(name.split("/").at(-1), malformed);
-    }
+  async text(name, malformed) {
+    return textIn(name.split("/").at(-1), await this.bytes(name), malformed);
   }
 
   async textOrNull(name) {

@@ -33,6 +33,28 @@ export function receiptIn(text) {
   return text;
 }
 
+/** The address of the folder with `log` and `registrations`, of a page that is in it or beside a draw. */
+export const rootOf = (address) => address.replace(/[?#].*$/, "").replace(/(?:draws\/[^/]+\/page\/)?[^/]*$/, "");
+
+/** The bytes of a public file at an address, null for none. */
+export async function fromHost(root, name) {
+  const answer = await fetch(new URL(name, root));
+  if (answer.ok) return new Uint8Array(await answer.arrayBuffer());
+  if ([403, 404].includes(answer.status)) return null;
+  throw new Error(`${name}: ${answer.status}`);
+}
+
+/** The files of a folder that a person chose, which has `log` and `registrations` or is one of them. */
+export function byName(files) {
+  return new Map(files.map((file) => [file.webkitRelativePath.replace(/^.*?(?=(?:log|registrations)\/)/, ""), file]));
+}
+
+/** The bytes of one of these, null for none. */
+export async function fromFolder(files, name) {
+  const found = files.get(name);
+  return found ? new Uint8Array(await found.arrayBuffer()) : null;
+}
+
 /** The text of a file. */
 export async function textOf(file, most = MOST_BYTES) {
   if (file.size > most) throw STRINGS.refused.big(Math.ceil(file.size / 1e6));

@@ -8,6 +8,7 @@ import {
 import { verifyInclusion } from "./merkle.js";
 import { namedBy, parseCheckpoint, parseNote, verifyNote } from "./note.js";
 import { timeFindings } from "./opened.js";
+import { sizeProblem } from "./registered.js";
 
 export const NO_LOG =
   "this draw is in no public log: when it was committed to, and to what, is the operator's word alone";
@@ -21,7 +22,10 @@ export const ONLY_THESE_LEAVES =
 export const RECEIPTS_KEYS =
   "Some keys are taken as this receipt has them: compare their fingerprints with a source that the operator cannot" +
   " change, or give a file of trusted keys (`--trust`).";
-const LEAF_KINDS = ["opened", "amended", "manifest", "replaced", "notice", "result", "codes", "annulled", "key"];
+const LEAF_KINDS = [
+  "opened", "amended", "manifest", "replaced", "notice", "result", "codes", "annulled", "registrations", "key",
+];
+const NO_PHASE = ["opened", "registrations", "key"];
 // Kinds of leaves that are about the campaign, and about a phase.
 const OF_RECORD = ["opened", "amended"];
 // A leaf says at most so much later than its witnesses when it was decided; and a round is at most so long after its
@@ -77,7 +81,7 @@ function parseEntry(fields) {
   return { line, leaf, index: fields.integer("index"), proof: fields.list("proof") };
 }
 
-function parseLogLeaf(line) {
+export function parseLogLeaf(line) {
   const document = parseCanonical(line, LOG_LEAF);
   const fields = fieldsOf(LOG_LEAF, "", document, ["campaignId", "hash", "kind", "phase", "time"]);
   const kind = fields.text("kind", (text) => LEAF_KINDS.includes(text), `one of ${LEAF_KINDS.join(", ")}`);
@@ -85,7 +89,7 @@ function parseLogLeaf(line) {
     kind === "key"
       ? fields.text("campaignId", (text) => text === "", "no campaign")
       : fields.text("campaignId", isId, "an id");
-  const noPhase = kind === "key" || kind === "opened";
+  const noPhase = NO_PHASE.includes(kind);
   const phase = fields.integer("phase", noPhase ? 0 : 1);
   if (phase && noPhase) fields.refuse("phase", `0 is needed for ${kind}, found ${phase}`);
   return { campaignId, hash: fields.hash("hash"), kind, phase, time: fields.time("time") };
@@ -136,6 +140,13 @@ export function checkLog(log, { campaignId, annulled }, phases, opened, curves, 
       return `phase ${number}: manifest ${manifest.hash} is leaf ${index}, logged at ${leaf.time}`;
     }),
   ].join("\n");
+}
+
+/** What is wrong with the size of the list of registrations in the manifest of the `first` phase. */
+export function registrationFindings({ entries }, first) {
+  const { index: end } = manifestIn(entries, first);
+  const sizes = entries.filter(({ index, leaf }) => leaf.kind === "registrations" && index < end);
+  return [sizeProblem(first.manifest, sizes.at(-1)?.leaf.hash ?? null)].filter(Boolean);
 }
 
 /**
@@ -200,7 +211,8 @@ function timeOf({ kept, quorum }, { leaf, index }, curves) {
   return at < Infinity ? at : null;
 }
 
-function seenBy({ note, quorum }, values) {
+/** Which witnesses saw a log's newest checkpoint, in words. Throws where they are too few. */
+export function seenBy({ note, quorum }, values) {
   const keys = namedBy(note, witnessesOf(quorum));
   for (const { name, id } of keys) values.push(["witness", `${name}+${id}`]);
   const witnesses = keys.length === 1 ? "1 trusted witness" : `${keys.length} trusted witnesses`;

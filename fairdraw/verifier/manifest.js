@@ -29,7 +29,8 @@ export function parseManifest(text) {
   const campaignId = fields.id("campaignId");
   const count = fields.integer("count");
   const phase = fields.integer("phase", 1);
-  if (fields.raw("registrations") !== null) checkRegistrations(fields.nested("registrations", REGISTRATIONS_KEYS), count);
+  const registrations =
+    fields.raw("registrations") === null ? null : registrationsOf(fields.nested("registrations", REGISTRATIONS_KEYS), count);
   return {
     document,
     hash: sha256Hex(text),
@@ -40,6 +41,7 @@ export function parseManifest(text) {
     drawId: fields.text("drawId", (id) => id === campaignId, `the campaign's id (${campaignId})`),
     markets: marketsOf(fields, phase),
     previous: previousOf(fields, phase),
+    registrations,
     root: fields.hash("root"),
     source: sourceOf(fields.nested("seedSource", ["chain", "kind", "round"])),
     strikesHash: fields.hash("strikesHash"),
@@ -50,15 +52,16 @@ export function parseManifest(text) {
 }
 
 // Each registered entry is in one class.
-function checkRegistrations(fields, count) {
+function registrationsOf(fields, count) {
   const numbers = ["erased", "excluded", "notices"].map((key) => fields.integer(key));
-  fields.hash("root");
+  const root = fields.hash("root");
   const size = fields.integer("size");
   // A sum of numbers below 2^53 may be beyond.
   const classed = [...numbers, fields.integer("withdrawn"), count].reduce((sum, each) => sum + BigInt(each), 0n);
   if (BigInt(size) !== classed) {
     fields.refuse("size", `${size} entries, but notices, count, excluded, withdrawn and erased are ${classed}`);
   }
+  return { root, size };
 }
 
 function sourceOf(fields) {

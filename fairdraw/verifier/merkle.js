@@ -3,9 +3,9 @@
 import { isHash } from "./fields.js";
 import { fromHex, sha256, toHex, utf8 } from "./sha256.js";
 
-/** The hash of a leaf, a text without its line feed. */
-export function leafHash(leafText) {
-  const leaf = utf8(leafText);
+/** The hash of a leaf, its bytes, or a text without its line feed. */
+export function leafHash(given) {
+  const leaf = typeof given === "string" ? utf8(given) : given;
   const data = new Uint8Array(1 + leaf.length);
   data.set(leaf, 1);
   return sha256(data);

@@ -95,7 +95,7 @@ export function checkOpened(opened, manifest) {
       throw drawError("manifest.json", `${key}: the campaign opened with ${short(wanted)}, found ${short(found)}`);
     }
   }
-  if (opened.registration !== (manifest.document.get("registrations") !== null)) {
+  if (opened.registration !== (manifest.registrations !== null)) {
     const rule = opened.registration ? "are needed, because the campaign logs them" : "null is needed";
     throw drawError("manifest.json", `registrations: ${rule}`);
   }

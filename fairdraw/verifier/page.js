@@ -2,11 +2,12 @@
 // into the page as text, never as HTML.
 
 import { isHash } from "./fields.js";
-import { bare, receiptIn, textOf } from "./given.js";
+import { checkConfirmation, isConfirmation } from "./confirmed.js";
+import { bare, byName, fromFolder, fromHost, parsedOrNull, receiptIn, rootOf, textOf } from "./given.js";
 import { changesSince, parseOpened } from "./opened.js";
 import { checkReceipt, company, receiptSteps } from "./receipt.js";
 import { STRINGS } from "./strings.js";
-import { leftToTrust, verdictOf, wordsOf } from "./trusted.js";
+import { leftToTrust, registeredWords, verdictOf, wordsOf } from "./trusted.js";
 
 const RELAYS = ["api.drand.sh", "api2.drand.sh", "drand.cloudflare.com"];
 const CODE = /^[^ ]{24,}$/;
@@ -16,7 +17,10 @@ const PAINT_MS = 100;
 // A line for each of half a million winners.
 const MOST_LIST_BYTES = 64_000_000;
 
-const page = { text: null, trust: null, from: "receipt", known: null, codes: null, run: 0, fill() {} };
+// Names of files that are shown as missing.
+const MOST_NAMES = 5;
+
+const page = { text: null, files: null, trust: null, from: "receipt", known: null, codes: null, run: 0, fill() {} };
 const part = (id) => document.getElementById(id);
 
 /** An element with attributes and children; texts are escaped by the browser. */
@@ -42,10 +46,10 @@ function painted() {
 
 function clear() {
   for (const name of ["verdict", "annulled"]) delete document.documentElement.dataset[name];
-  for (const id of ["trust", "code", "compare", "compared", "keys", "audit", "progress"]) part(id).hidden = true;
+  for (const id of ["trust", "code", "files", "compare", "compared", "keys", "audit", "progress"]) part(id).hidden = true;
   part("audit").open = false;
   part("steps").replaceChildren();
-  for (const id of ["claimed", "where", "refused", "codes-refused", "trust-refused"]) say(id, "");
+  for (const id of ["claimed", "where", "refused", "files-missing", "codes-refused", "trust-refused"]) say(id, "");
   part("facts").replaceChildren();
   say("open-all", STRINGS.openAll);
 }
@@ -63,20 +67,48 @@ async function check(text, asked) {
   page.text = text;
   clear();
   showHeadline({ ...STRINGS.waiting, summary: STRINGS.kicker });
-  const checking = receiptSteps(text, { curves: globalThis.curves ?? null, trust: page.trust, opened: page.known, codes: page.codes });
-  let [step, paintedAt] = [checking.next(), 0];
-  for (; !step.done; step = checking.next()) {
-    const { name, at, of } = step.value;
-    if (!SLOW_STEPS.includes(name) && performance.now() - paintedAt < PAINT_MS) continue;
-    say("summary", STRINGS.checking(wordsOf(name).title, at + 1, of));
+  const given = { curves: globalThis.curves ?? null, trust: page.trust, opened: page.known, codes: page.codes };
+  const parsed = parsedOrNull(bare(text));
+  let paintedAt = 0;
+  const onStep = async ({ name, at, of }) => {
+    if (!SLOW_STEPS.includes(name) && performance.now() - paintedAt < PAINT_MS) return;
+    say("summary", STRINGS.checking(wordsOf(name, isConfirmation(parsed) ? parsed : null).title, at + 1, of));
     Object.assign(part("progress"), { max: of, value: at, hidden: false });
     await painted();
     paintedAt = performance.now();
-    // Another receipt was chosen meanwhile.
-    if (run !== page.run) return;
+  };
+  const missing = new Set();
+  let result;
+  if (isConfirmation(parsed)) result = await checkConfirmation(text, publicFiles(missing), { ...given, onStep });
+  else {
+    const checking = receiptSteps(text, given);
+    let step = checking.next();
+    for (; !step.done && run === page.run; step = checking.next()) await onStep(step.value);
+    result = step.value;
   }
-  showResult(step.value, text);
+  // Another one was chosen meanwhile.
+  if (run !== page.run) return;
+  showResult(result, text);
+  if (isConfirmation(result.receipt)) showFiles(result, [...missing]);
   if (asked) part("headline").focus();
+}
+
+/** Reads public files: from the folder that was chosen, or from the host that the page came from. */
+function publicFiles(missing) {
+  const read = page.files ? (name) => fromFolder(page.files, name) : (name) => fromHost(rootOf(location.href), name);
+  return async (name) => {
+    const bytes = page.files || location.protocol !== "file:" ? await read(name) : null;
+    if (bytes === null) missing.add(name);
+    return bytes;
+  };
+}
+
+/** Ask for the folder of public files where a step could not be checked for want of one. */
+function showFiles({ steps }, missing) {
+  part("files").hidden = page.files === null && steps.every((step) => step.state !== "unchecked");
+  const isOnDisk = page.files === null && location.protocol === "file:";
+  const why = isOnDisk ? STRINGS.filesNeeded : STRINGS.filesMissing(missing.slice(0, MOST_NAMES));
+  say("files-missing", missing.length ? why : "");
 }
 
 function showResult(result, text) {
@@ -86,8 +118,11 @@ function showResult(result, text) {
   say("input-title", STRINGS.inputAgain);
   if (receipt === null || verdict === "fails") showHeadline(shown, shown.state);
   if (receipt !== null) {
-    showOutcome(result, shown);
-    showCompared(result);
+    if (isConfirmation(receipt)) showRegistered(result, shown);
+    else {
+      showOutcome(result, shown);
+      showCompared(result);
+    }
     part("code").hidden = receipt.code === undefined;
     showKeys(result.keys);
   }
@@ -99,8 +134,29 @@ function showResult(result, text) {
   document.documentElement.dataset.verdict = verdict;
 }
 
+/** A registration first: that it is in the list, since when, and who saw that. */
+function showRegistered({ verdict, receipt, listed, steps }, shown) {
+  const { facts } = STRINGS;
+  if (verdict !== "fails") showHeadline({ ...shown, headline: registeredWords(steps, listed) }, shown.state);
+  say("where", receipt.campaignId);
+  const pairs = [
+    [facts.reference, receipt.ref],
+    [facts.number, receipt.index.toLocaleString("en")],
+    [facts.registered, receipt.at],
+    ...notedIn(steps),
+  ];
+  part("facts").replaceChildren(...factList(pairs).children);
+}
+
+/** A fact for what was noted about the entry in the list of registrations. */
+function notedIn(steps) {
+  const { state, detail } = steps.find((step) => step.name === "registration");
+  const [, ...lines] = state === "passed" ? detail.split("\n") : [];
+  return lines.length ? [[STRINGS.facts.noted, lines.join("; ")]] : [];
+}
+
 /** The result first: the outcome in words, of which campaign, and one line on what was checked. */
-function showOutcome({ verdict, receipt, campaign }, shown) {
+function showOutcome({ verdict, receipt, campaign, steps }, shown) {
   const drawn = receipt.kind === "draw";
   const words = STRINGS.outcomes[drawn ? receipt.outcome : "excluded"] ?? String(receipt.outcome);
   const outcome = drawn && receipt.market ? `${words}: ${receipt.market}` : words;
@@ -121,6 +177,8 @@ function showOutcome({ verdict, receipt, campaign }, shown) {
     [facts.reference, receipt.ref],
     drawn && !annulled && receipt.rank !== null && [facts.rank, receipt.rank.toLocaleString("en")],
     reasons && [facts.reasons, reasons],
+    receipt.registration?.at && [facts.registered, receipt.registration.at],
+    ...notedIn(steps),
   ];
   part("facts").replaceChildren(...factList(pairs.filter(Boolean)).children);
 }
@@ -148,7 +206,8 @@ function showCompared({ receipt, steps }) {
 }
 
 function showKeys(keys) {
-  const given = keys.some((key) => key.given === "receipt") ? "receipt" : keys.length ? page.from : "none";
+  const own = ["receipt", "log"].find((by) => keys.some((key) => key.given === by));
+  const given = own ?? (keys.length ? page.from : "none");
   say("keys-lead", STRINGS.keysLead[given]);
   part("key-list").replaceChildren(
     ...keys.map(({ what, name, fingerprint, given: by }) =>
@@ -170,7 +229,7 @@ function showKeys(keys) {
 function showAudit({ verdict, steps, limits, receipt }, text) {
   page.fill = () => {
     part("steps").replaceChildren(...steps.map((step) => stepItem(step, receipt)));
-    const list = make("ul", {}, ...[receipt?.guarantee, ...limits].map((each) => make("li", {}, String(each))));
+    const list = make("ul", {}, ...[receipt?.guarantee, ...limits].filter(Boolean).map((each) => make("li", {}, String(each))));
     part("limits").hidden = receipt === null;
     part("limits").replaceChildren(make("summary", {}, STRINGS.limitsTitle), list);
     part("values").querySelector("pre").textContent = text;
@@ -182,17 +241,18 @@ function showAudit({ verdict, steps, limits, receipt }, text) {
 }
 
 function stepItem({ name, state, detail, values }, receipt) {
-  const words = wordsOf(name, Boolean(receipt?.log));
-  const sentence = state === "passed" ? words.fan : words[state] ?? words.failed;
+  const words = wordsOf(name, receipt);
+  const sentence = words.absent ?? (state === "passed" ? words.fan : words[state] ?? words.failed);
+  const shown = words.absent && state === "passed" ? "absent" : state;
   const more = make("details", {}, make("summary", {}, STRINGS.details, make("span", { class: "unseen" }, `: ${words.title}`)));
   more.open = state !== "passed";
   more.append(make("p", {}, words.auditor), make("p", { class: "detail" }, detail));
   if (values.length > 0) more.append(factList(values));
-  const head = [make("h3", {}, words.title), make("span", { class: `state ${state}` }, STRINGS.states[state])];
+  const head = [make("h3", {}, words.title), make("span", { class: `state ${shown}` }, STRINGS.states[shown])];
   const item = make("div", {}, make("div", { class: "head" }, ...head), make("p", {}, sentence));
   if (name === "randomness" && state === "unchecked") item.append(relays(receipt));
   item.append(more);
-  const mark = make("span", { class: `mark ${state}`, "aria-hidden": "true" }, STRINGS.marks[state]);
+  const mark = make("span", { class: `mark ${shown}`, "aria-hidden": "true" }, STRINGS.marks[shown]);
   return make("li", { id: `step-${name}`, "data-state": state, tabindex: "-1" }, mark, item);
 }
 
@@ -268,6 +328,11 @@ async function takeCodes(file) {
   await finish(page.text, true);
 }
 
+async function takeFolder(files) {
+  page.files = byName(files);
+  await finish(page.text, true);
+}
+
 async function takeKnown() {
   const known = part("known").value.trim().toLowerCase();
   if (!isHash(known)) {
@@ -283,10 +348,11 @@ function fillTexts() {
   const texts = { kicker: "kicker", about: "footerPage", "checks-lead": "checksLead", "open-all": "openAll" };
   texts["audit-title"] = "auditTitle";
   Object.assign(texts, { "compare-title": "compareTitle", "known-help": "knownHelp", "check-known": "knownButton" });
+  Object.assign(texts, { "files-title": "filesTitle", "folder-help": "folderHelp" });
   Object.assign(texts, { "keys-title": "keysTitle", "code-title": "codeTitle", "code-help": "codeHelp", "trust-help": "trustHelp", "input-title": "inputTitle" });
   Object.assign(texts, { "file-help": "fileHelp", "check-text": "pasteButton", privacy: "privacy" });
   for (const [id, name] of Object.entries(texts)) say(id, STRINGS[name]);
-  const fields = { file: "fileField", text: "pasteField", "trust-file": "trustField", known: "knownField", codes: "codeField" };
+  const fields = { file: "fileField", text: "pasteField", "trust-file": "trustField", known: "knownField", codes: "codeField", folder: "folderField" };
   for (const label of document.querySelectorAll("label")) label.textContent = STRINGS[fields[label.htmlFor]];
   part("values").querySelector("summary").textContent = STRINGS.valuesTitle;
   part("values").querySelector("pre").ariaLabel = STRINGS.valuesTitle;
@@ -303,6 +369,7 @@ function listen() {
   part("file").addEventListener("change", (event) => chosen(event, take));
   part("trust-file").addEventListener("change", (event) => chosen(event, takeTrust));
   part("codes").addEventListener("change", (event) => chosen(event, takeCodes));
+  part("folder").addEventListener("change", (event) => takeFolder([...event.target.files]));
   part("check-text").addEventListener("click", () => take(part("text").value));
   part("check-known").addEventListener("click", takeKnown);
   document.addEventListener("paste", (event) => {

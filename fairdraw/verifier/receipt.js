@@ -8,7 +8,10 @@ import {
 } from "./draw.js";
 import { drawError, fieldsOf, isAscii, isFilled, isHash, isId, short, shown, sorted, uncheckedError } from "./fields.js";
 import { beaconKey, parseTrust, trustedLead } from "./keys.js";
-import { checkLog, checkWitnesses, filesLogged, NO_LEAD, NO_LOG, NO_WITNESS, ONLY_THESE_LEAVES, parseLog, RECEIPTS_KEYS } from "./log.js";
+import {
+  checkLog, checkWitnesses, filesLogged, NO_LEAD, NO_LOG, NO_WITNESS, ONLY_THESE_LEAVES, parseLog, RECEIPTS_KEYS,
+  registrationFindings,
+} from "./log.js";
 import { checkSeed, checkTerms, deriveSeed, parseManifest, parseSeed, parseStrikes, STRIKE_REASON } from "./manifest.js";
 import { verifyInclusion } from "./merkle.js";
 import { changesSince, checkOpened, findingsAgainst, openedName, parseOpened } from "./opened.js";
@@ -16,6 +19,7 @@ import { checkCode, checkPlanned, parseCode } from "./planned.js";
 import {
   checkAnnulled, checkBeside, guaranteeOf, parseAnnulled, parsePublished, publishedLines, replacedName,
 } from "./published.js";
+import { NO_REGISTRATIONS, NOT_SHOWN, parseRegistration } from "./registered.js";
 import { fromHex, sha256Hex } from "./sha256.js";
 
 const VERSION = 4;
@@ -32,7 +36,7 @@ const HEX_DIGITS = "64 lower-case hex digits";
 export const NO_EVENT = "The campaign names no event: that its event has no other draw is the operator's word alone.";
 const NO_OPENED =
   "the campaign is not in the log as it opened: that its event has no other draw is the operator's word alone";
-const THE_LIST = "Entries that the operator invents before registration closes look like all others.";
+export const THE_LIST = "Entries that the operator invents before registration closes look like all others.";
 const THE_STRIKE =
   "The reason of a strike is the operator's statement: a receipt shows that the entry is in the list of strikes, not" +
   " that it should be.";
@@ -92,15 +96,13 @@ export function checkReceipt(text, options) {
 /** The same with a pause before each step, whose name, place and number of all is yielded: a page can show it. */
 export function* receiptSteps(text, { curves = null, trust = null, opened = null, codes = null } = {}) {
   const keys = parseTrust(trust);
-  // Whether the file names the keys of log and witnesses: else they are those in the receipt.
-  const trusted = keys.log.length > 0 && keys.quorum.members.length > 0;
+  const trusted = vouches(keys);
   let [document, checker] = [null, null];
   try {
-    document = parsedReceipt(text);
+    document = parsedObject(text, "receipt");
     checker = checkerOf(document, { trust: keys, curves, codes, known: opened });
   } catch (error) {
-    if (error.artefact === undefined) throw error;
-    const step = { name: "receipt", state: "failed", detail: `${error.artefact}: ${error.message}`, values: [] };
+    const step = endedStep("receipt", [], error, true);
     return { verdict: "fails", trusted, steps: [step], findings: [], limits: [], keys: [], receipt: null };
   }
   const steps = [];
@@ -108,9 +110,8 @@ export function* receiptSteps(text, { curves = null, trust = null, opened = null
     yield { name: each[0], at: steps.length, of: checker.steps.length };
     steps.push(runStep(each));
   }
-  const has = (state) => steps.some((step) => step.state === state);
   return {
-    verdict: has("failed") ? "fails" : has("unchecked") || !trusted ? "incomplete" : "holds",
+    verdict: verdictOn(steps, trusted),
     trusted,
     steps,
     findings: checker.common.findings,
@@ -127,10 +128,23 @@ function runStep([name, run]) {
   try {
     return { name, state: "passed", detail: run(values), values };
   } catch (error) {
-    if (error.unchecked) return { name, state: "unchecked", detail: error.message, values };
-    if (error.artefact === undefined) throw error;
-    return { name, state: "failed", detail: error.message, values };
+    return endedStep(name, values, error);
   }
+}
+
+/** The step that an error ends; `named` with the artefact that is wrong. Any other error is thrown. */
+export function endedStep(name, values, error, named = false) {
+  if (error.unchecked) return { name, state: "unchecked", detail: error.message, values };
+  if (error.artefact === undefined) throw error;
+  return { name, state: "failed", detail: named ? `${error.artefact}: ${error.message}` : error.message, values };
+}
+
+/** Whether a trust file names the keys of log and witnesses: else they are those that the operator gave. */
+export const vouches = ({ log, quorum }) => log.length > 0 && quorum.members.length > 0;
+
+export function verdictOn(steps, trusted) {
+  const has = (state) => steps.some((step) => step.state === state);
+  return has("failed") ? "fails" : has("unchecked") || !trusted ? "incomplete" : "holds";
 }
 
 function wrong(message) {
@@ -143,13 +157,14 @@ function wrongFile(error, where = "") {
   wrong(where + error.message);
 }
 
-function plain(value) {
+export function plain(value) {
   if (Array.isArray(value)) return value.map(plain);
   if (!(value instanceof Map)) return value;
   return Object.fromEntries(Array.from(value, ([key, each]) => [key, plain(each)]));
 }
 
-function parsedReceipt(data) {
+/** The JSON object in a text or in bytes, in any layout; `what` it should be. */
+export function parsedObject(data, what) {
   let document;
   try {
     const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -157,9 +172,10 @@ function parsedReceipt(data) {
     // Editors on Windows write a mark of the byte order (BOM) before it.
     document = parseJson(text.replace(/^\ufeff/, ""));
   } catch {
-    wrong("not a JSON document: give the receipt in its JSON format");
+    throw drawError(what, `not a JSON document: give the ${what} in its JSON format`);
   }
-  return document instanceof Map ? document : wrong("expected a JSON object");
+  if (document instanceof Map) return document;
+  throw drawError(what, "expected a JSON object");
 }
 
 function checkerOf(document, given) {
@@ -170,18 +186,25 @@ function checkerOf(document, given) {
   const own = kind === "draw" ? [...DRAWN_KEYS, ...(document.has("code") ? ["code"] : [])] : EXCLUDED_KEYS;
   const fields = fieldsOf("receipt", "", document, [...COMMON_KEYS, ...own]);
   const common = parseCommon(fields, given);
-  const { steps, phases, limits } = kind === "draw" ? drawnChecker(fields, common) : excludedChecker(fields, common);
+  const made = kind === "draw" ? drawnChecker(fields, common) : excludedChecker(fields, common);
+  const { steps, phases, limits, unit = null } = made;
   Object.assign(common, { phases, first: phases[0].manifest });
   const { log } = common;
   const logged = (check) => (values) => (log === null ? unchecked(NO_LOG) : check(values));
   const keys = [...beaconKeys(common), ...(log?.keys ?? [])];
   const ofKeys = keys.some((key) => key.given === "receipt") ? [RECEIPTS_KEYS] : [];
   const hashes = () => common.opened.map((text) => sha256Hex(text));
+  const without = () => (common.first.registrations === null ? NO_REGISTRATIONS : NOT_SHOWN);
   return {
     common,
     steps: [
       ...steps,
-      ["log", logged((values) => checkLog(log, common, phases, hashes(), given.curves, values))],
+      ["registration", (values) => common.registration?.check(common.ref, unit, common.first, values) ?? without()],
+      ["log", logged((values) => {
+        const said = checkLog(log, common, phases, hashes(), given.curves, values);
+        common.findings.push(...registrationFindings(log, phases[0]));
+        return said;
+      })],
       ["witnesses", logged((values) => {
         const due = signedAt(chainIn(common), common.first.source.round);
         return checkWitnesses(log, phases[0], due, leadIn(common), common, values);
@@ -191,7 +214,14 @@ function checkerOf(document, given) {
     // The record is known once its step has run.
     get limits() {
       const ofOpened = common.record.length && common.record[0].eventId === null ? [NO_EVENT] : [];
-      return [...limits, THE_LIST, ...(common.opened.length ? ofOpened : [sentence(NO_OPENED)]), ...logLimits(log), ...ofKeys];
+      return [
+        ...limits,
+        THE_LIST,
+        ...(common.opened.length ? ofOpened : [sentence(NO_OPENED)]),
+        ...(common.registration === null ? [sentence(without())] : []),
+        ...logLimits(log),
+        ...ofKeys,
+      ];
     },
   };
 }
@@ -215,10 +245,10 @@ function parseCommon(fields, given) {
     guarantee: fields.text("guarantee", isFilled, "a sentence"),
     campaignId: fields.text("campaignId", isId, "a campaign's id"),
     roundAt: fields.raw("roundAt"),
+    registration: parseRegistration(fields),
     findings: [],
     record: [],
   };
-  if (fields.raw("registration") !== null) fields.refuse("registration", "null is needed");
   const annulled = textOrNull("annulled", isFilled, "the text of annulled.json");
   common.annulled = annulled === null ? null : parseAnnulled(annulled);
   common.chain = textOrNull("chain", isAscii, `the text of ${CHAIN_FILE}`);
@@ -517,6 +547,7 @@ function drawnChecker(fields, common) {
   const code = fields.names.includes("code") ? parseCode(fields) : null;
   return {
     phases,
+    unit: own.leaf.unit,
     limits: DRAWN_LIMITS(phases, together),
     steps: [
       ["leaf", (values) => checkLeaf(draw, values)],

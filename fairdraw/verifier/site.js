@@ -1,11 +1,12 @@
 // The public page of a draw: looks a ref up, checks its receipt or one from a file, and replays the draw in a worker.
 import { isId } from "./fields.js";
-import { receiptIn, textOf } from "./given.js";
+import { checkConfirmation, isConfirmation } from "./confirmed.js";
+import { bare, fromHost, parsedOrNull, receiptIn, rootOf, textOf } from "./given.js";
 import { ProofTiles } from "./lookup.js";
 import { checkReceipt } from "./receipt.js";
 import { replayDraw } from "./folder.js";
 import { STRINGS } from "./strings.js";
-import { leftToTrust, verdictOf, wordsOf } from "./trusted.js";
+import { leftToTrust, registeredWords, verdictOf, wordsOf } from "./trusted.js";
 
 const SITE_TEXT = {
   absent: "This reference is not in the draw: its neighbours in the list are next to each other.",
@@ -51,11 +52,13 @@ function element(name, text, className = "") {
 }
 
 function stepItem({ name, state, detail }, receipt) {
-  const item = element("li", `${wordsOf(name, Boolean(receipt?.log)).title}: `);
-  const mark = element("span", STRINGS.marks[state], `mark ${{ passed: "good", failed: "bad" }[state] ?? ""}`);
+  const words = wordsOf(name, receipt);
+  const shown = words.absent && state === "passed" ? "absent" : state;
+  const item = element("li", `${words.title}: `);
+  const mark = element("span", STRINGS.marks[shown], `mark ${{ passed: "good", failed: "bad" }[shown] ?? ""}`);
   mark.ariaHidden = "true";
   item.prepend(mark);
-  item.append(element("span", STRINGS.states[state].toLowerCase(), "state"), element("div", detail, "detail"));
+  item.append(element("span", STRINGS.states[shown].toLowerCase(), "state"), element("div", detail, "detail"));
   return item;
 }
 
@@ -71,12 +74,13 @@ function showAnswer(text, checked, markets) {
   const { limits, receipt } = checked;
   const drawn = receipt?.kind === "draw";
   // What a ref alone gives does not have the reason of an exclusion.
-  const steps = drawn || receipt?.reasons?.length ? checked.steps : checked.steps.filter((step) => step.name !== "reason");
+  const steps = receipt?.kind !== "excluded" || receipt.reasons.length ? checked.steps : checked.steps.filter((step) => step.name !== "reason");
   const failed = steps.some((step) => step.state === "failed");
   const result = { ...checked, steps, verdict: failed ? "fails" : checked.trusted ? checked.verdict : "incomplete" };
   const { headline, summary, state } = verdictOf(result);
   const parts = [];
   if (receipt === null || failed) parts.push(element("p", headline, "bad outcome"));
+  else if (isConfirmation(receipt)) parts.push(element("p", registeredWords(steps, checked.listed), "outcome"));
   else {
     const { market, outcome } = receipt;
     const where = market && markets[market] ? `${markets[market]} (${market})` : market;
@@ -123,6 +127,12 @@ async function unpackedCurves() {
   return globalThis.curves ?? null;
 }
 
+/** The check of a confirmation against the files of this host. */
+function confirmed(text, given) {
+  if (location.protocol === "file:") throw SITE_TEXT.fromDisk;
+  return checkConfirmation(text, (name) => fromHost(rootOf(document.baseURI), name), given);
+}
+
 /** Show what came of a receipt, which `work` resolves to, or why there is none: what it throws as a text. */
 async function answerWith(work, { looked = false } = {}) {
   const answer = document.getElementById("answer");
@@ -130,7 +140,8 @@ async function answerWith(work, { looked = false } = {}) {
   answer.textContent = SITE_TEXT.looking;
   try {
     const text = await work();
-    const checked = checkReceipt(text, { curves: await unpackedCurves() });
+    const given = { curves: await unpackedCurves() };
+    const checked = isConfirmation(parsedOrNull(bare(text))) ? await confirmed(text, given) : checkReceipt(text, given);
     // This page made the receipt of them: it is no one's, so there is no verdict about it.
     if (looked && checked.receipt === null) throw new Error(checked.steps[0].detail);
     showAnswer(text, checked, JSON.parse(document.getElementById("check").dataset.markets ?? "{}"));

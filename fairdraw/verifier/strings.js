@@ -6,23 +6,29 @@ export const STRINGS = {
   title: "Check a receipt of a draw",
   waiting: {
     headline: "Check a receipt of a draw",
-    summary: "Open the file that you got after the draw. This page computes every step of it again, on this device.",
+    summary:
+      "Open the file that you got after the draw, or when you registered. This page computes every step of it again, on " +
+      "this device.",
   },
   checking: (title, at, of) => `Checking step ${at} of ${of}: ${title} …`,
   verdicts: {
     holds: {
       mark: "✓",
       headline: "This receipt holds",
-      summary: (steps) => `This receipt holds: each of ${steps} was computed again on this device, and agrees.`,
+      summary: (steps, what) => `This ${what} holds: each of ${steps} was computed again on this device, and agrees.`,
     },
     fits: {
       mark: "i",
       headline: "Everything fits together",
-      summary: (steps) => `Everything fits together, by the keys in this receipt: ${steps}, each computed on this device.`,
+      summary: (steps, what) => {
+        const whose = what === "receipt" ? "in this receipt" : "that the organiser published";
+        return `Everything fits together, by the keys ${whose}: ${steps}, each computed on this device.`;
+      },
     },
     fails: {
       mark: "✗",
       headline: "This receipt does not hold",
+      otherHeadline: "This confirmation does not hold",
       summary: () =>
         "Do not rely on what it says. Keep this file, and show it to the organiser or to an auditor.",
     },
@@ -52,15 +58,22 @@ export const STRINGS = {
     excluded: "Not in the draw",
   },
   annulled: "This draw was annulled: its results do not count",
+  registered: "Registered",
+  notRegistered: "Not found in the list",
+  listed: (time, by) =>
+    `Registered: in the list since ${time}, by ${by === null ? "the organiser’s word" : by === 1 ? "1 witness" : `${by} witnesses`}`,
   facts: {
     reference: "Reference",
     rank: "Rank",
+    registered: "Registered",
+    noted: "Noted about it since",
+    number: "Number in the list",
     reasons: "Reason that the operator gives",
     annulled: "Annulled",
     outcome: "Result that does not count",
   },
-  states: { passed: "Passed", failed: "Failed", unchecked: "Not checked" },
-  marks: { passed: "✓", failed: "✗", unchecked: "–" },
+  states: { passed: "Passed", failed: "Failed", unchecked: "Not checked", absent: "Not applicable" },
+  marks: { passed: "✓", failed: "✗", unchecked: "–", absent: "–" },
   auditTitle: "For auditors: every step",
   checksLead: "No tick on this page comes from a server: each is computed here, from the receipt alone.",
   openAll: "Show all details",
@@ -73,6 +86,12 @@ export const STRINGS = {
       fan: "The file is a receipt of a draw.",
       failed: "The file is no receipt of a draw, or a part of it is missing or changed.",
       auditor: "Every field is parsed strictly: no unknown key, no missing one, no other type.",
+    },
+    confirmation: {
+      title: "The confirmation can be read",
+      fan: "The file is the confirmation of a registration.",
+      failed: "The file is no confirmation, or a part of it is missing or changed.",
+      auditor: "Every field is parsed strictly.",
     },
     leaf: {
       title: "Your entry",
@@ -106,6 +125,7 @@ export const STRINGS = {
       title: "The campaign as it opened",
       fan: "The draw is that of the campaign which opened, with its markets and its beacon.",
       failed: "The draw is not that of the campaign which opened, or not of the one that you know.",
+      absent: "This receipt does not show how the campaign opened: there was nothing to compare.",
       auditor:
         "opened.json and every amended-<k>.json, each with the hash of the one before; campaign, chain and markets of the " +
         "manifest against the last one that was logged before it. Other differences are findings.",
@@ -205,6 +225,23 @@ export const STRINGS = {
       failed: "The receipt gives no reason.",
       auditor: "At least one reason; nothing about it is proven.",
     },
+    registration: {
+      title: "You were in the list before the draw",
+      fan: "Your registration is in the list that only grew while registration was open, and the draw answers for it.",
+      failed: "Your registration, as shown here, does not belong to the list that the draw answers for.",
+      unchecked: "What would show it is gone: only the organiser’s word is left.",
+      absent: "This receipt shows no registration: the details say why.",
+      auditor:
+        'SHA-256("vfreg1|" + campaignId + "|" + ref + "|" + unit + "|" + at + "|" + salt) is the entry at the index, or ' +
+        "what the last notice of another unit says; RFC 6962 proofs of it and of every notice lead to registrations.root.",
+      ofConfirmation: {
+        title: "You are in the list of registrations",
+        fan: "Your registration is in the newest list that is in the public log, at the number in your confirmation.",
+        failed: "At the number in your confirmation the published list does not have your registration.",
+        unchecked: "It is not in the list yet, or files are missing here: the details say which.",
+        auditor: "As in a receipt; the root of the list is computed again from all entries from the index on.",
+      },
+    },
     log: {
       title: "The public log",
       fan: "The fingerprints of this draw are in a public log, from which nothing disappears unnoticed.",
@@ -214,6 +251,12 @@ export const STRINGS = {
       auditor:
         "The signatures of every checkpoint under a trusted key; RFC 6962 proofs of all entries; the campaign’s record, " +
         "manifests, one summary for each phase, and annulment against the receipt.",
+      ofConfirmation: {
+        fan: "The fingerprint of that list is in a public log, from which nothing disappears unnoticed.",
+        failed: "The public log does not have this list.",
+        unchecked: "Files are missing here, or this page cannot check signatures: the details say which.",
+        auditor: "The checkpoint’s signature under a trusted key; an RFC 6962 proof of the leaf of the size.",
+      },
     },
     witnesses: {
       title: "Witnesses of the log",
@@ -224,6 +267,12 @@ export const STRINGS = {
       auditor:
         "Cosignatures of distinct trusted witnesses under the checkpoint, at least as many as the quorum says; the time of " +
         "the manifest’s leaf is that of the needed-th cosignature, and at least the lead before the round.",
+      ofConfirmation: {
+        title: "Witnesses who saw the list",
+        fan: "As many independent witnesses as required saw a list with your registration, at the time above.",
+        failed: "Fewer witnesses than required saw a list with your registration.",
+        auditor: "Cosignatures as in a receipt; the time is that of the first size of the list that has the index.",
+      },
     },
   },
 
@@ -240,6 +289,22 @@ export const STRINGS = {
       text: `Ask the organiser why. ${found.join(". ")}.`,
       act: true,
     }),
+    noted: (found) => ({
+      title: "Something was noted about your registration",
+      text: `Ask the organiser why, unless it was your own wish. ${found.join(". ")}.`,
+      act: true,
+    }),
+    inTheDraw: {
+      title: "That you take part in the draw",
+      text: "Only the receipt after the draw shows that. Keep this confirmation until then.",
+    },
+    publishedKeys: {
+      title: "Whose keys these are",
+      text:
+        "The organiser published them. Compare their fingerprints below with those of the log and of its witnesses, or " +
+        "choose a trust file.",
+      act: true,
+    },
     keys: {
       title: "Whose keys these are",
       text:
@@ -272,6 +337,12 @@ export const STRINGS = {
     list: {
       title: "Who is in the list",
       text: "Entries that the operator invented before registration closed look like all others.",
+    },
+    notRegistered: {
+      title: "That no entry was left out",
+      text:
+        "This receipt does not show that you were in a public list before the draw: that no entry was left out is the " +
+        "organiser’s word.",
     },
     noLog: {
       title: "When the list was fixed",
@@ -337,24 +408,33 @@ export const STRINGS = {
   keysTitle: "Keys",
   keysLead: {
     receipt: "These keys are in the receipt itself: no trust file was used.",
+    log: "The organiser published these keys beside the log: no trust file was used.",
     file: "These are the keys of the trust file that you chose.",
     page: "These are the keys that the publisher of this page put into it.",
     none: "No key was needed: this receipt has no signature to verify.",
   },
   keyKinds: { beacon: "Random beacon", log: "Public log", witness: "Witness" },
-  keyGiven: { receipt: "in the receipt", rules: "in the rules of the draw", trust: "from the trust file" },
+  keyGiven: { receipt: "in the receipt", log: "published beside the log", rules: "in the rules of the draw", trust: "from the trust file" },
   keyFrom: "Given",
   fingerprint: "Fingerprint",
   trustField: "Use keys that you trust: choose a trust file",
   trustHelp: "A file with the keys of the log and its witnesses, or a policy of such keys.",
 
-  inputTitle: "Your receipt",
-  inputAgain: "Check another receipt",
-  fileField: "Choose the file of a receipt",
+  filesTitle: "The public files that are needed",
+  folderField: "Choose the folder with the public files",
+  folderHelp: "A copy of what the organiser publishes, with the folders log and registrations.",
+  filesMissing: (names) => `These files were not there: ${names.join(", ")}`,
+  filesNeeded: "This page was opened from disk, where it cannot fetch them.",
+
+  inputTitle: "Your receipt, or your confirmation",
+  inputAgain: "Check another one",
+  fileField: "Choose the file of a receipt or a confirmation",
   fileHelp: "The page or the JSON file that you got. You can also drop it anywhere on this page.",
   pasteField: "Or paste its text",
   pasteButton: "Check this text",
-  privacy: "The receipt stays on this device: this page cannot send anything.",
+  privacy:
+    "What you check stays on this device: this page sends nothing. For a confirmation it reads public files of the host " +
+    "that it came from.",
 
   refused: {
     empty: "This file is empty. Choose the file that you got after the draw.",
@@ -370,6 +450,6 @@ export const STRINGS = {
   valuesTitle: "The whole receipt",
   valuesHelp: "Other checkers take this text, or this file itself.",
   footerPage:
-    "This page is one file, the same for every receipt. It loads nothing and sends nothing. To compare it with the " +
-    "release: regworkers draw verify-page FILE, or the SHA-256 in docs/fairness.md.",
+    "This page is one file, the same for every receipt. It sends nothing, and loads nothing but public files, for a " +
+    "confirmation. To compare it with the release: regworkers draw verify-page FILE, or the SHA-256 in docs/fairness.md.",
 };

@@ -8,6 +8,7 @@ import { runInThisContext } from "node:vm";
 
 import { verifyBls } from "../../../fairdraw/verifier/beacon.js";
 import { canonicalText, parseCanonical, parseCanonicalList, parseJson } from "../../../fairdraw/verifier/canonical.js";
+import { checkConfirmation, sinceText } from "../../../fairdraw/verifier/confirmed.js";
 import { milliseconds, short } from "../../../fairdraw/verifier/fields.js";
 import { colludersOf, parseTrust, quorumText, witnessesOf } from "../../../fairdraw/verifier/keys.js";
 import { leafHash, treeHash, verifyInclusion } from "../../../fairdraw/verifier/merkle.js";
@@ -15,6 +16,7 @@ import { parseCheckpoint, parseKey, parseNote, verifyNote } from "../../../faird
 import { checkReceipt } from "../../../fairdraw/verifier/receipt.js";
 import { replayDraw } from "../../../fairdraw/verifier/folder.js";
 import { sha256Hex, toHex } from "../../../fairdraw/verifier/sha256.js";
+import { TreeFiles } from "../../../fairdraw/verifier/tiles.js";
 
 if (process.argv[2]) runInThisContext(readFileSync(process.argv[2], "utf8"));
 const bundle = globalThis.curves ? remembering(globalThis.curves) : null;
@@ -52,6 +54,9 @@ function rootOf(lines) {
   return toHex(tree.root());
 }
 
+// The bytes of a file, null if there is none.
+const inFolder = (folder) => (name) => readFile(`${folder}/${name}`).catch(() => null);
+
 // What takes every signature: a test can draw again.
 const pointLike = { Point: { fromBytes: (bytes) => ({ assertValidity() {}, is0: () => false, toHex: () => toHex(bytes) }) } };
 const ANY_SIGNATURE = {
@@ -72,6 +77,12 @@ const ANSWERS = {
     const annulled = receipt?.annulled ? JSON.parse(receipt.annulled) : null;
     return { ...answer, annulled, steps };
   },
+  async confirmation({ data, folder, trust, curves }) {
+    const given = { curves: curves ? bundle : null, trust };
+    const { receipt, listed, ...answer } = await checkConfirmation(Buffer.from(data, "base64"), inFolder(folder), given);
+    const steps = answer.steps.map(({ name, state, detail }) => [name, state, detail]);
+    return { ...answer, steps, since: listed ? sinceText(listed) : "" };
+  },
   trust({ text }) {
     return attempt(() => {
       const { leads, log, quorum } = parseTrust(text);
@@ -88,6 +99,11 @@ const ANSWERS = {
   short: ({ text }) => short(parseJson(text)),
   inclusion: ({ leaf, index, count, proof, root }) => verifyInclusion(leaf, index, count, proof, root),
   root: ({ lines }) => rootOf(lines),
+  async tiles({ folder, size, within, index }) {
+    const tree = new TreeFiles("", size, inFolder(folder));
+    const entries = await tree.bundle(Math.floor(index / 256));
+    return { proof: await tree.proof(index, within), entry: entries && Buffer.from(entries[index % 256]).toString() };
+  },
   sha256: ({ text }) => sha256Hex(text),
   time: ({ text }) => milliseconds(text),
   signature: ({ value, text, key, kind = "ed25519" }) => bundle[kind].verify(...[value, text, key].map((hex) => Buffer.from(hex, "hex"))),

@@ -1,0 +1,289 @@
+// The check of a fan's confirmation against the published files, as in proof/confirmation.py. The leaf of a size is found by
+// its fact: the log is not read whole. A file that is missing leaves a step unchecked.
+
+import { parseCanonical } from "./canonical.js";
+import { drawError, fieldsOf, isFilled, isHash, isoTime, milliseconds, short, uncheckedError } from "./fields.js";
+import { colludersOf, LOG_KEYS, metAt, parseTrust, quorumText, readKeys, trustedKey, WEAK_QUORUM, witnessesOf } from "./keys.js";
+import { NO_WITNESS, parseLogLeaf, seenBy } from "./log.js";
+import { leafHash, treeHash, verifyInclusion } from "./merkle.js";
+import { namedBy, parseCheckpoint, parseNote, verifyNote } from "./note.js";
+import { endedStep, parsedObject, plain, THE_LIST, verdictOn, vouches } from "./receipt.js";
+import { isRegistrationSalt, Registration, registrationLeaf, registrationNotice } from "./registered.js";
+import { sha256Hex, toHex } from "./sha256.js";
+import { textIn, TreeFiles, WIDTH } from "./tiles.js";
+
+const CONFIRMATION = "confirmation";
+const CONFIRMATION_KEYS = ["at", "campaignId", "index", "kind", "ref", "salt", "unit", "version"];
+const NO_NOTE = "the note is not UTF-8";
+const ITS_KEYS =
+  "Some keys are taken as the operator published them beside the log: compare their fingerprints with a source that" +
+  " the operator cannot change, or give a file of trusted keys (`--trust`).";
+const IN_THE_DRAW = "That the entry takes part in the draw shows its receipt, once there is one.";
+// So many sizes of the log after a leaf may have no checkpoint that was kept; and so many bundles are read at a time.
+const [MOST_SIZES, AT_A_TIME] = [4096, 8];
+
+/** Whether a document is the confirmation of a registration, and no receipt. */
+export const isConfirmation = (document) => document?.kind === "registration";
+
+function contradiction(message) {
+  throw drawError("receipt", message);
+}
+
+/**
+ * Check a confirmation as a receipt is checked. `read(name)` resolves to the bytes of a published file, null for none;
+ * `onStep({name, at, of})` is awaited before each step. The answer has `listed`, too: since when the entry is in the list,
+ * and how many witnesses saw it (null: none is needed), as `{at, by}`; or null.
+ */
+export async function checkConfirmation(text, read, { curves = null, trust = null, onStep = () => {} } = {}) {
+  const keys = parseTrust(trust);
+  const trusted = vouches(keys);
+  const steps = [];
+  let [document, own] = [null, null];
+  try {
+    document = parsedObject(text, CONFIRMATION);
+    own = parseConfirmation(document);
+  } catch (error) {
+    steps.push(endedStep(CONFIRMATION, [], error, true));
+    return { verdict: "fails", trusted, steps, findings: [], limits: [], keys: [], receipt: null, listed: null };
+  }
+  const checker = new ConfirmationCheck(own, read, keys, curves);
+  const runs = Object.entries(checker.steps());
+  for (const [name, run] of runs) {
+    await onStep({ name, at: steps.length, of: runs.length });
+    const values = [];
+    try {
+      steps.push({ name, state: "passed", detail: await run(values), values });
+    } catch (error) {
+      steps.push(endedStep(name, values, error));
+    }
+  }
+  const found = await checker.log.then((log) => log.given, () => []);
+  const ofKeys = found.some((key) => key.given === "log") ? [ITS_KEYS] : [];
+  return {
+    verdict: verdictOn(steps, trusted),
+    trusted,
+    steps,
+    findings: checker.findings,
+    limits: [IN_THE_DRAW, THE_LIST, ...ofKeys],
+    keys: found,
+    receipt: plain(document),
+    listed: checker.listed,
+  };
+}
+
+function parseConfirmation(document) {
+  const fields = fieldsOf(CONFIRMATION, "", document, CONFIRMATION_KEYS);
+  fields.text("kind", (kind) => kind === "registration", '"registration"');
+  if (fields.integer("version") !== 1) fields.refuse("version", "1 is needed");
+  const own = {
+    at: fields.time("at"),
+    campaignId: fields.id("campaignId"),
+    index: fields.integer("index"),
+    ref: fields.text("ref", isFilled, "a ref"),
+    salt: fields.text("salt", isRegistrationSalt, "32 lower-case hex digits"),
+    unit: fields.raw("unit") === null ? null : fields.text("unit", isFilled, "a unit"),
+  };
+  return { ...own, leaf: registrationLeaf(own.campaignId, own.ref, own.unit ?? own.ref, own.at, own.salt) };
+}
+
+// How far a campaign's tree is, as its checkpoint says.
+function parseTreeState(text, name) {
+  const keys = ["campaignId", "erased", "notices", "root", "size", "sizes", "withdrawn"];
+  const fields = fieldsOf(name, "", parseCanonical(text, name), keys);
+  const [most, sizes] = [fields.integer("size"), fields.list("sizes")];
+  sizes.forEach((each, at) => {
+    if (typeof each === "number" && each > (sizes[at - 1] ?? 0) && each <= most) return;
+    fields.refuse("sizes", `numbers from 1 to ${most} that increase are needed, found ${short(each)}`);
+  });
+  const about = fields.id("campaignId");
+  for (const key of ["erased", "withdrawn", "notices"]) fields.integer(key);
+  fields.hash("root");
+  return { about, sizes };
+}
+
+class ConfirmationCheck {
+  constructor(own, read, trust, curves) {
+    Object.assign(this, { own, read, curves, findings: [], listed: null, folder: `registrations/${own.campaignId}/` });
+    this.log = this.publishedLog(trust);
+    this.sizes = this.loggedSizes();
+    // Whoever waits for them meets the error.
+    for (const each of [this.log, this.sizes]) each.catch(() => {});
+  }
+
+  steps() {
+    return {
+      registration: (values) => this.checkRegistration(values),
+      log: (values) => this.checkLog(values),
+      witnesses: (values) => this.checkWitnesses(values),
+    };
+  }
+
+  async text(name, malformed) {
+    const bytes = await this.read(name);
+    return bytes === null ? null : textIn(name, bytes, malformed);
+  }
+
+  // The log by its signed checkpoint.
+  async publishedLog(trust) {
+    const text = await this.text("log/keys.json");
+    const none = { log: [], quorum: { need: 0, members: [] } };
+    const own = text === null ? none : readKeys(fieldsOf("keys.json", "", parseCanonical(text, "keys.json"), LOG_KEYS));
+    const [log, quorum] = [trust.log.length ? trust.log : own.log, trust.quorum.members.length ? trust.quorum : own.quorum];
+    if (!log.length) throw uncheckedError("no log: nothing shows when the list of registrations was what it is");
+    const signed = await this.text("log/checkpoint", NO_NOTE);
+    if (signed === null) throw uncheckedError("log/checkpoint is missing");
+    const note = parseNote(signed);
+    const { origin, size, root } = parseCheckpoint(note.text);
+    const keys = log.filter((key) => key.name === origin);
+    if (!namedBy(note, keys).length) throw drawError("checkpoint", "it is signed by none of the log's keys");
+    verifyNote(note, keys, this.curves);
+    const tree = new TreeFiles("log/", Number(size), this.read);
+    const of = (what, given) => (key) => trustedKey(what, key.name, key.publicKey, given.length ? "trust" : "log");
+    const given = [...log.map(of("log", trust.log)), ...witnessesOf(quorum).map(of("witness", trust.quorum.members))];
+    return { note, origin, size: Number(size), root, keys: log, quorum, tree, given };
+  }
+
+  // The first and the newest size of the list that is in the log and has the entry.
+  async loggedSizes() {
+    const [{ index, campaignId }, log] = [this.own, await this.log];
+    const name = `${this.folder}checkpoint`;
+    const text = await this.text(name);
+    if (text === null) throw uncheckedError(`${name} is missing`);
+    const { about, sizes } = parseTreeState(text, name);
+    if (about !== campaignId) throw drawError(name, `is about ${about}`);
+    const firstOf = async (some) => {
+      for (const size of some) {
+        const found = await this.loggedSize(size, log);
+        if (found) return found;
+      }
+      return null;
+    };
+    const having = sizes.filter((size) => size > index);
+    const newest = await firstOf([...having].reverse());
+    if (!newest) throw uncheckedError(`not in the list yet: no list of registrations in the log has an entry ${index}`);
+    return { newest, first: await firstOf(having) };
+  }
+
+  // One size of the list, and its leaf in the log; null if it has none.
+  async loggedSize(size, log) {
+    const { campaignId } = this.own;
+    const name = `${this.folder}sizes/${size}.json`;
+    const bytes = await this.read(name);
+    if (bytes === null) return null;
+    const fact = `{"campaignId":"${campaignId}","hash":"${sha256Hex(bytes)}","kind":"registrations","phase":0,"time":"`;
+    const fileOfFact = `log/facts/${sha256Hex(fact)}`;
+    const index = await this.text(fileOfFact);
+    // What is decided and not published yet is not in the log.
+    if (index === null || !(Number(index) < log.size)) return null;
+    const entry = (await log.tree.bundle(Math.floor(index / WIDTH)))[index % WIDTH];
+    const line = entry === undefined ? "" : textIn(fileOfFact, entry);
+    if (!line.startsWith(fact)) throw drawError(fileOfFact, "does not name the entry that says this");
+    const leaf = parseLogLeaf(line);
+    if (!verifyInclusion(line, Number(index), log.size, await log.tree.proof(Number(index), log.size), log.root)) {
+      contradiction(`the proof of leaf ${index} does not lead to the root of the checkpoint`);
+    }
+    const fields = fieldsOf(name, "", parseCanonical(textIn(name, bytes), name), ["campaignId", "root", "size"]);
+    const [about, root] = [fields.id("campaignId"), fields.hash("root")];
+    if (about !== campaignId || fields.integer("size") !== size) throw drawError(name, "is about another campaign or size");
+    return { index: Number(index), leaf, root, size };
+  }
+
+  async checkRegistration(values) {
+    const [{ newest }, { index, at, leaf }] = [await this.sizes, this.own];
+    values.push(["leaf", leaf], ["size", newest.size], ["root", newest.root]);
+    const found = await this.registrationIn(newest);
+    const leaves = [found.leaf, ...found.notices.map((each) => each.leaf).filter(Boolean)];
+    if (!leaves.includes(leaf)) {
+      contradiction(`entry ${index} of the list is another one: ref, unit, time and salt do not give its leaf`);
+    }
+    // Notices before the unit of the confirmation are known to its fan.
+    const isNews = (each, number) => each.leaf === null || !leaves.slice(number + 1).includes(leaf);
+    this.findings.push(...found.noted.filter((_, number) => isNews(found.notices[number], number)));
+    const first = `entry ${index} of ${newest.size} in the list of registrations (from 0), registered at ${at}`;
+    return [first, ...found.noted].join("\n");
+  }
+
+  // The entry at the index with all notices about it, from a list whose root is computed again.
+  async registrationIn({ root, size }) {
+    const { index } = this.own;
+    const files = new TreeFiles(this.folder, size, this.read);
+    const [blocks, first] = [treeHash(), Math.floor(index / WIDTH)];
+    for (let block = 0; block < first; block++) blocks.add(await files.node(8, block * WIDTH));
+    let [found, at] = [null, first * WIDTH];
+    const last = Math.ceil(size / WIDTH);
+    for (let start = first; start < last; start += AT_A_TIME) {
+      const numbers = Array.from({ length: Math.min(AT_A_TIME, last - start) }, (_, each) => start + each);
+      for (const entries of await Promise.all(numbers.map((number) => files.bundle(number)))) {
+        const bundle = treeHash();
+        for (const entry of entries) {
+          bundle.add(leafHash(entry));
+          const text = String.fromCharCode(...entry);
+          if (at === index) {
+            if (!isHash(text)) contradiction(`entry ${at} of the list is no registration`);
+            found = new Registration(at, text);
+          } else if (found !== null) {
+            const notice = registrationNotice(text);
+            if (notice?.about === index) found.note(at, notice);
+          }
+          at += 1;
+        }
+        blocks.add(bundle.root());
+      }
+    }
+    if (found === null || at !== size || toHex(blocks.root()) !== root) {
+      contradiction(`the ${size} entries of the list do not have the root that is in the log`);
+    }
+    return found;
+  }
+
+  async checkLog(values) {
+    const [{ newest }, log] = [await this.sizes, await this.log];
+    values.push(["log", log.origin], ["size", log.size], ["root", log.root], [`leaf ${newest.index}`, newest.leaf.hash]);
+    return `the list of ${newest.size} entries with root ${newest.root} is leaf ${newest.index} of the log ${log.origin} of ${log.size} leaves`;
+  }
+
+  async checkWitnesses(values) {
+    const [{ first }, { note, quorum }] = [await this.sizes, await this.log];
+    values.push(["needed", quorumText(quorum)], ["size", first.size]);
+    const when = (seconds) => isoTime(Math.round(seconds * 1000));
+    if (!quorum.need) {
+      this.listed = { at: when(milliseconds(first.leaf.time) / 1000), by: null };
+      throw uncheckedError(NO_WITNESS);
+    }
+    const kept = await this.keptAfter(first);
+    if (kept === null) contradiction("no checkpoint shows when enough witnesses saw the entry in the list");
+    verifyNote(note, witnessesOf(quorum), this.curves);
+    const found = seenBy({ note, quorum }, values);
+    this.listed = { at: when(kept.at), by: kept.seen };
+    if (!colludersOf(quorum)) throw uncheckedError(WEAK_QUORUM);
+    return `${sinceText(this.listed)}\n${found}`;
+  }
+
+  // The smallest checkpoint with the leaf that enough witnesses cosigned: when they had, and how many they are.
+  async keptAfter({ index }) {
+    const { origin, size: last, keys, quorum, tree } = await this.log;
+    for (let size = index + 1; size <= Math.min(last, index + MOST_SIZES); size++) {
+      for (const key of keys) {
+        const name = `checkpoints/${size}-${key.id}`;
+        const text = await this.text(`log/${name}`, NO_NOTE);
+        if (text === null) continue;
+        const note = parseNote(text);
+        const checkpoint = parseCheckpoint(note.text);
+        const isOurs = checkpoint.origin === origin && Number(checkpoint.size) === size;
+        if (!verifyNote(note, [key], this.curves).size || !isOurs || checkpoint.root !== toHex(await tree.root(0, size))) {
+          throw drawError(name, "is no checkpoint of these entries: find out who wrote it");
+        }
+        const times = verifyNote(note, witnessesOf(quorum), this.curves);
+        const at = metAt(quorum, times);
+        if (at < Infinity) return { at, seen: times.size };
+      }
+    }
+    return null;
+  }
+}
+
+/** Since when an entry is in the list, and by whom, in words. */
+export function sinceText({ at, by }) {
+  const who = by === null ? "the operator's word" : by === 1 ? "1 witness" : `${by} witnesses`;
+  return `in the list since ${at}, by ${who}`;
+}
