@@ -1,8 +1,9 @@
 #!/usr/bin/env perl
 # A verifier of draws, written from docs/draw-rules.md alone; its numbers are the numbers of the sections there.
-# Needs only Perl 5.14:  perl verify_draw.pl [--lead SECONDS] FOLDER [MANIFEST_HASH ...]
+# Needs only Perl 5.14:  perl verify_draw.pl [--lead SECONDS] [--registrations TREE] FOLDER [MANIFEST_HASH ...]
 # FOLDER holds phase-1, phase-2, ...; pass one hash per phase, as it was published before the draw. The lead is that of
-# a chain other than quicknet. Exits with 1 if anything does not hold or is incomplete; the last line is the verdict.
+# a chain other than quicknet. TREE is a copy of the folder registrations/<campaignId>, which holds tile/entries.
+# Exits with 1 if anything does not hold or is incomplete; the last line is the verdict.
 # Not checked: the signature and the key of the beacon. That needs BLS: compare the signature with the beacon.
 use strict;
 use warnings;
@@ -25,7 +26,7 @@ my @OUTCOMES = qw(WINNER WAITLIST UNSELECTED HOUSEHOLD_LIMIT STRUCK UNCLAIMED);
 my @OUTPUTS = qw(result.txt cutoffs.json summary.json);
 my $json = JSON::PP->new->canonical->utf8->max_depth(64);
 my $value_json = JSON::PP->new->allow_nonref;
-my ($where, $lead) = ('', undef);
+my ($where, $lead, $tree) = ('', undef, undef);
 
 sub refuse { my $why = "@_"; $why =~ s/[^\x20-\x7e]/?/g; die "$where: $why\n" }
 # A failed match is no argument at all in a list: the first one is a scalar.
@@ -463,6 +464,57 @@ sub check_opened {
     need(!$last->{registration} == !defined $manifest->{registrations}, 'registrations');
 }
 
+# 12 Registrations: the entries of the tree, from its bundles tile/entries/000, x001/000 and so on; the last is partial.
+sub entries_of {
+    my ($folder) = @_;
+    my @entries;
+    for (my ($number, $full) = (0, 1); $full; $number++) {
+        my $path = sprintf '%03d', $number % 1000;
+        for (my $rest = int($number / 1000); $rest; $rest = int($rest / 1000)) { $path = sprintf('x%03d/', $rest % 1000) . $path }
+        $path = "$folder/tile/entries/$path";
+        my $width = 256;
+        if (!($full = -f $path)) {
+            opendir(my $dir, "$path.p") or last;
+            ($width) = sort { $b <=> $a } grep { /\A[1-9][0-9]{0,2}\z/ } readdir $dir;
+            $path .= '.p/' . ($width // last);
+        }
+        my $bytes = content($path);
+        my @found = unpack '(n/a*)*', $bytes;
+        need(@found == $width && pack('(n/a*)*', @found) eq $bytes, 'not a bundle of its entries');
+        push @entries, @found;
+    }
+    return @entries;
+}
+
+sub check_registrations {
+    my ($manifest) = @_;
+    my $registered = $manifest->{registrations} or refuse('the manifest has no registrations');
+    my @entries = entries_of($tree);
+    $where = $tree;
+    my $size = $registered->{size};
+    need(@entries >= $size, scalar(@entries) . " entries, the manifest has $size");
+    need(root_of([@entries[0 .. $size - 1]]) eq $registered->{root}, 'not the root of the manifest');
+    # By leaf the registration that has it at any time; by registration whether it was withdrawn or erased.
+    my (%owner, %ended);
+    my %count = (erased => 0, notices => 0, unit => 0, withdrawn => 0);
+    for my $index (0 .. $#entries) {
+        my ($about, $kind, $leaf) = ($index, '', $entries[$index]);
+        if ($leaf !~ /\A$HEX\z/) {
+            ($about, $kind, $leaf) = $leaf =~ /\Avfnote1\|(0|[1-9][0-9]{0,15})\|(?:(withdrawn|erased)\|-|unit\|($HEX))\z/
+                ? ($1, $2 // 'unit', $3) : refuse("entry $index is neither a leaf nor a notice");
+            need(exists $ended{$about} && !$ended{$about}, "entry $index is about no registration, or about one that ended");
+            $ended{$about} = 1 if $kind ne 'unit';
+            if ($index < $size) { $count{notices}++; $count{$kind}++ }
+        } else {
+            need(!defined $owner{$leaf}, "entry $index has the leaf of another one");
+            $ended{$index} = 0;
+        }
+        need(($owner{$leaf} //= $about) == $about, "entry $index has the leaf of another one") if defined $leaf;
+    }
+    need($count{$_} == $registered->{$_}, "$count{$_} $_, the manifest has $registered->{$_}") for qw(erased notices withdrawn);
+    print "registrations hold: $size entries with the root of the manifest, $count{notices} of them notices\n";
+}
+
 # 10 Further phases: what may change, and what may not.
 sub check_change {
     my ($manifest, $last, $before, $used) = @_;
@@ -514,6 +566,7 @@ sub check_phase {
         check_opened($draw->{folder}, $manifest);
         ($draw->{leaves}, my $lines) = leaves_of("$phase/leaves.txt");
         need(root_of($lines) eq $manifest->{root} && @$lines == $manifest->{count}, 'not the root or the number of the manifest');
+        check_registrations($manifest) if defined $tree;
     } else {
         check_change($manifest, @$draw{qw(last before used)});
         for (qw(leaves.txt seed.json)) {
@@ -608,10 +661,10 @@ sub check_alone {
     need($annulment->{phase} == $number, 'annulled.json is not about this phase');
 }
 
-if (@ARGV > 1 && $ARGV[0] eq '--lead') { shift @ARGV; $lead = shift @ARGV }
+while (@ARGV > 1 && $ARGV[0] =~ /\A--(lead|registrations)\z/) { shift @ARGV; ($1 eq 'lead' ? $lead : $tree) = shift @ARGV }
 my ($folder, @published) = @ARGV;
 defined $folder && (!defined $lead || $lead =~ /\A[1-9][0-9]{0,9}\z/)
-    or die "usage: verify_draw.pl [--lead SECONDS] FOLDER [MANIFEST_HASH ...]\n";
+    or die "usage: verify_draw.pl [--lead SECONDS] [--registrations TREE] FOLDER [MANIFEST_HASH ...]\n";
 opendir(my $dir, $folder) or die "$folder: cannot be read\n";
 my @numbers = sort { $a <=> $b } map { /\Aphase-([1-9][0-9]*)\z/ && -d "$folder/$_" ? $1 : () } readdir $dir;
 # The annulment comes first, also that of a draw that does not hold.
