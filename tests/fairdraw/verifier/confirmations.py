@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -47,6 +48,20 @@ class PublishedList:
     confirmations: Sequence[Confirmation]
     # The text of a trust file with the keys of its log and witnesses; None where so few are needed that none has them.
     trust: str | None
+
+    def text(self, number: int) -> bytes:
+        """What a fan has."""
+        return canonical_bytes(self.confirmations[number].as_document())
+
+
+def witnessed_list(folder: Path) -> PublishedList:
+    """A list of several bundles, whose log has witnesses, and whose first confirmation holds."""
+    for seed in count(1):
+        made = random_list(Random(seed), folder / str(seed))
+        answer = python_says(made.text(0), made.folder, made.trust)
+        if len(made.confirmations) > 300 and answer["verdict"] == "holds" and not answer["findings"]:
+            return made
+    raise AssertionError("no seed makes one")
 
 
 def random_list(rng: Random, folder: Path) -> PublishedList:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from tests.fairdraw.verifier.confirmations import (
     page_says,
     python_says,
     random_list,
+    witnessed_list,
 )
 from tests.fairdraw.verifier.node import BUNDLE, Node
 
@@ -53,18 +53,7 @@ def test_confirmations_get_the_same_answer_from_both(
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> PublishedList:
-    """A list whose log has witnesses, and enough entries for several bundles."""
-    for seed in count(1):
-        made = random_list(Random(seed), tmp_path_factory.mktemp("list"))
-        entries = json.loads(next(made.folder.glob("registrations/*/checkpoint")).read_bytes())["size"]
-        answer = python_says(_bytes(made, 0), made.folder, made.trust)
-        if entries > 300 and answer["verdict"] == "holds" and not answer["findings"]:
-            return made
-    raise AssertionError("no seed makes one")
-
-
-def _bytes(made: PublishedList, number: int) -> bytes:
-    return canonical_bytes(made.confirmations[number].as_document())
+    return witnessed_list(tmp_path_factory.mktemp("lists"))
 
 
 def _copied(made: PublishedList, folder: Path) -> Path:
@@ -79,18 +68,18 @@ def test_a_missing_file_leaves_the_page_without_a_verdict_and_is_named(
     for path in sorted(each for each in copy.rglob("*") if each.is_file()):
         data = path.read_bytes()
         path.unlink()
-        found = page_says(javascript, _bytes(published, 0), copy, published.trust)
+        found = page_says(javascript, published.text(0), copy, published.trust)
         assert found["verdict"] in ("holds", "incomplete") or "checkpoints/" in str(path), path
         path.write_bytes(data)
     shutil.rmtree(copy / "log")
-    found = page_says(javascript, _bytes(published, 0), copy, published.trust)
+    found = page_says(javascript, published.text(0), copy, published.trust)
     assert {each[2] for each in found["steps"]} == {"log/checkpoint is missing"}
 
 
 def test_what_only_the_page_reads_of_the_log_leads_to_no_other_claim(
     javascript: Node, published: PublishedList, tmp_path: Path
 ) -> None:
-    copy, data = _copied(published, tmp_path), _bytes(published, 0)
+    copy, data = _copied(published, tmp_path), published.text(0)
     honest = page_says(javascript, data, copy, published.trust)
     for folder in ("log/facts", "log/tile"):
         for path in sorted(each for each in (copy / folder).rglob("*") if each.is_file()):
@@ -107,7 +96,7 @@ def test_a_notice_that_the_fan_may_not_know_is_a_finding_on_the_page(
     for seed in count(1):
         made = random_list(Random(seed), tmp_path / str(seed))
         for number in range(len(made.confirmations)):
-            found = page_says(javascript, _bytes(made, number), made.folder, made.trust)
+            found = page_says(javascript, made.text(number), made.folder, made.trust)
             if found["findings"]:
                 assert found["findings"][0] in found["steps"][0][2]
                 return

@@ -1,0 +1,88 @@
+"""A fan's confirmation on the page that checks receipts: from a host of public files, and from disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fairdraw.verifier.assemble import verifier_page
+from tests.browser.chromium import Browser, Tab
+from tests.browser.conftest import Opened
+from tests.browser.test_draw_page import _Ranges, _served
+from tests.browser.test_verifier_page import AUDIT, states, text, wait_for
+from tests.fairdraw.verifier.confirmations import PublishedList, witnessed_list
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> PublishedList:
+    made = witnessed_list(tmp_path_factory.mktemp("lists"))
+    trust = (made.trust or "").encode()
+    campaign = made.confirmations[0].campaign_id
+    for path in (made.folder / "verifier.html", made.folder / "draws" / campaign / "page" / "verifier.html"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(verifier_page(trust=trust))
+    return made
+
+
+def _is_listed(tab: Tab) -> bool:
+    return text(tab, "#headline").startswith("Registered: in the list since 14:")
+
+
+@pytest.mark.parametrize("path", ["verifier.html", "draws/<id>/page/verifier.html"])
+def test_a_confirmation_is_checked_against_the_files_of_the_pages_host(
+    chrome: Browser, curves: None, published: PublishedList, tmp_path: Path, path: str
+) -> None:
+    (tmp_path / "confirmation.json").write_bytes(published.text(0))
+    tab = chrome.tab()
+    with _served(published.folder, _Ranges) as host:
+        chrome.loaded.discard(tab.session)
+        address = f"{host}/{path.replace('<id>', published.confirmations[0].campaign_id)}"
+        tab.call("Page.navigate", url=address)
+        chrome.wait(lambda: tab.session in chrome.loaded)
+        wait_for(tab, "#input")
+        assert tab.requests == [address], "nothing is loaded before a confirmation is given"
+        tab.choose("#file", tmp_path / "confirmation.json")
+        assert tab.verdict() == "holds" and _is_listed(tab), text(tab, "main")
+        assert states(tab) == {"registration": "passed", "log": "passed", "witnesses": "passed"}
+        assert "on 1 August 2023, by " in text(tab, "#headline") and text(tab, "#files") == ""
+        assert published.confirmations[0].ref in text(tab, "#facts")
+        assert "That you take part in the draw" in text(tab, "#trust-list")
+        assert all(each.startswith(f"{host}/") for each in tab.requests)
+    tab.close()
+
+
+def test_a_confirmation_that_was_changed_does_not_hold(
+    chrome: Browser, curves: None, published: PublishedList, tmp_path: Path
+) -> None:
+    other = json.loads(published.text(0)) | {"unit": "another household"}
+    (tmp_path / "confirmation.json").write_text(json.dumps(other))
+    tab = chrome.tab()
+    with _served(published.folder, _Ranges) as host:
+        chrome.loaded.discard(tab.session)
+        tab.call("Page.navigate", url=f"{host}/verifier.html")
+        chrome.wait(lambda: tab.session in chrome.loaded)
+        tab.choose("#file", tmp_path / "confirmation.json")
+        assert tab.verdict() == "fails"
+        assert text(tab, "#headline") == "This confirmation does not hold"
+        assert states(tab)["registration"] == "failed"
+    tab.close()
+
+
+def test_from_disk_the_page_says_what_is_missing_and_takes_a_folder_of_public_files(
+    opened: Opened, curves: None, published: PublishedList, tmp_path: Path
+) -> None:
+    copy = tmp_path / "public"
+    for name in ("log", "registrations"):
+        shutil.copytree(published.folder / name, copy / name)
+    tab = opened(json.loads(published.text(0)), trust=json.loads(published.trust or ""))
+    assert tab.verdict() == "incomplete" and text(tab, "#headline") == "Not found in the list"
+    assert "opened from disk" in text(tab, "#files")
+    assert tab.run(AUDIT) == []
+    tab.run("delete document.documentElement.dataset.verdict")
+    tab.choose("#folder", copy)
+    assert tab.verdict() == "holds" and _is_listed(tab), text(tab, "main")
