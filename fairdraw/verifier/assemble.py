@@ -26,6 +26,7 @@ _FOLDER = Path(__file__).parent
 _CURVES, _PACKED = _FOLDER / "curves.js.gz", _FOLDER / "page.js.gz"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
 _COMMENT_OR_EMPTY = re.compile(r"^ *(?://.*|/\*\*(?:.|\n)*?\*/)?\n", re.MULTILINE)
+_COMMENT_IN_STYLE = re.compile(rb"^/\*.*\*/\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
 # White space as JSON has it.
 _SPACE = b" \t\r\n"
@@ -120,7 +121,7 @@ def _page(*, signatures: bool = True, trust: bytes = b"") -> bytes:
         # Unpacked the page is too large with comments and empty lines.
         own = _COMMENT_OR_EMPTY.sub("", own.decode()).encode()
         scripts, allowed = [b'<script type="module">%b</script>' % own], [own]
-    style = (_FOLDER / "style.css").read_bytes()
+    style = _COMMENT_IN_STYLE.sub(b"", (_FOLDER / "style.css").read_bytes())
     policy = (
         "default-src 'none'",
         f"script-src {' '.join(map(source, allowed))}",

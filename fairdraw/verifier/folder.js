@@ -12,6 +12,7 @@ import { checkOpened, findingsAgainst, openedName, parseOpened } from "./opened.
 import { linesIn } from "./planned.js";
 import { checkAnnulled, checkBeside, parseAccepted, parseAnnulled, parseNotice, parseReplaced, replacedName } from "./published.js";
 import { DrawOrder, PhaseReplay } from "./replay.js";
+import { NO_REGISTRATIONS } from "./registered.js";
 import { sha256Hex, toHex } from "./sha256.js";
 import { textIn } from "./tiles.js";
 
@@ -94,6 +95,14 @@ async function checkAlone(files, number, annulled) {
 }
 
 const codesName = (number) => `codes-${number}.txt`;
+// What the manifest of phase 1 says of registrations.
+function registrationNote({ count, document }) {
+  const found = document.get("registrations");
+  if (found === null) return NO_REGISTRATIONS;
+  const classes = ["excluded", "withdrawn", "erased", "notices"].map((key) => `${found.get(key)} ${key}`);
+  return `registrations: ${found.get("size")} entries in the list before the draw: ${count} drawn, ${classes.join(", ")}`;
+}
+
 const LINE_FEEDS = "ASCII with a line feed after every line is needed";
 
 function strikesIn(text, manifest) {
@@ -193,6 +202,7 @@ class FolderReplay {
     const first = inputs[0].manifest;
     const chain = chainOf(first.source.chain, await files.textOrNull(CHAIN_FILE), curves);
     if (record?.length) this.compareRecord(record, first);
+    this.notes.push(registrationNote(first));
     for (const each of inputs) {
       this.number = each.number;
       this.checkManifest(each, inputs, seed);

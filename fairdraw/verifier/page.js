@@ -105,10 +105,8 @@ function publicFiles(missing) {
 
 /** Ask for the folder of public files where a step could not be checked for want of one. */
 function showFiles({ steps }, missing) {
-  part("files").hidden = page.files === null && steps.every((step) => step.state !== "unchecked");
-  const isOnDisk = page.files === null && location.protocol === "file:";
-  const why = isOnDisk ? STRINGS.filesNeeded : STRINGS.filesMissing(missing.slice(0, MOST_NAMES));
-  say("files-missing", missing.length ? why : "");
+  part("files").hidden = steps.every((step) => step.state !== "unchecked");
+  say("files-missing", missing.length ? STRINGS.filesMissing(missing.slice(0, MOST_NAMES)) : "");
 }
 
 function showResult(result, text) {

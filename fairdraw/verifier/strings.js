@@ -20,10 +20,7 @@ export const STRINGS = {
     fits: {
       mark: "i",
       headline: "Everything fits together",
-      summary: (steps, what) => {
-        const whose = what === "receipt" ? "in this receipt" : "that the organiser published";
-        return `Everything fits together, by the keys ${whose}: ${steps}, each computed on this device.`;
-      },
+      summary: (steps) => `Everything fits together, by the keys that came with it: ${steps}, each computed on this device.`,
     },
     fails: {
       mark: "✗",
@@ -291,24 +288,17 @@ export const STRINGS = {
     }),
     noted: (found) => ({
       title: "Something was noted about your registration",
-      text: `Ask the organiser why, unless it was your own wish. ${found.join(". ")}.`,
+      text: `Ask the organiser why, unless you wished it. ${found.join(". ")}.`,
       act: true,
     }),
     inTheDraw: {
       title: "That you take part in the draw",
       text: "Only the receipt after the draw shows that. Keep this confirmation until then.",
     },
-    publishedKeys: {
-      title: "Whose keys these are",
-      text:
-        "The organiser published them. Compare their fingerprints below with those of the log and of its witnesses, or " +
-        "choose a trust file.",
-      act: true,
-    },
     keys: {
       title: "Whose keys these are",
       text:
-        "The keys are in the receipt itself: its maker chose them. Compare their fingerprints below with those of " +
+        "The keys came with what you check: the organiser chose them. Compare their fingerprints below with those of " +
         "the log and of its witnesses, or choose a trust file.",
       act: true,
     },
@@ -408,7 +398,7 @@ export const STRINGS = {
   keysTitle: "Keys",
   keysLead: {
     receipt: "These keys are in the receipt itself: no trust file was used.",
-    log: "The organiser published these keys beside the log: no trust file was used.",
+    log: "These keys are beside the log: no trust file was used.",
     file: "These are the keys of the trust file that you chose.",
     page: "These are the keys that the publisher of this page put into it.",
     none: "No key was needed: this receipt has no signature to verify.",
@@ -422,9 +412,8 @@ export const STRINGS = {
 
   filesTitle: "The public files that are needed",
   folderField: "Choose the folder with the public files",
-  folderHelp: "A copy of what the organiser publishes, with the folders log and registrations.",
+  folderHelp: "A copy of what the organiser publishes, with log and registrations. A page from disk can fetch nothing.",
   filesMissing: (names) => `These files were not there: ${names.join(", ")}`,
-  filesNeeded: "This page was opened from disk, where it cannot fetch them.",
 
   inputTitle: "Your receipt, or your confirmation",
   inputAgain: "Check another one",

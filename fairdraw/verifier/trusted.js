@@ -54,7 +54,7 @@ export function leftToTrust({ steps, keys, findings, limits, receipt }, compared
   if (isConfirmation(receipt)) {
     const items = [
       findings.length && trust.noted(findings),
-      given("log") && trust.publishedKeys,
+      given("log") && trust.keys,
       trust.page,
       trust.inTheDraw,
       trust.list,

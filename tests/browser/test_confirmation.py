@@ -81,7 +81,7 @@ def test_from_disk_the_page_says_what_is_missing_and_takes_a_folder_of_public_fi
         shutil.copytree(published.folder / name, copy / name)
     tab = opened(json.loads(published.text(0)), trust=json.loads(published.trust or ""))
     assert tab.verdict() == "incomplete" and text(tab, "#headline") == "Not found in the list"
-    assert "opened from disk" in text(tab, "#files")
+    assert "log/keys.json" in text(tab, "#files-missing")
     assert tab.run(AUDIT) == []
     tab.run("delete document.documentElement.dataset.verdict")
     tab.choose("#folder", copy)

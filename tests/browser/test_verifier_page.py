@@ -85,7 +85,7 @@ def test_without_a_trust_file_nothing_is_green_and_one_line_says_so(opened: Open
     tab = opened(receipt("WINNER"))
     assert tab.verdict() == "incomplete" and set(states(tab).values()) == {"passed"}
     assert text(tab, "#headline").startswith("Selected: ")
-    assert text(tab, "#summary").startswith("Everything fits together, by the keys in this receipt")
+    assert text(tab, "#summary").startswith("Everything fits together, by the keys that came with it")
     assert tab.run("document.getElementById('mark').className") == "mark none"
     assert "These keys are in the receipt itself" in text(tab, "#keys")
     assert "Whose keys these are" in text(tab, "#trust-list .act")
