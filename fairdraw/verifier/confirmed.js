@@ -106,7 +106,7 @@ class ConfirmationCheck {
     Object.assign(this, { own, read, curves, findings: [], listed: null, folder: `registrations/${own.campaignId}/` });
     this.log = this.publishedLog(trust);
     this.sizes = this.loggedSizes();
-    // Whoever waits for them meets the error.
+    // Each step that awaits them meets the error.
     for (const each of [this.log, this.sizes]) each.catch(() => {});
   }
 

@@ -82,7 +82,7 @@ def random_list(rng: Random, folder: Path) -> PublishedList:
         _write(folder / tree_folder(campaign_id), files)
         filed.append(tree.size)
         if number + 1 < last and rng.random() < 0.1:
-            # The log was away when it was due.
+            # The log was unavailable when it was due.
             sizes.pop()
     state = TreeState(
         campaign_id=campaign_id,
