@@ -152,6 +152,7 @@ class PublicLog:
         asked: `publish`, or the next writer, publishes what was decided.
         """
         edge = self._edge()
+        edge.read_waiting()
         return [edge.decide(leaf) for leaf in leaves]
 
     def publish(self) -> NotWitnessed | None:

@@ -174,8 +174,10 @@ class RegistrationLog:
         self._tree = self._grown()
         # When the last size got its file, and from when on the log is asked again, in seconds since the epoch.
         self._sized_at, self._again_at = self.files.sized_at(self.state), 0.0
-        # Everybody can see the leaves of the sizes up to this one; None before the log was asked.
-        self._published: int | None = None if self.state.sizes else 0
+        # The log has the leaves of the sizes up to this one, and everybody can see those up to the second; None before
+        # the log was asked.
+        self._decided: int | None = None if self.state.sizes else 0
+        self._published = self._decided
 
     @classmethod
     def open(cls, runtime: Runtime, campaign_id: str, on_step: OnStep = no_step) -> RegistrationLog:
@@ -292,14 +294,16 @@ class RegistrationLog:
         self._on_step("registrations.after_sizes")
 
     def _decide_leaves(self) -> int:
-        """Decide the leaves of all sizes that are not published; returns the last one."""
-        if self._published is None:
-            before = set(self.files.not_logged(self.state))
-            self._published = max((each for each in self.state.sizes if each not in before), default=0)
-        at, published = iso(self._clock()), self._published
-        leaves = [self.files.leaf(size, at) for size in self.state.sizes if size > published]
+        """Decide the leaves of all sizes that have none; returns the last one."""
+        if self._decided is None:
+            lacking = set(self.files.not_logged(self.state))
+            logged = [size for size in self.state.sizes if size not in lacking]
+            self._decided = self._published = max(logged, default=0)
+        at, decided = iso(self._clock()), self._decided
+        leaves = [self.files.leaf(size, at) for size in self.state.sizes if size > decided]
         if leaves:
             self._public.decide(leaves)
+            self._decided = self._last_size
         self._on_step("registrations.after_leaves")
         return self._last_size
 
