@@ -70,7 +70,7 @@ _SNAPSHOT = (
     allow("ReadCheckpointsAndLeases", _READ_LEASES, leases),
     allow("ReadDepths", "sqs:GetQueueAttributes GetQueueUrl", *ALL_QUEUES),
     allow("CheckThatS3Answers", "s3:ListBucket", bucket),
-    allow("ReadHowFarArchiveAndTreesAre", "s3:GetObject", *objects("archive", "registrations")),
+    allow("ReadHowFarArchiveLogAndTreesAre", "s3:GetObject", *objects("archive", "log", "registrations")),
     OLDEST_MESSAGE,
     # It shows the names of the campaigns' keys, and none of the keys.
     allow("SeeThatKeysOfCampaignsExist", "secretsmanager:ListSecrets", everything),

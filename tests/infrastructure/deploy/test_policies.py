@@ -17,6 +17,7 @@ from regworkers_core.replication.backfill import Backfill, backfill_status, star
 from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.replication.reconcile.segments import Segment, Segments
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.registrations.tree import RegistrationLog
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster import analytics, replication
 from regworkers_dagster.operations.first_checks import first_checks_tick
@@ -117,6 +118,9 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
     create(stocked, "due", autoDraw=True, closesAt="2026-02-01T00:00:00.000Z", registration={"log": "on"})
     advance_to(stocked, "due", CampaignStatus.OPEN)
     stocked.campaigns.set_opened("due", LoggedTerms("a" * 64, 0))
+    tree = RegistrationLog.open(stocked, "due")
+    tree.advance(tree.decide([b"an entry"]))
+    tree.log_now()
     use(monkeypatch, stocked)
     with needs("sensors", stocked):
         ticks = (replication.enqueue_tick, replication.save_tick, replication.observe_tick)
