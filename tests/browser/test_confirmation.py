@@ -66,6 +66,7 @@ def test_a_confirmation_that_was_changed_does_not_hold(
         chrome.loaded.discard(tab.session)
         tab.call("Page.navigate", url=f"{host}/verifier.html")
         chrome.wait(lambda: tab.session in chrome.loaded)
+        wait_for(tab, "#input")
         tab.choose("#file", tmp_path / "confirmation.json")
         assert tab.verdict() == "fails"
         assert text(tab, "#headline") == "This confirmation does not hold"
