@@ -7,6 +7,8 @@ from collections import Counter
 from regworkers_core.engine.drain_report import OUTCOMES
 from tests.simulation.faults import ACTS
 
+# Of registrations, wherever they are logged.
+REGISTERED = ("registrations", "notices", "sizes", "salts gone", "erased")
 REACHED = (
     *OUTCOMES,
     "agreed",
@@ -44,6 +46,7 @@ REACHED = (
     "dead letter INVALID_ENTRY",
     "dead letter INVALID_EVENT",
     "drawn",
+    *REGISTERED,
     *(f"beacon {trouble}" for trouble in ("late", "unavailable", "forged")),
 )
 

@@ -10,7 +10,7 @@ import hmac
 import json
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
-from tests.simulation.platform import attributes, stamp
+from tests.simulation.platform import DAY, attributes, open_campaign, order_of, stamp
 from tests.simulation.scheduler import EPOCH, Process
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _MARKETS: list[dict[str, Any]] = [
 ]
 _ENTRY_SECONDS, _CLOSING_SECONDS = 10.0, 12.0
 _MOST_RUNS = 60
+# One in this number of entrants comes with one who leaves again, and another one has moved.
+_TRANSIENT, _STAY_SECONDS = 7, 2.0
 # Of a run of the job, for the beacon; and by how much the last runs before a round come early.
 _PATIENCE_SECONDS, _EARLY_SECONDS = 60.0, 40.0
 _NOTIFIED = {
@@ -56,7 +58,7 @@ class Drawing:
         self._runtime = play.platform.runtime
         self._random = play.scheduler.random
         self._entrants = [self._entrant(number) for number in range(ENTRANTS)]
-        self.published = False
+        self.published = self._has_left = False
         # Since the epoch: when the round of the beacon is due for which the draw waits.
         self._due = 0.0
 
@@ -88,15 +90,9 @@ class Drawing:
         }
 
     def prepare(self) -> None:
-        definition = {
-            "campaignId": CAMPAIGN,
-            "name": "Summer",
-            "opensAt": "2026-01-01T00:00:00.000Z",
-            "closesAt": stamp(EPOCH + _CLOSING_SECONDS),
-            "markets": _MARKETS,
-        }
-        registry.create(self._runtime, definition)
-        self._advance(CampaignStatus.OPEN)
+        open_campaign(
+            self._runtime, CAMPAIGN, EPOCH - 2 * DAY, EPOCH + _CLOSING_SECONDS, _MARKETS, registers="off"
+        )
         for market in _MARKETS:
             self._runtime.database["codes"].insert_many(
                 [
@@ -115,15 +111,31 @@ class Drawing:
         registry.advance(self._runtime, CAMPAIGN, status, reason="play", run_id="play")
 
     def enter(self) -> None:
-        """The entrants, one by one."""
-        scheduler, platform = self._play.scheduler, self._play.platform
-        for item in sorted(self._entrants, key=lambda each: str(each["createdAt"])):
+        """The entrants, one by one. Some take their entry back at once, some of these come again, and some move."""
+        scheduler = self._play.scheduler
+        for number, item in enumerate(sorted(self._entrants, key=lambda each: str(each["createdAt"]))):
             at = EPOCH + float(item["createdAt"][17:23])
             scheduler.sleep(max(0.0, at - scheduler.time))
-            platform.live.setdefault(f"{CAMPAIGN}:{item['entryId']}", set()).add(
-                (item["createdAt"], 1, item["updatedAt"])
-            )
-            self._runtime.dynamodb.put_item(TableName=platform.names.demand_table, Item=attributes(item))
+            if number % _TRANSIENT == 1:
+                gone = {**item, "SK": f"{item['SK']}-gone", "entryId": f"{item['entryId']}-gone"}
+                self._put(gone)
+                scheduler.start(lambda gone=gone: self._leave(gone, _STAY_SECONDS), "one who leaves")
+            if number % _TRANSIENT == 2:
+                self._put({**item, "unit": "elsewhere", "version": 0})
+                scheduler.sleep(_STAY_SECONDS / 10)
+            self._put(item)
+
+    def _put(self, item: Mapping[str, Any]) -> None:
+        platform = self._play.platform
+        order = order_of(item)
+        platform.live.setdefault(f"{CAMPAIGN}:{item['entryId']}", set()).add(order)
+        self._runtime.dynamodb.put_item(TableName=platform.names.demand_table, Item=attributes(item))
+
+    def _leave(self, item: Mapping[str, Any], after: float = 0.0) -> None:
+        self._play.scheduler.sleep(after)
+        platform, key = self._play.platform, {name: item[name] for name in ("PK", "SK")}
+        platform.gone.setdefault(f"{CAMPAIGN}:{item['entryId']}", set()).add(order_of(item))
+        self._runtime.dynamodb.delete_item(TableName=platform.names.demand_table, Key=attributes(key))
 
     def run(self) -> None:
         """Close the campaign and draw it, in processes that may die, until it is published."""
@@ -166,6 +178,10 @@ class Drawing:
             for step in run.steps(unasked=True):
                 self._play.tell(f"{process.name}: {step.name} {step.state} {dict(step.facts)}")
                 self._world.reached[f"draw {step.name} {step.state}"] += 1
+                if step.name == "freeze" and not self._has_left:
+                    # Who leaves now is in the draw all the same.
+                    self._has_left = True
+                    self._leave(self._entrants[0])
                 self.published = step.name == "publish" and step.state in ("done", StepState.UNCHANGED)
                 if step.state == "waiting":
                     self._due = timestamps.seconds(step.facts["dueAt"])

@@ -52,6 +52,8 @@ _WITHOUT_A_DRAW = ("dynamodb", "streams", "sqs", "sqs", "mongo", "kafka")
 TROUBLES = ("refused", "lost", "throttled", "partial")
 # What operators do meanwhile.
 ACTS = ("pause", "fuse", "cycle", "backfill", "redrive")
+# Seconds by which the clock of a worker that saves may differ where entries are registered as they are saved.
+SAVED_SKEW = 100.0
 _KINDS = ("crash", "freeze", "skew", "split", "roll", "trim", "restore", "election", *TROUBLES)
 # What each drain needs.
 NEEDS = {name: DRAIN[name].needs for name in DRAINS}
@@ -64,6 +66,34 @@ def draw_faults(random: Random, until: float, *, drawing: bool) -> list[Fault]:
     drains = random.sample((*DRAINS, *DRAW_DRAINS) if drawing else DRAINS, 2)
     servers = random.sample(SERVERS if drawing else _WITHOUT_A_DRAW, 2)
     kinds = random.sample(_KINDS, 3 + int(random.random() * 3))
+    faults = _some_faults(random, until, kinds, drains, servers)
+    return sorted([*faults, *_of_one_process(random, until)], key=lambda fault: fault.at)
+
+
+def register_faults(random: Random, until: float) -> list[Fault]:
+    """Of the drain that registers, and now and then of the one that saves what is to be registered."""
+    kinds = random.sample(("crash", "freeze", "skew", "election", *TROUBLES), 4)
+    drains = ("register", "register", "save")
+    servers = random.sample(DRAIN["register"].needs, 2)
+    faults = [_near(fault) for fault in _some_faults(random, until, kinds, drains, servers)]
+    if random.random() < 0.5:
+        # Beyond its lease, so that two believe that they hold the campaign.
+        faults.append(Fault("freeze", random.uniform(4.0, until), "register", seconds=20.0))
+    return sorted(faults, key=lambda fault: fault.at)
+
+
+def _near(fault: Fault) -> Fault:
+    """The same with clocks by which entries are registered as they are saved: with others some wait for the freeze."""
+    if fault.kind != "skew":
+        return fault
+    if fault.target == "register":
+        return replace(fault, seconds=-abs(fault.seconds))
+    return replace(fault, seconds=max(-SAVED_SKEW, min(fault.seconds, SAVED_SKEW)))
+
+
+def _some_faults(
+    random: Random, until: float, kinds: Sequence[str], drains: Sequence[str], servers: Sequence[str]
+) -> list[Fault]:
     faults = [
         _fault(random, random.choice(kinds), random.uniform(1.0, until), drains, servers)
         for _ in range(5 + int(random.random() * 6))
@@ -74,7 +104,7 @@ def draw_faults(random: Random, until: float, *, drawing: bool) -> list[Fault]:
         if fault.kind in ("crash", "freeze") and troubles and random.random() < 0.6:
             within = random.choice(troubles)
             faults[index] = replace(fault, at=within.at + random.uniform(0.0, min(within.seconds, 8.0)))
-    return sorted([*faults, *_of_one_process(random, until)], key=lambda fault: fault.at)
+    return faults
 
 
 def lonely_fault(random: Random) -> Fault:

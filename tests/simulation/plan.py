@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from random import Random
 
-from tests.simulation.faults import Fault, draw_faults, lonely_fault
+from tests.simulation.faults import Fault, draw_faults, lonely_fault, register_faults
 
 ENTRIES = 10
 # In which changes and faults happen.
@@ -29,6 +29,16 @@ _OPS = (
     *["request"] * 3,
     "message",
     "event",
+)
+# Where registrations are logged; `move`: into another unit, `erase`: an operator erases the entry.
+_REGISTERING_OPS = (
+    *["put"] * 8,
+    *["move"] * 5,
+    *["remove"] * 5,
+    *["erase"] * 2,
+    *["flicker"] * 2,
+    "expire",
+    "unbumped",
 )
 
 
@@ -52,6 +62,8 @@ class Plan:
     faults: Sequence[Fault]
     order: int
     cut: int = 0
+    # Whether the campaign of its changes logs registrations.
+    registering: bool = False
 
     @property
     def active_seconds(self) -> float:
@@ -92,11 +104,13 @@ class Plan:
 
 
 def is_lonely(seed: int) -> bool:
-    return seed % 7 == 3 and seed % 10 != 0
+    return seed % 7 == 3 and seed % 10 not in (0, 5)
 
 
 def plan(seed: int) -> Plan:
-    """Every tenth has a draw."""
+    """Every tenth has a draw, and every tenth only registers."""
+    if seed % 10 == 5:
+        return registering_plan(seed)
     random, drawing = Random(seed), seed % 10 == 0
     if is_lonely(seed):
         return Plan(seed, False, tuple(_changes(random, [])), (lonely_fault(random),), seed)
@@ -104,7 +118,15 @@ def plan(seed: int) -> Plan:
     return Plan(seed, drawing, tuple(_changes(random, faults)), tuple(faults), seed)
 
 
-def _changes(random: Random, faults: Sequence[Fault]) -> list[Change]:
+def registering_plan(seed: int) -> Plan:
+    """Of entries that come, move and go while their registrations are logged."""
+    random = Random(seed)
+    faults = register_faults(random, ACTIVE_SECONDS)
+    changes = _changes(random, faults, _REGISTERING_OPS)
+    return Plan(seed, False, tuple(changes), tuple(faults), seed, registering=True)
+
+
+def _changes(random: Random, faults: Sequence[Fault], ops: Sequence[str] = _OPS) -> list[Change]:
     changes = [Change(random.uniform(0.0, ACTIVE_SECONDS), "put", number) for number in range(ENTRIES)]
     least = 40 + int(random.random() * 15)
     while len(changes) < least:
@@ -112,7 +134,7 @@ def _changes(random: Random, faults: Sequence[Fault]) -> list[Change]:
         near = random.choice(faults).at + random.uniform(-1.5, 0.5) if faults else 0.0
         at = near if 0.0 < near < ACTIVE_SECONDS else random.uniform(0.0, ACTIVE_SECONDS)
         for _ in range(random.choice((1, 2, 6, 12))):
-            changes.append(Change(at, random.choice(_OPS), int(random.random() * ENTRIES)))
+            changes.append(Change(at, random.choice(ops), int(random.random() * ENTRIES)))
             at += random.choice((0.0, 0.01, 0.3))
     changes.sort(key=lambda change: change.at)
     return changes

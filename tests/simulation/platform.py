@@ -6,14 +6,23 @@ Nothing here uses the product's rules: what an entry should become is kept besid
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from boto3.dynamodb.types import TypeSerializer
 
+from fairdraw.terms import seconds
+from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.operations.erasure.erase import Eraser
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import registry
+from regworkers_core.selection.campaigns.opening import log_open
 from tests.simulation.plan import Change, Plan
+from tests.simulation.scheduler import EPOCH
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 CAMPAIGN, OTHER = "spring", "winter"
 # Seconds by which the clock of a writer is off at most.
 WRITERS_SKEW = 2.0
+DAY = 86_400.0
 # Fields of an item that are not of the entry.
 _OWN = {"PK", "SK", "entityType", "needsReplication", "replicatedVersion", "replicatedAt", "ttl"}
 _CAMPAIGN_KEYS = {f"CAMPAIGN#{CAMPAIGN}", f"CAMPAIGN#{OTHER}"}
@@ -36,6 +46,28 @@ def attributes(item: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _serialize(value) for name, value in item.items()}
 
 
+def open_campaign(
+    runtime: Runtime,
+    campaign_id: str,
+    opens: float,
+    closes: float,
+    markets: Sequence[Mapping[str, Any]],
+    registers: str = "on",
+) -> None:
+    """A campaign as an operator opens it; `registers`: whether it logs registrations."""
+    definition = {
+        "campaignId": campaign_id,
+        "name": campaign_id.capitalize(),
+        "opensAt": stamp(opens),
+        "closesAt": stamp(closes),
+        "markets": [*markets],
+        "registration": {"log": registers},
+    }
+    registry.create(runtime, definition)
+    registry.advance(runtime, campaign_id, CampaignStatus.OPEN, reason="play", run_id="play")
+    log_open(runtime)
+
+
 class Platform:
     """By the ids of entries: `live` has the orders of the valid states that each ever had, `gone` those of the states
     in which it was removed, `invalid` those of states that replication must refuse.
@@ -49,6 +81,8 @@ class Platform:
         self.items: dict[int, dict[str, Any]] = {}
         # By entry: the greatest order that it ever had.
         self._latest: dict[int, Order] = {}
+        # By entry that was erased: when a later life begins at the earliest.
+        self._not_before: dict[int, str] = {}
         self.live: dict[str, set[Order]] = {}
         self.gone: dict[str, set[Order]] = {}
         self.invalid: dict[str, set[Order]] = {}
@@ -58,6 +92,10 @@ class Platform:
 
     def prepare(self) -> None:
         """A campaign that is known; entries of the other one are saved all the same."""
+        if self.plan.registering:
+            market = {"marketId": "berlin", "name": "Berlin", "capacity": 1}
+            open_campaign(self.runtime, CAMPAIGN, EPOCH, EPOCH + DAY, [market])
+            return
         self.runtime.database["campaigns"].insert_one(
             {"_id": CAMPAIGN, "slug": CAMPAIGN, "name": "Spring", "status": "OPEN"}
         )
@@ -104,6 +142,32 @@ class Platform:
                 UpdateExpression="SET needsReplication = :true",
                 ExpressionAttributeValues={":true": {"BOOL": True}},
             )
+
+    def _move(self, change: Change) -> None:
+        unit = f"house-{self.random.randrange(4)}" if self.random.random() < 0.8 else None
+        item = self._next(change.entry)
+        self._save(change.entry, {**item, "unit": unit} if unit else item)
+
+    def _erase(self, change: Change) -> None:
+        """No later life may have begun before."""
+        item = self.items.pop(change.entry, None)
+        if item is None:
+            return
+        self._note_removal(change.entry, item)
+        eraser = Eraser(self.runtime, [key := EntryKey(*self.id_of(change.entry).split(":"))])
+        while not self._is_erased(change.entry, key, eraser):
+            # As the command says: repeat it.
+            self.world.scheduler.sleep(1.0)
+        self.world.reached["erased"] += 1
+
+    def _is_erased(self, entry: int, key: EntryKey, eraser: Eraser) -> bool:
+        try:
+            report = eraser.run(key)
+            eraser.end([report])
+        except TransientFailure:
+            return False
+        self._not_before[entry] = stamp((seconds(report.erased_at) or 0.0) + 0.001)
+        return report.complete or not report.known
 
     def _remove(self, change: Change) -> None:
         item = self.items.pop(change.entry, None)
@@ -166,6 +230,8 @@ class Platform:
     def _next(self, entry: int) -> dict[str, Any]:
         # Writers are on hosts of their own, whose clocks differ by seconds.
         now = stamp(self.world.scheduler.time + self.random.uniform(-WRITERS_SKEW, WRITERS_SKEW))
+        # What was erased is never taken for a later life.
+        now = max(now, self._not_before.get(entry, ""))
         old = self.items.get(entry)
         if old is None and (now, 0, "") <= self._latest.get(entry, ("", 0, "")):
             # A life that begins before the one that was removed: the contract asks for a later createdAt.

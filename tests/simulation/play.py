@@ -34,7 +34,8 @@ from tests.simulation import checks
 from tests.simulation.drawing import Drawing
 from tests.simulation.faults import ACTS, TROUBLES, Fault
 from tests.simulation.plan import Plan
-from tests.simulation.platform import Platform
+from tests.simulation.platform import CAMPAIGN, Platform
+from tests.simulation.registering import Registering
 from tests.simulation.scheduler import Process, Stuck, Task
 from tests.simulation.specs import SPECS
 from tests.simulation.world import World, seeded
@@ -83,6 +84,7 @@ class Play:
         self.platform = Platform(self.world, plan)
         self.outcome = Outcome(plan)
         self.drawing = Drawing(self) if plan.drawing else None
+        self.registering: Registering | None = None
         self.reports: list[tuple[str, DrainReport]] = []
         self.stopping = False
         # Entries that were set back to a state that replication refuses: their writer has to correct them.
@@ -131,7 +133,8 @@ class Play:
         if self.drawing is not None:
             self.drawing.prepare()
         self.watch = checks.Watch(world, self.tell)
-        specs = {name: spec for name, spec in SPECS.items() if plan.drawing or not spec.draw}
+        self.registering = Registering(self, CAMPAIGN) if plan.registering else None
+        specs = {name: spec for name, spec in SPECS.items() if spec.is_in(plan)}
         threads = [
             self.scheduler.start(
                 lambda name=name, spec=spec.spec, slot=slot: self._keep_running(name, spec, slot),
@@ -178,7 +181,7 @@ class Play:
             self.end(name, process)
             del self._stops[process]
             self.scheduler.sleep(random.uniform(0.2, 4.0))
-            while self.drawing is not None and self.drawing.waits and not checks.differences(self):
+            while self.drawing is not None and self.drawing.waits and not self._undone():
                 # As the sensors: no drain while there is nothing to do.
                 self.scheduler.sleep(self.drawing.waits)
 
@@ -439,12 +442,18 @@ class Play:
         )
 
     def _differences(self) -> list[str]:
-        return checks.differences(self) + ([] if self.drawing is None else self.drawing.differences())
+        return self._undone() + ([] if self.drawing is None else self.drawing.differences())
+
+    def _undone(self) -> list[str]:
+        """What drains have to do."""
+        return checks.differences(self) + ([] if self.registering is None else self.registering.differences())
 
     def _check(self) -> None:
         self.outcome.broken += self.watch.broken + checks.at_the_end(self)
         if self.drawing is not None:
             self.outcome.broken += self.drawing.check()
+        if self.registering is not None:
+            self.outcome.broken += self.registering.check()
 
 
 def play(plan: Plan, *, verbose: bool = False) -> Outcome:

@@ -10,15 +10,20 @@ from regworkers_core.replication.drains import ENQUEUE, SAVE
 
 # What is imported late would be imported within a play, with its clocks and locks.
 from regworkers_core.selection.assign import assigner  # noqa: F401
-from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
+from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
 from regworkers_core.selection.notify import counts  # noqa: F401
+from tests.simulation.plan import Plan
 
 
 class Played(NamedTuple):
-    """`draw`: only in plays with a draw."""
+    """`draw`: only in plays with a draw; `registers`: only where registrations are logged."""
 
     spec: DrainSpec[Any]
     draw: bool = False
+    registers: bool = False
+
+    def is_in(self, plan: Plan) -> bool:
+        return (plan.drawing or not self.draw) and (plan.registering or not self.registers)
 
 
 SPECS = {
@@ -27,4 +32,5 @@ SPECS = {
     "publish": Played(PUBLISH),
     "selections": Played(SELECTIONS, draw=True),
     "notifications": Played(NOTIFICATIONS, draw=True),
+    "register": Played(REGISTER, registers=True),
 }

@@ -13,6 +13,7 @@ from functools import cache, cached_property, partial
 from random import Random
 from typing import Any, NamedTuple
 
+import bson
 import duckdb
 from boto3.dynamodb.types import TypeDeserializer
 
@@ -36,6 +37,7 @@ from tests.simulation.scheduler import EPOCH, Killed, Process, Scheduler, Task
 from tests.simulation.servers import kafka_client
 from tests.simulation.servers.aws import Aws, SimulatedClients
 from tests.simulation.servers.beacon import Relays
+from tests.simulation.servers.buckets import StoredBucket
 from tests.simulation.servers.kafka import Kafka
 from tests.simulation.servers.mongo import Mongo
 from tests.simulation.servers.mongo_client import Client as MongoClient
@@ -243,6 +245,25 @@ class World:
             for partition in self.servers.kafka.topic(topic).partitions:
                 yield from (record.value for record in partition.behind(0, 10**6))
 
+    @property
+    def bucket(self) -> StoredBucket:
+        return self.servers.aws.objects.buckets[self.names.bucket]
+
+    def everything(self) -> Iterator[tuple[str, bytes]]:
+        """Where something is stored, and the bytes, former versions of objects too."""
+        for name, collection in self.servers.mongo.databases[self.database.name].items():
+            yield f"mongo {name}", b"".join(bson.encode(row.document) for row in collection.rows.values())
+        for key, versions in self.bucket.versions.items():
+            yield key, b"".join(each.data or b"" for each in versions)
+        yield "kafka", b"".join(self.records())
+        for name, queue in self.servers.queues.queues.items():
+            yield name, "".join(each.body for each in queue.messages.values()).encode()
+        for name in (self.names.demand_table, self.names.lease_table):
+            yield name, repr([*self.servers.tables.table(name).items()]).encode()
+        for keys in self.servers.redis.databases.values():
+            yield "redis", repr(keys).encode()
+        yield "logs", repr(self.servers.aws.logs.groups).encode()
+
     def replace_table(self, name: str, items: Iterable[Mapping[str, Any]]) -> None:
         """Delete a table and restore it: the same name, other contents, another stream."""
         client, tables = self.servers.aws.client("dynamodb", self.calm), self.servers.tables
@@ -403,6 +424,7 @@ def settings(*, relays: bool) -> Settings:
             "concurrency": 2,
             "auto_publish": True,
         },
+        registrations={"batch_entries": 4, "position_overlap_seconds": 120},
         observability={"cloudwatch_enabled": False, "cloudwatch_logs": "none", "log_level": "ERROR"},
     )  # type: ignore[arg-type]
 

@@ -1,0 +1,74 @@
+"""Registrations hold whatever happens to the drain that logs them, and to the entries meanwhile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulation.coverage import REGISTERED
+from tests.simulation.faults import Fault
+from tests.simulation.plan import Change, Plan, registering_plan
+from tests.simulation.play import play
+
+# What the few plays must have reached.
+_FEW, _MANY = 30, 200
+_REACHED = (
+    *REGISTERED,
+    "killed",
+    "taken over",
+    "leases_lost",
+    "fault freeze",
+    "rolled back",
+)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("regworkers_core.engine.drain.log.info", lambda *_, **__: None, raising=False)
+    return
+
+
+def _hold(seeds: range) -> Counter[str]:
+    reached: Counter[str] = Counter()
+    for seed in seeds:
+        outcome = play(registering_plan(seed))
+        assert not outcome.broken, f"seed {seed}: {outcome.broken[:3]}"
+        reached.update(outcome.reached)
+    return reached
+
+
+def test_each_live_entry_has_one_registration_whatever_happens() -> None:
+    reached = _hold(range(1, 1 + _FEW))
+    assert not [name for name in _REACHED if not reached[name]]
+
+
+@pytest.mark.slow
+def test_many_more_plays_of_registrations_hold() -> None:
+    _hold(range(1 + _FEW, 1 + _FEW + _MANY))
+
+
+def _played(changes: list[Change], faults: list[Fault]) -> Counter[str]:
+    outcome = play(Plan(1, False, changes, faults, order=1, registering=True))
+    assert not outcome.broken, outcome.broken[:3]
+    return outcome.reached
+
+
+def test_an_entry_that_goes_and_comes_back_is_registered_again() -> None:
+    gone_and_back = [Change(1.0, "put", 1), Change(8.0, "remove", 1), Change(16.0, "put", 1)]
+    reached = _played(gone_and_back, [])
+    assert (reached["registrations"], reached["notices"], reached["salts gone"]) == (3, 1, 1)
+
+
+def test_an_erased_entry_leaves_a_leaf_that_says_nothing() -> None:
+    reached = _played([Change(1.0, "put", 1), Change(12.0, "erase", 1)], [])
+    assert (reached["registrations"], reached["notices"], reached["salts gone"]) == (2, 1, 1)
+
+
+def test_two_that_believe_that_they_hold_a_campaign_register_each_entry_once() -> None:
+    # Longer than the lease: the one that wakes up appends what the other one has appended.
+    frozen = [Fault("freeze", at, "register", seconds=25.0) for at in (4.0, 9.0, 14.0)]
+    changes = [Change(1.0 + number, "put", number) for number in range(1, 10)]
+    reached = _played(changes, frozen)
+    assert reached["taken over"] and reached["registrations"] == 9 - 2
