@@ -17,7 +17,7 @@ from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import ACCEPTED, AcceptedFinding, accepted_bytes
 from fairdraw.maths.files import SUMMARY
 from regworkers_core.adapters.judged_entries import Judge, ReplicationProgress, Tell
-from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import StepResult, StepState, public_key
@@ -31,11 +31,12 @@ from regworkers_core.selection.codes.stock import check_codes
 from regworkers_core.selection.draw import allocation, commitment, freezing, seeding
 from regworkers_core.selection.draw.changes import require_in_pool
 from regworkers_core.selection.draw.gate import AcceptedFindings, Confirming
-from regworkers_core.selection.draw.held import publish_once
+from regworkers_core.selection.draw.held import Workbench, publish_once
 from regworkers_core.selection.draw.seeding import Patience
 from regworkers_core.selection.draw.terms import refuse_late_strikes, terms_of_first
 from regworkers_core.selection.notify.outbox import settle
 from regworkers_core.selection.public.public_log import log_leaves
+from regworkers_core.selection.registrations.freeze import Freezing, Frozen
 
 Settled = Callable[[str], ReplicationProgress]
 
@@ -130,6 +131,8 @@ class DrawRun(Confirming):
                 return StepResult("judge", StepState.AWAITING, {"campaignId": self.campaign_id})
             self._tell("waiting for replication")
             differences, accepted = self._differences(self._settled(self.campaign_id), first)
+            if (registrations := self._registrations(campaign)) is not None:
+                registrations.catch_up()
             registry.advance(
                 self._runtime,
                 self.campaign_id,
@@ -197,18 +200,25 @@ class DrawRun(Confirming):
             record, phase = self._ready(PhaseStatus.OPENED, "freeze")
             if not record.phases[1].is_frozen:
                 raise self._missing("freeze")
-            state = StepState.UNCHANGED
+            state, logged = StepState.UNCHANGED, None
             if not phase.manifest_hash:
                 if phase.phase == 1:
                     with self._bench() as bench:
                         require_in_pool(bench, record)
-                decided = commitment.decide(self._runtime, record, phase, self._patience)
+                        logged = self._logged(record, bench, lease)
+                decided = commitment.decide(
+                    self._runtime, record, phase, self._patience, logged and logged.registrations
+                )
                 if decided is None:
                     return StepResult("commit", StepState.AWAITING, {"phase": phase.phase})
                 self._decide(
                     lease,
                     phase.phase,
-                    {**decided, "status": PhaseStatus.COMMITTED.value},
+                    {
+                        **decided,
+                        **({"registrations": logged.file} if logged else {}),
+                        "status": PhaseStatus.COMMITTED.value,
+                    },
                     once="manifestHash",
                 )
                 phase, state = self._phase(phase.phase), StepState.DONE
@@ -231,6 +241,17 @@ class DrawRun(Confirming):
             commitment.publish_manifest(self._runtime, self.campaign_id, phase, self._on_step)
             commitment.announce_manifest(self._runtime, self.campaign_id, phase)
         return StepResult("commit", state, commitment.facts(phase))
+
+    def _logged(self, record: DrawRecord, bench: Workbench, lease: Lease) -> Frozen | None:
+        """Let the tree of registrations catch up with the pool; None if the campaign has none."""
+        if (registrations := self._registrations(self._campaign())) is None:
+            return None
+        logged = registrations.freeze(record, bench, self._engine(bench), lease.token)
+        self._on_step("draw.after_registrations")
+        return logged
+
+    def _registrations(self, campaign: Campaign) -> Freezing | None:
+        return Freezing.of(self._runtime, campaign, on_step=self._on_step, tell=self._tell)
 
     def _published(self, phase: PhaseRecord) -> dict[str, Any] | None:
         """Return the fields `publishedAt`, `notice` and `loggedAt` of a manifest that the public log has and the store

@@ -26,7 +26,7 @@ def emptied(shared: Runtime) -> Runtime:
     """
     for name in shared.database.list_collection_names():
         shared.database[name].delete_many({})
-    for prefix in ("dead-letters/", "draws/", "log/", "pipeline/"):
+    for prefix in ("dead-letters/", "draws/", "log/", "pipeline/", "registrations/"):
         for key in shared.objects.list(prefix):
             shared.objects.delete(key)
     client, prefix = shared.aws.client("secretsmanager"), shared.names.prefix

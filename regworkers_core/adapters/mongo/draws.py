@@ -84,6 +84,8 @@ class PhaseRecord:
     recommitted = _Stored[Sequence[Mapping[str, Any]]]("recommitted", ())
     # `{chain, lead}` of phase 1 with another chain than quicknet: the text of `chain.json`, and seconds.
     beacon = _Stored[Mapping[str, Any]]("beacon", {})
+    # `{key, sha256}` of phase 1: the file with the class of each registration; empty: none are logged.
+    registrations = _Stored[Mapping[str, str]]("registrations", {})
     # The beacon's verified signatures that the draw has, by round.
     signatures = _Stored[Mapping[str, str]]("signatures", {})
     # SHA-256 in hex of every file that a later step reads, by file name.

@@ -132,6 +132,16 @@ class Registrations(Store):
         for page in pages(self._collection, self._dependency, query, _FIELDS, size=size):
             yield _registrants(page)
 
+    def get(self, keys: Sequence[EntryKey]) -> dict[EntryKey, Registrant]:
+        """These entries, as far as they have documents."""
+        query = {"_id": {"$in": [key.document_id for key in keys]}}
+        return {each.key: each for each in _registrants(self._find(query, dict.fromkeys(_FIELDS, 1)))}
+
+    def with_ref(self, campaign_id: str, ref: str) -> Registrant | None:
+        """The entry with this ref, which no index has: it takes seconds for a large campaign."""
+        found = self._first({"campaignId": campaign_id, "ref": ref}, dict.fromkeys(_FIELDS, 1))
+        return None if found is None else Registrant.stored(found)
+
     def behind(self, positions: Mapping[str, str]) -> bool:
         """Whether any of these campaigns has an entry that was saved after its position. Cheap enough for a sensor."""
         branches = [
@@ -141,7 +151,7 @@ class Registrations(Store):
         return bool(branches) and self._first({"$or": branches}, {"_id": 1}) is not None
 
     def begin(self, new: Sequence[Change]) -> set[EntryKey]:
-        """Give live entries that are as they were read, and have no leaf, theirs. Returns those that have it now."""
+        """Give entries that are as they were read, and have no leaf, theirs. Returns those that have it now."""
         ours = {registrant.key: registered for registrant, registered in new if registered is not None}
         written = self._bulk(
             [
@@ -182,8 +192,9 @@ def _registrants(documents: Sequence[Document]) -> list[Registrant]:
 
 
 def _as_read(registrant: Registrant) -> Document:
-    """Matches the entry while it is live, no newer state was saved, and it has no leaf."""
-    query: Document = {"_id": registrant.key.document_id, "deletedAt": {"$exists": False}, _LEAF: None}
+    """Matches the entry while no newer state was saved, and it has no leaf."""
+    removed = {"$exists": registrant.is_removed}
+    query: Document = {"_id": registrant.key.document_id, "deletedAt": removed, _LEAF: None}
     if not registrant.replicated_at:
         return query | {REPLICATED_AT: None}
     # Some servers tell no milliseconds.

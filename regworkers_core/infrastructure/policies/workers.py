@@ -155,7 +155,7 @@ SELECTION = (
             allow(
                 "KeepArtefacts",
                 "s3:AbortMultipartUpload GetObject PutObject",
-                *objects("draws", "log", "pipeline", "reports"),
+                *objects("draws", "log", "pipeline", "registrations", "reports"),
             ),
             allow("LockFilesOfTheDraw", "s3:PutObjectRetention", *objects("draws", "log")),
             MISSING_OBJECTS,

@@ -18,7 +18,7 @@ from typing import Any
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import NOTICE, NoticeFile, ReplacedManifest, replaced_name
 from fairdraw.maths.files import LEAVES, MANIFEST, STRIKES, sha256_hex
-from fairdraw.maths.manifest import Manifest, ManifestSeedSource, strikes_bytes
+from fairdraw.maths.manifest import Manifest, ManifestSeedSource, Registrations, strikes_bytes
 from fairdraw.maths.merkle import root_over
 from fairdraw.maths.opened import mismatches
 from fairdraw.terms import CHAIN_FILE
@@ -45,10 +45,12 @@ def decide(
     record: DrawRecord,
     phase: PhaseRecord,
     patience: seeding.Patience,
+    registrations: Registrations | None = None,
 ) -> Fields | None:
     """Return the fields `manifest`, `manifestHash`, `seedSource`, `committedAt` and `hashes` of a phase; None after a
-    stop. Raises TransientFailure when the beacon is unavailable, or when the public log cannot be written or has too
-    few witnesses; UsageError for a clock that is behind the beacon, and for a campaign that was logged otherwise.
+    stop. Phase 1 answers for these `registrations`, later ones for those of phase 1. Raises TransientFailure when the
+    beacon is unavailable, or when the public log cannot be written or has too few witnesses; UsageError for a clock
+    that is behind the beacon, and for a campaign that was logged otherwise.
     """
     terms = PhaseTerms.parse(phase.fields["terms"])
     first = record.phases[1]
@@ -57,7 +59,8 @@ def decide(
     previous = None
     if phase.phase > 1:
         before = record.phases[phase.phase - 1]
-        source = Manifest.parse(first.manifest).seed_source
+        committed = Manifest.parse(first.manifest)
+        source, registrations = committed.seed_source, committed.registrations
         previous = {"manifestHash": before.manifest_hash, "resultHash": before.result_hash}
     else:
         # The host that judged may have had a clock that is ahead: the gate counts the lead from its `asOf`.
@@ -79,7 +82,7 @@ def decide(
         previous=previous,
         root=first.freeze["root"],
         seed_source=source,
-        registrations=None,
+        registrations=registrations,
         strikes_hash=sha256_hex(strikes),
         strikes_root=root_over(strikes),
         waitlist_size=terms.waitlist_size,
