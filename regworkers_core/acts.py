@@ -50,6 +50,9 @@ PANELS: dict[str, dict[str, str | Group]] = {
             "Report who may take part in a campaign, and why not.", ("operations.campaign_reports",)
         ),
         "invites": Group("Upload, count, check and remove invites.", ("eligibility.invites.operations",)),
+        "registrations": Group(
+            "Show, prove and open the log of registrations.", ("selection.registrations.operations",)
+        ),
         "codes": Group("Import, count and void access codes.", ("selection.codes.operations",)),
         "notifications": Group(
             "Pause, resume, retry and count messages to fans.", ("selection.notify.operations",)

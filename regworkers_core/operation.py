@@ -152,6 +152,7 @@ TERMINAL_NAMES = {
     "campaign_id": "campaign",
     "market_id": "market",
     "upload": "file",
+    "opening": "file",
     "everything": "all",
     "positions": "position",
     "capacities": "capacity",

@@ -142,7 +142,8 @@ def code_command(
     It is for the winner only. Exits 1 if the ref has no code, or the receipt does not hold.
     """
     from regworkers_core.selection.assign.plan import code_proof
-    from regworkers_core.selection.public.source import cache_folder, campaign_source
+    from regworkers_core.selection.public.source import cache_folder
+    from regworkers_core.selection.registrations.opening import receipts_of
 
     runtime = Runtime.load()
     campaign_id = runtime.campaigns.id_of(campaign_id)
@@ -150,6 +151,6 @@ def code_command(
     if proof is None:
         answer({"campaignId": campaign_id, "ref": ref, "code": None}, form, finding=True)
         return
-    receipt = campaign_source(runtime, campaign_id, cache_folder()).receipt(ref) | {"code": proof.part}
+    receipt = receipts_of(runtime, campaign_id, cache_folder()).receipt(ref) | {"code": proof.part}
     checked = check_receipt(canonical_bytes(receipt), codes=proof.planned)
     answer(receipt, form, Text(receipt_text(receipt, checked)), finding=checked.verdict == FAILS)

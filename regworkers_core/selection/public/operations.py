@@ -69,7 +69,8 @@ def receipt(call: Call, given: ReceiptOf) -> Report:
     """
     # Late, for they bring DuckDB and pyarrow.
     from fairdraw.large.receipts import folder_source
-    from regworkers_core.selection.public.source import cache_folder, campaign_source
+    from regworkers_core.selection.public.source import cache_folder
+    from regworkers_core.selection.registrations.opening import receipts_of
 
     trusted = commands.trusted_keys(Path(given.trust) if given.trust else None)
     campaign_id, cache = given.campaign_id, cache_folder()
@@ -77,7 +78,7 @@ def receipt(call: Call, given: ReceiptOf) -> Report:
         source = folder_source(Path(given.source), cache)
     else:
         campaign_id = call.campaign_id(campaign_id)
-        source = campaign_source(call.runtime, campaign_id, cache)
+        source = receipts_of(call.runtime, campaign_id, cache)
     made = source.receipt(given.entry)
     if source.note:
         call.face.say(source.note)
@@ -155,12 +156,15 @@ def publish(call: Call, given: PublishPage) -> Report:
     """Publish the page of a draw: odds, audit, hashes, and the proof of every entry, which a fan's browser checks.
 
     It is put beside the artefacts in S3 and covers the confirmed phases. A repeat puts nothing, a later phase replaces
-    the page.
+    the page. Before a confirmed phase, a campaign that logs its registrations gets the page of its list, with the
+    verifier for the fans' confirmations.
     """
     # Late, for they bring DuckDB and pyarrow.
     from regworkers_core.selection.public.page import INDEX
-    from regworkers_core.selection.public.publish import page_from_folder, publish_page
+    from regworkers_core.selection.public.publish import PagePublished, page_from_folder, publish_page
+    from regworkers_core.selection.registrations.page import ListPublished, publish_list
 
+    done: PagePublished | ListPublished
     on_progress = partial(call.face.progress, unit="leaves")
     output = Path(given.output) if given.output else None
     if bool(given.campaign_id) == bool(given.source):
@@ -171,9 +175,13 @@ def publish(call: Call, given: PublishPage) -> Report:
         done = page_from_folder(Path(given.source), output, on_progress=on_progress)
     else:
         campaign_id = call.campaign_id(given.campaign_id)
-        done = publish_page(
-            call.runtime, campaign_id, output=output, apply=call.apply, on_progress=on_progress
-        )
+        record, campaign = call.runtime.draws.get(campaign_id), call.runtime.campaigns.get(campaign_id)
+        if campaign is not None and campaign.logs_registrations and not (record and record.public_phases):
+            done = publish_list(call.runtime, campaign, output=output, apply=call.apply)
+        else:
+            done = publish_page(
+                call.runtime, campaign_id, output=output, apply=call.apply, on_progress=on_progress
+            )
     document = done.as_dict()
     said = []
     if not given.source and not done.put:

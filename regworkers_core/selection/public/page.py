@@ -37,7 +37,7 @@ _OUTCOMES = {
     "STRUCK": "removed from the draw",
     "UNCLAIMED": "selected, and the seat was not claimed in time",
 }
-_POLICY = "THE-POLICY-OF-THIS-PAGE"
+POLICY = "THE-POLICY-OF-THIS-PAGE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def draw_page(
     html = page(
         "draw_page",
         title=f"The draw of {naming.draw}",
-        policy=_POLICY,
+        policy=POLICY,
         curves=curves,
         script=module("site.js"),
         block=BLOCK,
@@ -93,7 +93,7 @@ def draw_page(
         proofs=proofs,
         verifier=verifier_hash(),
     )
-    return html.replace(_POLICY, _policy(html, curves_source)).encode()
+    return html.replace(POLICY, own_policy(html, curves_source)).encode()
 
 
 def public_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def served_policy() -> str:
     return _allowing([*inline["script"], curves_source], ["'unsafe-inline'"])
 
 
-def _policy(html: str, *more: str) -> str:
+def own_policy(html: str, *more: str) -> str:
     """The policy that allows what is in the page."""
     inline = _inline(html)
     return _allowing([*inline["script"], *more], inline["style"])

@@ -178,14 +178,23 @@ def _put(objects: ObjectStore, prefix: str, page: Path, proofs: Proofs, *, apply
         lacks.append(proofs.file)
         if apply and not objects.put_file_once(prefix + proofs.file, page / proofs.file):
             raise UsageError(f"another run publishes {prefix}: run it again")
-    for name in _NAMED:
-        data, stored = (page / name).read_bytes(), objects.get_tagged(prefix + name)
+    lacks += put_named(objects, prefix, {name: (page / name).read_bytes() for name in _NAMED}, apply=apply)
+    return tuple(lacks)
+
+
+def put_named(objects: ObjectStore, prefix: str, files: Mapping[str, bytes], *, apply: bool) -> list[str]:
+    """Store what the store lacks or has in another form, in this order, and return the names. Raises UsageError if
+    another run was faster.
+    """
+    lacks = []
+    for name, data in files.items():
+        stored = objects.get_tagged(prefix + name)
         if stored is not None and stored.data == data:
             continue
         lacks.append(name)
         if apply and objects.put_over(prefix + name, data, stored and stored.tag) is None:
             raise UsageError(f"another run publishes {prefix}: run it again")
-    return tuple(lacks)
+    return lacks
 
 
 @contextmanager

@@ -1,0 +1,193 @@
+"""Show the log of registrations, prove one registration, and open all of them to an auditor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from fairdraw import commands
+from fairdraw.log.place import at_place
+from fairdraw.proof.check import FAILS, check_confirmation
+from fairdraw.proof.receipt_view import checked_text
+from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.operation import (
+    CAMPAIGN,
+    Call,
+    Effect,
+    Input,
+    LocalFile,
+    OfCampaign,
+    Report,
+    Table,
+    operation,
+)
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_core.selection.public.source import in_bucket
+from regworkers_core.selection.registrations.tree import RegistrationFiles
+
+OFF = (
+    "it does not log its registrations: no fan can see that their entry was in the list before the draw, and no receipt"
+    " shows it; `registration: {log: on}` of a new campaign does"
+)
+
+
+class RegistrationsOf(Input):
+    campaign_id: str = Field("", description=f"{CAMPAIGN} Empty: all that log their registrations.")
+
+
+class ProofOf(Input):
+    words: ClassVar = ("campaign_id", "entry")
+    campaign_id: str = Field("", description=CAMPAIGN)
+    entry: str = Field(
+        "",
+        description="The entry's id, or the reference in the fan's confirmation. No mail address, no name.",
+    )
+    confirmation: LocalFile = Field(
+        "", description="Instead of campaign and entry: the confirmation in this file, as the fan has it."
+    )
+    source: LocalFile = Field(
+        "",
+        description="Check against the public files in this folder, or at this address. Empty: the bucket.",
+    )
+    trust: LocalFile = Field("", description=f"{commands.TRUST.capitalize()}.")
+
+
+class OpeningOf(OfCampaign):
+    opening: LocalFile = Field("", description="Write the lines to this file. Empty: hand them out.")
+
+
+@operation(
+    "registrations status", "registrations_status", duty="selection", role="manager", asset="campaigns"
+)
+def status(call: Call, given: RegistrationsOf) -> Report:
+    """Show how many registrations are in each campaign's tree, how many wait, and up to where the public log has them.
+
+    Entries wait while the drain `register` is behind, sizes while the log or its witnesses are unavailable.
+    """
+    if given.campaign_id:
+        campaigns = [call.campaign(given.campaign_id)]
+    else:
+        campaigns = [each for each in call.runtime.campaigns.list() if each.logs_registrations]
+    document = [_state(call.runtime, each) for each in campaigns]
+    columns = ("campaign", "status", "tree", "registered", "withdrawn", "erased", "waiting", "logged up to")
+    names = ("campaignId", "status", "size", "registered", "withdrawn", "erased", "waiting", "loggedSize")
+    rows = [[each[name] for name in names] for each in document]
+    return Report(
+        document=document,
+        facts={"campaigns": len(document)},
+        tables=[Table("registrations", columns, rows)],
+        said=[f"{each['campaignId']}: {OFF}" for each in document if each["log"] == "off"],
+    )
+
+
+def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
+    campaign_id = campaign.campaign_id
+    files = RegistrationFiles(runtime.objects, campaign_id)
+    state, live = files.state(), runtime.replica.count_campaign(campaign_id).live
+    not_logged = files.not_logged(state, PublicLog.of(runtime))
+    logged = [size for size in state.sizes if size not in not_logged]
+    registered = state.size - state.notices - state.withdrawn - state.erased
+    return {
+        "campaignId": campaign_id,
+        "status": campaign.status.value,
+        "log": campaign.registration.log.value,
+        "size": state.size,
+        "root": state.root,
+        "registered": registered,
+        "withdrawn": state.withdrawn,
+        "erased": state.erased,
+        "notices": state.notices,
+        # A campaign that logs none waits for none.
+        "waiting": max(0, live - registered) if campaign.logs_registrations else 0,
+        "loggedSize": logged[-1] if logged else 0,
+        "notLogged": not_logged,
+    }
+
+
+@operation(
+    "registrations proof",
+    "prove_registration",
+    duty="selection",
+    size="report",
+    files="the fan's confirmation as JSON",
+)
+def proof(call: Call, given: ProofOf) -> Report:
+    """Prove that an entry is in the list of registrations: since when, and by which witnesses.
+
+    Makes the confirmation that the fan has, with the secret salt, and checks it as a fan does: give it to the entrant
+    only. Fails if it does not hold.
+    """
+    if bool(given.confirmation) == bool(given.campaign_id and given.entry):
+        raise RequestError(
+            f"give either a campaign and an entry, or a {call.face.field('confirmation')} in a file"
+        )
+    given_file = Path(given.confirmation) if given.confirmation else None
+    data = commands.file_bytes(given_file) if given_file else _confirmation(call, given)
+    place = at_place(given.source) if given.source else in_bucket(call.runtime.objects)
+    trusted = commands.trusted_keys(Path(given.trust) if given.trust else None)
+    checked = check_confirmation(data, place, trusted)
+    return Report(
+        document=checked.as_dict(),
+        # Neither log nor metadata name the entrant.
+        facts={"verdict": checked.verdict},
+        text=checked_text(checked),
+        files={} if given.confirmation else {"confirmation.json": data},
+        left="the confirmation does not hold" if checked.verdict == FAILS else "",
+    )
+
+
+def _confirmation(call: Call, given: ProofOf) -> bytes:
+    # Late, for it brings DuckDB and pyarrow.
+    from regworkers_core.selection.registrations.opening import confirmation_of
+
+    campaign_id = call.campaign_id(given.campaign_id)
+    registrations, key = call.runtime.registrations, EntryKey(campaign_id, given.entry)
+    registrant = registrations.get([key]).get(key) or registrations.with_ref(campaign_id, given.entry)
+    if registrant is None:
+        # It may be a mail address, so it is not repeated.
+        raise RequestError(f"campaign {campaign_id} has no entry of this id or reference")
+    made = confirmation_of(registrant)
+    if made is None:
+        raise RequestError(
+            "this entry has no registration that can be shown: it was removed, or is not in the tree yet (see "
+            f"{call.face.name_of('registrations status', campaign_id)})"
+        )
+    return made.to_bytes()
+
+
+@operation(
+    "registrations open",
+    "open_registrations",
+    Effect.ADD,
+    duty="selection",
+    size="large",
+    long=True,
+    files="the opening, one line for each registration",
+)
+def open_(call: Call, given: OpeningOf) -> Report:
+    """Write what each leaf of the tree of registrations means, for an auditor: ref, unit, time, salt and class.
+
+    With it `fairdraw audit-registrations` checks every entry, or a sample that the beacon chooses. It leads from each
+    leaf to its entry's reference: hand it to the auditor only, and delete it after that.
+    """
+    # Late, for they bring DuckDB and pyarrow.
+    from regworkers_core.selection.registrations.opening import write_opening
+
+    campaign_id = call.campaign_id(given.campaign_id)
+    record = call.runtime.draws.get(campaign_id)
+    if record is None:
+        call.campaign(campaign_id)
+        raise RequestError(f"{campaign_id} has no draw yet: its registrations are opened after the commit")
+    path = Path(given.opening) if given.opening else call.face.folder() / f"opening-{campaign_id}.jsonl"
+    counts = dict(write_opening(call.runtime, record, path))
+    return Report(
+        document={"campaignId": campaign_id, "file": str(path), "classes": counts},
+        facts=counts,
+        files={} if given.opening else {path.name: path},
+        counts=counts,
+    )

@@ -1,0 +1,154 @@
+"""`registrations status | proof | open`: what an operator sees, what a fan gets, and what an auditor is handed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fairdraw.maths.files import canonical_bytes
+from fairdraw.proof.opening_audit import audit
+from regworkers_core.domain.keys import EntryKey
+from regworkers_core.runtime import Runtime
+from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_core.selection.public.source import in_bucket
+from regworkers_local.platform import Platform
+from tests.selection.draw.world import CAMPAIGN, close_campaign, done_to, draw, entry, ref_of
+from tests.selection.registrations.test_freeze import closed, register, registrant, remove, update
+from tests.support.drains import run
+from tests.support.shared import shared_namespace
+from tests.support.terminal import regworkers
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Iterator[Runtime]:
+    """A campaign whose registrations were logged and drawn. Its tests only read."""
+    with shared_namespace() as made:
+        closed(made, entry(6, markets=["rome"]), entry(7, unit="home"))
+        register(made)
+        remove(made, 0)
+        done_to("allocate", draw(made))
+        yield made
+
+
+def test_the_status_shows_the_tree_and_what_waits(drawn: Runtime) -> None:
+    (shown,) = regworkers(drawn, "registrations", "status", "--format", "json").document
+    assert shown | {"root": ""} == {
+        "campaignId": CAMPAIGN,
+        "status": "PROCESSING",
+        "log": "on",
+        "size": 9,
+        "root": "",
+        "registered": 7,
+        "withdrawn": 1,
+        "erased": 0,
+        "notices": 1,
+        "waiting": 0,
+        "loggedSize": 9,
+        "notLogged": [],
+    }
+
+
+def test_where_it_is_off_the_status_says_what_is_missing(runtime: Runtime) -> None:
+    close_campaign(runtime)
+    assert regworkers(runtime, "registrations", "status", "--format", "json").document == []
+    shown = regworkers(runtime, "registrations", "status", CAMPAIGN)
+    assert "no fan can see that their entry was in the list" in shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize("named", ["e3", ref_of(3)])
+def test_a_proof_makes_the_fans_confirmation_and_checks_it_as_the_fan_does(
+    drawn: Runtime, tmp_path: Path, named: str
+) -> None:
+    made = regworkers(drawn, "registrations", "proof", CAMPAIGN, named, "--save", str(tmp_path))
+    assert made.code == 0 and "in the list since" in made.stdout, made.stderr
+    data = json.loads((tmp_path / "confirmation.json").read_text())
+    stored = registrant(drawn, 3)
+    assert stored is not None and stored.registered is not None
+    assert (data["salt"], data["index"]) == (stored.registered.salt, stored.registered.index)
+    assert (data["ref"], data["unit"], data["kind"]) == (ref_of(3), None, "registration")
+
+
+def test_a_confirmation_is_checked_offline_against_the_public_files(drawn: Runtime, tmp_path: Path) -> None:
+    regworkers(drawn, "registrations", "proof", CAMPAIGN, "e7", "--save", str(tmp_path))
+    confirmation, place = tmp_path / "confirmation.json", tmp_path / "site"
+    for key in [each for prefix in ("log/", "registrations/") for each in drawn.objects.list(prefix)]:
+        (place / key).parent.mkdir(parents=True, exist_ok=True)
+        drawn.objects.get_file(key, place / key)
+    words = ("registrations", "proof", "--confirmation", str(confirmation), "--from", str(place))
+    assert regworkers(drawn, *words).code == 0
+    document = json.loads(confirmation.read_text())
+    confirmation.write_text(json.dumps(document | {"ref": ref_of(1)}))
+    forged = regworkers(drawn, *words)
+    assert forged.code == 1 and "does not hold" in forged.stdout + forged.stderr
+
+
+def test_what_cannot_be_proven_is_said(drawn: Runtime) -> None:
+    assert (
+        "no entry of this id or reference"
+        in regworkers(drawn, "registrations", "proof", CAMPAIGN, "e99").stderr
+    )
+    removed = regworkers(drawn, "registrations", "proof", CAMPAIGN, "e0").stderr
+    assert "no registration that can be shown" in removed
+    assert "give either" in regworkers(drawn, "registrations", "proof", CAMPAIGN).stderr
+
+
+def test_an_opening_satisfies_the_auditor(drawn: Runtime, tmp_path: Path) -> None:
+    path = tmp_path / "opening.jsonl"
+    opened = regworkers(drawn, "registrations", "open", CAMPAIGN, "--file", str(path), "--format", "json")
+    assert opened.document["classes"] == {"drawn": 6, "excluded": 1, "withdrawn": 1}
+    with path.open("rb") as lines:
+        found = audit(lines, in_bucket(drawn.objects), CAMPAIGN)
+    assert found.findings == () and found.opened == 7
+    # An entry that was drawn and is shown as left out.
+    lines = path.read_text().splitlines()
+    at = next(at for at, line in enumerate(lines) if '"class":"drawn"' in line)
+    forged = json.loads(lines[at]) | {"class": "excluded", "reason": "NO_MARKET"}
+    lines[at] = canonical_bytes(forged).decode()
+    path.write_text("\n".join(lines))
+    with path.open("rb") as file:
+        assert audit(file, in_bucket(drawn.objects), CAMPAIGN).findings
+    (action,) = drawn.operator_actions.history()
+    assert (action.what, action.target) == ("registrations open", CAMPAIGN)
+
+
+def test_before_the_commit_there_is_nothing_to_open(runtime: Runtime) -> None:
+    closed(runtime)
+    assert "after the commit" in regworkers(runtime, "registrations", "open", CAMPAIGN).stderr
+    done_to("freeze", draw(runtime))
+    assert "committed to no registrations" in regworkers(runtime, "registrations", "open", CAMPAIGN).stderr
+
+
+def test_the_platform_confirms_each_registration_once_and_none_that_was_removed(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    closed(runtime)
+    register(runtime)
+    remove(runtime, 1)
+    run(runtime, "publish")
+    platform = Platform(runtime, tmp_path)
+    assert (platform.confirm(), platform.confirm()) == (5, 0)
+    assert not platform.path(EntryKey(CAMPAIGN, "e1")).exists()
+    confirmed = platform.path(EntryKey(CAMPAIGN, "e3"))
+    PublicLog.of(runtime).publish()
+    proof = regworkers(runtime, "registrations", "proof", "--confirmation", str(confirmed))
+    assert "not in the list yet" in proof.stdout, "its size is logged by the drain"
+    # A new registration of the same entry is confirmed again.
+    update(runtime, 3, ref=ref_of(30))
+    register(runtime)
+    run(runtime, "publish")
+    assert platform.confirm() == 1 and ref_of(30) in confirmed.read_text()
+
+
+def test_before_the_draw_the_page_of_the_list_has_the_verifier(runtime: Runtime, tmp_path: Path) -> None:
+    closed(runtime, numbers=range(3))
+    register(runtime)
+    words = ("draw", "publish-page", CAMPAIGN, "--output", str(tmp_path), "--format", "json")
+    assert regworkers(runtime, *words).document["put"] == ["verifier.html", "index.html"]
+    assert not runtime.objects.list(f"draws/{CAMPAIGN}/page/"), "a dry run"
+    regworkers(runtime, *words, "--apply")
+    html = runtime.objects.get_bytes(f"draws/{CAMPAIGN}/page/index.html")
+    assert html == (tmp_path / "page" / "index.html").read_bytes() and b"<b>3</b>" in html.replace(b"\n", b"")
+    assert regworkers(runtime, *words, "--apply").document["put"] == []
