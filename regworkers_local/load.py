@@ -18,7 +18,7 @@ from pymongo import UpdateOne
 from fairdraw.documents import as_document
 from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.tables import attribute, attributes
-from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign import Campaign, RegistrationLog
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -38,11 +38,12 @@ SEATS, LOYAL_SEATS = 100, 20
 
 @dataclass(frozen=True, slots=True)
 class DemoCampaign:
-    """A campaign as the `campaigns` collection holds it; with `auto_draw` a sensor draws it once it is closed."""
+    """A campaign as the `campaigns` collection holds it."""
 
     campaign_id: str
     name: str
-    auto_draw: bool = False
+    auto_draw: bool = False  # a sensor draws it once it is closed
+    logs_registrations: bool = False  # each entry is in a public tree before the draw
 
     def document(self, opens_at: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
         return {
@@ -62,11 +63,14 @@ class DemoCampaign:
                 for id_ in MARKETS
             ],
             "autoDraw": self.auto_draw,
+            "registration": {
+                "log": (RegistrationLog.ON if self.logs_registrations else RegistrationLog.OFF).value
+            },
         }
 
 
 CAMPAIGNS = (
-    DemoCampaign("aurora-world-tour", "Aurora – World Tour", auto_draw=True),
+    DemoCampaign("aurora-world-tour", "Aurora – World Tour", auto_draw=True, logs_registrations=True),
     DemoCampaign("harbour-nights", "Harbour Nights – Été"),
 )
 

@@ -1,8 +1,9 @@
 """`make demo` and `make dev`: the whole pipeline on this machine.
 
 The demo starts a stack and Dagster, writes entries of two campaigns while sensors and drains replicate them, waits
-until the replica equals the source, closes one campaign, draws it, assigns codes, queues messages, verifies the draw,
-prints a summary and deletes everything (`KEEP=1` keeps it running).
+until the replica equals the source and each entry of one campaign is in its public tree, closes that campaign, draws
+it, assigns codes, queues messages, verifies the draw, prints a summary and deletes everything (`KEEP=1` keeps it
+running).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.load import LoadPlan
 from regworkers_local.stack import Stack
 from tools.demo.life import LIFE_SECONDS, Console, alive, watching
+from tools.demo.registrations import confirm
 from tools.demo.replication import replicate
 from tools.demo.selection import publish, select
 
@@ -67,12 +69,14 @@ def demo(
         if not keep:
             cleanup.callback(delete, stack, dagster)
         runtime = bring_up(stack, dagster, stop)
+        confirmations = stack.folder / "confirmations"
         with watching(dagster, stop):
             clean = replicate(
                 runtime, LoadPlan(entries, per_second=ENTRIES_PER_SECOND), stop, console, GIVE_UP_SECONDS
             )
+            clean = clean and confirm(runtime, confirmations, stop, console, GIVE_UP_SECONDS)
             clean = clean and select(runtime, dagster, stop, console, GIVE_UP_SECONDS)
-        published = publish(runtime, PROJECT_ROOT / "build" / "demo") if clean else {}
+        published = publish(runtime, PROJECT_ROOT / "build" / "demo", confirmations) if clean else {}
         if planted:
             # Imported here, because nothing else needs it.
             from tools.demo.leaks import nothing_leaked

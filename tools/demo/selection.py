@@ -32,11 +32,13 @@ from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.public.log_edge import FOLDER
 from regworkers_core.selection.public.page import INDEX
 from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
-from regworkers_core.selection.public.source import campaign_source, export
+from regworkers_core.selection.public.source import export
+from regworkers_core.selection.registrations.opening import receipts_of
 from regworkers_core.settings.documents import TRUST_FILE
 from regworkers_local.beacon import write_trust
 from regworkers_local.dagster_server import RunFailure
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
+from regworkers_local.platform import Platform
 from tools.demo.life import Console
 from tools.demo.replication import Sums
 
@@ -133,9 +135,9 @@ class Troubles:
         return True
 
 
-def publish(runtime: Runtime, folder: Path) -> dict[str, Path]:
+def publish(runtime: Runtime, folder: Path, confirmations: Path) -> dict[str, Path]:
     """Publish the page of the draw, with a copy in `folder`; also there, one winner's and one loser's receipt, which
-    check themselves. Returns the files by what they are.
+    check themselves, and the winner's confirmation, as the platform wrote it. Returns the files by what they are.
     """
     shutil.rmtree(folder, ignore_errors=True)
     publish_page(runtime, CAMPAIGN.campaign_id, output=folder, apply=True)
@@ -144,7 +146,7 @@ def publish(runtime: Runtime, folder: Path) -> dict[str, Path]:
     keys = runtime.objects.get_bytes(f"{FOLDER}{KEYS}")
     write_trust(found["trust file"], runtime.settings.selection.beacon.chain, json.loads(keys))
     with tempfile.TemporaryDirectory(prefix="demo-draw-") as cache:
-        source = campaign_source(runtime, CAMPAIGN.campaign_id, Path(cache))
+        source = receipts_of(runtime, CAMPAIGN.campaign_id, Path(cache))
         lines = (folder / "phase-1" / RESULT).read_text().splitlines()
         for name, outcomes in (("winner", ("WINNER",)), ("loser", ("WAITLIST", "UNSELECTED"))):
             ref = next((line.split("|")[0] for line in lines if line.endswith(outcomes)), None)
@@ -153,7 +155,20 @@ def publish(runtime: Runtime, folder: Path) -> dict[str, Path]:
                 continue
             path = found[f"receipt of a {name}"] = folder / f"receipt-{name}.html"
             path.write_bytes(verifier_page(canonical_bytes(source.receipt(ref))))
+            found |= _confirmation(runtime, name, ref, folder, confirmations)
     return found
+
+
+def _confirmation(
+    runtime: Runtime, name: str, ref: str, folder: Path, confirmations: Path
+) -> dict[str, Path]:
+    """A copy of what the platform sent to the fan with this ref when they registered."""
+    registrant = runtime.registrations.with_ref(CAMPAIGN.campaign_id, ref)
+    if registrant is None:
+        return {}
+    path = folder / f"confirmation-{name}.json"
+    shutil.copyfile(Platform(runtime, confirmations).path(registrant.key), path)
+    return {f"confirmation of a {name}": path}
 
 
 def _import_codes(runtime: Runtime, console: Console) -> None:

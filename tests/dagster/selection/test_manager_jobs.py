@@ -12,16 +12,24 @@ import dagster as dg
 import pytest
 import structlog
 
-from fairdraw.proof.check import check_receipt
+from fairdraw.log.trust import Trust
+from fairdraw.proof.check import check_confirmation, check_receipt
+from fairdraw.proof.checker import State
+from fairdraw.proof.opening_audit import audit
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.domain.claim import InviteType
+from regworkers_core.domain.keys import EntryKey
 from regworkers_core.eligibility.invites.stored import check_invite
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_core.selection.public.source import in_bucket
 from regworkers_dagster.metadata import table
+from regworkers_local.platform import Platform
 from tests.dagster.selection.world import failure_of, materialised, observed, run_draw
 from tests.dagster.support import job, plain, use
 from tests.selection.draw.world import ref_of
+from tests.support.beacon import OWN, SETTINGS
 from tests.support.campaigns import create
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
@@ -253,6 +261,41 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     (tmp_path / "logs").write_text(said.out + said.err)
     assert "import_codes" in said.err + said.out, "the logs were looked at"
     assert find_leaks(in_files(tmp_path), exactly(PLANTED)) == []
+
+
+def test_fans_see_before_the_draw_that_they_are_in_the_list_and_the_draw_answers_for_it(
+    manager: Manager, runtime: Runtime, tmp_path: Path
+) -> None:
+    manager.does("create_campaign", **FORM, registration_log=True)
+    manager.does("import_codes", campaign_id=CAMPAIGN, upload=manager.upload("b.csv", *_codes("berlin", 4)))
+    manager.does("import_codes", campaign_id=CAMPAIGN, upload=manager.upload("p.csv", *_codes("paris", 2)))
+    manager.does("open_campaign", campaign_id=CAMPAIGN)
+    _fans_register(runtime, 8)
+    assert manager.drains("log_registrations", "register")["registered"] == 8
+    manager.drains("publish_events", "publish")
+    platform = Platform(runtime, tmp_path / "confirmations")
+    assert platform.confirm() == 8
+    confirmation = platform.path(EntryKey(CAMPAIGN, "e5")).read_bytes()
+    place, trust = in_bucket(runtime.objects), Trust({OWN.chain.hash: int(SETTINGS["lead_seconds"])})
+    PublicLog.of(runtime).publish()
+    seen = check_confirmation(confirmation, place, trust)
+    assert seen.result is not None and seen.result.since.startswith("in the list since")
+    proven = manager.does("prove_registration", campaign_id=CAMPAIGN, entry="e5")
+    assert manager.opens(proven["confirmation"]) == confirmation and ref_of(5) not in str(proven)
+    status = manager.does("registrations_status", campaign_id=CAMPAIGN)
+    assert "8" in str(status["registrations"]) and status["campaigns"] == 1
+
+    manager.does("close_campaign", campaign_id=CAMPAIGN, reason="sold out")
+    drawn = run_draw(manager.instance, partition=CAMPAIGN)
+    assert drawn.success, failure_of(drawn)
+    manager.does("confirm_draw", confirm=f"{CAMPAIGN}:1")
+    receipt = manager.does("make_receipt", campaign_id=CAMPAIGN, entry="e5")
+    checked = check_receipt(manager.opens(receipt["receipt-data"]), trust)
+    assert {each.name: each.state for each in checked.checks}["registration"] is State.PASSED
+    opened = manager.does("open_registrations", campaign_id=CAMPAIGN)
+    lines = manager.opens(opened[f"opening-{CAMPAIGN}"]).splitlines()
+    assert audit(lines, place, CAMPAIGN).findings == () and opened["drawn"] == 8
+    assert ref_of(5) not in str(opened)
 
 
 def test_what_is_wrong_with_an_uploaded_file_names_it_as_it_was_handed_in(
