@@ -410,6 +410,7 @@ def _facts(report: CampaignReport) -> dict[str, Any]:
         "entries": report.entries,
         "removed": report.tombstones,
         **({"annulled": f"{annulled['annulledAt']}: {annulled['reason']}"} if annulled else {}),
+        "registrations": "logged" if campaign.logs_registrations else "not logged",
         "messages": "paused" if report.notifications.get("paused") else "on",
         "findings": len(report.findings),
     }
