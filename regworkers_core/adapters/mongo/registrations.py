@@ -201,12 +201,17 @@ def _as_read(registrant: Registrant) -> Document:
     return query | {REPLICATED_AT: registrant.replicated_at, _VERSION: registrant.order.version}
 
 
-def _noted(registrant: Registrant, after: Registered | None) -> tuple[Document, Document]:
+class _Noting(NamedTuple):
+    query: Document
+    update: Document
+
+
+def _noted(registrant: Registrant, after: Registered | None) -> _Noting:
     before = registrant.registered or Registered("")
     query = {"_id": registrant.key.document_id, _LEAF: before.leaf, _INDEX: before.index}
     if after is None:
-        return query, {"$unset": {REGISTRATION: ""}}
+        return _Noting(query, {"$unset": {REGISTRATION: ""}})
     query[f"{REGISTRATION}.salt"] = before.salt
     if after.unit is None:
-        return query, {"$set": {_LEAF: after.leaf}, "$unset": {_UNIT: ""}}
-    return query, {"$set": {_LEAF: after.leaf, _UNIT: after.unit}}
+        return _Noting(query, {"$set": {_LEAF: after.leaf}, "$unset": {_UNIT: ""}})
+    return _Noting(query, {"$set": {_LEAF: after.leaf, _UNIT: after.unit}})

@@ -99,11 +99,11 @@ class Round:
     campaign_id: str
     # That of its tree, finished.
     appender: Appender
-    steps: list[Step]
+    steps: list[Step]  # what its entries need, in the order of the page
     # What was to be read, the page of it, and when it was read (epoch seconds).
     span: Span
     page: SavedPage
-    read_at: float
+    read_at: float  # epoch seconds
     # Those of the steps that the tree has now.
     appended: list[Step] = field(default_factory=list)
 
@@ -151,7 +151,7 @@ class RegistrationSource:
         self._runtime, self._on_step = runtime, on_step
         self._leader = Leader(runtime, LEASE, owner=owner, sleep=sleep, clock=clock)
         self._readings: dict[str, _Reading] = {}
-        # Of the tree whose draw's lease is held, once its last bundle is finished.
+        # It appends to the tree whose draw's lease is held; None before its last bundle is finished.
         self._appender: Appender | None = None
         # The campaign that was looked at last.
         self._last = ""

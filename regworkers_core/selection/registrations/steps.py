@@ -26,7 +26,7 @@ class Published(NamedTuple):
 
     @classmethod
     def of(cls, registrant: Registrant, unit_key: bytes) -> Published:
-        """As it is saved. A unit that is no id, with which the draw excludes the entry, is its own text."""
+        """What is saved now. A unit that is no id, with which the draw excludes the entry, is its own text."""
         unit = registrant.unit
         if unit is not None and is_selection_id(unit):
             unit = unit_of(unit_key, registrant.key.campaign_id, unit)
