@@ -26,7 +26,6 @@ from regworkers_core.operation import (
     operation,
 )
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.public.source import in_bucket
 from regworkers_core.selection.registrations.tree import RegistrationFiles
 
@@ -89,7 +88,7 @@ def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
     campaign_id = campaign.campaign_id
     files = RegistrationFiles(runtime.objects, campaign_id)
     state, live = files.state(), runtime.replica.count_campaign(campaign_id).live
-    not_logged = files.not_logged(state, PublicLog.of(runtime))
+    not_logged = files.not_logged(state)
     logged = [size for size in state.sizes if size not in not_logged]
     registered = state.size - state.notices - state.withdrawn - state.erased
     return {
