@@ -44,7 +44,7 @@ dev: $(STAMP) ## run the stack and Dagster with sensors on, until Ctrl-C
 # More workers than a small machine has cores: a third of the time is waiting for leases and time-outs. `worksteal` keeps
 # the tests of a module on one worker, where they share costly fixtures.
 test: $(STAMP) ## run the suite without slow tests (SHUFFLE=7 in another order, by that seed)
-	$(BIN)/python -m pytest -n 5 --dist worksteal -m "not slow" $(addprefix --shuffle=,$(SHUFFLE))
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" $(addprefix --shuffle=,$(SHUFFLE))
 
 # Without what costs most: pages and proofs of draws, properties, real clocks, fresh interpreters.
 SLOWER = analytics dagster docs e2e faults local support selection/public selection/report fairdraw/proof fairdraw/verifier \

@@ -234,7 +234,7 @@ def _closure(name: str) -> set[str]:
 @cache
 def _at_top(name: str) -> tuple[str, ...]:
     path = ROOT.joinpath(*name.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    path = made if (made := path / "__init__.py").is_file() else path.with_suffix(".py")
     if name.partition(".")[0] not in PACKAGES or not path.is_file():
         return ()
     body = ast.parse(path.read_text(encoding="utf-8")).body

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points, version
@@ -150,7 +151,7 @@ def _add(app: typer.Typer, name: str, panel: str, row: str | Group) -> None:
         group = typer.Typer(no_args_is_help=True)
         for place in row.places:
             if ":" in place:
-                group = _written(place)
+                group = _copied(_written(place))
                 continue
             found = operations_at(place, name)
             if found and found[0].command == name:
@@ -160,6 +161,17 @@ def _add(app: typer.Typer, name: str, panel: str, row: str | Group) -> None:
             add_operations(group, found, place)
         text = "\n\n".join(filter(None, (row.help, group.info.help)))
         app.add_typer(group, name=name, help=text, rich_help_panel=panel)
+
+
+def _copied(group: typer.Typer) -> typer.Typer:
+    """A group of its own: that of the module has the same commands however often all are built."""
+    made = copy(group)
+    made.registered_commands = [*group.registered_commands]
+    made.registered_groups = [copy(each) for each in group.registered_groups]
+    for each in made.registered_groups:
+        if each.typer_instance is not None:
+            each.typer_instance = _copied(each.typer_instance)
+    return made
 
 
 def _written(place: str) -> Any:

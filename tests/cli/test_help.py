@@ -38,6 +38,15 @@ def test_a_command_is_built_alone_and_an_unknown_name_builds_the_list_of_all() -
     }
 
 
+def test_a_group_has_the_same_commands_however_often_it_is_built() -> None:
+    assert len({_registered(build()) for _ in range(3)}) == 1
+
+
+def _registered(app: typer.Typer) -> int:
+    inner = (each.typer_instance for each in app.registered_groups)
+    return len(app.registered_commands) + sum(_registered(each) for each in inner if each is not None)
+
+
 def _line(command: Any) -> str:
     return str(command.get_short_help_str(200))
 
