@@ -20,7 +20,6 @@ _REACHED = (
     "taken over",
     "leases_lost",
     "fault freeze",
-    "rolled back",
 )
 
 
