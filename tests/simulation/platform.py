@@ -81,7 +81,7 @@ class Platform:
         self.items: dict[int, dict[str, Any]] = {}
         # By entry: the greatest order that it ever had.
         self._latest: dict[int, Order] = {}
-        # By entry that was erased: when a later life begins at the earliest.
+        # By entry that is gone: when a later life begins at the earliest.
         self._not_before: dict[int, str] = {}
         self.live: dict[str, set[Order]] = {}
         self.gone: dict[str, set[Order]] = {}
@@ -166,7 +166,7 @@ class Platform:
             eraser.end([report])
         except TransientFailure:
             return False
-        self._not_before[entry] = stamp((seconds(report.erased_at) or 0.0) + 0.001)
+        self._not_before[entry] = _after(report.erased_at)
         return report.complete or not report.known
 
     def _remove(self, change: Change) -> None:
@@ -273,11 +273,18 @@ class Platform:
 
     def _note_removal(self, entry: int, item: Mapping[str, Any]) -> None:
         self.gone.setdefault(self.id_of(entry), set()).add(order_of(item))
+        if self.plan.registering:
+            # Other plays have lives that begin before the one that was removed, for an operator to settle.
+            self._not_before[entry] = _after(self._latest[entry][0])
 
     def _send(self, queue: str, body: str) -> None:
         url = self.runtime.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
         self.runtime.sqs.send_message(QueueUrl=url, MessageBody=body)
         self.world.arrived()
+
+
+def _after(at: str) -> str:
+    return stamp((seconds(at) or 0.0) + 0.001)
 
 
 def order_of(item: Mapping[str, Any]) -> Order:
