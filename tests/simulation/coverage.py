@@ -46,6 +46,7 @@ REACHED = (
     "dead letter INVALID_ENTRY",
     "dead letter INVALID_EVENT",
     "drawn",
+    "registrations drawn",
     *REGISTERED,
     *(f"beacon {trouble}" for trouble in ("late", "unavailable", "forged")),
 )

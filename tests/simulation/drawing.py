@@ -90,9 +90,7 @@ class Drawing:
         }
 
     def prepare(self) -> None:
-        open_campaign(
-            self._runtime, CAMPAIGN, EPOCH - 2 * DAY, EPOCH + _CLOSING_SECONDS, _MARKETS, registers="off"
-        )
+        open_campaign(self._runtime, CAMPAIGN, EPOCH - 2 * DAY, EPOCH + _CLOSING_SECONDS, _MARKETS)
         for market in _MARKETS:
             self._runtime.database["codes"].insert_many(
                 [

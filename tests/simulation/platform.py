@@ -54,14 +54,14 @@ def open_campaign(
     markets: Sequence[Mapping[str, Any]],
     registers: str = "on",
 ) -> None:
-    """A campaign as an operator opens it; `registers`: whether it logs registrations."""
+    """A campaign that logs registrations, as an operator opens it."""
     definition = {
         "campaignId": campaign_id,
         "name": campaign_id.capitalize(),
         "opensAt": stamp(opens),
         "closesAt": stamp(closes),
         "markets": [*markets],
-        "registration": {"log": registers},
+        "registration": {"log": "on"},
     }
     registry.create(runtime, definition)
     registry.advance(runtime, campaign_id, CampaignStatus.OPEN, reason="play", run_id="play")

@@ -31,6 +31,7 @@ from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 from tests.simulation import checks
+from tests.simulation.drawing import CAMPAIGN as DRAWN_CAMPAIGN
 from tests.simulation.drawing import Drawing
 from tests.simulation.faults import ACTS, TROUBLES, Fault
 from tests.simulation.plan import Plan
@@ -133,7 +134,8 @@ class Play:
         if self.drawing is not None:
             self.drawing.prepare()
         self.watch = checks.Watch(world, self.tell)
-        self.registering = Registering(self, CAMPAIGN) if plan.registering else None
+        logging = [CAMPAIGN] * plan.registering + [DRAWN_CAMPAIGN] * plan.drawing
+        self.registering = Registering(self, *logging) if logging else None
         specs = {name: spec for name, spec in SPECS.items() if spec.is_in(plan)}
         threads = [
             self.scheduler.start(

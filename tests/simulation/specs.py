@@ -23,7 +23,7 @@ class Played(NamedTuple):
     registers: bool = False
 
     def is_in(self, plan: Plan) -> bool:
-        return (plan.drawing or not self.draw) and (plan.registering or not self.registers)
+        return (plan.drawing or not self.draw) and (plan.registering or plan.drawing or not self.registers)
 
 
 SPECS = {

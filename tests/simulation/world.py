@@ -315,8 +315,10 @@ class SharedDuckDB:
         return getattr(self._connection, name)
 
     def close(self) -> None:
-        self._connection.execute(f"USE memory; DETACH {self._name}")
+        # Who dies may have read a result in part, which keeps this connection busy.
         self._connection.close()
+        with _duckdb_instance().cursor() as other:
+            other.execute(f"DETACH {self._name}")
 
     def __enter__(self) -> SharedDuckDB:
         return self
