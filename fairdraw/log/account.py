@@ -205,9 +205,10 @@ class DrawAccount:
             yield f"{len(notices)} notices: fans may have read different ones"
         for _, leaf in notices[-1:]:
             yield from self._differs(leaf, NOTICE)
-        for _, leaf in self._of(Kind.CODES, phase):
+        codes = self._of(Kind.CODES, phase)
+        for _, leaf in codes:
             yield from self._codes(leaf)
-        if self._of(Kind.CODES, phase) and not (self.record and self.record[-1].opened.code_key):
+        if codes and not (self.record and self.record[-1].opened.code_key):
             self.remarks.append(
                 f"{self.id}, phase {phase}: {NO_CODE_KEY}: a planned code may have another salt, and another winner"
             )

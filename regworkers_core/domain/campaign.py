@@ -191,7 +191,8 @@ class Campaign:
     @property
     def takes_entries_until(self) -> str:
         """`closes_at`, or when an operator closed it before that."""
-        return self.closes_at if self.early_closing is None else self.early_closing.at
+        early = self.early_closing
+        return self.closes_at if early is None else early.at
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Campaign:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fairdraw.frauds.forging import ASKED
 from tests.fairdraw.frauds.table import FRAUDS
+from tests.fairdraw.verifier.node import BUNDLE
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,11 @@ def caught_as_the_table_says(request: pytest.FixtureRequest) -> Iterator[None]:
                 answers.setdefault(each.what, set()).add(frozenset(each.said))
         caught = any(said for answer in answers.values() for said in answer)
         fewer = any(one < other for answer in answers.values() for one in answer for other in answer)
-        assert fewer or not caught, f"no defect was planted in {program}: with one it says less of the fraud"
+        # A page without the curves checks no signature, with the defect or without.
+        blind = program == "page" and not BUNDLE.exists()
+        assert fewer or not caught or blind, (
+            f"no defect was planted in {program}: with one it says less of the fraud"
+        )
     said = {re.sub(r"-\d+$", "", text) for each in ASKED for text in each.said}
     for fraud in FRAUDS:
         alone = len(fraud.tests) == 1

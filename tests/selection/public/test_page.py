@@ -30,7 +30,7 @@ from regworkers_core.reporting import percent
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.page import Naming, draw_page, public_numbers
 from regworkers_core.selection.public.publish import measured_files, page_from_folder, publish_page
-from regworkers_core.selection.report.inputs import LEAST_GROUP, NUMBERS
+from regworkers_core.selection.report.inputs import NUMBERS
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.maths.test_opened import OPENED
 from tests.fairdraw.proof.draws import (
@@ -126,13 +126,13 @@ def test_small_groups_are_withheld(beaconed: Path) -> None:
     numbers = _numbers(beaconed)
     group = {
         "group": "inbox.example",
-        "candidates": LEAST_GROUP,
+        "candidates": 50,
         "hits": 9,
         "expected": 9.5,
         "low": 1.0,
         "high": 20.0,
     }
-    small = {**group, "group": "castle.example", "candidates": LEAST_GROUP - 1}
+    small = {**group, "group": "castle.example", "candidates": 49}
     test = {
         "dimension": "mailDomain",
         "title": "mail domain",
@@ -142,11 +142,11 @@ def test_small_groups_are_withheld(beaconed: Path) -> None:
     }
     test |= {"p": 0.5, "adjustedP": 1.0, "passed": True}
     numbers["audit"]["tests"] += [{**test, "groups": [group, small]}, {**test, "groups": [group, group]}]
-    numbers["funnel"]["reasons"] = {"NO_MARKET": LEAST_GROUP, "FRAUD": LEAST_GROUP - 1}
+    numbers["funnel"]["reasons"] = {"NO_MARKET": 50, "FRAUD": 49}
 
     shown = public_numbers(numbers)
 
-    assert shown["funnel"]["reasons"] == {"NO_MARKET": LEAST_GROUP}
+    assert shown["funnel"]["reasons"] == {"NO_MARKET": 50}
     assert [test["groups"] for test in shown["audit"]["tests"][-2:]] == [[], [group, group]]
     phases = [read_inputs(beaconed / f"phase-{number}") for number in (1, 2)]
     page = draw_page(phases, numbers, Proofs("p.bin", 1, 36, 1, 0), Naming("x")).decode()
