@@ -187,6 +187,11 @@ class TreeState(JsonFile):
     # Those that have a file `RegistrationSize`, ascending.
     sizes: tuple[int, ...] = ()
 
+    @property
+    def last_size(self) -> int:
+        """The last one that has a file; 0: none has."""
+        return self.sizes[-1] if self.sizes else 0
+
     @classmethod
     def read(cls, fields: Fields) -> Self:
         size, sizes = fields.integer("size"), fields.list("sizes")

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from regworkers_core.adapters.mongo.entry_documents import Write
-from regworkers_core.adapters.mongo.registrations import Change, Registered, Registrant
+from regworkers_core.adapters.mongo.registrations import Change, Registered, Registrant, Registrations
 from regworkers_core.adapters.mongo.superseded import Lowering
 from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.runtime import Runtime
 
 pytestmark = pytest.mark.namespace("module")
@@ -126,6 +127,32 @@ def test_a_sensor_sees_that_an_entry_was_saved_after_a_position(runtime: Runtime
     behind = runtime.registrations.behind
     assert behind({campaign: at(4), "other": ""}) and behind({"other": "", campaign: ""})
     assert not behind({campaign: at(5), "other": ""}) and not behind({})
+
+
+class _Asked:
+    """A collection that notes what it is asked."""
+
+    def __init__(self, collection: Any) -> None:
+        self._collection = collection
+        self.queries: list[dict[str, Any]] = []
+
+    def find(self, query: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        self.queries.append(query)
+        return self._collection.find(query, *arguments, **options)
+
+    def find_one(self, query: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        self.queries.append(query)
+        return self._collection.find_one(query, *arguments, **options)
+
+
+def test_what_was_saved_is_found_by_an_index(runtime: Runtime, campaign: str) -> None:
+    save(runtime, EntryKey(campaign, "e"), 5)
+    entries: Any = _Asked(runtime.database["entries"])
+    asked = Registrations(entries, runtime.dependency("mongo"))
+    assert asked.saved(campaign, at(4), 10).registrants
+    assert asked.behind({"other": "", campaign: at(4)})
+    declared = {index.fields for index in INDEXES["entries"]}
+    assert len(entries.queries) == 3 and {tuple(each) for each in entries.queries} <= declared
 
 
 def test_an_entry_gets_one_leaf_for_ever(runtime: Runtime, campaign: str) -> None:

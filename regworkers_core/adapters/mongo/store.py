@@ -41,8 +41,10 @@ def find_all(
     sort: Any = None,
     limit: int = 0,
 ) -> list[Document]:
-    """All documents that match, within one call, so that a retry opens a cursor of its own."""
-    return list(collection.find(query, fields, sort=sort, limit=limit))
+    """All documents that match, within one call, so that a retry opens a cursor of its own. A page comes with its
+    first answer; a server gives 101 documents there, unless it is asked for more.
+    """
+    return list(collection.find(query, fields, sort=sort, limit=limit, batch_size=limit))
 
 
 def aggregate_all(collection: Documents, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fairdraw.documents import as_document
-from fairdraw.maths.registration import size_name, tree_folder
 from fairdraw.verifier.assemble import verifier_hash, verifier_page
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.timestamps import iso, to_second
@@ -40,16 +39,15 @@ def publish_list(runtime: Runtime, campaign: Campaign, *, output: Path | None, a
     """
     files = RegistrationFiles(runtime.objects, campaign.campaign_id)
     state = files.state()
-    logged = state.sizes[-1] if state.sizes else 0
-    tagged = runtime.objects.get_tagged(f"{tree_folder(campaign.campaign_id)}/{size_name(logged)}")
+    made_at = files.made_at(state.last_size)
     html = page(
         "registrations_page",
         title=f"Registrations of {campaign.name}",
         policy=POLICY,
         state=state,
         registered=state.size - state.notices - state.withdrawn - state.erased,
-        logged_size=logged,
-        logged_at=to_second(iso(tagged.at)) if tagged else "",
+        logged_size=state.last_size,
+        logged_at=to_second(iso(made_at)) if made_at else "",
         verifier=verifier_hash(),
     )
     made = {VERIFIER: verifier_page(), INDEX: html.replace(POLICY, own_policy(html)).encode()}

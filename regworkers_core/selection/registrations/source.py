@@ -16,6 +16,7 @@ import structlog
 from fairdraw import scheduling
 from fairdraw.errors import DrawError
 from fairdraw.log.record import OpenTime
+from fairdraw.log.tree import GrowingTree
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.adapters.mongo.registrations import Registrant, SavedPage
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
@@ -134,6 +135,8 @@ class _Reading:
     rest_until: float = 0.0
     # From when on (epoch seconds) the tree is looked at for its size alone; None: the log has it.
     size_at: float | None = 0.0
+    # The tree as it was left; None: it was not open yet.
+    grown: GrowingTree | None = None
 
 
 class RegistrationSource:
@@ -273,7 +276,8 @@ class RegistrationSource:
         if not self._leader.take_draw(campaign_id) or is_frozen(draws.light(campaign_id)):
             self._waits = True
             return False
-        tree = RegistrationLog.open(self._runtime, campaign_id, self._on_step)
+        tree = RegistrationLog.open(self._runtime, campaign_id, self._on_step, reading.grown)
+        reading.grown = tree.grown
         appender = Appender(self._runtime, tree, keys.unit, self._on_step)
         limit = self._runtime.settings.registrations.batch_entries
         appender.finish(

@@ -18,6 +18,7 @@ from itertools import takewhile
 
 import structlog
 
+from fairdraw import scheduling
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import CHECKPOINT, Kind, LogLeaf
 from fairdraw.log.record import OpenTime
@@ -44,6 +45,8 @@ log = structlog.get_logger(__name__)
 MOST_ENTRIES = 4096
 # A size is logged at most so often in the first and the last hour of registration, and otherwise.
 _BUSY_SECONDS, _QUIET_SECONDS, _BUSY_HOURS_SECONDS = 60.0, 600.0, 3600.0
+# A batch of the drain fills some sixteen tiles and bundles, each a call of tens of milliseconds.
+_PUTS_AT_A_TIME = 8
 # After the log could not take a leaf.
 _AGAIN_SECONDS = 60.0
 _EMPTY = GrowingTree().root().hex()
@@ -106,8 +109,8 @@ class RegistrationFiles:
             yield from read_bundle(data, path)
 
     def made_at(self, size: int) -> float:
-        """When a size got its file, in seconds since the epoch; 0: it has none."""
-        tagged = self._objects.get_tagged(self._folder + size_name(size))
+        """When a size got its file, in seconds since the epoch; 0: it has none, as the empty tree."""
+        tagged = self._objects.get_tagged(self._folder + size_name(size)) if size else None
         return 0.0 if tagged is None else tagged.at
 
     def not_logged(self, state: TreeState) -> list[int]:
@@ -123,13 +126,8 @@ class RegistrationFiles:
         when registration is open.
         """
         state = self.state()
-        return state.size != _last_size(state) and now - self.sized_at(state) >= _pause_seconds(now, window)
-
-    def sized_at(self, state: TreeState) -> float:
-        """When the last size got its file, in seconds since the epoch; 0: none has."""
-        last = _last_size(state)
-        tagged = self._objects.get_tagged(self._folder + size_name(last)) if last else None
-        return 0.0 if tagged is None else tagged.at
+        pause_seconds = _pause_seconds(now, window)
+        return state.size != state.last_size and now - self.made_at(state.last_size) >= pause_seconds
 
     def leaf(self, size: int, at: str = _NO_TIME) -> LogLeaf:
         """The leaf of the public log about one of the `sizes`, decided at this time."""
@@ -164,6 +162,7 @@ class RegistrationLog:
         *,
         clock: Callable[[], float],
         on_step: OnStep = no_step,
+        grown: GrowingTree | None = None,
     ) -> None:
         self._objects, self._public, self._clock, self._on_step = objects, public, clock, on_step
         self.files = RegistrationFiles(objects, campaign_id)
@@ -171,30 +170,41 @@ class RegistrationLog:
         tagged = objects.get_tagged(self._folder + CHECKPOINT)
         self._tag = None if tagged is None else tagged.tag
         self.state = self.files.state_of(None if tagged is None else tagged.data)
-        self._tree = self._grown()
+        self.grown = grown if grown is not None and self._is_stored(grown) else self._resumed()
         # When the last size got its file, and from when on the log is asked again, in seconds since the epoch.
-        self._sized_at, self._again_at = self.files.sized_at(self.state), 0.0
+        self._sized_at, self._again_at = self.files.made_at(self.state.last_size), 0.0
         # The log has the leaves of the sizes up to this one, and everybody can see those up to the second; None before
         # the log was asked.
         self._decided: int | None = None if self.state.sizes else 0
         self._published = self._decided
 
     @classmethod
-    def open(cls, runtime: Runtime, campaign_id: str, on_step: OnStep = no_step) -> RegistrationLog:
-        """The tree as it is stored."""
+    def open(
+        cls,
+        runtime: Runtime,
+        campaign_id: str,
+        on_step: OnStep = no_step,
+        grown: GrowingTree | None = None,
+    ) -> RegistrationLog:
+        """The tree as it is stored. If this process had it open before, it is not read again, unless another one
+        appended meanwhile: `grown` is what it was then.
+        """
         public = PublicLog.of(runtime, on_step)
-        return cls(runtime.objects, campaign_id, public, clock=runtime.clock, on_step=on_step)
+        return cls(runtime.objects, campaign_id, public, clock=runtime.clock, on_step=on_step, grown=grown)
 
-    def _grown(self) -> GrowingTree:
+    def _is_stored(self, tree: GrowingTree) -> bool:
+        return (tree.size, tree.root().hex()) == (self.state.size, self.state.root)
+
+    def _resumed(self) -> GrowingTree:
         """The tree by the files of its last size, and the bundles since."""
-        tree = GrowingTree.resume(self._last_size, self.files.read)
+        tree = GrowingTree.resume(self.state.last_size, self.files.read)
         while tree.size < self.state.size:
             if (bundle := self._bundle(tree.size)) is None:
                 raise DrawError(_bundle_path(tree.size), "is missing, and the checkpoint has its entries")
             for entry in bundle.entries:
                 tree.append(entry)
             tree.full()
-        if (tree.size, tree.root().hex()) != (self.state.size, self.state.root):
+        if not self._is_stored(tree):
             raise DrawError(CHECKPOINT, f"its root is not that of the {self.state.size} entries")
         return tree
 
@@ -203,13 +213,9 @@ class RegistrationLog:
         return self.state.size
 
     @property
-    def _last_size(self) -> int:
-        return _last_size(self.state)
-
-    @property
     def is_logged(self) -> bool:
         """Whether everybody can see its size in the log, as far as is known."""
-        return self.size == self._last_size == self._published
+        return self.size == self.state.last_size == self._published
 
     # Appending
 
@@ -230,13 +236,13 @@ class RegistrationLog:
 
     def advance(self, bundle: Bundle) -> None:
         """Append a bundle that was decided, after its indexes are stored."""
-        if not bundle.first == self._tree.size == self.size:
+        if not bundle.first == self.grown.size == self.size:
             raise ValueError(
                 f"the bundle {bundle.first} does not follow {self.size} entries: open the tree again"
             )
         for entry in bundle.entries:
-            self._tree.append(entry)
-        self._put(self._tree.full())
+            self.grown.append(entry)
+        self._put(self.grown.full())
         self._on_step("registrations.after_tiles")
         kinds = Counter(notice.kind for entry in bundle.entries if (notice := Notice.parse(entry)))
         self._put_state(
@@ -245,8 +251,8 @@ class RegistrationLog:
                 erased=self.state.erased + kinds[NoticeKind.ERASED],
                 withdrawn=self.state.withdrawn + kinds[NoticeKind.WITHDRAWN],
                 notices=self.state.notices + kinds.total(),
-                root=self._tree.root().hex(),
-                size=self._tree.size,
+                root=self.grown.root().hex(),
+                size=self.grown.size,
             )
         )
         self._on_step("registrations.after_checkpoint")
@@ -263,7 +269,7 @@ class RegistrationLog:
         if self._is_due(now, window):
             self._put_size(now)
             self._again_at = now
-        if self._published == self._last_size or now < self._again_at:
+        if self._published == self.state.last_size or now < self._again_at:
             return
         self._again_at = now + _AGAIN_SECONDS
         try:
@@ -277,15 +283,15 @@ class RegistrationLog:
         """Give the size a file and decide its leaf in the public log now, as a freeze needs it. Raises as `PublicLog`,
         too.
         """
-        if self.size != self._last_size:
+        if self.size != self.state.last_size:
             self._put_size(self._clock())
         self._decide_leaves()
 
     def _is_due(self, now: float, window: OpenTime) -> bool:
-        return self.size != self._last_size and now - self._sized_at >= _pause_seconds(now, window)
+        return self.size != self.state.last_size and now - self._sized_at >= _pause_seconds(now, window)
 
     def _put_size(self, now: float) -> None:
-        self._put(self._tree.partial(self._last_size))
+        self._put(self.grown.partial(self.state.last_size))
         made = RegistrationSize(self.state.campaign_id, self.state.root, self.size)
         self._put([TreeFile(size_name(self.size), made.to_bytes())])
         self._on_step("registrations.after_size")
@@ -303,9 +309,9 @@ class RegistrationLog:
         leaves = [self.files.leaf(size, at) for size in self.state.sizes if size > decided]
         if leaves:
             self._public.decide(leaves)
-            self._decided = self._last_size
+            self._decided = self.state.last_size
         self._on_step("registrations.after_leaves")
-        return self._last_size
+        return self.state.last_size
 
     def _publish(self, until: int) -> None:
         if self._public.publish() is None:
@@ -319,20 +325,20 @@ class RegistrationLog:
         return None if data is None else Bundle(first, _entries(data, path))
 
     def _put(self, files: Sequence[TreeFile]) -> None:
-        for path, data in files:
-            if self._objects.put_once(self._folder + path, data) != data:
-                raise DrawError(path, "is not what the entries give: find out who wrote it")
+        """Put them in any order: readers take them once the checkpoint has their size."""
+        if files:
+            with scheduling.pool(min(len(files), _PUTS_AT_A_TIME), "tiles") as pool:
+                list(pool.map(self._put_one, files))
+
+    def _put_one(self, file: TreeFile) -> None:
+        if self._objects.put_once(self._folder + file.path, file.data) != file.data:
+            raise DrawError(file.path, "is not what the entries give: find out who wrote it")
 
     def _put_state(self, state: TreeState) -> None:
         tag = self._objects.put_over(self._folder + CHECKPOINT, state.to_bytes(), self._tag)
         if tag is None:
             raise OtherWriter(state.campaign_id)
         self._tag, self.state = tag, state
-
-
-def _last_size(state: TreeState) -> int:
-    """The last size that has a file; 0: none has."""
-    return state.sizes[-1] if state.sizes else 0
 
 
 def _pause_seconds(now: float, window: OpenTime) -> float:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import Kind, LogState
 from fairdraw.log.record import OpenTime
-from fairdraw.log.tree import write_bundle
+from fairdraw.log.tree import GrowingTree, write_bundle
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.maths.registration import Notice, NoticeKind, RegistrationSize, RegistrationTree
 from regworkers_core.domain.reasons import TransientFailure
@@ -59,8 +59,10 @@ class Place:
         self.public = log_on(self.bucket, MemorySecrets(), clock=self.clock, **options)
         self.files = RegistrationFiles(self.bucket, "summer")
 
-    def open(self, on_step: OnStep = no_step) -> RegistrationLog:
-        return RegistrationLog(self.bucket, "summer", self.public, clock=self.clock, on_step=on_step)
+    def open(self, on_step: OnStep = no_step, grown: GrowingTree | None = None) -> RegistrationLog:
+        return RegistrationLog(
+            self.bucket, "summer", self.public, clock=self.clock, on_step=on_step, grown=grown
+        )
 
     def append(self, entries: Sequence[bytes], on_step: OnStep = no_step) -> RegistrationLog:
         """As the drain does it: what is pending first."""
@@ -100,6 +102,45 @@ def test_entries_are_appended_in_order_and_read_back() -> None:
     assert place.logged() == [700]
     proof = [each.hex() for each in place.files.tree(700).inclusion(5)]
     assert verify_proof(leaf(5).decode(), 5, 700, proof, tree.state.root)
+
+
+def test_a_process_that_opens_the_tree_again_reads_no_entry_unless_another_appended() -> None:
+    place, read = Place(), list[str]()
+    place.append(leaves(0, 300))
+    tree = place.append(leaves(300, 310))
+    place.bucket.reading = read.append
+    again = place.open(grown=tree.grown)
+    assert read == ["registrations/summer/checkpoint"]
+    again.advance(again.decide(leaves(310, 700)))
+    other = place.append(leaves(700, 705))
+    read.clear()
+    last = place.open(grown=again.grown)
+    assert {"registrations/summer/bundles/0", "registrations/summer/bundles/700"} <= {*read}
+    assert last.state == other.state
+    last.advance(last.decide(leaves(705, 800)))
+    place.log_size(last)
+    assert list(place.files.entries(800)) == leaves(0, 800)
+
+
+def test_a_tree_that_failed_halfway_is_read_again() -> None:
+    place = Place()
+    tree = place.append(leaves(0, 10))
+
+    def unavailable(key: str) -> None:
+        if key.endswith("checkpoint"):
+            raise TransientFailure("s3", "unavailable")
+
+    place.bucket.before = unavailable
+    with pytest.raises(TransientFailure):
+        tree.advance(tree.decide(leaves(10, 600)))
+    place.bucket.before = lambda _key: None
+    again = place.open(grown=tree.grown)
+    assert again.size == again.grown.size == 10
+    pending = again.pending()
+    assert pending is not None
+    again.advance(pending)
+    place.log_size(again)
+    assert list(place.files.entries(600)) == leaves(0, 600)
 
 
 def test_notices_are_counted_by_kind() -> None:
