@@ -20,7 +20,7 @@ from neosqlite.collection.query_helper import QueryHelper
 from nx_27017 import NeoSQLiteHandler, main
 
 _OPERATORS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_SINGLE = frozenset({"campaignId", "chunk", "entryId", "marketId", "phase", "ref", "status"})
+_SINGLE = frozenset({"_toRegister", "campaignId", "chunk", "entryId", "marketId", "phase", "ref", "status"})
 # SQLite has no statistics here, and prefers an index that it can use for a range to one that also gives the order. A
 # plus keeps it from that.
 _NO_BEGINNING = "notBefore"

@@ -21,8 +21,7 @@ from fairdraw import scheduling
 from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS, RECONCILE_RESULTS_DAYS
 from regworkers_core.adapters.mongo.client import mongo_client
 from regworkers_core.adapters.mongo.entrants import FIELDS as ENTRANT_FIELDS
-from regworkers_core.adapters.mongo.entry_documents import ERASED_AT
-from regworkers_core.adapters.mongo.registrations import REPLICATED_AT
+from regworkers_core.adapters.mongo.entry_documents import ERASED_AT, TO_REGISTER
 from regworkers_core.adapters.mongo.store import EXPIRES_AT, aggregate_all, find_all
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.infrastructure.provision_aws import OnLine, Provisioned, ProvisionOutcome
@@ -99,8 +98,8 @@ _EXPIRES = Index((EXPIRES_AT,), expire_days=0)
 INDEXES: Mapping[str, tuple[Index, ...]] = {
     "entries": (
         _by("campaignId", "entryId", unique=None),
-        # What was saved or removed since a time, for the log of registrations.
-        _by("campaignId", REPLICATED_AT),
+        # What was saved or removed, and the log of registrations has not seen.
+        _optional(TO_REGISTER),
         # Finds existing entrants. Each value belongs to one person or household, so it is selective without the
         # campaign, and a server without compound lookups finds it as fast.
         *map(_optional, ENTRANT_FIELDS),

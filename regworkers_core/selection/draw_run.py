@@ -216,7 +216,9 @@ class DrawRun(Confirming):
                     phase.phase,
                     {
                         **decided,
-                        **({"registrations": logged.file} if logged else {}),
+                        **(
+                            {"registrations": logged.file, "lostRegistrations": logged.lost} if logged else {}
+                        ),
                         "status": PhaseStatus.COMMITTED.value,
                     },
                     once="manifestHash",

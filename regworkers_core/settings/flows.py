@@ -318,8 +318,6 @@ class RegistrationsSettings(Section):
 
     # Entries that are read at once, and appended as one bundle.
     batch_entries: int = Field(2000, ge=1, le=4096)
-    # The clocks of save workers may differ by so much, with the time of a write: entries are looked at again then.
-    position_overlap_seconds: float = Field(120.0, ge=0)
 
 
 class AnalyticsSettings(Section):

@@ -50,8 +50,8 @@ def stored(runtime: Runtime, key: EntryKey) -> dict[str, Any]:
     return dict(runtime.database["entries"].find_one({"_id": key.document_id}) or {})
 
 
-def saved(runtime: Runtime, campaign_id: str, after: str = "", limit: int = 100) -> list[Registrant]:
-    return runtime.registrations.saved(campaign_id, after, limit).registrants
+def saved(runtime: Runtime, campaign_id: str, limit: int = 100) -> list[Registrant]:
+    return runtime.registrations.waiting(campaign_id, limit)
 
 
 def entry(runtime: Runtime, key: EntryKey) -> Registrant:
@@ -89,27 +89,49 @@ def test_an_entry_that_was_saved_is_read_with_what_its_leaf_depends_on(
     assert (found.registered, found.replicated_at) == (ours, at(6)), "an update leaves its leaf alone"
 
 
-def test_pages_follow_the_time_of_saving_and_never_split_a_millisecond(
+def test_an_entry_waits_until_it_is_done_as_it_is_saved_whatever_the_clocks_say(
     runtime: Runtime, campaign: str
 ) -> None:
-    times = [3, 1, 2, 2, 2, 4, 4, 5]
+    times = [3, 1, 2, 2, 5]
     for number, moment in enumerate(times):
         save(runtime, EntryKey(campaign, f"e{number}"), moment)
     save(runtime, EntryKey(f"{campaign}-other", "e"), 1)
-    found: list[Registrant] = []
-    after, pages = "", 0
-    while after != at(5):
-        page = runtime.registrations.saved(campaign, after, 2)
-        found += page.registrants
-        after, pages = page.through, pages + 1
-    assert [each.replicated_at for each in found] == [at(each) for each in sorted(times)]
-    assert pages >= 4, "a page has two, or those of one millisecond"
-    page = runtime.registrations.saved(campaign, at(1), 100, until=at(3))
-    assert [each.replicated_at for each in page.registrants] == [at(2)] * 3 + [at(3)]
-    assert page.through == at(3)
-    page = runtime.registrations.saved(campaign, at(5), 100, until=at(9))
-    assert page == ([], at(9))
-    assert runtime.registrations.saved(campaign, at(5), 100) == ([], at(5))
+    done, waits = runtime.registrations.done, runtime.registrations.waits
+    read = saved(runtime, campaign)
+    assert sorted(each.key.entry_id for each in read) == [f"e{number}" for number in range(5)]
+    assert len(saved(runtime, campaign, limit=2)) == 2
+    # Since they were read: the next version of one, by a clock that is behind, and at the same time another is removed
+    # and a third one gets other content.
+    save(runtime, EntryKey(campaign, "e0"), 0, order=2)
+    save(runtime, EntryKey(campaign, "e1"), 1, live=False)
+    runtime.database["entries"].update_one(
+        {"_id": f"{campaign}:e2"}, {"$set": {"_replication.messageId": "m-other"}}
+    )
+    done(read)
+    assert sorted(each.key.entry_id for each in saved(runtime, campaign)) == ["e0", "e1", "e2"]
+    done(saved(runtime, campaign))
+    assert not saved(runtime, campaign) and not waits(campaign) and waits(f"{campaign}-other")
+
+
+def test_an_update_a_removal_an_erasure_and_a_restore_make_it_wait_again(
+    runtime: Runtime, campaign: str
+) -> None:
+    key = EntryKey(campaign, "e")
+    save(runtime, key, 1)
+    seen = runtime.replica.get([key])[key]
+    lowering = Lowering(key, seen.custody, Order(at(0), 1, at(0)))
+    runtime.superseded_entries.keep([lowering], acceptance="a", at=iso(runtime.clock()))
+    (row,) = runtime.superseded_entries.page("a", campaign, "", 10)
+    for change in (
+        lambda: save(runtime, key, 1, order=2),
+        lambda: runtime.superseded_entries.restore([(row, runtime.replica.get([key])[key].custody)]),
+        lambda: save(runtime, key, 3, order=3, live=False),
+        lambda: runtime.replica.erase(key, Order(), at=at(50), run_id="erase"),
+    ):
+        runtime.registrations.done(saved(runtime, campaign))
+        assert not runtime.registrations.waits(campaign)
+        change()
+        assert runtime.registrations.waits(campaign)
 
 
 def test_entries_are_read_by_id_too_tombstones_among_them(runtime: Runtime, campaign: str) -> None:
@@ -120,13 +142,6 @@ def test_entries_are_read_by_id_too_tombstones_among_them(runtime: Runtime, camp
     pages = list(runtime.registrations.of_campaign(campaign, 2))
     assert [[each.key.entry_id for each in page] for page in pages] == [["a", "b"], ["c"]]
     assert [each.is_removed for each in pages[0]] == [False, True]
-
-
-def test_a_sensor_sees_that_an_entry_was_saved_after_a_position(runtime: Runtime, campaign: str) -> None:
-    save(runtime, EntryKey(campaign, "e"), 5)
-    behind = runtime.registrations.behind
-    assert behind({campaign: at(4), "other": ""}) and behind({"other": "", campaign: ""})
-    assert not behind({campaign: at(5), "other": ""}) and not behind({})
 
 
 class _Asked:
@@ -145,14 +160,13 @@ class _Asked:
         return self._collection.find_one(query, *arguments, **options)
 
 
-def test_what_was_saved_is_found_by_an_index(runtime: Runtime, campaign: str) -> None:
+def test_what_waits_is_found_by_an_index(runtime: Runtime, campaign: str) -> None:
     save(runtime, EntryKey(campaign, "e"), 5)
     entries: Any = _Asked(runtime.database["entries"])
     asked = Registrations(entries, runtime.dependency("mongo"))
-    assert asked.saved(campaign, at(4), 10).registrants
-    assert asked.behind({"other": "", campaign: at(4)})
+    assert asked.waiting(campaign, 10) and asked.waits(campaign)
     declared = {index.fields for index in INDEXES["entries"]}
-    assert len(entries.queries) == 3 and {tuple(each) for each in entries.queries} <= declared
+    assert len(entries.queries) == 2 and {tuple(each) for each in entries.queries} <= declared
 
 
 def test_an_entry_gets_one_leaf_for_ever(runtime: Runtime, campaign: str) -> None:
@@ -325,10 +339,15 @@ def test_what_another_writer_left_there_is_no_leaf_and_makes_room_for_one(
     assert stored(runtime, key)["_registration"] == ours.as_fields()
 
 
-def test_a_document_that_names_no_entry_is_left_out(runtime: Runtime, campaign: str) -> None:
-    custody = {"replicatedAt": at(1)}
+def test_a_document_that_names_no_entry_is_left_out_and_waits_no_more(
+    runtime: Runtime, campaign: str
+) -> None:
     for number in range(3):
         runtime.database["entries"].insert_one(
-            {"_id": f"{campaign}:e{number}", "campaignId": campaign, "entryId": "e1", "_replication": custody}
+            {"_id": f"{campaign}:e{number}", "campaignId": campaign, "entryId": "e1", "_toRegister": campaign}
         )
+    # The first one alone, then those that are left.
+    assert [each.key.entry_id for each in saved(runtime, campaign, limit=1)] == ["e1"]
     assert [each.key.entry_id for each in saved(runtime, campaign)] == ["e1"]
+    runtime.registrations.done(saved(runtime, campaign))
+    assert not runtime.registrations.waits(campaign)

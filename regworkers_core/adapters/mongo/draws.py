@@ -86,6 +86,8 @@ class PhaseRecord:
     beacon = _Stored[Mapping[str, Any]]("beacon", {})
     # `{key, sha256}` of phase 1: the file with the class of each registration; empty: none are logged.
     registrations = _Stored[Mapping[str, str]]("registrations", {})
+    # Registrations that the freeze of phase 1 has withdrawn because no entry had them any more.
+    lost_registrations = _Stored("lostRegistrations", 0)
     # The beacon's verified signatures that the draw has, by round.
     signatures = _Stored[Mapping[str, str]]("signatures", {})
     # SHA-256 in hex of every file that a later step reads, by file name.

@@ -28,6 +28,9 @@ ERASED_AT = "erasedAt"
 # Its leaf in the campaign's tree of registrations (`registrations.Registered`). What leads from the leaf to the fan
 # goes with the entry; leaf and index stay until the tree has a notice.
 REGISTRATION = "_registration"
+# The campaign's id, with every state that is saved, until the log of registrations has what that state needs. So no
+# clock decides what is found. It stays in a campaign that logs none.
+TO_REGISTER = "_toRegister"
 _OF_THE_LEAF = frozenset({"leaf", "index"})
 _TO_THE_FAN = dict.fromkeys((f"{REGISTRATION}.{name}" for name in ("at", "salt", "unit")), "")
 # Raised by the driver before it sends a document that BSON cannot hold.
@@ -145,14 +148,12 @@ def _update(write: Write, at: str, run_id: str) -> Document:
     if write.fields is None:
         key = {"campaignId": write.key.campaign_id, "entryId": write.key.entry_id}
         return {
-            "$set": {**key, "_replication": custody, "deletedAt": at},
+            "$set": {**key, "_replication": custody, "deletedAt": at, TO_REGISTER: write.key.campaign_id},
             "$unset": {name: "" for name in (*REPLICA_FIELDS, _IDENTITY) if name not in key} | _TO_THE_FAN,
         }
     absent = {name: "" for name in REPLICA_FIELDS if name not in write.fields}
-    return {
-        "$set": {**write.fields, _IDENTITY: _identity(write.fields), "_replication": custody},
-        "$unset": {**absent, "deletedAt": ""},
-    }
+    kept = {_IDENTITY: _identity(write.fields), "_replication": custody, TO_REGISTER: write.key.campaign_id}
+    return {"$set": {**write.fields, **kept}, "$unset": {**absent, "deletedAt": ""}}
 
 
 class Erasing(NamedTuple):
@@ -168,7 +169,12 @@ def erasing(key: EntryKey, stored: Document | None, order: Order, *, at: str, ru
     erased_at = at if seen is None else max(at, seen.erased_at or "")
     if seen is not None and not is_erased(seen.order.created_at, at):
         return Erasing(exactly(key, seen), {"$set": {ERASED_AT: erased_at}})
-    tombstone: Document = {"campaignId": key.campaign_id, "entryId": key.entry_id, ERASED_AT: erased_at}
+    tombstone: Document = {
+        "campaignId": key.campaign_id,
+        "entryId": key.entry_id,
+        ERASED_AT: erased_at,
+        TO_REGISTER: key.campaign_id,
+    }
     if seen is None or seen.deleted_at is None:
         highest = order if seen is None else max(order, seen.order)
         custody = {**highest.as_fields(), "replicatedAt": at, "messageId": "", "runId": run_id}

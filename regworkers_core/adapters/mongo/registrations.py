@@ -1,23 +1,24 @@
 """The field `_registration` of `entries`: the leaf that an entry has in its campaign's tree of registrations.
 
-Entries are read in the order in which they were saved, live ones and tombstones. Every write is guarded by the leaf
-that was read, or by its absence, so that a repeat changes nothing.
+Every state that was saved waits here, live ones and tombstones, until nothing is left to do for it. Every write is
+guarded by the leaf that was read, or by its absence, so that a repeat changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from regworkers_core.adapters.mongo.entry_documents import ERASED_AT, REGISTRATION, stored_of
-from regworkers_core.adapters.mongo.store import Document, Store, bulk_update, pages
+from regworkers_core.adapters.mongo.entry_documents import ERASED_AT, REGISTRATION, TO_REGISTER, stored_of
+from regworkers_core.adapters.mongo.store import Document, Store, Update, bulk_update, pages
 from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import fit_correlation_id
 
-REPLICATED_AT, _VERSION = "_replication.replicatedAt", "_replication.version"
 _LEAF, _INDEX, _UNIT = (f"{REGISTRATION}.{name}" for name in ("leaf", "index", "unit"))
+# Together they tell two states of an entry apart, also two with one time.
+_CUSTODY = ("createdAt", "version", "updatedAt", "replicatedAt", "messageId")
 _READ = ("campaignId", "entryId", "ref", "unit", "correlationId")
 _FIELDS = (*_READ, "deletedAt", ERASED_AT, "_replication", REGISTRATION)
 
@@ -61,6 +62,9 @@ class Registrant:
     erased_at: str | None  # every life that was created up to then was erased
     registered: Registered | None  # None: it has no leaf
     correlation_id: str = ""  # empty: it has none
+    custody: Mapping[str, Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # which write brought it
 
     @classmethod
     def stored(cls, document: Document) -> Registrant | None:
@@ -84,18 +88,12 @@ class Registrant:
             erased_at=seen.erased_at,
             registered=Registered.stored(document),
             correlation_id=fit_correlation_id(fields.get("correlationId")),
+            custody=seen.custody,
         )
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-class SavedPage(NamedTuple):
-    """Registrants by the time of their saving; `through`: the page has all until then, as of its read."""
-
-    registrants: list[Registrant]
-    through: str
 
 
 class Change(NamedTuple):
@@ -108,22 +106,33 @@ class Change(NamedTuple):
 class Registrations(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
-    def saved(self, campaign_id: str, after: str, limit: int, until: str | None = None) -> SavedPage:
-        """The first `limit` entries of a campaign that were saved after a time, and those of the last one's millisecond
-        with them; with `until`, up to that time.
+    def waiting(self, campaign_id: str, limit: int) -> list[Registrant]:
+        """Some of the entries of a campaign for which something may be left to do, at most `limit`; empty if there is
+        none. What names no entry, or under another id, waits no more.
         """
-        times = {"$gt": after} if until is None else {"$gt": after, "$lte": until}
-        query = {"campaignId": campaign_id, REPLICATED_AT: times}
         while True:
-            found = self._find(query, dict.fromkeys(_FIELDS, 1), sort=[(REPLICATED_AT, 1)], limit=limit)
-            saved_at = [after, *(document["_replication"]["replicatedAt"] for document in found)]
-            if len(found) < limit:
-                return SavedPage(_registrants(found), saved_at[-1] if until is None else until)
-            if saved_at[1] != saved_at[-1]:
-                # More may have the last one's time: the next page begins with it.
-                whole = [each for each, at in zip(found, saved_at[1:], strict=True) if at != saved_at[-1]]
-                return SavedPage(_registrants(whole), saved_at[len(whole)])
-            limit *= 2
+            found = self._find({TO_REGISTER: campaign_id}, dict.fromkeys(_FIELDS, 1), limit=limit)
+            registrants = _registrants(found)
+            named = {each.key.document_id for each in registrants}
+            self._bulk([_waits_no_more({"_id": each["_id"]}) for each in found if each["_id"] not in named])
+            if registrants or not found:
+                return registrants
+
+    def waits(self, campaign_id: str) -> bool:
+        """Whether `waiting` has any. Cheap enough for a sensor."""
+        return self._first({TO_REGISTER: campaign_id}, {"_id": 1}) is not None
+
+    def decided(
+        self, campaign_id: str, leaves: Collection[str], indexes: Collection[int]
+    ) -> list[Registrant]:
+        """Those that wait, and have one of these leaves, or a leaf at one of these indexes."""
+        ours = [{_LEAF: {"$in": [*leaves]}}, {_INDEX: {"$in": [*indexes]}}]
+        query = {TO_REGISTER: campaign_id, "$or": ours}
+        return _registrants(self._find(query, dict.fromkeys(_FIELDS, 1)))
+
+    def done(self, registrants: Sequence[Registrant]) -> None:
+        """Nothing is left to do for these, unless another state was saved since."""
+        self._bulk([_waits_no_more(_as_read(each)) for each in registrants])
 
     def of_campaign(self, campaign_id: str, size: int) -> Iterator[list[Registrant]]:
         """All entries of a campaign, at most `size` at a time, in the order of the bytes of their ids."""
@@ -141,21 +150,14 @@ class Registrations(Store):
         found = self._first({"campaignId": campaign_id, "ref": ref}, dict.fromkeys(_FIELDS, 1))
         return None if found is None else Registrant.stored(found)
 
-    def behind(self, positions: Mapping[str, str]) -> bool:
-        """Whether any of these campaigns has an entry that was saved after its position. Cheap enough for a sensor: the
-        index answers each question. Not every server uses it for an `$or` of them.
-        """
-        return any(
-            self._first({"campaignId": campaign_id, REPLICATED_AT: {"$gt": after}}, {"_id": 1}) is not None
-            for campaign_id, after in positions.items()
-        )
-
     def begin(self, new: Sequence[Change]) -> set[EntryKey]:
         """Give entries that are as they were read, and have no leaf, theirs. Returns those that have it now."""
         ours = {registrant.key: registered for registrant, registered in new if registered is not None}
         written = self._bulk(
             [
-                bulk_update(_as_read(registrant), {"$set": {REGISTRATION: registered.as_fields()}})
+                bulk_update(
+                    {**_as_read(registrant), _LEAF: None}, {"$set": {REGISTRATION: registered.as_fields()}}
+                )
                 for registrant, registered in new
                 if registered is not None
             ]
@@ -192,13 +194,16 @@ def _registrants(documents: Sequence[Document]) -> list[Registrant]:
 
 
 def _as_read(registrant: Registrant) -> Document:
-    """Matches the entry while no newer state was saved, and it has no leaf."""
-    removed = {"$exists": registrant.is_removed}
-    query: Document = {"_id": registrant.key.document_id, "deletedAt": removed, _LEAF: None}
-    if not registrant.replicated_at:
-        return query | {REPLICATED_AT: None}
-    # Some servers tell no milliseconds.
-    return query | {REPLICATED_AT: registrant.replicated_at, _VERSION: registrant.order.version}
+    """Matches the entry while no newer state was saved."""
+    return {
+        "_id": registrant.key.document_id,
+        "deletedAt": {"$exists": registrant.is_removed},
+        **{f"_replication.{name}": registrant.custody.get(name) for name in _CUSTODY},
+    }
+
+
+def _waits_no_more(query: Document) -> Update:
+    return bulk_update(query, {"$unset": {TO_REGISTER: ""}})
 
 
 class _Noting(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any
 from regworkers_core.adapters.mongo.entry_documents import (
     IDENTITY_EMAIL,
     REGISTRATION,
+    TO_REGISTER,
     canonical,
     erased_since,
 )
@@ -156,7 +157,7 @@ class SupersededEntries(Store):
         self._write(
             self._entries,
             [
-                bulk_update(_as_seen(each.key, custody, lenient_order(each.custody)), _back_to(each.former))
+                bulk_update(_as_seen(each.key, custody, lenient_order(each.custody)), _back_to(each))
                 for each, custody in kept
             ],
         )
@@ -217,8 +218,11 @@ def _as_seen(key: EntryKey, custody: Mapping[str, Any], order: Order) -> Documen
     }
 
 
-def _back_to(former: Mapping[str, Any]) -> Document:
-    present = {name: former[name] for name in _CHANGED if name in former}
+def _back_to(kept: Kept) -> Document:
+    former = kept.former
+    present = {name: former[name] for name in _CHANGED if name in former} | {
+        TO_REGISTER: kept.key.campaign_id
+    }
     absent = {name: "" for name in _CHANGED if name not in former}
     return {"$set": present, "$unset": absent} if absent else {"$set": present}
 

@@ -5,7 +5,7 @@ A phase is decided only under that lease, so what is true of a draw when work is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from fairdraw import scheduling
 from regworkers_core.adapters.mongo.draws import lease_name
@@ -95,11 +95,9 @@ class Leader:
     def found_work(self) -> None:
         self._pause_seconds = _PAUSE_SECONDS
 
-    def renew(self, state: Mapping[str, str] | None = None) -> None:
-        """Renew both leases, and keep `state` in the row of its own."""
-        if self.lease is not None and state is not None:
-            self.lease.save(state)
-        elif self.lease is not None:
+    def renew(self) -> None:
+        """Renew both leases."""
+        if self.lease is not None:
             self.lease.renew()
         if self.draw is not None:
             self.draw.renew()

@@ -240,6 +240,7 @@ def report(
         published_at=first.published_at,
         replaced=len(first.replaced),
         recommitted=first.recommitted,
+        lost_registrations=first.lost_registrations,
     )
     # Imported late: plots and statistics take a second to import, and only a report needs them.
     from regworkers_core.selection.report.build import build_report, images, overview

@@ -2,21 +2,22 @@
 
 A draw holds the lease under which the drain `register` appends, so it appends here itself: before the judgement, so
 that nothing that is judged has to be registered under the state of a former life; and before the manifest, so that each
-leaf of the draw is in the tree. A notice about an entry of the pool waits until the log has the manifest: the drain
-appends it then.
+leaf of the draw is in the tree. A notice about an entry of the pool waits until the draw has its seed, after which no
+manifest takes the place of another: the drain appends it then.
 
 Every pass over the entries is repeated until there is nothing left to do, so a run that was killed is resumed by
-another pass.
+another pass. A registration that no entry has after that is withdrawn: its entry was lost, or got another one, when a
+backup of MongoDB was restored.
 """
 
 from __future__ import annotations
 
-import secrets as randomness
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -39,17 +40,18 @@ from regworkers_core.selection.campaigns.keys import ensure_keys
 from regworkers_core.selection.campaigns.opening import recorded
 from regworkers_core.selection.draw import freezing
 from regworkers_core.selection.draw.held import Workbench, own_prefix
-from regworkers_core.selection.registrations.appending import Appender
-from regworkers_core.selection.registrations.steps import NewLeaf, Published, Step, step_of
+from regworkers_core.selection.registrations.appending import Appender, new_salt
+from regworkers_core.selection.registrations.steps import NewLeaf, Published, Step
 from regworkers_core.selection.registrations.tree import MOST_ENTRIES, RegistrationLog
 
 # The class of each registration at the freeze, by its index in the tree; without ids, which an erasure would miss.
 CLASSES = "registrations.parquet"
+# The indexes of those that were withdrawn because no entry had them.
+_LOST = "lost-registrations.json"
 _TEXT: pa.DataType = pa.string()
 CLASS_SCHEMA = pa.schema({"index": pa.int64(), "class": _TEXT, "reason": _TEXT})
 # Why an entry that was saved after the judgement is not in the draw.
 LATE = "LATE"
-_SALT_BYTES = 16
 _ROWS = 20_000
 # The entries that were judged, in the order of the replica; `reason` is null for those of the pool.
 _JUDGED = """
@@ -77,6 +79,7 @@ class Frozen(NamedTuple):
 
     registrations: Registrations  # as the manifest has them
     file: Mapping[str, str]  # `{key, sha256}` of the file of classes
+    lost: int  # registrations that were withdrawn because no entry had them any more
 
 
 class Freezing:
@@ -98,7 +101,7 @@ class Freezing:
         self._unit_key = ensure_keys(runtime, campaign).unit
         self._tree = RegistrationLog.open(runtime, campaign.campaign_id, on_step)
         self._appender = Appender(runtime, self._tree, self._unit_key, on_step)
-        self._appender.finish(self._pages, self._pages)
+        self._appender.finish(lambda: runtime.registrations.of_campaign(campaign.campaign_id, _ROWS))
 
     def catch_up(self) -> None:
         """Append what the entries need as they are now."""
@@ -112,6 +115,7 @@ class Freezing:
         paths = {name: freezing.fetch(bench, record, name, bench.root / name) for name in (POOL, EXCLUSIONS)}
         while (drawn := self._pass(_judged(paths, engine), bench.root / CLASSES)) is None:
             pass
+        lost = self._withdraw_lost()
         state, count = self._tree.state, record.phases[1].freeze["count"]
         excluded = state.size - state.notices - count - state.withdrawn - state.erased
         if drawn != count or excluded < 0:
@@ -134,19 +138,37 @@ class Freezing:
                 withdrawn=state.withdrawn,
             ),
             stored,
+            lost,
         )
+
+    def _withdraw_lost(self) -> int:
+        """Withdraw the registrations that no entry had in the last pass. Returns how many the freeze of this draw has
+        withdrawn, also in a run that died.
+        """
+        lost = [index for index, is_held in enumerate(self._held) if not is_held and self._tree.counts(index)]
+        key = pipeline_key(self._campaign_id, 1, _LOST)
+        before = self._runtime.objects.get_tagged(key)
+        noted: set[int] = set() if before is None else {*orjson.loads(before.data)}
+        if not noted.issuperset(lost):
+            noted.update(lost)
+            self._runtime.objects.put_bytes(key, orjson.dumps(sorted(noted)))
+        self._appender.withdraw(lost)
+        return len(noted)
 
     def _pass(self, judged: Iterator[Judged], path: Path) -> int | None:
         """The number of leaves of the draw that the tree has, with the classes in `path`; None if anything had to be
         appended, so that another pass is needed.
         """
         merged, done, drawn = _Merged(judged), True, 0
+        self._held = bytearray(self._tree.size)
         with pq.ParquetWriter(path, CLASS_SCHEMA, compression="zstd") as writer:
             for page in self._pages():
                 pairs = [(each, merged.of(each)) for each in page]
                 done = not self._append([self._as_judged(*pair) for pair in pairs]) and done
                 classed = [found for pair in pairs if (found := _class_of(*pair))]
                 drawn += sum(each["class"] == RegistrationClass.DRAWN for each in classed)
+                for each in classed:
+                    self._held[each["index"]] = True
                 writer.write_table(pa.Table.from_pylist(classed, schema=CLASS_SCHEMA))
         if missing := merged.skipped + sum(each.is_drawn for each in merged.rest()):
             raise TransientFailure(
@@ -159,7 +181,7 @@ class Freezing:
     def _pages(self) -> Iterator[list[Registrant]]:
         done = 0
         for page in self._runtime.registrations.of_campaign(self._campaign_id, _ROWS):
-            yield page
+            yield self._appender.placed(page)
             done += len(page)
             self._tell(f"{done:,} registrations compared with the tree")
 
@@ -171,29 +193,25 @@ class Freezing:
         return bool(due)
 
     def _as_saved(self, registrant: Registrant) -> Step | None:
-        return self._step(registrant, Published.of(registrant, self._unit_key))
+        return self._appender.needed(registrant, Published.of(registrant, self._unit_key))
 
     def _as_judged(self, registrant: Registrant, judged: Judged | None) -> Step | None:
         if judged is None or not judged.is_drawn:
             return self._as_saved(registrant)
         published = Published(judged.ref or "", judged.unit)
         if not registrant.is_removed and registrant.order.created_at == judged.created_at:
-            return self._step(registrant, published)
-        # Its life ended since it was judged. The notice of that is the drain's, after the manifest.
+            return self._appender.needed(registrant, published)
+        # Its life ended since it was judged. The notice of that is the drain's, after the seed.
         stored = registrant.registered
         if stored is None:
             stored = Registered(self._without_salt(published))
-        return None if stored.index is not None else NewLeaf(registrant, stored)
-
-    def _step(self, registrant: Registrant, published: Published) -> Step | None:
-        at = iso(self._runtime.clock())
-        return step_of(registrant, published, at=at, new_salt=_new_salt)
+        return self._appender.over(registrant) if stored.index is not None else NewLeaf(registrant, stored)
 
     def _without_salt(self, published: Published) -> str:
         """The leaf of an entry that was judged and removed before it was registered: its salt is kept nowhere."""
         ref, unit = published
         at = iso(self._runtime.clock())
-        return registration_leaf(self._campaign_id, ref, unit or ref, at, _new_salt())
+        return registration_leaf(self._campaign_id, ref, unit or ref, at, new_salt())
 
 
 class _Merged:
@@ -236,7 +254,3 @@ def _class_of(registrant: Registrant, judged: Judged | None) -> dict[str, Any] |
         return {"index": stored.index, "class": RegistrationClass.DRAWN, "reason": None}
     reason = LATE if judged is None else judged.reason
     return {"index": stored.index, "class": RegistrationClass.EXCLUDED, "reason": reason}
-
-
-def _new_salt() -> str:
-    return randomness.token_hex(_SALT_BYTES)

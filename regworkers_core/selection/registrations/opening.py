@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairdraw.errors import DrawError
 from fairdraw.large.engine import Engine
 from fairdraw.large.receipts import ReceiptSource, RegistrationSource
 from fairdraw.maths.manifest import Manifest, Registrations
@@ -37,8 +38,6 @@ from regworkers_core.selection.public.source import campaign_source
 from regworkers_core.selection.registrations.freeze import CLASSES
 from regworkers_core.selection.registrations.tree import RegistrationFiles
 
-# Why an excluded registration is not in the draw of which nothing is left in the replica.
-NO_RECORD = "NO_RECORD"
 # The cache of a draw's artefacts has the tree's entries in the one, and the frozen entries by ref in the other.
 _ENTRIES, _BY_REF = "registrations.txt", "entries.parquet"
 _ROWS = 20_000
@@ -200,7 +199,7 @@ def _lines(runtime: Runtime, record: DrawRecord, size: int, bench: Workbench) ->
         if index in ended:
             yield _line(index, RegistrationClass(ended[index].value), None, None)
         elif row is None or row["index"] != index:
-            yield _line(index, RegistrationClass.EXCLUDED, [NO_RECORD], None)
+            raise DrawError(CLASSES, f"has no class for the registration {index}")
         else:
             shown = Shown(row["at"], row["ref"], row["salt"], row["unit"]) if row["salt"] else None
             reasons = [row["reason"]] if row["reason"] else None

@@ -80,8 +80,15 @@ def status(call: Call, given: RegistrationsOf) -> Report:
         document=document,
         facts={"campaigns": len(document)},
         tables=[Table("registrations", columns, rows)],
-        said=[f"{each['campaignId']}: {OFF}" for each in document if each["log"] == "off"],
+        said=[
+            *(f"{each['campaignId']}: {OFF}" for each in document if each["log"] == "off"),
+            *(f"{each['campaignId']}: {_lost(each['lost'])}" for each in document if each["lost"]),
+        ],
     )
+
+
+def _lost(number: int) -> str:
+    return f"{number} of the withdrawn had no entry any more at the freeze, as after a restore of MongoDB"
 
 
 def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
@@ -91,6 +98,8 @@ def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
     not_logged = files.not_logged(state)
     logged = [size for size in state.sizes if size not in not_logged]
     registered = state.size - state.notices - state.withdrawn - state.erased
+    record = runtime.draws.light(campaign_id)
+    first = None if record is None else record.phases.get(1)
     return {
         "campaignId": campaign_id,
         "status": campaign.status.value,
@@ -100,6 +109,8 @@ def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
         "registered": registered,
         "withdrawn": state.withdrawn,
         "erased": state.erased,
+        # Of the withdrawn ones those that no entry had any more at the freeze, as after a restore of MongoDB.
+        "lost": 0 if first is None else first.lost_registrations,
         "notices": state.notices,
         # A campaign that logs none waits for none.
         "waiting": max(0, live - registered) if campaign.logs_registrations else 0,

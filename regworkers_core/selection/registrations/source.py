@@ -1,14 +1,13 @@
-"""What the drain `register` works on: the entries of each campaign, in the order in which they were saved.
+"""What the drain `register` works on: the entries of each campaign that wait since they were saved.
 
-One drain at a time reads, and appends to a tree under the lease of the campaign's draw. Its positions are in the row of
-its own lease, and move after the tree, the documents and the events.
+One drain at a time reads, and appends to a tree under the lease of the campaign's draw. An entry waits until the tree,
+the document and the event are done, so nothing else has to be remembered, and no clock matters.
 """
 
 from __future__ import annotations
 
-import secrets as randomness
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,20 +16,18 @@ from fairdraw import scheduling
 from fairdraw.errors import DrawError
 from fairdraw.log.record import OpenTime
 from fairdraw.log.tree import GrowingTree
-from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.adapters.mongo.registrations import Registrant, SavedPage
+from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
+from regworkers_core.adapters.mongo.registrations import Registrant
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import TransientFailure, UsageError
-from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.engine.leases import LeaseHolder
+from regworkers_core.domain.timestamps import seconds
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import read_keys
 from regworkers_core.selection.campaigns.leading import Leader
 from regworkers_core.selection.registrations.appending import Appender
-from regworkers_core.selection.registrations.cursor import Cursor, Span
-from regworkers_core.selection.registrations.steps import NewLeaf, Published, Step, step_of
-from regworkers_core.selection.registrations.tree import RegistrationFiles, RegistrationLog
+from regworkers_core.selection.registrations.steps import NewLeaf, Published, Step
+from regworkers_core.selection.registrations.tree import Past, RegistrationFiles, RegistrationLog
 
 log = structlog.get_logger(__name__)
 LEASE = "registrations"
@@ -40,7 +37,6 @@ FAILED_SECONDS, _AGAIN_SECONDS = 60.0, 5.0
 _SIZE_SECONDS = 30.0
 # How long a receive waits for the round at work.
 _BUSY_SECONDS = 0.5
-_SALT_BYTES = 16
 
 
 def logging_campaigns(runtime: Runtime) -> list[Campaign]:
@@ -53,25 +49,18 @@ def logging_campaigns(runtime: Runtime) -> list[Campaign]:
 
 
 def is_frozen(record: DrawRecord | None) -> bool:
-    """Whether only the draw's freeze may append now: its entries are judged, and its manifest, which counts them, is
-    not in the log yet.
+    """Whether only the draw's freeze may append now: its entries are judged, and its manifest, which counts them, may
+    still be replaced by another one with the same list. The seed ends that.
     """
     first = None if record is None or record.annulled else record.phases.get(1)
-    return first is not None and "asOf" in first.fields and not first.logged_at
-
-
-def positions(runtime: Runtime) -> dict[str, str]:
-    """Until when (ISO) each campaign's entries are in its tree, as the last drain left it."""
-    row = runtime.leases.get(LeaseHolder.key_of(LEASE))
-    return {} if row is None else dict(row.state)
+    return first is not None and "asOf" in first.fields and not first.reached(PhaseStatus.SEEDED)
 
 
 def is_due(runtime: Runtime) -> bool:
     """Whether a drain could append or log something now: cheap calls, for sensors."""
     frozen = {record.campaign_id for record in runtime.draws.all() if is_frozen(record)}
     campaigns = [each for each in logging_campaigns(runtime) if each.campaign_id not in frozen]
-    read = positions(runtime)
-    if runtime.registrations.behind({each.campaign_id: read.get(each.campaign_id, "") for each in campaigns}):
+    if any(runtime.registrations.waits(each.campaign_id) for each in campaigns):
         return True
     now = runtime.clock()
     return any(
@@ -100,23 +89,14 @@ class Round:
     campaign_id: str
     # That of its tree, finished.
     appender: Appender
-    steps: list[Step]  # what its entries need, in the order of the page
-    # What was to be read, the page of it, and when it was read (epoch seconds).
-    span: Span
-    page: SavedPage
-    read_at: float  # epoch seconds
+    steps: list[Step]  # what its entries need
     # Those of the steps that the tree has now.
     appended: list[Step] = field(default_factory=list)
 
     @property
-    def through(self) -> str:
-        """Until when nothing of the page is left to do."""
-        done = {each.registrant.key for each in self.appended if not _is_followed(each)}
-        left = [each.registrant.replicated_at for each in self.steps if each.registrant.key not in done]
-        if not left:
-            return self.page.through
-        times = (each.replicated_at for each in self.page.registrants)
-        return max((at for at in times if at < min(left)), default=self.span.after)
+    def done(self) -> list[Registrant]:
+        """Those of the entries that need nothing else."""
+        return [each.registrant for each in self.appended if not _is_followed(each)]
 
 
 def _is_followed(step: Step) -> bool:
@@ -128,15 +108,16 @@ def _is_followed(step: Step) -> bool:
 
 @dataclass(slots=True)
 class _Reading:
-    """How far a campaign's entries are read."""
+    """When a campaign is looked at."""
 
-    cursor: Cursor
     # Until when (epoch seconds) it is left alone.
     rest_until: float = 0.0
     # From when on (epoch seconds) the tree is looked at for its size alone; None: the log has it.
     size_at: float | None = 0.0
     # The tree as it was left; None: it was not open yet.
     grown: GrowingTree | None = None
+    # What is known of the tree.
+    past: Past = field(default_factory=Past)
 
 
 class RegistrationSource:
@@ -197,8 +178,7 @@ class RegistrationSource:
             return True
         self._close_tree()
         # Another drain may go further meanwhile.
-        with self._lock:
-            self._readings = {}
+        self._readings = {}
         return self._leader.leads()
 
     def _nothing(self) -> list[Round]:
@@ -213,14 +193,8 @@ class RegistrationSource:
     def _in_turn(self) -> list[Campaign]:
         """All campaigns: first the one whose tree is open, then those behind the one that was looked at last."""
         campaigns = logging_campaigns(self._runtime)
-        state = self._leader.lease.state if self._leader.lease is not None else {}
-        overlap = self._runtime.settings.registrations.position_overlap_seconds
-        names = [each.campaign_id for each in campaigns]
-        with self._lock:
-            known = self._readings
-            self._readings = {
-                name: known.get(name) or _Reading(Cursor(state.get(name, ""), overlap)) for name in names
-            }
+        known = self._readings
+        self._readings = {each.campaign_id: known.get(each.campaign_id) or _Reading() for each in campaigns}
         return sorted(campaigns, key=lambda each: (not self._is_open(each), each.campaign_id <= self._last))
 
     def _is_open(self, campaign: Campaign) -> bool:
@@ -255,13 +229,8 @@ class RegistrationSource:
     def _has_work(self, campaign: Campaign, reading: _Reading) -> bool:
         """Whether the lease of its draw is worth taking."""
         now = self._runtime.clock()
-        span = reading.cursor.next(now)
         is_unsized = reading.size_at is not None and reading.size_at <= now and _needs_sizes(campaign)
-        return (
-            span.until is not None
-            or is_unsized
-            or self._runtime.registrations.behind({campaign.campaign_id: span.after})
-        )
+        return is_unsized or self._runtime.registrations.waits(campaign.campaign_id)
 
     def _open(self, campaign: Campaign, reading: _Reading) -> bool:
         """Take the lease and open the tree; False while that has to wait."""
@@ -276,49 +245,29 @@ class RegistrationSource:
         if not self._leader.take_draw(campaign_id) or is_frozen(draws.light(campaign_id)):
             self._waits = True
             return False
-        tree = RegistrationLog.open(self._runtime, campaign_id, self._on_step, reading.grown)
+        tree = RegistrationLog.open(
+            self._runtime, campaign_id, self._on_step, grown=reading.grown, past=reading.past
+        )
         reading.grown = tree.grown
         appender = Appender(self._runtime, tree, keys.unit, self._on_step)
         limit = self._runtime.settings.registrations.batch_entries
-        appender.finish(
-            lambda: self._since(campaign_id, reading.cursor.position),
-            lambda: self._runtime.registrations.of_campaign(campaign_id, limit),
-        )
+        appender.finish(lambda: self._runtime.registrations.of_campaign(campaign_id, limit))
         self._appender = appender
         return True
 
-    # Pages
-
-    def _since(self, campaign_id: str, position: str) -> Iterator[Sequence[Registrant]]:
-        """All that was saved since a position, page by page."""
-        page = self._saved(campaign_id, Span(0, position))
-        while page.registrants:
-            yield page.registrants
-            page = self._saved(campaign_id, Span(0, page.through))
-
-    def _saved(self, campaign_id: str, span: Span) -> SavedPage:
-        limit = self._runtime.settings.registrations.batch_entries
-        return self._runtime.registrations.saved(campaign_id, span.after, limit, span.until)
-
     def _next(self, campaign: Campaign, reading: _Reading) -> Round | None:
-        """Read the next page of the open tree's campaign; None if nothing of it is due."""
+        """Read a page of those of the open tree's campaign that wait; None if nothing of it is due."""
         appender = self._appender
         if appender is None:
             return None
         self._log_size(campaign, reading, appender.tree)
-        now = self._runtime.clock()
-        span, at = reading.cursor.next(now), iso(now)
-        page = self._saved(campaign.campaign_id, span)
-        found = (
-            step_of(each, Published.of(each, appender.unit_key), at=at, new_salt=_new_salt)
-            for each in page.registrants
-        )
+        registrations, limit = self._runtime.registrations, self._runtime.settings.registrations.batch_entries
+        page = appender.placed(registrations.waiting(campaign.campaign_id, limit))
+        found = [appender.needed(each, Published.of(each, appender.unit_key)) for each in page]
+        registrations.done([each for each, step in zip(page, found, strict=True) if step is None])
+        self._has_read = bool(page)
         steps = [step for step in found if step is not None]
-        if steps:
-            return Round(campaign.campaign_id, appender, steps, span, page, now)
-        reading.cursor.advance(span, page.through, now)
-        self._has_read = bool(page.registrants) or span.until is not None
-        return None
+        return Round(campaign.campaign_id, appender, steps) if steps else None
 
     def _log_size(self, campaign: Campaign, reading: _Reading, tree: RegistrationLog) -> None:
         """Log the size if it is due; not before the campaign itself is in the log."""
@@ -331,10 +280,6 @@ class RegistrationSource:
     # Settled rounds
 
     def acknowledge(self, done: Sequence[Round]) -> None:
-        for each in done:
-            reading = self._readings.get(each.campaign_id)
-            if reading is not None and each.appender is self._appender:
-                reading.cursor.advance(each.span, each.through, each.read_at)
         self._settle(len(done))
 
     def give_back(self, again: Sequence[tuple[Round, float]]) -> None:
@@ -353,35 +298,22 @@ class RegistrationSource:
             self._settled.set()
 
     def heartbeat(self) -> None:
-        """Renew the leases, and keep the positions."""
-        self._leader.renew(self._positions())
-
-    def _positions(self) -> dict[str, str] | None:
-        """None before they are known."""
-        with self._lock:
-            return {name: each.cursor.position for name, each in self._readings.items()} or None
+        self._leader.renew()
 
     def may_idle(self) -> bool:
-        """Return whether the drain may count as idle: not while something it has read is to be read again, not while it
-        waits for a draw's step, and not for the lease of a drain that may be dead.
+        """Return whether the drain may count as idle: not while it reads, not while it waits for a draw's step, and not
+        for the lease of a drain that may be dead.
         """
         behind = self._leader.is_behind_another
         if behind is not None:
             return behind
-        with self._lock:
-            is_settled = all(each.cursor.is_settled for each in self._readings.values())
-        return is_settled and not self._has_read and not self._waits
+        return not self._has_read and not self._waits
 
     def let_go(self) -> None:
         self._close_tree()
-        self._leader.renew(self._positions())
         self._leader.let_go()
 
     close = let_go
 
     def counts(self) -> Counter[str]:
         return self._counts
-
-
-def _new_salt() -> str:
-    return randomness.token_hex(_SALT_BYTES)

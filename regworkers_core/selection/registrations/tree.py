@@ -77,6 +77,30 @@ class Bundle:
         return self.first + len(self.entries)
 
 
+class Past:
+    """Which entries of a tree count no more, as far as they were read: notices, and registrations that ended. A process
+    keeps it while it appends; a byte for each entry.
+    """
+
+    def __init__(self) -> None:
+        self._over = bytearray()
+
+    @property
+    def size(self) -> int:
+        return len(self._over)
+
+    def add(self, bundle: Bundle) -> None:
+        """What comes next."""
+        self._over += bytes(len(bundle.entries))
+        for at, entry in enumerate(bundle.entries, bundle.first):
+            if (notice := Notice.parse(entry)) is not None:
+                self._over[at] = True
+                self._over[notice.index] |= notice.kind is not NoticeKind.UNIT
+
+    def counts(self, index: int) -> bool:
+        return not self._over[index]
+
+
 class RegistrationFiles:
     """The files of a campaign's tree, for everybody who reads them.
 
@@ -163,8 +187,10 @@ class RegistrationLog:
         clock: Callable[[], float],
         on_step: OnStep = no_step,
         grown: GrowingTree | None = None,
+        past: Past | None = None,
     ) -> None:
         self._objects, self._public, self._clock, self._on_step = objects, public, clock, on_step
+        self._past = past or Past()
         self.files = RegistrationFiles(objects, campaign_id)
         self._folder = f"{tree_folder(campaign_id)}/"
         tagged = objects.get_tagged(self._folder + CHECKPOINT)
@@ -184,13 +210,15 @@ class RegistrationLog:
         runtime: Runtime,
         campaign_id: str,
         on_step: OnStep = no_step,
+        *,
         grown: GrowingTree | None = None,
+        past: Past | None = None,
     ) -> RegistrationLog:
         """The tree as it is stored. If this process had it open before, it is not read again, unless another one
-        appended meanwhile: `grown` is what it was then.
+        appended meanwhile: `grown` and `past` are what is known since then.
         """
-        public = PublicLog.of(runtime, on_step)
-        return cls(runtime.objects, campaign_id, public, clock=runtime.clock, on_step=on_step, grown=grown)
+        public, clock = PublicLog.of(runtime, on_step), runtime.clock
+        return cls(runtime.objects, campaign_id, public, clock=clock, on_step=on_step, grown=grown, past=past)
 
     def _is_stored(self, tree: GrowingTree) -> bool:
         return (tree.size, tree.root().hex()) == (self.state.size, self.state.root)
@@ -198,9 +226,7 @@ class RegistrationLog:
     def _resumed(self) -> GrowingTree:
         """The tree by the files of its last size, and the bundles since."""
         tree = GrowingTree.resume(self.state.last_size, self.files.read)
-        while tree.size < self.state.size:
-            if (bundle := self._bundle(tree.size)) is None:
-                raise DrawError(_bundle_path(tree.size), "is missing, and the checkpoint has its entries")
+        for bundle in self.bundles(tree.size):
             for entry in bundle.entries:
                 tree.append(entry)
             tree.full()
@@ -216,6 +242,22 @@ class RegistrationLog:
     def is_logged(self) -> bool:
         """Whether everybody can see its size in the log, as far as is known."""
         return self.size == self.state.last_size == self._published
+
+    # Reading
+
+    def bundles(self, first: int = 0) -> Iterator[Bundle]:
+        """All entries from the first one of a bundle on."""
+        while first < self.size:
+            if (bundle := self._bundle(first)) is None:
+                raise DrawError(_bundle_path(first), "is missing, and the checkpoint has its entries")
+            yield bundle
+            first = bundle.end
+
+    def counts(self, index: int) -> bool:
+        """Whether the entry is a registration that did not end."""
+        for bundle in self.bundles(self._past.size):
+            self._past.add(bundle)
+        return self._past.counts(index)
 
     # Appending
 
@@ -243,6 +285,8 @@ class RegistrationLog:
         for entry in bundle.entries:
             self.grown.append(entry)
         self._put(self.grown.full())
+        if self._past.size == bundle.first:
+            self._past.add(bundle)
         self._on_step("registrations.after_tiles")
         kinds = Counter(notice.kind for entry in bundle.entries if (notice := Notice.parse(entry)))
         self._put_state(

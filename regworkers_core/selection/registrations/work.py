@@ -42,6 +42,7 @@ class RegisterWork:
         try:
             if self._source.may_append():
                 made.appended = made.appender.append(made.steps)
+                self._runtime.registrations.done(made.done)
                 self._count(made, settlement)
                 settlement.done.append(made)
                 return

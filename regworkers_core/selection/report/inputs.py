@@ -113,6 +113,8 @@ class ReportContext:
     # Those whose round was already signed when they were replaced, as `{k, round, resultHash, differ}`, where `differ`
     # counts the entries with another outcome.
     recommitted: Sequence[Mapping[str, Any]] = ()
+    # Registrations that were withdrawn because no entry had them any more.
+    lost_registrations: int = 0
 
 
 @dataclass(frozen=True, slots=True)

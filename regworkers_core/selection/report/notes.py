@@ -36,6 +36,14 @@ def notes(numbers: Mapping[str, Any], manifest: Manifest, context: ReportContext
                 " the campaign, or that the entry lists before",
             )
         )
+    if context.lost_registrations:
+        found.append(
+            Remark(
+                "warning",
+                f"the freeze withdrew {counted(context.lost_registrations, 'registration')} that no entry had any more,"
+                " as after a restore of MongoDB: tell the auditors",
+            )
+        )
     return sorted(found, key=lambda note: order.index(note.level))
 
 

@@ -162,7 +162,7 @@ def test_whatever_fans_do_and_wherever_a_holder_dies_the_tree_verifies(
     check(world)
 
 
-def test_a_position_never_passes_an_entry_that_is_not_in_the_tree(runtime: Runtime) -> None:
+def test_an_entry_waits_until_it_is_in_the_tree(runtime: Runtime) -> None:
     mine = with_log(runtime, batch_entries=2)
     opened(mine)
     fans = Fans(mine)
@@ -173,3 +173,28 @@ def test_a_position_never_passes_an_entry_that_is_not_in_the_tree(runtime: Runti
     Holder(mine).run()
     assert check(mine).size == 8
     assert tree(mine, CAMPAIGN).size == 8
+
+
+@pytest.mark.parametrize("step", ["registrations.after_salts", "registrations.after_bundle"])
+def test_after_a_restore_of_the_replica_no_leaf_is_appended_and_no_registration_ended_twice(
+    world: Runtime, step: str
+) -> None:
+    fans = Fans(world)
+    fans.save("leaves", "moves", "stays")
+    Holder(world).run()
+    fans.save("begun")
+    with pytest.raises(Died):
+        Holder(world, dying_at(step)).run()
+    backup = list(world.database["entries"].find({}))
+    fans.remove("leaves")
+    fans.save("moves", unit="flat-8")
+    Holder(world).run()
+    size = check(world).size
+    assert size == 4 + 2
+    world.database["entries"].delete_many({})
+    world.database["entries"].insert_many(backup)
+    fans.remove("leaves")
+    fans.save("moves", unit="flat-8")
+    Holder(world).run()
+    made = check(world)
+    assert (made.size, made.withdrawn) == (size + 1, 1), "the unit again, and nothing else"

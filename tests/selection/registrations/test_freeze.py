@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fairdraw.log.follow import follow
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.files import canonical_bytes
 from fairdraw.maths.manifest import Manifest, Registrations
@@ -26,6 +27,7 @@ from fairdraw.proof.checker import State
 from regworkers_core.adapters.mongo.registrations import Registrant
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.opening import decide
@@ -33,21 +35,27 @@ from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.terms import TopUp
 from regworkers_core.selection.draw_run import DrawRun
 from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_core.selection.public.source import in_bucket
 from regworkers_core.selection.registrations.freeze import LATE, Freezing
-from regworkers_core.selection.registrations.opening import NO_RECORD, receipts_of, write_opening
+from regworkers_core.selection.registrations.opening import receipts_of, write_opening
 from regworkers_core.selection.registrations.tree import RegistrationFiles
+from tests.selection.draw.beacons import START, Clock, Waiting, taken_for_signatures, with_beacon
+from tests.selection.draw.test_commitment import commit, dies_at, slow_store
 from tests.selection.draw.test_logged_draw import TRUST
 from tests.selection.draw.world import CAMPAIGN, close_campaign, done_to, draw, entry, ref_of
+from tests.selection.registrations.world import Fans, Holder
 from tests.support.draws import record_of
 
 pytestmark = pytest.mark.namespace("module")
 ERASED_AT = "2026-10-01T00:00:00.000Z"
 
 
-def closed(runtime: Runtime, *more: dict[str, Any], numbers: Sequence[int] = range(6)) -> None:
+def closed(
+    runtime: Runtime, *more: dict[str, Any], numbers: Sequence[int] = range(6), **changes: Any
+) -> None:
     """A closed campaign that logs its registrations, none of which is in the tree yet."""
     entries = [*map(entry, numbers), *more]
-    close_campaign(runtime, entries, registration={"log": "on"})
+    close_campaign(runtime, entries, registration={"log": "on"}, **changes)
     decide(runtime, CAMPAIGN)
 
 
@@ -235,16 +243,68 @@ def test_an_entry_of_the_pool_without_a_document_stops_the_commit(runtime: Runti
     assert not record_of(runtime).phases[1].manifest_hash
 
 
-def test_a_registration_whose_document_was_lost_is_left_out_without_a_record(
+def test_a_registration_whose_entry_was_lost_is_withdrawn_and_counted(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     closed(runtime)
     register(runtime)
     runtime.database["entries"].delete_one({"_id": f"{CAMPAIGN}:e3"})
+    run = done_to("freeze", draw(runtime))
+
+    def die(name: str) -> None:
+        if name == "registrations.after_bundle":
+            raise Died
+
+    with pytest.raises(Died):
+        draw(runtime, on_step=die).commit()
+    run.commit()
+    found, first = logged(runtime), record_of(runtime).phases[1]
+    assert (found.withdrawn, found.excluded, found.notices, first.lost_registrations) == (1, 0, 1, 1)
+    [line] = [line for line in opening(runtime, tmp_path) if line.class_ is RegistrationClass.WITHDRAWN]
+    assert (line.reason, line.ref, line.salt) == (None, None, None)
+
+
+def test_after_a_restore_of_the_replica_each_registration_counts_once(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    closed(runtime, numbers=range(5))
+    register(runtime)
+    entries, campaign = runtime.database["entries"], runtime.campaigns.require_id(CAMPAIGN)
+    entries.insert_one(entry(5))
+
+    def die(name: str) -> None:
+        if name == "registrations.after_bundle":
+            raise Died
+
+    with pytest.raises(Died):
+        made = Freezing.of(runtime, campaign, on_step=die, tell=lambda _text: None)
+        assert made is not None
+        made.catch_up()
+    backup = list(entries.find({}))
+
+    def since() -> None:
+        entries.insert_one(entry(6))
+        remove(runtime, 0)
+        update(runtime, 1, unit="home")
+
+    since()
+    register(runtime)
+    size = RegistrationFiles(runtime.objects, CAMPAIGN).state().size
+    assert size == 5 + 1 + 1 + 2
+    entries.delete_many({})
+    entries.insert_many(backup)
+    # The repair.
+    since()
+    register(runtime)
+    assert RegistrationFiles(runtime.objects, CAMPAIGN).state().size == size + 2, (
+        "a new one, and a unit again"
+    )
     done_to("commit", draw(runtime))
-    assert logged(runtime).excluded == 1
-    [line] = [line for line in opening(runtime, tmp_path) if line.class_ is RegistrationClass.EXCLUDED]
-    assert (line.reason, line.ref, line.salt) == (NO_RECORD, None, None)
+    found, first = logged(runtime), record_of(runtime).phases[1]
+    assert (manifest(runtime).count, found.withdrawn, found.excluded) == (6, 2, 0)
+    assert first.lost_registrations == 1
+    classes = Counter(line.class_ for line in opening(runtime, tmp_path))
+    assert classes == {RegistrationClass.DRAWN: 6, RegistrationClass.WITHDRAWN: 2}
 
 
 def test_a_campaign_that_logs_no_registrations_answers_for_none(runtime: Runtime, tmp_path: Path) -> None:
@@ -307,3 +367,24 @@ def test_a_later_phase_answers_for_the_same_registrations(runtime: Runtime) -> N
     assert open_phase(runtime, CAMPAIGN, TopUp({"paris": 5}, {}, (), "more seats"), run_id="t") == 2
     list(draw(runtime).steps(unasked=True))
     assert Manifest.parse(record_of(runtime).phases[2].manifest).registrations == logged(runtime)
+
+
+def test_nothing_is_appended_as_long_as_the_manifest_can_be_replaced(runtime: Runtime) -> None:
+    clock = Clock()
+    own = with_beacon(runtime.names.prefix, clock)
+    closed(own, opensAt=iso(START - 300.0), closesAt=iso(START - 60.0))
+    with taken_for_signatures():
+        register(own)
+        # It is public and in the log, and too late for its round: the next run replaces it.
+        slow_store(own, clock, 120.0)
+        late = commit(own, clock, dies_at("draw.after_notice"))
+        assert late.logged_at and late.published_late
+        Fans(own).save("late")
+        Holder(own).run()
+        assert len(commit(own, clock).replaced) == 1
+        Holder(own).run()
+        assert RegistrationFiles(own.objects, CAMPAIGN).state().size == logged(own).size
+        assert not follow(in_bucket(own.objects), now=clock(), campaign_id=CAMPAIGN).findings
+        draw(own, stop=Waiting(clock)).seed()
+        Holder(own).run()
+        assert RegistrationFiles(own.objects, CAMPAIGN).state().size == logged(own).size + 1

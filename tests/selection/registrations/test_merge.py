@@ -24,8 +24,9 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import no_step
 from regworkers_core.selection.registrations import freeze as module
+from regworkers_core.selection.registrations.appending import new_salt
 from regworkers_core.selection.registrations.freeze import CLASSES, Freezing, Judged
-from regworkers_core.selection.registrations.steps import NewLeaf, Published, Step
+from regworkers_core.selection.registrations.steps import NewLeaf, Published, Step, step_of
 
 CAMPAIGN, KEY = "summer", bytes(32)
 IDS = ("a", "b", "c", "d")
@@ -78,10 +79,18 @@ class Replica:
 
 def freezing(replica: Replica) -> Freezing:
     """A Freezing on a replica in memory."""
-    fake = SimpleNamespace(finish=lambda *_pages: None, append=replica.append)
+    fake = SimpleNamespace(
+        finish=lambda _pages: None,
+        append=replica.append,
+        placed=lambda page: page,
+        over=lambda _registrant: None,
+        needed=lambda registrant, published: step_of(
+            registrant, published, at=replica.now(), new_salt=new_salt
+        ),
+    )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "ensure_keys", lambda *_: SimpleNamespace(unit=KEY))
-        patched.setattr(module, "RegistrationLog", SimpleNamespace(open=lambda *_: None))
+        patched.setattr(module, "RegistrationLog", SimpleNamespace(open=lambda *_: replica.tree))
         patched.setattr(module, "Appender", lambda *_: fake)
         runtime: Any = SimpleNamespace(registrations=replica, clock=lambda: 1_790_000_000.0)
         campaign: Any = SimpleNamespace(campaign_id=CAMPAIGN)

@@ -29,9 +29,9 @@ _MOST_TURNS = 200
 
 
 def with_log(runtime: Runtime, **changes: Any) -> Runtime:
-    """The same namespace with other settings of the drain: it reads nothing again, if that is not asked for."""
+    """The same namespace with other settings of the drain."""
     settings = runtime.settings
-    registrations = settings.registrations.model_copy(update={"position_overlap_seconds": 0.0, **changes})
+    registrations = settings.registrations.model_copy(update=changes)
     return Runtime(settings.model_copy(update={"registrations": registrations}), clock=runtime.clock)
 
 
