@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REMOVED = "is removed, and live in the replica"
 # Of a document beside the entry's own fields.
-_OF_THE_REPLICA = ("_id", "_replication", "_identity", "_registration", "erasedAt")
+_OF_THE_REPLICA = ("_id", "_replication", "_identity", "_registration", "_toRegister", "erasedAt")
 
 
 def traceback_of(error: BaseException) -> str:

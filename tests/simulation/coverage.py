@@ -8,7 +8,7 @@ from regworkers_core.engine.drain_report import OUTCOMES
 from tests.simulation.faults import ACTS
 
 # Of registrations, wherever they are logged.
-REGISTERED = ("registrations", "notices", "sizes", "salts gone", "erased")
+REGISTERED = ("registrations", "notices", "sizes", "sizes followed", "salts gone", "erased")
 REACHED = (
     *OUTCOMES,
     "agreed",

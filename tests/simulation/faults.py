@@ -52,8 +52,6 @@ _WITHOUT_A_DRAW = ("dynamodb", "streams", "sqs", "sqs", "mongo", "kafka")
 TROUBLES = ("refused", "lost", "throttled", "partial")
 # What operators do meanwhile.
 ACTS = ("pause", "fuse", "cycle", "backfill", "redrive")
-# Seconds by which the clock of a worker that saves may differ where entries are registered as they are saved.
-SAVED_SKEW = 100.0
 _KINDS = ("crash", "freeze", "skew", "split", "roll", "trim", "restore", "election", *TROUBLES)
 # What each drain needs.
 NEEDS = {name: DRAIN[name].needs for name in DRAINS}
@@ -75,20 +73,11 @@ def register_faults(random: Random, until: float) -> list[Fault]:
     kinds = random.sample(("crash", "freeze", "skew", "election", *TROUBLES), 4)
     drains = ("register", "register", "save")
     servers = random.sample(DRAIN["register"].needs, 2)
-    faults = [_near(fault) for fault in _some_faults(random, until, kinds, drains, servers)]
+    faults = _some_faults(random, until, kinds, drains, servers)
     if random.random() < 0.5:
         # Beyond its lease, so that two believe that they hold the campaign.
         faults.append(Fault("freeze", random.uniform(4.0, until), "register", seconds=20.0))
     return sorted(faults, key=lambda fault: fault.at)
-
-
-def _near(fault: Fault) -> Fault:
-    """The same with clocks by which entries are registered as they are saved: with others some wait for the freeze."""
-    if fault.kind != "skew":
-        return fault
-    if fault.target == "register":
-        return replace(fault, seconds=-abs(fault.seconds))
-    return replace(fault, seconds=max(-SAVED_SKEW, min(fault.seconds, SAVED_SKEW)))
 
 
 def _some_faults(

@@ -1,11 +1,13 @@
 """The registrations of a play, checked by a model of the rules that shares no step with the product.
 
 While it runs, trees only grow. At its end each entry that is live is in its campaign's tree exactly once, every other
-registration has its notice, the classes sum, and no store has the salt of an entry that is gone.
+registration has its notice, the classes sum, a follower of the public log sees each size, and no store has the salt of
+an entry that is gone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 from base64 import b64encode, urlsafe_b64encode
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fairdraw.log.parts import published
 from tests.fairdraw.maths.oracle import canonical
 from tests.fairdraw.registrations import model
 from tests.fairdraw.registrations.model import Commitment, Standing, Wrong
@@ -78,6 +81,21 @@ class Registering:
 
     # What the stores hold
 
+    def _followed(self, campaign: str) -> list[tuple[str, str]]:
+        """Kind and hash of each leaf of a campaign, as a follower of the public log reads them."""
+        bucket = self._world.bucket
+        found = published(lambda path: None if (stored := bucket.current(path)) is None else stored.data)
+        if found is None:
+            return []
+        leaves = [found.state.leaf(index) for index in range(found.state.size)]
+        return [(leaf.kind.value, leaf.hash) for leaf in leaves if leaf.campaign_id == campaign]
+
+    def _sizes(self, campaign: str) -> dict[int, bytes]:
+        """The files of the sizes of a tree, ascending."""
+        files = self._files(campaign)
+        sizes = sorted(int(path[len(_SIZES) : -5]) for path in files if path.startswith(_SIZES))
+        return {size: files[f"{_SIZES}{size}.json"] for size in sizes}
+
     def _files(self, campaign: str) -> dict[str, bytes]:
         """What there is of a tree, by path below its folder."""
         prefix, bucket = f"registrations/{campaign}/", self._world.bucket
@@ -120,7 +138,14 @@ class Registering:
 
     def differences(self) -> list[str]:
         """What is still to be done."""
-        return [text for campaign in self.campaigns for text in self._missing(campaign)]
+        found = [text for campaign in self.campaigns for text in self._missing(campaign)]
+        return found or [text for campaign in self.campaigns for text in self._not_public(campaign)]
+
+    def _not_public(self, campaign: str) -> Iterator[str]:
+        seen = self._followed(campaign)
+        for size, file in self._sizes(campaign).items():
+            if ("registrations", _sha256(file)) not in seen:
+                yield f"the public log has no leaf of size {size} of {campaign}"
 
     def _missing(self, campaign: str) -> Iterator[str]:
         entries = self._decided(campaign)
@@ -174,9 +199,13 @@ class Registering:
         live = sum("deletedAt" not in each for each in documents)
         if said["size"] != said["notices"] + live + said["withdrawn"] + said["erased"]:
             yield f"the classes of {campaign} are not {said['size']} with {live} live entries: {said}"
-        sizes = sorted(int(path[len(_SIZES) : -5]) for path in files if path.startswith(_SIZES))
-        if said["sizes"] != sizes:
-            yield f"{campaign} has the sizes {sizes}, and says {said['sizes']}"
+        sizes = self._sizes(campaign)
+        if said["sizes"] != [*sizes]:
+            yield f"{campaign} has the sizes {[*sizes]}, and says {said['sizes']}"
+        logged = [hash_ for kind, hash_ in self._followed(campaign) if kind == "registrations"]
+        if logged != [*map(_sha256, sizes.values())]:
+            yield f"the log does not have the sizes {[*sizes]} of {campaign} in this order: {logged}"
+        self._world.reached["sizes followed"] += len(logged)
         wanted = {path: data for path, data in model.tiles(entries).items() if ".p/" not in path}
         for size in sizes:
             wanted |= model.tiles(entries[:size])
@@ -226,6 +255,13 @@ class Registering:
         classed = said["notices"] + manifest["count"] + said["excluded"] + said["withdrawn"] + said["erased"]
         if said["size"] != classed or said["excluded"]:
             yield f"the classes of the manifest of {campaign} are {said}, and {manifest['count']} are drawn"
+        before: list[str] = []
+        for kind, hash_ in self._followed(campaign):
+            if (kind, hash_) == ("manifest", _sha256(found.data or b"")):
+                break
+            before += [hash_] * (kind == "registrations")
+        if said["size"] and before[-1:] != [_sha256(self._sizes(campaign).get(said["size"], b""))]:
+            yield f"the last size of {campaign} in the log before its manifest is not {said['size']}"
         standing = model.standing(self._entries[campaign][: said["size"]])
         listed = (bucket.current(f"{folder}/leaves.txt").data or b"").decode().splitlines()  # type: ignore[union-attr]
         units = dict(line.split("|")[:2] for line in listed)
@@ -254,6 +290,10 @@ class Registering:
                 if not allowed and any(each in data for each in _forms(salt)):
                     yield f"the salt of {id_} is in {where}"
         self._world.reached["salts gone"] += len(self._salts.keys() - held)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _forms(salt: str) -> tuple[bytes, ...]:

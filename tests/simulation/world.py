@@ -426,7 +426,7 @@ def settings(*, relays: bool) -> Settings:
             "concurrency": 2,
             "auto_publish": True,
         },
-        registrations={"batch_entries": 4, "position_overlap_seconds": 120},
+        registrations={"batch_entries": 4},
         observability={"cloudwatch_enabled": False, "cloudwatch_logs": "none", "log_level": "ERROR"},
     )  # type: ignore[arg-type]
 
