@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.registration import NoticeKind
+from regworkers_core.analytics.archive.reading import frame
+from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.operations.health.snapshot import read_system
 from regworkers_core.runtime import Runtime
@@ -18,12 +21,15 @@ from regworkers_core.selection.drains import REGISTER
 from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.registrations.source import is_due
 from regworkers_core.selection.registrations.tree import RegistrationFiles
+from tests.analytics.archive.world import archived
 from tests.faults.story import take_events
+from tests.operations.erasure.world import COMPARABLE, FAN, enter, erased, items
 from tests.operations.health.test_reading import no_scheduler
 from tests.selection.registrations.world import CAMPAIGN, Fans, check, entries, opened, tree, with_log
 from tests.support.campaigns import advance_to, create
 from tests.support.drains import replicate_all, run
-from tests.support.entries import key, put, remove
+from tests.support.entries import document, key, put, remove
+from tests.support.kafka import published
 
 
 @pytest.fixture
@@ -118,6 +124,49 @@ def test_an_erased_fan_is_erased_from_the_tree_and_nothing_leads_back(logged: Ru
     fans.save("e")
     run(logged, REGISTER)
     assert check(logged).size == 4, "a fan who comes back after it has a new registration"
+
+
+def _places(runtime: Runtime) -> Iterator[tuple[str, str]]:
+    """Everything that is kept anywhere, as text, under the name of its place."""
+    for name in runtime.database.list_collection_names():
+        for stored in runtime.database[name].find({}):
+            yield f"mongo {name}", str(stored)
+    for item in items(runtime):
+        yield "dynamodb", str(item)
+    for path in runtime.objects.list(""):
+        yield f"s3 {path}", runtime.objects.get_bytes(path).decode("latin-1")
+    for record in published(runtime):
+        yield "kafka", str(record)
+    yield "archive", frame(runtime.objects, "SELECT * FROM events").to_csv()
+
+
+def _where(runtime: Runtime, *texts: str) -> set[str]:
+    return {place for place, kept in _places(runtime) if any(text in kept for text in texts)}
+
+
+def test_no_store_tile_event_or_archive_leads_back_from_a_leaf_to_an_erased_fan(logged: Runtime) -> None:
+    opening.log_open(logged)
+    fan = key("e1")
+    enter(logged, fan)
+    replicate_all(logged)
+
+    def go_on() -> None:
+        run(logged, REGISTER)
+        run(logged, PUBLISH)
+        archived(logged)
+
+    go_on()
+    held = (document(logged, fan) or {})["_registration"]
+    named = (*FAN.values(), COMPARABLE)
+    assert _where(logged, held["salt"]) == {"mongo entries"}
+    assert {"mongo entries", "dynamodb"} <= _where(logged, *named)
+    assert {"kafka", "archive"} <= _where(logged, "entry.logged")
+    erased(logged, fan)
+    go_on()
+    assert check(logged).erased == 1
+    assert not _where(logged, held["salt"], held["unit"], *named)
+    # The leaf itself is in the tree alone.
+    assert {place.partition("/")[0] for place in _where(logged, held["leaf"])} == {"s3 registrations"}
 
 
 def test_an_entry_that_was_gone_before_the_drain_came_has_nothing_in_the_tree(logged: Runtime) -> None:
