@@ -109,7 +109,7 @@ def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
         "registered": registered,
         "withdrawn": state.withdrawn,
         "erased": state.erased,
-        # Of the withdrawn ones those that no entry had any more at the freeze, as after a restore of MongoDB.
+        # It counts withdrawn ones that no entry had any more at the freeze, as after a restore of MongoDB.
         "lost": 0 if first is None else first.lost_registrations,
         "notices": state.notices,
         # A campaign that logs none waits for none.

@@ -15,7 +15,6 @@ import structlog
 from fairdraw import scheduling
 from fairdraw.errors import DrawError
 from fairdraw.log.record import OpenTime
-from fairdraw.log.tree import GrowingTree
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseStatus
 from regworkers_core.adapters.mongo.registrations import Registrant
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
@@ -27,7 +26,7 @@ from regworkers_core.selection.campaigns.keys import read_keys
 from regworkers_core.selection.campaigns.leading import Leader
 from regworkers_core.selection.registrations.appending import Appender
 from regworkers_core.selection.registrations.steps import NewLeaf, Published, Step
-from regworkers_core.selection.registrations.tree import Past, RegistrationFiles, RegistrationLog
+from regworkers_core.selection.registrations.tree import Memory, RegistrationFiles, RegistrationLog
 
 log = structlog.get_logger(__name__)
 LEASE = "registrations"
@@ -114,10 +113,8 @@ class _Reading:
     rest_until: float = 0.0
     # From when on (epoch seconds) the tree is looked at for its size alone; None: the log has it.
     size_at: float | None = 0.0
-    # The tree as it was left; None: it was not open yet.
-    grown: GrowingTree | None = None
-    # What is known of the tree.
-    past: Past = field(default_factory=Past)
+    # What is known of the tree since it was open.
+    memory: Memory = field(default_factory=Memory)
 
 
 class RegistrationSource:
@@ -245,10 +242,7 @@ class RegistrationSource:
         if not self._leader.take_draw(campaign_id) or is_frozen(draws.light(campaign_id)):
             self._waits = True
             return False
-        tree = RegistrationLog.open(
-            self._runtime, campaign_id, self._on_step, grown=reading.grown, past=reading.past
-        )
-        reading.grown = tree.grown
+        tree = RegistrationLog.open(self._runtime, campaign_id, self._on_step, reading.memory)
         appender = Appender(self._runtime, tree, keys.unit, self._on_step)
         limit = self._runtime.settings.registrations.batch_entries
         appender.finish(lambda: self._runtime.registrations.of_campaign(campaign_id, limit))

@@ -52,8 +52,6 @@ _AGAIN_SECONDS = 60.0
 _EMPTY = GrowingTree().root().hex()
 # What a leaf says does not depend on its time.
 _NO_TIME = iso(0.0)
-# The witnesses of one log are asked for all campaigns at once.
-_publishing = Background("publish the log")
 
 
 class OtherWriter(TransientFailure):
@@ -77,12 +75,15 @@ class Bundle:
         return self.first + len(self.entries)
 
 
-class Past:
-    """Which entries of a tree count no more, as far as they were read: notices, and registrations that ended. A process
-    keeps it while it appends; a byte for each entry.
+class Memory:
+    """What a process keeps of a tree between two openings: the tree, its call that publishes the log, and which entries
+    count no more, as far as they were read: notices, and registrations that ended. That is a byte for each entry.
     """
 
     def __init__(self) -> None:
+        self.grown: GrowingTree | None = None
+        # The witnesses of one log are asked for all campaigns at once.
+        self.publishing = Background("publish the log")
         self._over = bytearray()
 
     @property
@@ -186,17 +187,18 @@ class RegistrationLog:
         *,
         clock: Callable[[], float],
         on_step: OnStep = no_step,
-        grown: GrowingTree | None = None,
-        past: Past | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._objects, self._public, self._clock, self._on_step = objects, public, clock, on_step
-        self._past = past or Past()
+        self.memory = memory or Memory()
         self.files = RegistrationFiles(objects, campaign_id)
         self._folder = f"{tree_folder(campaign_id)}/"
         tagged = objects.get_tagged(self._folder + CHECKPOINT)
         self._tag = None if tagged is None else tagged.tag
         self.state = self.files.state_of(None if tagged is None else tagged.data)
+        grown = self.memory.grown
         self.grown = grown if grown is not None and self._is_stored(grown) else self._resumed()
+        self.memory.grown = self.grown
         # When the last size got its file, and from when on the log is asked again, in seconds since the epoch.
         self._sized_at, self._again_at = self.files.made_at(self.state.last_size), 0.0
         # The log has the leaves of the sizes up to this one, and everybody can see those up to the second; None before
@@ -206,19 +208,13 @@ class RegistrationLog:
 
     @classmethod
     def open(
-        cls,
-        runtime: Runtime,
-        campaign_id: str,
-        on_step: OnStep = no_step,
-        *,
-        grown: GrowingTree | None = None,
-        past: Past | None = None,
+        cls, runtime: Runtime, campaign_id: str, on_step: OnStep = no_step, memory: Memory | None = None
     ) -> RegistrationLog:
-        """The tree as it is stored. If this process had it open before, it is not read again, unless another one
-        appended meanwhile: `grown` and `past` are what is known since then.
+        """The tree as it is stored. With the `memory` of an earlier opening it is not read again, unless another
+        process appended meanwhile.
         """
         public, clock = PublicLog.of(runtime, on_step), runtime.clock
-        return cls(runtime.objects, campaign_id, public, clock=clock, on_step=on_step, grown=grown, past=past)
+        return cls(runtime.objects, campaign_id, public, clock=clock, on_step=on_step, memory=memory)
 
     def _is_stored(self, tree: GrowingTree) -> bool:
         return (tree.size, tree.root().hex()) == (self.state.size, self.state.root)
@@ -255,9 +251,9 @@ class RegistrationLog:
 
     def counts(self, index: int) -> bool:
         """Whether the entry is a registration that did not end."""
-        for bundle in self.bundles(self._past.size):
-            self._past.add(bundle)
-        return self._past.counts(index)
+        for bundle in self.bundles(self.memory.size):
+            self.memory.add(bundle)
+        return self.memory.counts(index)
 
     # Appending
 
@@ -285,8 +281,8 @@ class RegistrationLog:
         for entry in bundle.entries:
             self.grown.append(entry)
         self._put(self.grown.full())
-        if self._past.size == bundle.first:
-            self._past.add(bundle)
+        if self.memory.size == bundle.first:
+            self.memory.add(bundle)
         self._on_step("registrations.after_tiles")
         kinds = Counter(notice.kind for entry in bundle.entries if (notice := Notice.parse(entry)))
         self._put_state(
@@ -321,7 +317,7 @@ class RegistrationLog:
         except (TransientFailure, UsageError, DrawError) as error:
             log.warning("registrations not logged", campaignId=self.state.campaign_id, error=str(error))
         else:
-            _publishing.start(partial(self._publish, until), self.state.campaign_id)
+            self.memory.publishing.start(partial(self._publish, until), self.state.campaign_id)
 
     def log_now(self) -> None:
         """Give the size a file and decide its leaf in the public log now, as a freeze needs it. Raises as `PublicLog`,

@@ -44,6 +44,7 @@ def test_the_status_shows_the_tree_and_what_waits(drawn: Runtime) -> None:
         "registered": 7,
         "withdrawn": 1,
         "erased": 0,
+        "lost": 0,
         "notices": 1,
         "waiting": 0,
         "loggedSize": 9,

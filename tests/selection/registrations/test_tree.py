@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fairdraw.errors import DrawError
 from fairdraw.log.leaves import Kind, LogState
 from fairdraw.log.record import OpenTime
-from fairdraw.log.tree import GrowingTree, write_bundle
+from fairdraw.log.tree import write_bundle
 from fairdraw.maths.merkle import verify_proof
 from fairdraw.maths.registration import Notice, NoticeKind, RegistrationSize, RegistrationTree
 from regworkers_core.domain.reasons import TransientFailure
@@ -23,10 +23,10 @@ from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.operations.health.sources import registrations_state
 from regworkers_core.selection.campaigns.registry import draft
-from regworkers_core.selection.registrations import tree as module
 from regworkers_core.selection.registrations.tree import (
     MOST_ENTRIES,
     Bundle,
+    Memory,
     OtherWriter,
     RegistrationFiles,
     RegistrationLog,
@@ -59,9 +59,9 @@ class Place:
         self.public = log_on(self.bucket, MemorySecrets(), clock=self.clock, **options)
         self.files = RegistrationFiles(self.bucket, "summer")
 
-    def open(self, on_step: OnStep = no_step, grown: GrowingTree | None = None) -> RegistrationLog:
+    def open(self, on_step: OnStep = no_step, memory: Memory | None = None) -> RegistrationLog:
         return RegistrationLog(
-            self.bucket, "summer", self.public, clock=self.clock, on_step=on_step, grown=grown
+            self.bucket, "summer", self.public, clock=self.clock, on_step=on_step, memory=memory
         )
 
     def append(self, entries: Sequence[bytes], on_step: OnStep = no_step) -> RegistrationLog:
@@ -75,7 +75,7 @@ class Place:
     def log_size(self, tree: RegistrationLog, *, after: float = 0.0, window: OpenTime = WINDOW) -> None:
         self.clock.now += after
         tree.log_size(self.clock.now, window)
-        module._publishing.wait(10.0)
+        tree.memory.publishing.wait(10.0)
 
     def logged(self) -> list[int]:
         """The sizes whose leaves everybody can see in the log, in its order."""
@@ -109,12 +109,12 @@ def test_a_process_that_opens_the_tree_again_reads_no_entry_unless_another_appen
     place.append(leaves(0, 300))
     tree = place.append(leaves(300, 310))
     place.bucket.reading = read.append
-    again = place.open(grown=tree.grown)
+    again = place.open(memory=tree.memory)
     assert read == ["registrations/summer/checkpoint"]
     again.advance(again.decide(leaves(310, 700)))
     other = place.append(leaves(700, 705))
     read.clear()
-    last = place.open(grown=again.grown)
+    last = place.open(memory=again.memory)
     assert {"registrations/summer/bundles/0", "registrations/summer/bundles/700"} <= {*read}
     assert last.state == other.state
     last.advance(last.decide(leaves(705, 800)))
@@ -134,7 +134,7 @@ def test_a_tree_that_failed_halfway_is_read_again() -> None:
     with pytest.raises(TransientFailure):
         tree.advance(tree.decide(leaves(10, 600)))
     place.bucket.before = lambda _key: None
-    again = place.open(grown=tree.grown)
+    again = place.open(memory=tree.memory)
     assert again.size == again.grown.size == 10
     pending = again.pending()
     assert pending is not None
