@@ -160,6 +160,9 @@ def check_receipt(
     from_: Annotated[
         str | None, Help("a folder or https:// address with log and registrations, for a confirmation")
     ] = None,
+    whole: Annotated[
+        bool, Help("look for notices about a confirmation's entry in all later ones: 66 bytes each are read")
+    ] = False,
     place: Place | None = None,
 ) -> Answer:
     """Check a receipt offline, or the confirmation of a registration against the published files.
@@ -172,7 +175,8 @@ def check_receipt(
     trusted = trusted_keys(trust)
     data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
     if is_confirmation(data):
-        checked = check_confirmation(data, place or _place(from_, "log and registrations"), trusted)
+        found = place or _place(from_, "log and registrations")
+        checked = check_confirmation(data, found, trusted, whole=whole)
     else:
         checked = checked_receipt(data, trusted, opened, None if codes is None else file_bytes(codes))
     lines = [Line(line) for line in checked_text(checked).rstrip().split("\n")]

@@ -93,18 +93,23 @@ def tree_state(read: Read, campaign_id: str) -> TreeState:
     return state
 
 
-def entries_of(read: Read, campaign_id: str, size: int, first: int = 0) -> Iterator[bytes]:
-    """The entries of a campaign's tree of this size, from the `first` one of a bundle on. Raises DrawError for a bundle
-    that is missing or none.
+def entries_of(read: Read, campaign_id: str, size: int) -> Iterator[bytes]:
+    """The entries of a campaign's tree of this size. Raises DrawError for a bundle that is missing or none."""
+    for start in range(0, size, WIDTH):
+        yield from bundle_from(read, campaign_id, size, start)
+
+
+def bundle_from(read: Read, campaign_id: str, size: int, start: int) -> list[bytes]:
+    """The entries of one bundle of a campaign's tree of this size, the first of which is `start`. Raises DrawError if
+    it is missing or none.
     """
-    for start in range(first, size, WIDTH):
-        path = f"{tree_folder(campaign_id)}/{bundle_path(min(start + WIDTH, size))}"
-        if (data := read(path)) is None:
-            raise DrawError(path, "is missing, and the list of registrations has its entries")
-        entries = read_bundle(data, path)
-        if len(entries) != min(WIDTH, size - start):
-            raise DrawError(path, f"not a bundle of {min(WIDTH, size - start)} entries")
-        yield from entries
+    path = f"{tree_folder(campaign_id)}/{bundle_path(min(start + WIDTH, size))}"
+    if (data := read(path)) is None:
+        raise DrawError(path, "is missing, and the list of registrations has its entries")
+    entries = read_bundle(data, path)
+    if len(entries) != min(WIDTH, size - start):
+        raise DrawError(path, f"not a bundle of {min(WIDTH, size - start)} entries")
+    return entries
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,15 +117,18 @@ def check_receipt(
     )
 
 
-def check_confirmation(data: bytes, place: Place, trust: Trust | None = None) -> ReceiptChecked:
-    """Check a confirmation in JSON, in any layout, against the published files at `place`.
+def check_confirmation(
+    data: bytes, place: Place, trust: Trust | None = None, *, whole: bool = False
+) -> ReceiptChecked:
+    """Check a confirmation in JSON, in any layout, against the published files at `place`. `whole`: notices about its
+    entry are looked for in every later one.
 
     Never raises for its content: an error in it is a failed check. Raises UsageError for a place that cannot be read.
     """
     trust = trust or Trust()
     try:
         fields = Fields(CONFIRMATION, "", _parsed(data, CONFIRMATION), Confirmation.keys())
-        checker = ConfirmationChecker(Confirmation.read(fields), place, trust)
+        checker = ConfirmationChecker(Confirmation.read(fields), place, trust, whole=whole)
     except DrawError as error:
         return ReceiptChecked((CheckResult(CONFIRMATION, State.FAILED, str(error)),), trust.vouches)
     return ReceiptChecked(

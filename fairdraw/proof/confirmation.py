@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError
-from fairdraw.log.leaves import Kind, LeafTimes
+from fairdraw.log.leaves import CHECKPOINT, Kind, LeafTimes
 from fairdraw.log.note import NoteError
 from fairdraw.log.parts import Published, published
 from fairdraw.log.place import Place, in_log
-from fairdraw.log.registered import entries_of, tree_state
+from fairdraw.log.registered import bundle_from, tree_state
 from fairdraw.log.tree import WIDTH, StoredTree, root_over
 from fairdraw.log.trust import WEAK_QUORUM, Trust, TrustedKey
 from fairdraw.maths.files import Fields, JsonFile, is_hash, json_keys, sha256_hex
@@ -35,9 +36,15 @@ from fairdraw.terms import iso
 CONFIRMATION = "confirmation"
 VERSION = 1
 NOT_YET = "not in the list yet"
+# Notices about an entry are looked for in the newest entries, at most this number: their files have a megabyte.
+LOOKED_THROUGH = 64 * WIDTH
 _ITS_KEYS = (
     "Some keys are taken as the operator published them beside the log: compare their fingerprints with a source that"
     " the operator cannot change, or give a file of trusted keys (`--trust`)."
+)
+_NOT_READ = (
+    "Notices about the registration were looked for in the newest entries alone, from entry {} on: `check-receipt"
+    " --whole` looks in all later ones."
 )
 _IN_THE_DRAW = "That the entry takes part in the draw shows its receipt, once there is one."
 
@@ -97,13 +104,24 @@ class _Logged:
     file: RegistrationSize
 
 
-class ConfirmationChecker:
-    """Runs the steps of the check of a confirmation; `place` has the published files."""
+class _Sizes(NamedTuple):
+    first: _Logged
+    newest: _Logged
 
-    def __init__(self, confirmation: Confirmation, place: Place, trust: Trust) -> None:
-        self.confirmation, self._place, self._trust = confirmation, place, trust
+
+class ConfirmationChecker:
+    """Runs the steps of the check of a confirmation; `place` has the published files. `whole`: notices are looked for
+    in every later entry, not in the newest ones alone.
+    """
+
+    def __init__(
+        self, confirmation: Confirmation, place: Place, trust: Trust, *, whole: bool = False
+    ) -> None:
+        self.confirmation, self._place, self._trust, self._whole = confirmation, place, trust, whole
         # What was noted about the entry that its fan may not know.
         self.findings: list[str] = []
+        # Where no notice was looked for.
+        self._unread: tuple[str, ...] = ()
         # Since when the entry is in the list, and who saw it; empty if that is not known.
         self.since = ""
 
@@ -138,6 +156,7 @@ class ConfirmationChecker:
         return (
             _IN_THE_DRAW,
             THE_LIST,
+            *self._unread,
             *([_ITS_KEYS] if any(key.given == "log" for key in self.keys()) else ()),
         )
 
@@ -150,33 +169,42 @@ class ConfirmationChecker:
         return found
 
     @cached_property
-    def _sizes(self) -> list[_Logged]:
-        """The sizes of the list that are in the log, with the entry, in order."""
+    def _sizes(self) -> _Sizes:
+        """The first and the newest size of the list that are in the log and have the entry."""
         own = self.confirmation
         leaves = {
             leaf.hash: index
             for index, leaf in self._log.state.of_campaign(own.campaign_id)
             if leaf.kind is Kind.REGISTRATIONS
         }
-        if not leaves:
-            raise Unchecked(f"{NOT_YET}: the log has no list of registrations of this campaign")
-        found = []
-        for size in tree_state(self._place.read, own.campaign_id).sizes:
-            name = f"{tree_folder(own.campaign_id)}/{size_name(size)}"
-            data = self._place.read(name) if size > own.index else None
+        if self._place.read(f"{tree_folder(own.campaign_id)}/{CHECKPOINT}") is None:
+            raise Unchecked(f"{NOT_YET}: no list of registrations of this campaign is published")
+        having = [size for size in tree_state(self._place.read, own.campaign_id).sizes if size > own.index]
+        newest = self._first_logged(reversed(having), leaves)
+        first = self._first_logged(having, leaves)
+        if newest is None or first is None:
+            raise Unchecked(f"{NOT_YET}: no list of registrations in the log has an entry {own.index}")
+        return _Sizes(first, newest)
+
+    def _first_logged(self, sizes: Iterable[int], leaves: Mapping[str, int]) -> _Logged | None:
+        for size in sizes:
+            name = f"{tree_folder(self.confirmation.campaign_id)}/{size_name(size)}"
+            data = self._place.read(name)
             if data is not None and (index := leaves.get(sha256_hex(data))) is not None:
                 file = RegistrationSize.parse(data, name)
-                if (file.campaign_id, file.size) != (own.campaign_id, size):
+                if (file.campaign_id, file.size) != (self.confirmation.campaign_id, size):
                     raise DrawError(name, "is about another campaign or size")
-                found.append(_Logged(index, file))
-        if not found:
-            raise Unchecked(f"{NOT_YET}: no list of registrations in the log has an entry {own.index}")
-        return found
+                return _Logged(index, file)
+        return None
 
     def _check_registration(self) -> str:
-        own, newest = self.confirmation, self._sizes[-1].file
-        found = self._registration(newest)
-        leaves = [found.leaf, *(noted.notice.leaf for noted in found.notices if noted.notice.leaf)]
+        own, newest = self.confirmation, self._sizes.newest.file
+        since = 0 if self._whole else _newest_from(newest.size)
+        found = self._registration(newest, since)
+        if own.leaf not in _leaves(found) and since > own.index:
+            # A notice before may have given it this unit.
+            since, found = 0, self._registration(newest, 0)
+        leaves = _leaves(found)
         if own.leaf not in leaves:
             wrong(
                 f"entry {own.index} of the list is another one: ref, unit, time and salt do not give its leaf"
@@ -186,45 +214,46 @@ class ConfirmationChecker:
             if noted.notice.leaf is None or own.leaf not in leaves[number + 1 :]:
                 self.findings.append(noted_line(noted))
         first = f"entry {own.index} of {newest.size} in the list of registrations (from 0), registered at {own.at}"
+        if since > own.index:
+            self._unread = (_NOT_READ.format(since),)
         return "\n".join([first, *map(noted_line, found.notices)])
 
-    def _registration(self, newest: RegistrationSize) -> Registration:
-        """The entry at the index with all notices about it, from a list whose root was computed again."""
-        folder, start = tree_folder(newest.campaign_id), self.confirmation.index // WIDTH * WIDTH
+    def _registration(self, newest: RegistrationSize, since: int) -> Registration:
+        """The entry at the index with the notices about it from the entry `since` on, from a list whose root was
+        computed again: over the entries that were read, and the hashes of other bundles.
+        """
+        index, folder = self.confirmation.index, tree_folder(newest.campaign_id)
         stored = StoredTree(newest.size, lambda path: self._place.read(f"{folder}/{path}"))
-        blocks = [stored.root(at, at + WIDTH) for at in range(0, start, WIDTH)]
+        own = index // WIDTH * WIDTH
+        blocks: list[bytes] = []
         found: Registration | None = None
-        bundle: list[bytes] = []
-        for at, entry in enumerate(
-            entries_of(self._place.read, newest.campaign_id, newest.size, start), start
-        ):
-            bundle.append(leaf_hash(entry))
-            if len(bundle) == WIDTH:
-                blocks.append(root_over(bundle))
-                bundle = []
-            if at == self.confirmation.index:
-                text = entry.decode("ascii", "replace")
-                if not is_hash(text):
-                    wrong(f"entry {at} of the list is no registration")
-                found = Registration(at, text)
-            elif found is not None and (notice := Notice.parse(entry)) and notice.index == found.index:
-                found = found.with_notice(at, notice)
-        if (
-            root_over([*blocks, *([root_over(bundle)] if bundle else [])]).hex() != newest.root
-            or found is None
-        ):
+        for start in range(0, newest.size, WIDTH):
+            if start != own and start < max(own, since):
+                blocks.append(stored.root(start, start + WIDTH))
+                continue
+            entries = bundle_from(self._place.read, newest.campaign_id, newest.size, start)
+            blocks.append(root_over([*map(leaf_hash, entries)]))
+            for at, entry in enumerate(entries, start):
+                if at == index:
+                    text = entry.decode("ascii", "replace")
+                    if not is_hash(text):
+                        wrong(f"entry {at} of the list is no registration")
+                    found = Registration(at, text)
+                elif found is not None and (notice := Notice.parse(entry)) and notice.index == index:
+                    found = found.with_notice(at, notice)
+        if root_over(blocks).hex() != newest.root or found is None:
             wrong(f"the {newest.size} entries of the list do not have the root that is in the log")
         return found
 
     def _check_log(self) -> str:
-        newest, state = self._sizes[-1], self._log.state
+        newest, state = self._sizes.newest, self._log.state
         return (
             f"the list of {newest.file.size} entries with root {newest.file.root} is leaf {newest.index} of the log"
             f" {state.origin} of {state.size} leaves"
         )
 
     def _check_witnesses(self) -> str:
-        first, (state, keys) = self._sizes[0], self._log
+        first, (state, keys) = self._sizes.first, self._log
         times = LeafTimes(state, keys, in_log(self._place.read))
         at = times.at(first.index)
         if at is None:
@@ -244,3 +273,13 @@ class ConfirmationChecker:
         if not keys.quorum.colluders:
             raise Unchecked(WEAK_QUORUM)
         return f"{self.since}\n{found}"
+
+
+def _newest_from(size: int) -> int:
+    """The first of the newest entries, which are looked through; it begins a bundle."""
+    return max(0, -(-size // WIDTH) * WIDTH - LOOKED_THROUGH)
+
+
+def _leaves(registration: Registration) -> list[str]:
+    """Those that it had, in order."""
+    return [registration.leaf, *(noted.notice.leaf for noted in registration.notices if noted.notice.leaf)]

@@ -75,7 +75,7 @@ def has_signatures() -> bool:
 
 
 def module(name: str) -> str:
-    """A module and all that it imports as one script, each once and before its importers."""
+    """A module and all that it imports as one script, each once and before its importers, without comments."""
     texts: dict[str, str] = {}
 
     def add(each: str) -> None:
@@ -86,7 +86,7 @@ def module(name: str) -> str:
         texts[each] = _EXPORT.sub("", _IMPORT.sub("", text)).strip()
 
     add(name)
-    return "\n\n".join(texts.values())
+    return _COMMENT_OR_EMPTY.sub("", "\n".join(texts.values()))
 
 
 class Scripts(NamedTuple):
@@ -118,8 +118,6 @@ def _page(*, signatures: bool = True, trust: bytes = b"") -> bytes:
         ]
         allowed = [unpack, curves, own]
     else:
-        # Unpacked the page is too large with comments and empty lines.
-        own = _COMMENT_OR_EMPTY.sub("", own.decode()).encode()
         scripts, allowed = [b'<script type="module">%b</script>' % own], [own]
     style = _COMMENT_IN_STYLE.sub(b"", (_FOLDER / "style.css").read_bytes())
     policy = (

@@ -18,9 +18,10 @@ const NO_NOTE = "the note is not UTF-8";
 const ITS_KEYS =
   "Some keys are taken as the operator published them beside the log: compare their fingerprints with a source that" +
   " the operator cannot change, or give a file of trusted keys (`--trust`).";
+const NOT_READ = "Notices about the registration were looked for in the newest entries alone";
 const IN_THE_DRAW = "That the entry takes part in the draw shows its receipt, once there is one.";
-// Bundles that are read at a time.
-const AT_A_TIME = 8;
+// Bundles that are read at a time, and the newest ones in which notices are looked for.
+const [AT_A_TIME, NEWEST] = [8, 64];
 
 /** Whether a document is the confirmation of a registration, and no receipt. */
 export const isConfirmation = (document) => document?.kind === "registration";
@@ -31,10 +32,11 @@ function contradiction(message) {
 
 /**
  * Check a confirmation as a receipt is checked. `read(name)` resolves to the bytes of a published file, null for none;
- * `onStep({name, at, of})` is awaited before each step. The answer has `listed`, too: since when the entry is in the list,
+ * `onStep({name, at, of})` is awaited before each step; `onRead(done, of)` tells entries of the list; with `whole` notices are
+ * looked for in every later entry. The answer has `listed`, too: since when the entry is in the list,
  * and how many witnesses saw it (null: none is needed), as `{at, by}`; or null.
  */
-export async function checkConfirmation(text, read, { curves = null, trust = null, onStep = () => {} } = {}) {
+export async function checkConfirmation(text, read, { curves = null, trust = null, whole = false, onRead = () => {}, onStep = () => {} } = {}) {
   const keys = parseTrust(trust);
   const trusted = vouches(keys);
   const steps = [];
@@ -46,7 +48,7 @@ export async function checkConfirmation(text, read, { curves = null, trust = nul
     steps.push(endedStep(CONFIRMATION, [], error, true));
     return { verdict: "fails", trusted, steps, findings: [], limits: [], keys: [], receipt: null, listed: null };
   }
-  const checker = new ConfirmationCheck(own, read, keys, curves);
+  const checker = new ConfirmationCheck(own, read, keys, { curves, onRead, whole });
   const runs = Object.entries(checker.steps());
   for (const [name, run] of runs) {
     await onStep({ name, at: steps.length, of: runs.length });
@@ -64,7 +66,7 @@ export async function checkConfirmation(text, read, { curves = null, trust = nul
     trusted,
     steps,
     findings: checker.findings,
-    limits: [IN_THE_DRAW, THE_LIST, ...ofKeys],
+    limits: [IN_THE_DRAW, THE_LIST, ...checker.unread, ...ofKeys],
     keys: found,
     receipt: plain(document),
     listed: checker.listed,
@@ -102,8 +104,8 @@ function parseTreeState(text, name) {
 }
 
 class ConfirmationCheck {
-  constructor(own, read, trust, curves) {
-    Object.assign(this, { own, read, curves, findings: [], listed: null, folder: `registrations/${own.campaignId}/` });
+  constructor(own, read, trust, options) {
+    Object.assign(this, { ...options, own, read, findings: [], unread: [], listed: null, folder: `registrations/${own.campaignId}/` });
     this.log = this.publishedLog(trust);
     this.sizes = this.loggedSizes();
     // Each step that awaits them meets the error.
@@ -190,46 +192,56 @@ class ConfirmationCheck {
 
   async checkRegistration() {
     const [{ newest }, { index, at, leaf }] = [await this.sizes, this.own];
-    const found = await this.registrationIn(newest);
-    const leaves = [found.leaf, ...found.notices.map((each) => each.leaf).filter(Boolean)];
+    const { size } = newest;
+    let since = this.whole ? 0 : Math.max(0, Math.ceil(size / WIDTH) - NEWEST) * WIDTH;
+    const leavesOf = (registration) => [registration.leaf, ...registration.notices.map((each) => each.leaf).filter(Boolean)];
+    let found = await this.registrationIn(newest, since);
+    if (!leavesOf(found).includes(leaf) && since > index) {
+      // A notice before may have given it this unit.
+      since = 0;
+      found = await this.registrationIn(newest, since);
+    }
+    const leaves = leavesOf(found);
     if (!leaves.includes(leaf)) {
       contradiction(`entry ${index} of the list is another one: ref, unit, time and salt do not give its leaf`);
     }
     // Notices before the unit of the confirmation are known to its fan.
     const isNews = (each, number) => each.leaf === null || !leaves.slice(number + 1).includes(leaf);
     this.findings.push(...found.noted.filter((_, number) => isNews(found.notices[number], number)));
-    const first = `entry ${index} of ${newest.size} in the list of registrations (from 0), registered at ${at}`;
-    return [first, ...found.noted].join("\n");
+    if (since > index) this.unread = [`${NOT_READ}, from entry ${since} on: \`check-receipt --whole\` looks in all later ones.`];
+    return [`entry ${index} of ${size} in the list of registrations (from 0), registered at ${at}`, ...found.noted].join("\n");
   }
 
-  // The entry at the index with all notices about it, from a list whose root is computed again.
-  async registrationIn({ root, size }) {
+  // The entry at the index with the notices about it from the entry `since` on, from a list whose root is computed again:
+  // over the entries that are read, and the hashes of other bundles.
+  async registrationIn({ root, size }, since) {
     const { index } = this.own;
     const files = new TreeFiles(this.folder, size, this.read);
-    const [blocks, first] = [treeHash(), Math.floor(index / WIDTH)];
-    for (let block = 0; block < first; block++) blocks.add(await files.node(8, block * WIDTH));
-    let [found, at] = [null, first * WIDTH];
-    const last = Math.ceil(size / WIDTH);
-    for (let start = first; start < last; start += AT_A_TIME) {
-      const numbers = Array.from({ length: Math.min(AT_A_TIME, last - start) }, (_, each) => start + each);
-      for (const entries of await Promise.all(numbers.map((number) => files.bundle(number)))) {
-        const bundle = treeHash();
-        for (const entry of entries) {
-          bundle.add(leafHash(entry));
-          const text = String.fromCharCode(...entry);
-          if (at === index) {
-            if (!isHash(text)) contradiction(`entry ${at} of the list is no registration`);
-            found = new Registration(at, text);
-          } else if (found !== null) {
-            const notice = registrationNotice(text);
-            if (notice?.about === index) found.note(at, notice);
-          }
-          at += 1;
+    const [blocks, own] = [treeHash(), index - (index % WIDTH)];
+    let found = null;
+    const take = (entries, start) => {
+      const bundle = treeHash();
+      entries.forEach((entry, number) => {
+        bundle.add(leafHash(entry));
+        const [at, text] = [start + number, String.fromCharCode(...entry)];
+        if (at === index) {
+          if (!isHash(text)) contradiction(`entry ${at} of the list is no registration`);
+          found = new Registration(at, text);
+        } else if (found !== null) {
+          const notice = registrationNotice(text);
+          if (notice?.about === index) found.note(at, notice);
         }
-        blocks.add(bundle.root());
-      }
+      });
+      return bundle.root();
+    };
+    const isRead = (start) => start === own || start >= Math.max(own, since);
+    for (let start = 0; start < size; start += AT_A_TIME * WIDTH) {
+      this.onRead(start, size);
+      const starts = Array.from({ length: AT_A_TIME }, (_, each) => start + each * WIDTH).filter((each) => each < size);
+      const parts = starts.map((each) => (isRead(each) ? files.bundle(each / WIDTH) : files.node(8, each)));
+      (await Promise.all(parts)).forEach((part, each) => blocks.add(isRead(starts[each]) ? take(part, starts[each]) : part));
     }
-    if (found === null || at !== size || toHex(blocks.root()) !== root) {
+    if (found === null || toHex(blocks.root()) !== root) {
       contradiction(`the ${size} entries of the list do not have the root that is in the log`);
     }
     return found;
@@ -278,6 +290,9 @@ class ConfirmationCheck {
     return null;
   }
 }
+
+/** What a check did not read of the list, among its limits. */
+export const unreadOf = (limits) => limits.find((each) => each.startsWith(NOT_READ));
 
 /** Since when an entry is in the list, and by whom, in words. */
 export function sinceText({ at, by }) {

@@ -62,7 +62,7 @@ function showHeadline({ headline, summary, mark = "" }, state = "") {
 }
 
 /** Check a receipt; `asked` by a person, who then finds the focus on the result. */
-async function check(text, asked) {
+async function check(text, asked, whole = false) {
   const run = ++page.run;
   page.text = text;
   clear();
@@ -77,9 +77,10 @@ async function check(text, asked) {
     await painted();
     paintedAt = performance.now();
   };
+  const onRead = (value, max) => run === page.run && Object.assign(part("progress"), { max, value, hidden: false });
   const missing = new Set();
   let result;
-  if (isConfirmation(parsed)) result = await checkConfirmation(text, publicFiles(missing), { ...given, onStep });
+  if (isConfirmation(parsed)) result = await checkConfirmation(text, publicFiles(missing), { ...given, whole, onRead, onStep });
   else {
     const checking = receiptSteps(text, given);
     let step = checking.next();
@@ -184,9 +185,11 @@ function showOutcome({ verdict, receipt, campaign, steps }, shown) {
 function showTrust(items) {
   say("trust-title", STRINGS.trustTitle(items.length));
   part("trust-list").replaceChildren(
-    ...items.map(({ title, text, act }) =>
-      make("li", act ? { class: "act" } : {}, make("h3", {}, title), make("p", {}, text)),
-    ),
+    ...items.map(({ title, text, act, again }) => {
+      const item = make("li", act ? { class: "act" } : {}, make("h3", {}, title), make("p", {}, text));
+      if (again) item.append(Object.assign(make("button", { type: "button" }, again), { onclick: () => check(page.text, true, true) }));
+      return item;
+    }),
   );
 }
 

@@ -90,7 +90,7 @@ function showAnswer(text, checked, markets) {
     if (!drawn) parts.push(element("p", SITE_TEXT.capitals), element("p", SITE_TEXT.absentWhy));
   }
   parts.push(element("p", summary, state === "passed" ? "good lines" : "lines"));
-  if (receipt !== null && !failed) parts.push(trustList(leftToTrust(result, false)), keysFold(result.keys));
+  if (receipt !== null && !failed) parts.push(trustList(leftToTrust(result, false), text), keysFold(result.keys));
   const save = element("a", SITE_TEXT.save);
   save.download = "receipt.json";
   save.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
@@ -107,12 +107,13 @@ function keysFold(keys) {
   return fold(STRINGS.keysTitle, ...keys.map((key) => element("p", said(key), "detail")));
 }
 
-function trustList(items) {
+function trustList(items, receipt) {
   const [box, list] = [element("div", ""), element("ul", "", "trust")];
   list.append(
-    ...items.map(({ title, text, act }) => {
+    ...items.map(({ title, text, act, again }) => {
       const item = element("li", "", act ? "act" : "");
       item.append(element("b", title), element("p", text));
+      if (again) item.append(Object.assign(element("button", again), { type: "button", onclick: () => answerWith(() => receipt, { whole: true }) }));
       return item;
     }),
   );
@@ -130,17 +131,18 @@ async function unpackedCurves() {
 /** The check of a confirmation against the files of this host. */
 function confirmed(text, given) {
   if (location.protocol === "file:") throw SITE_TEXT.fromDisk;
-  return checkConfirmation(text, (name) => fromHost(rootOf(document.baseURI), name), given);
+  const onRead = (done, of) => (document.getElementById("answer").textContent = `${SITE_TEXT.looking} ${done} / ${of}`);
+  return checkConfirmation(text, (name) => fromHost(rootOf(document.baseURI), name), { ...given, onRead });
 }
 
 /** Show what came of a receipt, which `work` resolves to, or why there is none: what it throws as a text. */
-async function answerWith(work, { looked = false } = {}) {
+async function answerWith(work, { looked = false, whole = false } = {}) {
   const answer = document.getElementById("answer");
   delete document.documentElement.dataset.verdict;
   answer.textContent = SITE_TEXT.looking;
   try {
     const text = await work();
-    const given = { curves: await unpackedCurves() };
+    const given = { curves: await unpackedCurves(), whole };
     const checked = isConfirmation(parsedOrNull(bare(text))) ? await confirmed(text, given) : checkReceipt(text, given);
     // This page made the receipt of them: it is no one's, so there is no verdict about it.
     if (looked && checked.receipt === null) throw new Error(checked.steps[0].detail);

@@ -236,7 +236,7 @@ export const STRINGS = {
         fan: "Your registration is in the newest list that is in the public log, at the number in your confirmation.",
         failed: "At the number in your confirmation the published list does not have your registration.",
         unchecked: "It is not in the list yet, or files are missing here: the details say which.",
-        auditor: "As in a receipt; the root of the list is computed again from all entries from the index on.",
+        auditor: "As in a receipt; the root of the list is computed again from the entries that were read and the hashes of the others.",
       },
     },
     log: {
@@ -291,6 +291,8 @@ export const STRINGS = {
       text: `Ask the organiser why, unless you wished it. ${found.join(". ")}.`,
       act: true,
     }),
+    // It can be read again, whole.
+    unread: (text) => ({ title: "What was noted about your registration before", text, again: "Look in all entries" }),
     inTheDraw: {
       title: "That you take part in the draw",
       text: "Only the receipt after the draw shows that. Keep this confirmation until then.",

@@ -1,6 +1,6 @@
 // What is left to trust after a check, for people, and the one line on what was checked. For both pages.
 
-import { isConfirmation } from "./confirmed.js";
+import { isConfirmation, unreadOf } from "./confirmed.js";
 import { company, NO_EVENT } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
@@ -54,6 +54,7 @@ export function leftToTrust({ steps, keys, findings, limits, receipt }, compared
   if (isConfirmation(receipt)) {
     const items = [
       findings.length && trust.noted(findings),
+      unreadOf(limits) && trust.unread(unreadOf(limits)),
       given("log") && trust.keys,
       trust.page,
       trust.inTheDraw,

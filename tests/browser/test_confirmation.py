@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from fairdraw.proof.confirmation import LOOKED_THROUGH
 from fairdraw.verifier.assemble import verifier_page
 from tests.browser.chromium import Browser, Tab
 from tests.browser.conftest import Opened
 from tests.browser.test_draw_page import _Ranges, _served
 from tests.browser.test_verifier_page import AUDIT, states, text, wait_for
-from tests.fairdraw.verifier.confirmations import PublishedList, witnessed_list
+from tests.fairdraw.verifier.confirmations import PublishedList, random_list, witnessed_list
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -71,6 +73,32 @@ def test_a_confirmation_that_was_changed_does_not_hold(
         assert tab.verdict() == "fails"
         assert text(tab, "#headline") == "This confirmation does not hold"
         assert states(tab)["registration"] == "failed"
+    tab.close()
+
+
+def test_of_a_long_list_the_newest_entries_are_read_and_all_when_the_fan_asks(
+    chrome: Browser, curves: None, tmp_path: Path
+) -> None:
+    made = random_list(Random(3), tmp_path, counts=(600, LOOKED_THROUGH))
+    (tmp_path / "verifier.html").write_bytes(verifier_page(trust=(made.trust or "").encode()))
+    (tmp_path / "confirmation.json").write_bytes(made.text(0))
+    tab = chrome.tab()
+    with _served(tmp_path, _Ranges) as host:
+        chrome.loaded.discard(tab.session)
+        tab.call("Page.navigate", url=f"{host}/verifier.html")
+        chrome.wait(lambda: tab.session in chrome.loaded)
+        wait_for(tab, "#input")
+        tab.choose("#file", tmp_path / "confirmation.json")
+        assert tab.verdict() and states(tab)["registration"] == "passed"
+        assert "in the newest entries alone, from entry" in text(tab, "#trust-list")
+        bundles = sum("/tile/entries/" in each and "/registrations/" in each for each in tab.requests)
+        tab.run("delete document.documentElement.dataset.verdict")
+        tab.run("document.querySelector('#trust-list button').click()")
+        assert tab.verdict() and states(tab)["registration"] == "passed"
+        assert "newest entries alone" not in text(tab, "#trust-list")
+        assert (
+            sum("/tile/entries/" in each and "/registrations/" in each for each in tab.requests) > 2 * bundles
+        )
     tab.close()
 
 

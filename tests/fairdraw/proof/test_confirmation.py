@@ -12,8 +12,10 @@ from fairdraw import commands
 from fairdraw.errors import UsageError
 from fairdraw.log.note import COSIGNATURE
 from fairdraw.log.place import Place
+from fairdraw.log.tree import WIDTH
 from fairdraw.log.trust import Trust
 from fairdraw.maths.registration import NoticeKind, size_name, tree_folder
+from fairdraw.proof import confirmation
 from fairdraw.proof.check import ReceiptChecked, check_confirmation
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.terms import iso
@@ -92,7 +94,7 @@ def test_an_entry_that_is_not_in_a_logged_list_is_not_in_it_yet(fans: Fans) -> N
     assert "incomplete: not in the list yet" in checked_text(checked)
     other = Fans()
     other.register(1)
-    assert "the log has no list of registrations of this campaign" in state(other.check(0), "log")[1]
+    assert "no list of registrations of this campaign is published" in state(other.check(0), "log")[1]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,56 @@ def test_an_entry_that_was_moved_to_another_unit_is_a_finding_until_its_fan_know
         checked = check_confirmation(data, Place.of(fans.place.read), fans.trust())
         assert (failed(checked), checked.findings) == ([], findings)
         assert "entry 600: the entry got another unit" in state(checked, "registration")[1]
+
+
+def test_of_a_long_list_the_own_bundle_and_the_newest_ones_are_read_unless_all_are_asked_for(
+    fans: Fans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmation, "LOOKED_THROUGH", WIDTH)
+    ended, erased, moved = *map(fans.list.confirmation, (5, 7)), fans.list.opened[6]
+    fans.end(5, NoticeKind.WITHDRAWN)
+    fans.list.note(moved, NoticeKind.UNIT, OTHER)
+    fans.register(1000)
+    fans.end(7, NoticeKind.ERASED)
+    fans.log(-60.0)
+    read: list[str] = []
+
+    def noted(path: str) -> bytes | None:
+        read.append(path)
+        return fans.place.read(path)
+
+    def check(data: bytes, **options: bool) -> ReceiptChecked:
+        read.clear()
+        return check_confirmation(data, Place.of(noted), fans.trust(), **options)
+
+    checked = check(ended)
+    assert not failed(checked) and not checked.findings
+    assert "in the newest entries alone, from entry 1536 on: `check-receipt --whole`" in str(checked.limits)
+    assert sum(f"{tree_folder('summer')}/tile/entries" in path for path in read) == 2
+    assert check(ended, whole=True).findings == ("entry 600: the entry was taken back",)
+    assert check(erased).findings == ("entry 1602: the entry was erased",)
+    # The leaf of another unit is that of a notice, wherever it is.
+    checked = check(fans.list.confirmation(6))
+    assert (
+        not failed(checked) and "entry 601: the entry got another unit" in state(checked, "registration")[1]
+    )
+    assert "--whole" not in str(checked.limits)
+    assert failed(check(fans.list.confirmation(6, ref="another"))) == ["registration"]
+
+
+def test_first_and_newest_size_are_read_and_none_between(fans: Fans) -> None:
+    for _ in range(3):
+        fans.register(1)
+        fans.log(-60.0)
+    read: list[str] = []
+
+    def noted(path: str) -> bytes | None:
+        read.append(path)
+        return fans.place.read(path)
+
+    check_confirmation(fans.list.confirmation(5), Place.of(noted), fans.trust())
+    sizes = [path.rpartition("/")[2] for path in read if "/sizes/" in path]
+    assert sizes == ["603.json", "300.json"]
 
 
 def test_a_notice_about_another_entry_concerns_no_one_else(fans: Fans) -> None:

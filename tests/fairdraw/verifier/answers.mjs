@@ -77,8 +77,8 @@ const ANSWERS = {
     const annulled = receipt?.annulled ? JSON.parse(receipt.annulled) : null;
     return { ...answer, annulled, steps };
   },
-  async confirmation({ data, folder, trust, curves }) {
-    const given = { curves: curves ? bundle : null, trust };
+  async confirmation({ data, folder, trust, curves, whole }) {
+    const given = { curves: curves ? bundle : null, trust, whole };
     const { receipt, listed, ...answer } = await checkConfirmation(Buffer.from(data, "base64"), inFolder(folder), given);
     const steps = answer.steps.map(({ name, state, detail }) => [name, state, detail]);
     return { ...answer, steps, since: listed ? sinceText(listed) : "" };

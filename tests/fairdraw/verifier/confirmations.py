@@ -64,15 +64,16 @@ def witnessed_list(folder: Path) -> PublishedList:
     raise AssertionError("no seed makes one")
 
 
-def random_list(rng: Random, folder: Path) -> PublishedList:
+def random_list(rng: Random, folder: Path, counts: Sequence[int] = ()) -> PublishedList:
+    """`counts`: how many entries come before each size."""
     campaign_id = text(rng, rng.choice((1, 8, 64)))
     tree, grown = RegistrationTree(), GrowingTree()
     made: list[Confirmation] = []
     sizes: list[RegistrationSize] = []
     filed: list[int] = []
-    last = rng.choice((1, 2, 5))
-    for number in range(last):
-        for _ in range(rng.choice((1, 3, 40, 300))):
+    counts = counts or [rng.choice((1, 3, 40, 300)) for _ in range(rng.choice((1, 2, 5)))]
+    for number, entries in enumerate(counts, 1):
+        for _ in range(entries):
             entry = _next_entry(rng, campaign_id, tree, made)
             tree.add(entry)
             grown.append(entry)
@@ -81,7 +82,7 @@ def random_list(rng: Random, folder: Path) -> PublishedList:
         files[size_name(tree.size)] = sizes[-1].to_bytes()
         _write(folder / tree_folder(campaign_id), files)
         filed.append(tree.size)
-        if number + 1 < last and rng.random() < 0.1:
+        if number < len(counts) and rng.random() < 0.1:
             # The log was unavailable when it was due.
             sizes.pop()
     state = TreeState(
@@ -165,9 +166,9 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
         (folder / name).write_bytes(data)
 
 
-def python_says(confirmation: bytes, folder: Path, trust: str | None) -> Any:
+def python_says(confirmation: bytes, folder: Path, trust: str | None, *, whole: bool = False) -> Any:
     given = Trust() if trust is None else Trust.parse(trust.encode())
-    found = check_confirmation(confirmation, at_place(str(folder)), given)
+    found = check_confirmation(confirmation, at_place(str(folder)), given, whole=whole)
     # The page does not read the whole log: it cannot tell that no list of the campaign is in it.
     steps = [[each.name, each.state, _NOT_YET.sub("not yet", each.detail)] for each in found.checks]
     answer = {key: value for key, value in found.as_dict().items() if key not in ("annulled", "checks")}
@@ -177,10 +178,16 @@ def python_says(confirmation: bytes, folder: Path, trust: str | None) -> Any:
 
 
 def page_says(
-    node: Node, confirmation: bytes, folder: Path, trust: str | None, *, curves: bool = True
+    node: Node,
+    confirmation: bytes,
+    folder: Path,
+    trust: str | None,
+    *,
+    curves: bool = True,
+    whole: bool = False,
 ) -> Any:
     data = base64.b64encode(confirmation).decode()
-    found = node.ask("confirmation", data=data, folder=str(folder), trust=trust, curves=curves)
+    found = node.ask("confirmation", data=data, folder=str(folder), trust=trust, curves=curves, whole=whole)
     steps = [[name, state, _NOT_YET.sub("not yet", detail)] for name, state, detail in found["steps"]]
     return found | {"steps": steps}
 

@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from fairdraw.maths.files import canonical_bytes
+from fairdraw.proof.confirmation import LOOKED_THROUGH
 from tests.fairdraw.verifier.confirmations import (
     PublishedList,
     changed,
@@ -49,6 +50,28 @@ def test_confirmations_get_the_same_answer_from_both(
     for name in ("registration", "log", "witnesses"):
         assert states[f"{name} passed"] and states[f"{name} failed"]
     assert states["witnesses unchecked"] and states["confirmation failed"]
+
+
+def test_notices_are_looked_for_in_the_newest_entries_or_in_all_by_both(
+    javascript: Node, tmp_path: Path
+) -> None:
+    rng = Random(3)
+    made = random_list(rng, tmp_path, counts=(9000, LOOKED_THROUGH))
+    looked, read, folder = Counter[bool](), Counter[bool](), made.folder
+    moved = [
+        each
+        for each in made.confirmations
+        if each.index < 9000 and each.unit not in (None, "home-1", "é 😀|")
+    ]
+    for confirmation in (*rng.sample(made.confirmations, 6), *moved[:2]):
+        data = canonical_bytes(confirmation.as_document())
+        for whole in (False, True):
+            ours = python_says(data, folder, made.trust, whole=whole)
+            assert ours == page_says(javascript, data, folder, made.trust, whole=whole), (confirmation, whole)
+            read[whole] += ours["steps"][0][1] == "passed"
+            looked[whole] += "--whole" in str(ours["limits"])
+    assert moved and looked[False] and not looked[True]
+    assert read == {False: 8, True: 8}
 
 
 @pytest.fixture(scope="module")
