@@ -29,6 +29,7 @@ _ROUNDS, _SAVED_AT_ONCE = 3, 500
 # As the drain has them.
 _PAGE, _EVENTS, _MESSAGES, _PUTS = 2000, 100, 10, 8
 _AT = "2026-01-01T00:00:00.000Z"
+_WAITS, _CUSTODY = "_toRegister", ("createdAt", "version", "updatedAt", "replicatedAt", "messageId")
 
 Say = Callable[[str], None]
 
@@ -99,6 +100,7 @@ class _Page:
 
     salts: Sequence[UpdateOne]
     indexes: Sequence[UpdateOne]
+    done: Sequence[UpdateOne]
     bundle: TreeFile
     messages: Sequence[str]
     tiles: Sequence[TreeFile]
@@ -109,7 +111,7 @@ def _bare(runtime: Runtime) -> Callable[[], None]:
     """Every request is built before the clock starts: the same writes, in the same order, of a client that does nothing
     with what it reads.
     """
-    pages = list(_pages(sorted(entries(runtime), key=lambda each: each.replicated_at)))
+    pages = list(_pages(entries(runtime)))
     found, prefix = runtime.database["entries"], f"registrations/{CAMPAIGN}/"
     s3, sqs, bucket = runtime.aws.client("s3"), runtime.sqs, runtime.names.bucket
     queue = sqs.get_queue_url(QueueName=runtime.names.analytics_queue)["QueueUrl"]
@@ -118,13 +120,9 @@ def _bare(runtime: Runtime) -> Callable[[], None]:
         s3.put_object(Bucket=bucket, Key=prefix + file.path, Body=file.data)
 
     def work() -> None:
-        after = ""
         with ThreadPoolExecutor(_PUTS) as pool:
             for page in pages:
-                query = {"campaignId": CAMPAIGN, "_replication.replicatedAt": {"$gt": after}}
-                order = [("_replication.replicatedAt", 1)]
-                read = list(found.find(query, sort=order, limit=_PAGE, batch_size=_PAGE))
-                after = read[-1]["_replication"]["replicatedAt"]
+                list(found.find({_WAITS: CAMPAIGN}, limit=_PAGE, batch_size=_PAGE))
                 found.bulk_write(list(page.salts), ordered=False)
                 put(page.bundle)
                 found.bulk_write(list(page.indexes), ordered=False)
@@ -135,6 +133,7 @@ def _bare(runtime: Runtime) -> Callable[[], None]:
                     )
                 list(pool.map(put, page.tiles))
                 put(TreeFile("checkpoint", page.checkpoint))
+                found.bulk_write(list(page.done), ordered=False)
 
     return work
 
@@ -156,6 +155,7 @@ def _pages(registrants: Sequence[Registrant]) -> Iterator[_Page]:
         yield _Page(
             [_salt(leaf) for leaf in leaves],
             [_index(leaf, start + at) for at, leaf in enumerate(leaves)],
+            [UpdateOne(_as_read(leaf), {"$unset": {_WAITS: ""}}) for leaf in leaves],
             TreeFile(f"bundles/{start}", write_bundle([leaf.entry for leaf in leaves])),
             [orjson.dumps(events[at : at + _EVENTS]).decode() for at in range(0, len(events), _EVENTS)],
             tree.full(),
@@ -164,15 +164,14 @@ def _pages(registrants: Sequence[Registrant]) -> Iterator[_Page]:
 
 
 def _salt(leaf: NewLeaf) -> UpdateOne:
-    seen = leaf.registrant
-    query = {
-        "_id": seen.key.document_id,
-        "deletedAt": {"$exists": False},
-        "_registration.leaf": None,
-        "_replication.replicatedAt": seen.replicated_at,
-        "_replication.version": seen.order.version,
-    }
+    query = {**_as_read(leaf), "_registration.leaf": None}
     return UpdateOne(query, {"$set": {"_registration": leaf.registered.as_fields()}})
+
+
+def _as_read(leaf: NewLeaf) -> dict[str, Any]:
+    """Matches the entry while no newer state was saved."""
+    custody = {f"_replication.{name}": leaf.registrant.custody.get(name) for name in _CUSTODY}
+    return {"_id": leaf.registrant.key.document_id, "deletedAt": {"$exists": False}, **custody}
 
 
 def _index(leaf: NewLeaf, index: int) -> UpdateOne:
