@@ -263,14 +263,15 @@ class OpenedRegistration(JsonFile):
             class_=class_,
             index=fields.integer("index"),
             at=None if fields.raw("at") is None else fields.time("at"),
-            ref=text("ref", _any_text, "a ref"),
+            ref=text("ref", any_text, "a ref"),
             salt=text("salt", SALT.fullmatch, "32 lower-case hex digits"),
-            unit=text("unit", _any_text, "a unit"),
+            unit=text("unit", any_text, "a unit"),
             reason=reason,
         )
 
 
-def _any_text(_text: str) -> bool:
+def any_text(_text: str) -> bool:
+    """Whether a text may be the ref or the unit of a registered entry: an entry without a ref has the empty one."""
     return True
 
 

@@ -23,6 +23,7 @@ from fairdraw.maths.registration import (
     Notice,
     Registration,
     RegistrationSize,
+    any_text,
     registration_leaf,
     size_name,
     tree_folder,
@@ -60,7 +61,7 @@ class Confirmation(JsonFile):
     campaign_id: str
     # That of its leaf in the list of registrations.
     index: int
-    # That of the entry.
+    # That of the entry; empty: it has none.
     ref: str
     # It is 32 hex digits.
     salt: str
@@ -83,9 +84,9 @@ class Confirmation(JsonFile):
             at=fields.time("at"),
             campaign_id=fields.id("campaignId"),
             index=fields.integer("index"),
-            ref=fields.text("ref", str, "a ref"),
+            ref=fields.text("ref", any_text, "a ref"),
             salt=fields.text("salt", SALT.fullmatch, "32 lower-case hex digits"),
-            unit=None if fields.raw("unit") is None else fields.text("unit", str, "a unit"),
+            unit=None if fields.raw("unit") is None else fields.text("unit", any_text, "a unit"),
         )
 
     @property

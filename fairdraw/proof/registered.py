@@ -12,6 +12,7 @@ from fairdraw.maths.registration import (
     NoticeKind,
     Registration,
     RegistrationClass,
+    any_text,
     registration_leaf,
 )
 from fairdraw.proof.logged import Unchecked
@@ -96,7 +97,7 @@ class RegistrationPart:
             self._registration = self._registration.with_notice(each.integer("index"), notice)
             self._proofs.append(proof_in(each))
         # It may be any text: an entry is excluded for a unit that is no id.
-        self._unit = fields.text("unit", str, "a unit") if "unit" in fields.names else None
+        self._unit = fields.text("unit", any_text, "a unit") if "unit" in fields.names else None
 
     def check(self, ref: str, unit: str | None, manifest: Manifest) -> str:
         """Check that the entry was in the tree that the manifest of phase 1 commits to. `unit` is that of the leaf of a
@@ -111,7 +112,7 @@ class RegistrationPart:
                     f"the proof of entry {index} of {logged.size} does not lead to the root {logged.root} of the"
                     " registrations"
                 )
-        own = unit or self._unit or ref
+        own = next(each for each in (unit, self._unit, ref) if each is not None)
         if registration_leaf(manifest.campaign_id, ref, own, self._at, self._salt) != found.current:
             wrong(
                 f"the leaf of entry {found.index} does not follow from ref, unit, time and salt: it is another one"

@@ -2,7 +2,7 @@
 // its fact: the log is not read whole. A file that is missing leaves a step unchecked.
 
 import { parseCanonical } from "./canonical.js";
-import { drawError, fieldsOf, isFilled, isHash, isoTime, milliseconds, short, uncheckedError } from "./fields.js";
+import { drawError, fieldsOf, isAny, isHash, isoTime, milliseconds, short, uncheckedError } from "./fields.js";
 import { colludersOf, LOG_KEYS, metAt, parseTrust, readKeys, trustedKey, WEAK_QUORUM, witnessesOf } from "./keys.js";
 import { NO_WITNESS, parseLogLeaf, seenBy } from "./log.js";
 import { leafHash, treeHash, verifyInclusion } from "./merkle.js";
@@ -81,9 +81,9 @@ function parseConfirmation(document) {
     at: fields.time("at"),
     campaignId: fields.id("campaignId"),
     index: fields.integer("index"),
-    ref: fields.text("ref", isFilled, "a ref"),
+    ref: fields.text("ref", isAny, "a ref"),
     salt: fields.text("salt", isRegistrationSalt, "32 lower-case hex digits"),
-    unit: fields.raw("unit") === null ? null : fields.text("unit", isFilled, "a unit"),
+    unit: fields.raw("unit") === null ? null : fields.text("unit", isAny, "a unit"),
   };
   return { ...own, leaf: registrationLeaf(own.campaignId, own.ref, own.unit ?? own.ref, own.at, own.salt) };
 }

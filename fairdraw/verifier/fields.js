@@ -24,6 +24,7 @@ export const isHash = (value) => typeof value === "string" && HASH.test(value);
 export const isId = (text) => SELECTION_ID.test(text);
 export const isAscii = (text) => /^[\x00-\x7f]*$/.test(text);
 export const isFilled = (text) => text !== "";
+export const isAny = () => true;
 export const isNotBlank = (text) => NOT_BLANK.test(text);
 export const isMarketId = (text) => text !== "-" && isId(text);
 

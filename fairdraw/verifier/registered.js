@@ -1,7 +1,7 @@
 // Registrations: what the tree has of one, as in maths/registration.py, and the one in a receipt, as in
 // proof/registered.py.
 
-import { drawError, isAscii, isFilled, short, uncheckedError } from "./fields.js";
+import { drawError, isAny, isAscii, short, uncheckedError } from "./fields.js";
 import { verifyInclusion } from "./merkle.js";
 import { sha256Hex } from "./sha256.js";
 
@@ -88,7 +88,7 @@ export function parseRegistration(fields) {
     found.note(each.integer("index"), notice);
     proven.push([found.notices.at(-1).index, text, each.list("proof")]);
   }
-  const stated = more.length ? own.text("unit", isFilled, "a unit") : null;
+  const stated = more.length ? own.text("unit", isAny, "a unit") : null;
   return { check: (...given) => checkShown({ at, salt, found, proven, stated }, ...given) };
 }
 

@@ -26,7 +26,6 @@ from regworkers_core.operation import (
     operation,
 )
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.public.source import in_bucket
 from regworkers_core.selection.registrations.tree import RegistrationFiles
 
 OFF = (
@@ -132,6 +131,9 @@ def proof(call: Call, given: ProofOf) -> Report:
     Makes the confirmation that the fan has, with the secret salt, and checks it as a fan does: give it to the entrant
     only. Fails if it does not hold.
     """
+    # Late, for it brings pyarrow.
+    from regworkers_core.selection.public.source import in_bucket
+
     if bool(given.confirmation) == bool(given.campaign_id and given.entry):
         raise RequestError(
             f"give either a campaign and an entry, or a {call.face.field('confirmation')} in a file"

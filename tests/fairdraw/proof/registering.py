@@ -169,7 +169,7 @@ def registered(rng: Random, campaign_id: str, units: Mapping[str, str], outside:
     for class_ in RegistrationClass:
         for _ in range(rng.randint(0, outside) if class_ is not DRAWN else 0):
             ref = f"{rng.getrandbits(64):016x}"
-            steps.append((ref, rng.choice((ref, unit_of(UNIT_KEY, campaign_id, ref))), class_))
+            steps.append((ref, rng.choice((ref, unit_of(UNIT_KEY, campaign_id, ref), "")), class_))
     rng.shuffle(steps)
     for ref, unit, class_ in steps:
         if rng.random() < 0.1:

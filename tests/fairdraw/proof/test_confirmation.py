@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from fairdraw.proof.receipt_view import checked_text
 from fairdraw.terms import iso
 from tests.fairdraw.log.test_follow import DAY, NOW
 from tests.fairdraw.log.test_registered import Listed
+from tests.fairdraw.proof.registering import EXCLUDED
 from tests.fairdraw.proof.test_logged import failed, state
 from tests.selection.public.fakes import cosigner
 
@@ -180,6 +182,16 @@ def test_first_and_newest_size_are_read_and_none_between(fans: Fans) -> None:
     check_confirmation(fans.list.confirmation(5), Place.of(noted), fans.trust())
     sizes = [path.rpartition("/")[2] for path in read if "/sizes/" in path]
     assert sizes == ["603.json", "300.json"]
+
+
+@pytest.mark.parametrize(("ref", "unit"), [("", ""), ("", "home-1"), ("a ref", "")])
+def test_an_entry_that_a_draw_leaves_out_for_its_ref_or_unit_is_confirmed_as_it_was_registered(
+    fans: Fans, ref: str, unit: str
+) -> None:
+    own = fans.list.register(Random(1), ref, unit, EXCLUDED, "INVALID_REF")
+    fans.log(-60.0)
+    checked = fans.check(own.index)
+    assert (checked.verdict, failed(checked), checked.findings) == ("holds", [], ())
 
 
 def test_a_notice_about_another_entry_concerns_no_one_else(fans: Fans) -> None:

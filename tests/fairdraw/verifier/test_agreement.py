@@ -78,7 +78,8 @@ def test_random_and_forged_folders_get_the_same_verdict_from_all(
     found = compare_folders(Random(folders), tmp_path, folders)
     record_property("shown", f"{folders} folders: {dict(found.verdicts)}")
     assert not found.differing, found.differing[0]
-    assert {*found.verdicts} >= {"holds", "fails", "annulled"}
+    # Six draws may have no annulment that is as it should be: those below do.
+    assert {*found.verdicts} >= {"holds", "fails", *(["annulled"] if folders > 60 else [])}
 
 
 @pytest.fixture(scope="module")
