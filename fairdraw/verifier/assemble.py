@@ -28,6 +28,7 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILIN
 _COMMENT_OR_EMPTY = re.compile(r"^ *(?://.*|/\*\*(?:.|\n)*?\*/)?\n", re.MULTILINE)
 _COMMENT_IN_STYLE = re.compile(rb"^/\*.*\*/\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
+_POLICY = re.compile(rb'http-equiv="Content-Security-Policy" content="([^"]*)"')
 # White space as JSON has it.
 _SPACE = b" \t\r\n"
 _BLOCK = re.compile(rb'(<script type="application/json" id="receipt">)([^<]*)(</script>)')
@@ -49,6 +50,11 @@ def verifier_hash(*, signatures: bool = True) -> str:
     same release that cannot check them.
     """
     return sha256_hex(_page(signatures=signatures))
+
+
+def verifier_policy() -> str:
+    """The policy (CSP) of this build's page, as the page states it."""
+    return _POLICY.search(_page())[1].decode()  # type: ignore[index]
 
 
 def page_hash(page: bytes) -> str:

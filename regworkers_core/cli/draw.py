@@ -1,4 +1,4 @@
-"""`regworkers draw verify|check-receipt|verify-page|log|log-key|code-proof`: proof of a draw."""
+"""`regworkers draw verify|check-receipt|verify-page|log|audit-registrations|log-key|code-proof`: proof of a draw."""
 
 from __future__ import annotations
 
@@ -100,6 +100,26 @@ app.command("log")(
         _log,
         campaign="show this campaign's leaves: id or slug; with --from its id",
         from_="a folder or https:// address with log and draws, instead of the bucket",
+    )
+)
+
+
+def _audit(campaign: str, opening: Path, *, from_: str | None, **given: Any) -> Answer:
+    from regworkers_core.selection.public.source import in_bucket
+
+    if from_ is not None:
+        return commands.audit_registrations(campaign, opening, from_=from_, **given)
+    runtime = Runtime.load()
+    named = runtime.campaigns.id_of(campaign)
+    return commands.audit_registrations(named, opening, place=in_bucket(runtime.objects), **given)
+
+
+app.command("audit-registrations")(
+    mounted(
+        commands.audit_registrations,
+        _audit,
+        campaign="id or slug of the campaign; with --from its id",
+        from_="a folder or https:// address with draws and registrations, instead of the bucket",
     )
 )
 

@@ -21,8 +21,8 @@ REPLACEABLE = (
     "draws/*/page/index.html",
     "draws/*/page/verifier.html",
 )
-# The public log replaces them: the checkpoint moves on, and keys change.
-_LOG = ("log/checkpoint", "log/keys.json")
+# The public log and the lists of registrations replace them: a checkpoint moves on, and keys change.
+_LISTS = ("log/checkpoint", "log/keys.json", "registrations/*/checkpoint")
 # Where else an object is replaced under If-Match.
 _OTHERS = ("archive/*", "dead-letters/*")
 # Parts of a multipart upload have no conditional headers: the condition holds for its last call.
@@ -31,7 +31,7 @@ _CREATES = {"Bool": {"s3:ObjectCreationOperation": "true"}}
 
 def bucket_policy(bucket: str) -> dict[str, Any]:
     arn = f"arn:aws:s3:::{bucket}"
-    draws = [f"{arn}/draws/*", f"{arn}/log/*"]
+    draws = [f"{arn}/{folder}/*" for folder in ("draws", "log", "registrations")]
 
     def refuse(sid: str, action: str | list[str], **rest: Any) -> dict[str, Any]:
         return {"Sid": sid, "Effect": "Deny", "Principal": "*", "Action": action, **rest}
@@ -54,7 +54,7 @@ def bucket_policy(bucket: str) -> dict[str, Any]:
             refuse(
                 "ReplaceNoOtherFileOfADraw",
                 "s3:PutObject",
-                NotResource=[f"{arn}/{key}" for key in (*REPLACEABLE, *_LOG, *_OTHERS)],
+                NotResource=[f"{arn}/{key}" for key in (*REPLACEABLE, *_LISTS, *_OTHERS)],
                 Condition={"Null": {"s3:if-match": "false"}, **_CREATES},
             ),
             refuse(
@@ -165,6 +165,8 @@ LIFECYCLES = (
     Lifecycle("archive/", replaced_days=30),
     # Files of a draw that prove nothing; the retention job deletes them.
     Lifecycle("pipeline/", replaced_days=30),
+    # The checkpoint of a list, the only file there that is replaced, proves nothing.
+    Lifecycle("registrations/", replaced_days=30),
     # Uploads and downloads of the web application may hold fans' data, and are used within the day. In a versioned
     # bucket an expired object only gets a delete marker: its bytes are deleted a day later.
     Lifecycle("uploads/", replaced_days=1, expire_days=1),

@@ -1,8 +1,8 @@
 """Downloads through the web application around the UI: pages of reports, and files that jobs make.
 
-Reports and the public page of a draw, with the artefacts that it reads, have fixed addresses, for everyone who may see
-the UI. Receipts, exports and lists have an address that cannot
-be guessed, under a prefix that its lifecycle empties after a day: a job can make them again at any time.
+Reports and the public page of a draw, with all that it reads, have fixed addresses, for everyone who may see the UI.
+Receipts, exports and lists have an address that cannot be guessed, under a prefix that its lifecycle empties after a
+day: a job can make them again at any time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ _PARTS = {
     "date": r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
     "place": rf"[0-9a-f]{{32}}/{_NAME}",
     "name": _NAME,
+    "beside": r"(?:chain|opened|amended-[1-9][0-9]{0,3})\.json",
+    # The public log and the lists of registrations, as pages read them: what moves on, and what is written once.
+    "moving": r"checkpoint|keys\.json",
+    "written": r"tile/(?:entries|[0-7])/(?:x[0-9]{3}/){0,4}[0-9]{3}(?:\.p/[1-9][0-9]{0,2})?"
+    r"|facts/[0-9a-f]{64}|checkpoints/[1-9][0-9]{0,15}-[0-9a-f]{8}|sizes/[1-9][0-9]{0,15}\.json",
 }
+_WRITTEN_ONCE = ("log/<written>", "registrations/<campaign>/<written>")
+_LISTS = ("log/<moving>", "registrations/<campaign>/<moving>", *_WRITTEN_ONCE)
 _PAGES = (
     ("/reports/<campaign>/eligibility", "reports/<campaign>/phase-1/eligibility.html"),
     ("/reports/<campaign>/funnel", "reports/<campaign>/funnel.html"),
@@ -39,9 +46,10 @@ _PAGES = (
     ("/downloads/<place>", "downloads/<place>"),
     ("/draws/<campaign>/page/<name>", "draws/<campaign>/page/<name>"),
     ("/draws/<campaign>/phase-<phase>/<name>", "draws/<campaign>/phase-<phase>/<name>"),
+    *((f"/{key}", key) for key in ("draws/<campaign>/<beside>", *_LISTS)),
 )
 # The prefixes of paths that `open_page` serves.
-FOLDERS = ("/reports/", "/reviews/", "/downloads/", "/draws/")
+FOLDERS = ("/reports/", "/reviews/", "/downloads/", "/draws/", "/log/", "/registrations/")
 # Reports have no scripts and load nothing: injected content has no effect.
 _SHOWN = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"}
 
@@ -82,14 +90,19 @@ def open_page(runtime: Runtime, path: str, span: str = "") -> Download | None:
         return None
     name = key.rpartition("/")[2]
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    headers = {"Content-Type": kind, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+    kept = any(_met(each, key) for each in _WRITTEN_ONCE)
+    cached = "private, max-age=31536000, immutable" if kept else "no-store"
+    headers = {"Content-Type": kind, "X-Content-Type-Options": "nosniff", "Cache-Control": cached}
     # The page of a receipt runs scripts: it is saved, and opened from disk, where it reaches nothing of the UI's.
-    if key.startswith(_DRAWS) and name == "index.html":
+    if key.startswith(_DRAWS) and kind == "text/html":
         # A late import: it loads the plots.
         from regworkers_core.selection.public.page import served_policy
 
-        headers |= {"Content-Security-Policy": served_policy(), "Content-Type": "text/html; charset=utf-8"}
-    elif kind == "text/html" and not key.startswith((FOLDER, _DRAWS)):
+        headers |= {
+            "Content-Security-Policy": served_policy(name),
+            "Content-Type": "text/html; charset=utf-8",
+        }
+    elif kind == "text/html" and not key.startswith(FOLDER):
         headers |= {**_SHOWN, "Content-Type": "text/html; charset=utf-8"}
     else:
         headers["Content-Disposition"] = f'attachment; filename="{name}"'

@@ -172,9 +172,11 @@ def test_files_of_draws_are_locked_for_the_days_of_the_setting_and_nothing_else_
         found = client.get_object_retention(Bucket=store.bucket, Key=prefix + name)["Retention"]
         days = (found["RetainUntilDate"] - datetime.now(UTC)).days
         assert (found["Mode"], days) == ("GOVERNANCE", 29)
-    store.put_once(f"pipeline/{prefix}", b"1")
-    with pytest.raises(ClientError, match="NoSuchObjectLock"):
-        client.get_object_retention(Bucket=store.bucket, Key=f"pipeline/{prefix}")
+    store.put_once(f"registrations/{uuid4().hex}/bundles/0", b"1")
+    for key in (f"pipeline/{prefix}", f"registrations/{uuid4().hex}/checkpoint"):
+        store.put_once(key, b"1")
+        with pytest.raises(ClientError, match="NoSuchObjectLock"):
+            client.get_object_retention(Bucket=store.bucket, Key=key)
 
 
 def test_a_bucket_without_object_lock_names_the_setting_and_the_command(runtime: Runtime) -> None:

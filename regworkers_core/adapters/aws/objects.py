@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -96,16 +97,20 @@ class ObjectPart(NamedTuple):
     size: int  # of the whole object
 
 
+# A list of registrations replaces it all the time, and it proves nothing.
+_MOVING = re.compile("registrations/[^/]+/checkpoint")
+
+
 class ObjectLock(NamedTuple):
     """S3's Object Lock for new objects: `mode` is GOVERNANCE or COMPLIANCE. `days` None: they are not locked."""
 
     days: int | None = None
     mode: str = "GOVERNANCE"
-    folders: tuple[str, ...] = ("draws/", "log/")
+    folders: tuple[str, ...] = ("draws/", "log/", "registrations/")
 
     def of(self, key: str) -> dict[str, Any]:
         """Arguments of a write of `key`."""
-        if self.days is None or not key.startswith(self.folders):
+        if self.days is None or not key.startswith(self.folders) or _MOVING.fullmatch(key):
             return {}
         until = datetime.fromtimestamp(scheduling.now(), UTC) + timedelta(days=self.days)
         return {"ObjectLockMode": self.mode, "ObjectLockRetainUntilDate": until}
@@ -207,7 +212,8 @@ class ObjectStore:
         by now. `data` must be unique to this writer, so that a write whose answer was lost is recognised.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
-        condition |= self._lock.of(key) | _type_of(key)
+        # A host in front of the bucket has to ask whether it was replaced.
+        condition |= self._lock.of(key) | _type_of(key) | {"CacheControl": "no-cache"}
         try:
             answer = self._call(
                 key, self._client.put_object, Bucket=self.bucket, Key=key, Body=data, **condition

@@ -121,13 +121,13 @@ PLATFORM = (
     ),
     Worker(
         "web",
-        "the application around the webserver: upload form, reports, public pages of draws, downloads",
+        "the application around the webserver: upload form, reports, public pages and lists, downloads",
         (
             allow("StoreUploads", "s3:PutObject", *objects("uploads")),
             allow(
                 "ShowReportsAndDownloads",
                 "s3:GetObject",
-                *objects("downloads", "draws", "reports", "reviews"),
+                *objects("downloads", "draws", "log", "registrations", "reports", "reviews"),
             ),
             MISSING_OBJECTS,
         ),

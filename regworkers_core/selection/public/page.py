@@ -19,7 +19,13 @@ from fairdraw.proof import guarantee
 from fairdraw.proof.beacon import chain_in
 from fairdraw.proof.inputs import Inputs
 from fairdraw.terms import signed_at
-from fairdraw.verifier.assemble import curves_scripts, module, source, verifier_hash
+from fairdraw.verifier.assemble import (
+    curves_scripts,
+    module,
+    source,
+    verifier_hash,
+    verifier_policy,
+)
 from regworkers_core.reporting import page
 from regworkers_core.reporting.figures import svg
 from regworkers_core.selection.report.build import DIMENSIONS
@@ -142,10 +148,12 @@ def _facts(each: Inputs, round_at: str | None) -> dict[str, Any]:
     }
 
 
-def served_policy() -> str:
-    """The policy under which a server shows a stored page: it runs the scripts of this release, and no other ones,
-    whatever the stored file holds.
+def served_policy(name: str) -> str:
+    """The policy under which a server shows the stored page of this name: it runs the scripts of this release, and no
+    other ones, whatever the stored file holds.
     """
+    if name != INDEX:
+        return verifier_policy()
     curves, curves_source = curves_scripts()
     inline = _inline(f'{curves}<script id="code">{module("site.js")}</script>')
     return _allowing([*inline["script"], curves_source], ["'unsafe-inline'"])

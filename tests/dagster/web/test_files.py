@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 
-from fairdraw.verifier.assemble import module, source
+from fairdraw.verifier.assemble import module, source, verifier_page, verifier_policy
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.downloads import Download
@@ -177,6 +177,68 @@ def test_the_public_page_of_a_draw_opens_and_runs_no_script_but_the_releases(
         whole = client.get(proofs, headers={"range": other})
         assert (whole.status_code, whole.content) == (200, b"0123456789")
     assert client.get("/draws/summer/freeze-1/exclusions.parquet").status_code == 404
+
+
+@pytest.mark.parametrize("prefix", ["", "/dagster"])
+def test_the_verifier_opens_and_finds_the_public_log_and_the_list_of_registrations_beside_it(
+    context: WorkspaceProcessContext, runtime: Runtime, prefix: str
+) -> None:
+    tree = f"registrations/summer{prefix.replace('/', '-')}"
+    runtime.objects.put_bytes("draws/summer/page/verifier.html", verifier_page())
+    once = [
+        "log/tile/0/x001/067.p/255",
+        "log/tile/entries/000",
+        f"log/facts/{'ab' * 32}",
+        "log/checkpoints/12-0a1b2c3d",
+        f"{tree}/sizes/7.json",
+        f"{tree}/tile/entries/x012/x345/678.p/7",
+    ]
+    moving = ["log/checkpoint", "log/keys.json", f"{tree}/checkpoint", "draws/summer/opened.json"]
+    client = Site(context, runtime=runtime, prefix=prefix).client()
+    page = client.get(f"{prefix}/draws/summer/page/verifier.html")
+    assert page.content == verifier_page() and "content-disposition" not in page.headers
+    policy = page.headers.get_list("content-security-policy")[0]
+    scripts = policy.partition("script-src")[2].partition(";")[0]
+    assert policy == verifier_policy() and "'unsafe-inline'" not in scripts and "connect-src 'self'" in policy
+    for key in (*once, *moving):
+        assert client.get(f"{prefix}/{key}").status_code == 404, key
+        runtime.objects.put_bytes(key, key.encode())
+        answer = client.get(f"{prefix}/{key}")
+        assert (answer.status_code, answer.text) == (200, key)
+        is_kept = "immutable" in answer.headers["cache-control"]
+        assert is_kept is (key in once) and (is_kept or answer.headers["cache-control"] == "no-store")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "pipeline/summer/phase-1/pool.parquet",
+        "uploads/x",
+        "log/other",
+        "log/tile/entries/000.p/7/x",
+        "log/facts/x",
+        "registrations/summer/bundles/0",
+        "registrations/summer/sizes/x.json",
+        "registrations/a/b/checkpoint",
+        "draws/summer/other.json",
+    ],
+)
+def test_nothing_else_of_the_bucket_is_reached_beside_them(
+    context: WorkspaceProcessContext, runtime: Runtime, key: str
+) -> None:
+    runtime.objects.put_bytes(key, b"secret")
+    client = Site(context, runtime=runtime).client()
+    for path in (
+        f"/{key}",
+        f"/log/../{key}",
+        f"/log/..%2f{key}",
+        f"/log/%2e%2e/{key}",
+        f"/registrations/summer/..%2f..%2f{key}",
+        f"/registrations/..%2f{key}",
+        f"/log/tile/0/..%2f..%2f..%2f{key}",
+        f"/log//{key}",
+    ):
+        assert b"secret" not in client.get(path).content, path
 
 
 def test_settings_that_lack_an_address_are_a_line_and_no_trace(

@@ -106,7 +106,10 @@ def _next_entry(rng: Random, campaign_id: str, tree: RegistrationTree, made: lis
     before = None if about is None else tree.at(about.index)
     if about is None or before is None or before.ended is not None or rng.random() < 0.8:
         # An entry without a ref, or with an empty unit, is registered too, and left out by the draw.
-        ref, unit = rng.choice((text(rng, 9), text(rng, 9), "")), rng.choice((None, None, "home-1", "é 😀|", ""))
+        ref, unit = (
+            rng.choice((text(rng, 9), text(rng, 9), "")),
+            rng.choice((None, None, "home-1", "é 😀|", "")),
+        )
         new = Confirmation(iso(SEEN_AT - 9.75), campaign_id, tree.size, ref, rng.randbytes(16).hex(), unit)
         made.append(new)
         return new.leaf.encode()

@@ -13,7 +13,7 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import lag_warnings, settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
-from regworkers_core.selection.campaigns.opening import log_open, open_campaign
+from regworkers_core.selection.campaigns.opening import decide, log_open, open_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
 from tests.infrastructure.deploy.policies import Recorder, compare
@@ -70,7 +70,8 @@ def test_a_campaign_manager_needs_what_the_policy_allows(
 def test_a_draw_and_its_drains_need_what_their_policies_allow(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close_campaign(runtime)
+    close_campaign(runtime, registration={"log": "on"})
+    decide(runtime, CAMPAIGN)
     refused = [Outgoing(encode(MessageType.ASSIGN, "test", [{"market": "no chunk"}]))]
     assert runtime.queue(runtime.names.selection_queue).send(refused) == []
     for role, work in (
@@ -102,6 +103,8 @@ def test_the_application_around_the_ui_needs_what_its_policy_allows(
     runtime.objects.put_bytes(f"reports/{CAMPAIGN}/funnel.html", b"<p>")
     runtime.objects.put_bytes("reviews/weekly/2026-01-05/report.html", b"<p>")
     runtime.objects.put_bytes(f"draws/{CAMPAIGN}/page/draw.json.gz", b"<p>")
+    runtime.objects.put_bytes("log/checkpoint", b"<p>")
+    runtime.objects.put_bytes(f"registrations/{CAMPAIGN}/tile/entries/000.p/7", b"<p>")
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     mine = Runtime(runtime.settings)
     uploads.put(mine, "codes.csv", b"code\n")
@@ -110,6 +113,8 @@ def test_the_application_around_the_ui_needs_what_its_policy_allows(
         f"/reports/{CAMPAIGN}/funnel",
         "/reviews/weekly/2026-01-05",
         f"/draws/{CAMPAIGN}/page/draw.json.gz",
+        "/log/checkpoint",
+        f"/registrations/{CAMPAIGN}/tile/entries/000.p/7",
     ):
         page = downloads.open_page(mine, each)
         assert page is not None and page.body.read() == b"<p>"

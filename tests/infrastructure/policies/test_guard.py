@@ -201,6 +201,12 @@ def refused(action: str, key: str, more: Mapping[str, str] | None = None) -> set
         ("log/checkpoint", OVER, set()),
         ("log/checkpoint", {}, {"WriteFilesOfDrawsOnce"}),
         ("log/keys.json", OVER, set()),
+        ("registrations/c1/checkpoint", NEW, set()),
+        ("registrations/c1/checkpoint", OVER, set()),
+        ("registrations/c1/bundles/0", NEW, set()),
+        ("registrations/c1/bundles/0", {}, {"WriteFilesOfDrawsOnce"}),
+        ("registrations/c1/bundles/0", OVER, {"ReplaceNoOtherFileOfADraw"}),
+        ("registrations/c1/tile/0/000.p/1", OVER, {"ReplaceNoOtherFileOfADraw"}),
         ("archive/manifest.json", OVER, set()),
         ("dead-letters/2026/x", OVER, set()),
         ("reports/c1/report.html", {}, set()),
@@ -217,4 +223,5 @@ def test_no_one_deletes_a_file_of_a_draw_or_a_version_of_it() -> None:
     for action in ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention"):
         assert refused(action, "draws/c1/phase-1/result.txt") == {"KeepFilesOfDraws"}
         assert refused(action, "log/checkpoint") == {"KeepFilesOfDraws"}
+        assert refused(action, "registrations/c1/bundles/0") == {"KeepFilesOfDraws"}
         assert refused(action, "uploads/x") == set()

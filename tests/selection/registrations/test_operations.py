@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from fairdraw.maths.files import canonical_bytes
-from fairdraw.proof.opening_audit import audit
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.public_log import PublicLog
-from regworkers_core.selection.public.source import in_bucket
 from regworkers_local.platform import Platform
 from tests.selection.draw.world import CAMPAIGN, close_campaign, done_to, draw, entry, ref_of
 from tests.selection.registrations.test_freeze import closed, register, registrant, remove, update
@@ -100,17 +98,17 @@ def test_an_opening_satisfies_the_auditor(drawn: Runtime, tmp_path: Path) -> Non
     path = tmp_path / "opening.jsonl"
     opened = regworkers(drawn, "registrations", "open", CAMPAIGN, "--file", str(path), "--format", "json")
     assert opened.document["classes"] == {"drawn": 6, "excluded": 1, "withdrawn": 1}
-    with path.open("rb") as lines:
-        found = audit(lines, in_bucket(drawn.objects), CAMPAIGN)
-    assert found.findings == () and found.opened == 7
+    audited = regworkers(drawn, "draw", "audit-registrations", CAMPAIGN, str(path), "--format", "json")
+    assert audited.code == 0 and audited.document["findings"] == [], audited.stderr
+    assert (audited.document["due"], audited.document["opened"]) == (8, 7)
     # An entry that was drawn and is shown as left out.
     lines = path.read_text().splitlines()
     at = next(at for at, line in enumerate(lines) if '"class":"drawn"' in line)
     forged = json.loads(lines[at]) | {"class": "excluded", "reason": "NO_MARKET"}
     lines[at] = canonical_bytes(forged).decode()
     path.write_text("\n".join(lines))
-    with path.open("rb") as file:
-        assert audit(file, in_bucket(drawn.objects), CAMPAIGN).findings
+    found = regworkers(drawn, "draw", "audit-registrations", CAMPAIGN, str(path))
+    assert found.code == 1 and "FINDING: " in found.stdout
     (action,) = drawn.operator_actions.history()
     assert (action.what, action.target) == ("registrations open", CAMPAIGN)
 

@@ -39,6 +39,7 @@ class Objects(Buckets):
         IfNoneMatch: str | None = None,
         IfMatch: str | None = None,
         ContentType: str = "",
+        CacheControl: str = "",
         **lock: Any,
     ) -> dict[str, Any]:
         bucket = self._bucket(Bucket)
