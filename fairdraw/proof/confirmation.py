@@ -161,6 +161,12 @@ class ConfirmationChecker:
             *([_ITS_KEYS] if any(key.given == "log" for key in self.keys()) else ()),
         )
 
+    def _read(self, path: str) -> bytes:
+        """A file of the list. One that is missing contradicts nobody: raises Unchecked."""
+        if (data := self._place.read(path)) is None:
+            raise Unchecked(f"{path} is missing")
+        return data
+
     @cached_property
     def _log(self) -> Published:
         """Raises DrawError for a log that does not hold together, Unchecked if there is none."""
@@ -180,7 +186,7 @@ class ConfirmationChecker:
         }
         if self._place.read(f"{tree_folder(own.campaign_id)}/{CHECKPOINT}") is None:
             raise Unchecked(f"{NOT_YET}: no list of registrations of this campaign is published")
-        having = [size for size in tree_state(self._place.read, own.campaign_id).sizes if size > own.index]
+        having = [size for size in tree_state(self._read, own.campaign_id).sizes if size > own.index]
         newest = self._first_logged(reversed(having), leaves)
         first = self._first_logged(having, leaves)
         if newest is None or first is None:
@@ -190,8 +196,8 @@ class ConfirmationChecker:
     def _first_logged(self, sizes: Iterable[int], leaves: Mapping[str, int]) -> _Logged | None:
         for size in sizes:
             name = f"{tree_folder(self.confirmation.campaign_id)}/{size_name(size)}"
-            data = self._place.read(name)
-            if data is not None and (index := leaves.get(sha256_hex(data))) is not None:
+            data = self._read(name)
+            if (index := leaves.get(sha256_hex(data))) is not None:
                 file = RegistrationSize.parse(data, name)
                 if (file.campaign_id, file.size) != (self.confirmation.campaign_id, size):
                     raise DrawError(name, "is about another campaign or size")
@@ -224,7 +230,7 @@ class ConfirmationChecker:
         computed again: over the entries that were read, and the hashes of other bundles.
         """
         index, folder = self.confirmation.index, tree_folder(newest.campaign_id)
-        stored = StoredTree(newest.size, lambda path: self._place.read(f"{folder}/{path}"))
+        stored = StoredTree(newest.size, lambda path: self._read(f"{folder}/{path}"))
         own = index // WIDTH * WIDTH
         blocks: list[bytes] = []
         found: Registration | None = None
@@ -232,7 +238,7 @@ class ConfirmationChecker:
             if start != own and start < max(own, since):
                 blocks.append(stored.root(start, start + WIDTH))
                 continue
-            entries = bundle_from(self._place.read, newest.campaign_id, newest.size, start)
+            entries = bundle_from(self._read, newest.campaign_id, newest.size, start)
             blocks.append(root_over([*map(leaf_hash, entries)]))
             for at, entry in enumerate(entries, start):
                 if at == index:

@@ -171,7 +171,7 @@ class ConfirmationCheck {
     const { campaignId } = this.own;
     const name = `${this.folder}sizes/${size}.json`;
     const bytes = await this.read(name);
-    if (bytes === null) return null;
+    if (bytes === null) throw uncheckedError(`${name} is missing`);
     const fact = `{"campaignId":"${campaignId}","hash":"${sha256Hex(bytes)}","kind":"registrations","phase":0,"time":"`;
     const fileOfFact = `log/facts/${sha256Hex(fact)}`;
     const index = await this.text(fileOfFact);

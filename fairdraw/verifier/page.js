@@ -106,8 +106,8 @@ function publicFiles(missing) {
 
 /** Ask for the folder of public files where a step could not be checked for want of one. */
 function showFiles({ steps }, missing) {
-  part("files").hidden = steps.every((step) => step.state !== "unchecked");
-  say("files-missing", missing.length ? STRINGS.filesMissing(missing.slice(0, MOST_NAMES)) : "");
+  part("files").hidden = !missing.length || steps.every((step) => step.state !== "unchecked");
+  say("files-missing", STRINGS.filesMissing(missing.slice(0, MOST_NAMES)));
 }
 
 function showResult(result, text) {

@@ -1,5 +1,5 @@
 """`regworkers-web`: Dagster's own webserver with checks in front, the person's name on launches, and more pages: the
-upload form, reports, public pages of draws, and the files that jobs hand out.
+upload form, reports, public pages of draws with the lists that they read, and the files that jobs hand out.
 
 It replaces `dagster-webserver` and has its options. `make dev` starts it; the image has it under the name
 `dagster-webserver`, too, so that Dagster's Helm chart starts nothing else.

@@ -80,6 +80,7 @@ def test_a_key_is_optional_where_one_of_many_objects_lacks_it() -> None:
     [
         ("dependencies",),
         ("drain", "notifications", "--idle-seconds", "0.1"),
+        ("drain", "register", "--idle-seconds", "0.1"),
         ("drain", "selections", "--idle-seconds", "0.1"),
         ("review", "monthly"),
         ("review", "quarterly", "--no-drill"),

@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -76,7 +77,7 @@ def demo(
             )
             clean = clean and confirm(runtime, confirmations, stop, console, GIVE_UP_SECONDS)
             clean = clean and select(runtime, dagster, stop, console, GIVE_UP_SECONDS)
-        published = publish(runtime, PROJECT_ROOT / "build" / "demo", confirmations) if clean else {}
+        published = publish(runtime, PROJECT_ROOT / "build" / "demo", confirmations, console) if clean else {}
         if planted:
             # Imported here, because nothing else needs it.
             from tools.demo.leaks import nothing_leaked
@@ -84,6 +85,8 @@ def demo(
             clean = nothing_leaked(runtime, dagster, console) and clean
         console.print(f"{time.monotonic() - started:.0f} s in all")
         if keep:
+            if published:
+                console.print(f"the public page beside the UI: {dagster.url}/{public_path(published)}")
             console.print(f"left running: Dagster at {dagster.url}; inspect it with")
             console.print(
                 f"  {command(instance, 'doctor')}\nstop and delete it with\n  {command(instance, 'local reset --yes')}"
@@ -92,7 +95,10 @@ def demo(
         console.print(f"{what}: {path.as_uri()}")
     if published:
         console.print(f"kept: {', '.join(published)} in build/demo, until the next demo")
-        console.print("to look up references in the page: python3 -m http.server --directory build/demo")
+        console.print(
+            "to look up references in the page, and to check confirmations:\n  python3 -m http.server --bind 127.0.0.1"
+            f" --directory build/demo\n  http://127.0.0.1:8000/{public_path(published)}"
+        )
         if not has_signatures():
             console.print("these receipts check no signatures: run `make verifier` before the demo for that")
     if not clean:
@@ -147,6 +153,11 @@ def show_life(runtime: Runtime, stop: StopSignal) -> None:
                 console.print(line, markup=False)
             else:
                 live.update(line, refresh=True)
+
+
+def public_path(published: Mapping[str, Path]) -> Path:
+    """Where the public page is, seen from any host of the public files."""
+    return published["public page"].relative_to(PROJECT_ROOT / "build" / "demo")
 
 
 def choose_instance(root: Path) -> tuple[str, BinaryIO]:

@@ -14,10 +14,13 @@ from typing import Any, Protocol
 
 from rich.table import Table
 
+from fairdraw import commands
 from fairdraw.large.allocate import LargeEngine
 from fairdraw.log.leaves import KEYS
 from fairdraw.log.trust import Trust
 from fairdraw.maths.files import RESULT, canonical_bytes
+from fairdraw.maths.registration import tree_folder
+from fairdraw.proof.check import FAILS
 from fairdraw.proof.verify import Verification, verify
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
@@ -135,19 +138,27 @@ class Troubles:
         return True
 
 
-def publish(runtime: Runtime, folder: Path, confirmations: Path) -> dict[str, Path]:
-    """Publish the page of the draw, with a copy in `folder`; also there, one winner's and one loser's receipt, which
-    check themselves, and the winner's confirmation, as the platform wrote it. Returns the files by what they are.
+def publish(runtime: Runtime, folder: Path, confirmations: Path, console: Console) -> dict[str, Path]:
+    """Publish the page of the draw, with a copy in `folder` of all that is public; also there, one winner's and one
+    loser's receipt, which check themselves, and their confirmations, as the platform wrote them, which are checked.
+    Returns the files by what they are. Raises UsageError for a confirmation that does not hold.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    publish_page(runtime, CAMPAIGN.campaign_id, output=folder, apply=True)
-    found = {"public page": folder / PAGE_FOLDER / INDEX}
+    draw = folder / "draws" / CAMPAIGN.campaign_id
+    publish_page(runtime, CAMPAIGN.campaign_id, output=draw, apply=True)
+    for key in (
+        *runtime.objects.list(FOLDER),
+        *runtime.objects.list(f"{tree_folder(CAMPAIGN.campaign_id)}/"),
+    ):
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        runtime.objects.get_file(key, folder / key)
+    found = {"public page": draw / PAGE_FOLDER / INDEX}
     found["trust file"] = folder / TRUST_FILE
     keys = runtime.objects.get_bytes(f"{FOLDER}{KEYS}")
     write_trust(found["trust file"], runtime.settings.selection.beacon.chain, json.loads(keys))
     with tempfile.TemporaryDirectory(prefix="demo-draw-") as cache:
         source = receipts_of(runtime, CAMPAIGN.campaign_id, Path(cache))
-        lines = (folder / "phase-1" / RESULT).read_text().splitlines()
+        lines = (draw / "phase-1" / RESULT).read_text().splitlines()
         for name, outcomes in (("winner", ("WINNER",)), ("loser", ("WAITLIST", "UNSELECTED"))):
             ref = next((line.split("|")[0] for line in lines if line.endswith(outcomes)), None)
             if ref is None:
@@ -155,20 +166,22 @@ def publish(runtime: Runtime, folder: Path, confirmations: Path) -> dict[str, Pa
                 continue
             path = found[f"receipt of a {name}"] = folder / f"receipt-{name}.html"
             path.write_bytes(verifier_page(canonical_bytes(source.receipt(ref))))
-            found |= _confirmation(runtime, name, ref, folder, confirmations)
+            path = found[f"confirmation of a {name}"] = folder / f"confirmation-{name}.json"
+            path.write_bytes(_confirmation(runtime, ref, confirmations))
+            checked = commands.check_receipt(path, trust=found["trust file"], from_=str(folder))
+            console.print(f"confirmation of a {name}: {checked.lines[0].text}", markup=False)
+            # Without witnesses it is incomplete.
+            if checked.document["verdict"] == FAILS:
+                raise UsageError(f"`fairdraw check-receipt {path} --from {folder}` says what does not hold")
     return found
 
 
-def _confirmation(
-    runtime: Runtime, name: str, ref: str, folder: Path, confirmations: Path
-) -> dict[str, Path]:
-    """A copy of what the platform sent to the fan with this ref when they registered."""
+def _confirmation(runtime: Runtime, ref: str, confirmations: Path) -> bytes:
+    """What the platform sent to the fan with this ref when they registered."""
     registrant = runtime.registrations.with_ref(CAMPAIGN.campaign_id, ref)
     if registrant is None:
-        return {}
-    path = folder / f"confirmation-{name}.json"
-    shutil.copyfile(Platform(runtime, confirmations).path(registrant.key), path)
-    return {f"confirmation of a {name}": path}
+        raise UsageError("an entry of the draw is not in the replica")
+    return Platform(runtime, confirmations).path(registrant.key).read_bytes()
 
 
 def _import_codes(runtime: Runtime, console: Console) -> None:

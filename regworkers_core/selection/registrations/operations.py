@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +32,10 @@ from regworkers_core.selection.registrations.tree import RegistrationFiles
 OFF = (
     "it does not log its registrations: no fan can see that their entry was in the list before the draw, and no receipt"
     " shows it; `registration: {log: on}` of a new campaign does"
+)
+NO_CHECKPOINT = (
+    "its tree has entries, and no checkpoint: `regworkers drain register` makes it again from the bundles, without the"
+    " sizes that were logged before"
 )
 
 
@@ -79,15 +84,18 @@ def status(call: Call, given: RegistrationsOf) -> Report:
         document=document,
         facts={"campaigns": len(document)},
         tables=[Table("registrations", columns, rows)],
-        said=[
-            *(f"{each['campaignId']}: {OFF}" for each in document if each["log"] == "off"),
-            *(f"{each['campaignId']}: {_lost(each['lost'])}" for each in document if each["lost"]),
-        ],
+        said=[f"{each['campaignId']}: {why}" for each in document if (why := _remark(call.runtime, each))],
     )
 
 
-def _lost(number: int) -> str:
-    return f"{number} of the withdrawn had no entry any more at the freeze, as after a restore of MongoDB"
+def _remark(runtime: Runtime, shown: Mapping[str, Any]) -> str:
+    """What a person has to know who reads the numbers of a campaign; empty: nothing."""
+    if shown["log"] == "off":
+        return OFF
+    if lost := shown["lost"]:
+        return f"{lost} of the withdrawn had no entry any more at the freeze, as after a restore of MongoDB"
+    files = RegistrationFiles(runtime.objects, shown["campaignId"])
+    return NO_CHECKPOINT if not shown["size"] and files.has_bundles() else ""
 
 
 def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:

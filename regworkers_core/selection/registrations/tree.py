@@ -41,6 +41,7 @@ from regworkers_core.selection.public.log_edge import LogEdge
 from regworkers_core.selection.public.public_log import PublicLog
 
 log = structlog.get_logger(__name__)
+_RESTORE = "find out who wrote there, and restore the version that was (docs/runbooks/registrations.md)"
 # These fill 270 KB.
 MOST_ENTRIES = 4096
 # A size is logged at most so often in the first and the last hour of registration, and otherwise.
@@ -122,6 +123,10 @@ class RegistrationFiles:
         """All that was appended; the empty tree before the first entry."""
         return self.state_of(self.read(CHECKPOINT))
 
+    def has_bundles(self) -> bool:
+        """Whether entries were decided, also before there is a checkpoint."""
+        return self.read(_bundle_path(0)) is not None
+
     def tree(self, size: int) -> StoredTree:
         """The tree when it had one of its `sizes`, for proofs."""
         return StoredTree(size, self.read)
@@ -130,7 +135,7 @@ class RegistrationFiles:
         """The entries of the tree when it had one of its `sizes`, in order, at constant memory."""
         for path in bundle_paths(size):
             if (data := self.read(path)) is None:
-                raise DrawError(path, "is missing, and the tree has its entries")
+                raise self.missing(path, "the tree has its entries")
             yield from read_bundle(data, path)
 
     def made_at(self, size: int) -> float:
@@ -158,17 +163,21 @@ class RegistrationFiles:
         """The leaf of the public log about one of the `sizes`, decided at this time."""
         path = size_name(size)
         if (data := self.read(path)) is None:
-            raise DrawError(path, "is missing, and the checkpoint names it")
+            raise self.missing(path, "the checkpoint names it")
         return LogLeaf(self.campaign_id, RegistrationSize.parse(data, path).hash, Kind.REGISTRATIONS, 0, at)
 
     def state_of(self, checkpoint: bytes | None) -> TreeState:
         """What the bytes of a checkpoint say; None: there is none yet."""
         if checkpoint is None:
             return TreeState(self.campaign_id, erased=0, withdrawn=0, notices=0, root=_EMPTY, size=0)
-        state = TreeState.parse(checkpoint, CHECKPOINT)
+        state = TreeState.parse(checkpoint, self._folder + CHECKPOINT)
         if state.campaign_id != self.campaign_id:
-            raise DrawError(CHECKPOINT, f"is of the campaign {state.campaign_id}")
+            raise DrawError(self._folder + CHECKPOINT, f"is of the campaign {state.campaign_id}: {_RESTORE}")
         return state
+
+    def missing(self, path: str, why: str) -> DrawError:
+        """The error for a file by its path below the tree's folder."""
+        return DrawError(self._folder + path, f"is missing, and {why}: {_RESTORE}")
 
 
 class RegistrationLog:
@@ -221,13 +230,19 @@ class RegistrationLog:
 
     def _resumed(self) -> GrowingTree:
         """The tree by the files of its last size, and the bundles since."""
-        tree = GrowingTree.resume(self.state.last_size, self.files.read)
+        try:
+            tree = GrowingTree.resume(self.state.last_size, self.files.read)
+        except DrawError as error:
+            raise DrawError(self._folder + error.artefact, f"{error.message}: {_RESTORE}") from None
         for bundle in self.bundles(tree.size):
             for entry in bundle.entries:
                 tree.append(entry)
             tree.full()
         if not self._is_stored(tree):
-            raise DrawError(CHECKPOINT, f"its root is not that of the {self.state.size} entries")
+            raise DrawError(
+                self._folder + CHECKPOINT,
+                f"its root is not that of the {self.state.size} entries: {_RESTORE}",
+            )
         return tree
 
     @property
@@ -245,7 +260,7 @@ class RegistrationLog:
         """All entries from the first one of a bundle on."""
         while first < self.size:
             if (bundle := self._bundle(first)) is None:
-                raise DrawError(_bundle_path(first), "is missing, and the checkpoint has its entries")
+                raise self.files.missing(_bundle_path(first), "the checkpoint has its entries")
             yield bundle
             first = bundle.end
 
@@ -372,7 +387,7 @@ class RegistrationLog:
 
     def _put_one(self, file: TreeFile) -> None:
         if self._objects.put_once(self._folder + file.path, file.data) != file.data:
-            raise DrawError(file.path, "is not what the entries give: find out who wrote it")
+            raise DrawError(self._folder + file.path, f"is not what the entries give: {_RESTORE}")
 
     def _put_state(self, state: TreeState) -> None:
         tag = self._objects.put_over(self._folder + CHECKPOINT, state.to_bytes(), self._tag)

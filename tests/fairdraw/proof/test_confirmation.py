@@ -194,6 +194,19 @@ def test_an_entry_that_a_draw_leaves_out_for_its_ref_or_unit_is_confirmed_as_it_
     assert (checked.verdict, failed(checked), checked.findings) == ("holds", [], ())
 
 
+def test_a_file_that_the_operator_does_not_publish_leaves_the_confirmation_without_a_verdict(
+    fans: Fans,
+) -> None:
+    folder, read = tree_folder("summer"), fans.place.read
+    for name in ("checkpoint", size_name(600), "tile/0/000", "tile/entries/001", "tile/entries/002.p/88"):
+        path = f"{folder}/{name}"
+        assert read(path) is not None
+        place = Place.of(lambda asked, gone=path: None if asked == gone else read(asked))  # type: ignore[misc]
+        checked = check_confirmation(fans.list.confirmation(299), place, fans.trust())
+        assert (checked.verdict, failed(checked)) == ("incomplete", []), path
+        assert state(checked, "registration") == ("unchecked", f"{path} is missing")
+
+
 def test_a_notice_about_another_entry_concerns_no_one_else(fans: Fans) -> None:
     fans.end(6, NoticeKind.ERASED)
     fans.log(-60.0)

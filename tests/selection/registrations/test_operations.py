@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fairdraw.errors import DrawError
 from fairdraw.maths.files import canonical_bytes
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.public_log import PublicLog
+from regworkers_core.selection.registrations.tree import RegistrationLog
 from regworkers_local.platform import Platform
 from tests.selection.draw.world import CAMPAIGN, close_campaign, done_to, draw, entry, ref_of
 from tests.selection.registrations.test_freeze import closed, register, registrant, remove, update
@@ -57,6 +59,25 @@ def test_where_it_is_off_the_status_says_what_is_missing(runtime: Runtime) -> No
     assert "no fan can see that their entry was in the list" in shown.stdout + shown.stderr
 
 
+def test_the_status_of_a_tree_that_lost_files_names_them_and_the_way_out(runtime: Runtime) -> None:
+    closed(runtime)
+    register(runtime)
+    tree = RegistrationLog.open(runtime, CAMPAIGN)
+    tree.log_now()
+    folder = f"registrations/{CAMPAIGN}"
+    size, partial = f"{folder}/sizes/{tree.size}.json", f"{folder}/tile/entries/000.p/{tree.size}"
+    runtime.objects.delete(size)
+    shown = regworkers(runtime, "registrations", "status", CAMPAIGN)
+    assert shown.code == 1
+    assert f"{size}: is missing" in shown.stderr and "restore the version" in shown.stderr
+    runtime.objects.delete(partial)
+    with pytest.raises(DrawError, match=f"{partial}: is missing.*restore"):
+        RegistrationLog.open(runtime, CAMPAIGN)
+    runtime.objects.delete(f"{folder}/checkpoint")
+    shown = regworkers(runtime, "registrations", "status", CAMPAIGN)
+    assert "its tree has entries, and no checkpoint" in shown.stdout + shown.stderr
+
+
 @pytest.mark.parametrize("named", ["e3", ref_of(3)])
 def test_a_proof_makes_the_fans_confirmation_and_checks_it_as_the_fan_does(
     drawn: Runtime, tmp_path: Path, named: str
@@ -77,7 +98,7 @@ def test_a_confirmation_is_checked_offline_against_the_public_files(drawn: Runti
         (place / key).parent.mkdir(parents=True, exist_ok=True)
         drawn.objects.get_file(key, place / key)
     words = ("registrations", "proof", "--confirmation", str(confirmation), "--from", str(place))
-    assert regworkers(drawn, *words).code == 0
+    assert regworkers(drawn, *words, "--format", "json").document["verdict"] == "incomplete"
     document = json.loads(confirmation.read_text())
     confirmation.write_text(json.dumps(document | {"ref": ref_of(1)}))
     forged = regworkers(drawn, *words)
