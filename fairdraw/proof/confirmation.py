@@ -162,7 +162,7 @@ class ConfirmationChecker:
         )
 
     def _read(self, path: str) -> bytes:
-        """A file of the list. One that is missing contradicts nobody: raises Unchecked."""
+        """A file of the list. Raises Unchecked for one that is missing: it contradicts no claim."""
         if (data := self._place.read(path)) is None:
             raise Unchecked(f"{path} is missing")
         return data
@@ -184,7 +184,7 @@ class ConfirmationChecker:
             for index, leaf in self._log.state.of_campaign(own.campaign_id)
             if leaf.kind is Kind.REGISTRATIONS
         }
-        if self._place.read(f"{tree_folder(own.campaign_id)}/{CHECKPOINT}") is None:
+        if not leaves and self._place.read(f"{tree_folder(own.campaign_id)}/{CHECKPOINT}") is None:
             raise Unchecked(f"{NOT_YET}: no list of registrations of this campaign is published")
         having = [size for size in tree_state(self._read, own.campaign_id).sizes if size > own.index]
         newest = self._first_logged(reversed(having), leaves)

@@ -164,7 +164,13 @@ class RegistrationFiles:
         path = size_name(size)
         if (data := self.read(path)) is None:
             raise self.missing(path, "the checkpoint names it")
-        return LogLeaf(self.campaign_id, RegistrationSize.parse(data, path).hash, Kind.REGISTRATIONS, 0, at)
+        return LogLeaf(
+            self.campaign_id,
+            RegistrationSize.parse(data, self._folder + path).hash,
+            Kind.REGISTRATIONS,
+            0,
+            at,
+        )
 
     def state_of(self, checkpoint: bytes | None) -> TreeState:
         """What the bytes of a checkpoint say; None: there is none yet."""
