@@ -10,7 +10,7 @@ import hmac
 import json
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,10 @@ class Drawing:
         self._random = play.scheduler.random
         self._entrants = [self._entrant(number) for number in range(ENTRANTS)]
         self.published = self._has_left = False
+        # By step of the draw: what happens to its process there, once.
+        self.at_step: dict[str, Callable[[Process], None]] = {}
+        # For how many seconds no run begins.
+        self.pause = 0.0
         # Since the epoch: when the round of the beacon is due for which the draw waits.
         self._due = 0.0
 
@@ -147,7 +151,8 @@ class Drawing:
             play.end("draw", process)
             if self.published:
                 return
-            scheduler.sleep(self._random.uniform(1.0, 8.0))
+            scheduler.sleep(self._random.uniform(1.0, 8.0) + self.pause)
+            self.pause = 0.0
             if self.waits > _EARLY_SECONDS:
                 scheduler.sleep(self.waits - self._random.uniform(0.0, _EARLY_SECONDS))
 
@@ -169,6 +174,7 @@ class Drawing:
                 settled=partial(settled, runtime),
                 judge=partial(judge_campaign, runtime),
                 stop=stop,
+                on_step=lambda step: self.at_step.pop(step, lambda _process: None)(process),
                 patience_seconds=_PATIENCE_SECONDS,
             ),
         )

@@ -247,6 +247,7 @@ class Registering:
         if (found := bucket.current(f"{folder}/manifest.json")) is None:
             return
         manifest = json.loads(found.data or b"")
+        self._world.reached["manifests replaced"] += bucket.current(f"{folder}/replaced-1.json") is not None
         said = manifest["registrations"]
         if said is None:
             yield f"the manifest of {campaign} counts no registrations"

@@ -10,7 +10,8 @@ import pytest
 from tests.simulation.coverage import REGISTERED
 from tests.simulation.faults import Fault
 from tests.simulation.plan import Change, Plan, registering_plan
-from tests.simulation.play import play
+from tests.simulation.play import Play, play
+from tests.simulation.scheduler import Process
 
 # What the few plays must have reached.
 _FEW, _MANY = 30, 200
@@ -72,3 +73,24 @@ def test_two_that_believe_that_they_hold_a_campaign_register_each_entry_once() -
     # In this order the one that works is hit, and not the one that stands by.
     reached = _played(changes, frozen, order=3)
     assert reached["taken over"] and reached["registrations"] == 9 - 2
+
+
+def test_a_manifest_that_takes_the_place_of_another_counts_the_list_that_the_log_has() -> None:
+    made = Play(Plan(20, True, (), (), order=1))
+    drawing = made.drawing
+    assert drawing is not None
+
+    def jump(process: Process) -> None:
+        # The manifest is in the log in time, and its publication looks late.
+        process.skew = 400.0
+
+    def die(process: Process) -> None:
+        # Until the next run comes, right before the round, the drain has a notice to append, and its size becomes due.
+        drawing.pause = 635.0
+        made.scheduler.kill(process)
+
+    drawing.at_step = {"draw.after_leaf": jump, "draw.after_notice": die}
+    outcome = made.run()
+    assert not outcome.broken, outcome.broken[:3]
+    assert outcome.reached["manifests replaced"] == 1
+    assert outcome.reached["notices"]

@@ -47,6 +47,11 @@ def world(runtime: Runtime) -> Runtime:
     return mine
 
 
+def with_clock(runtime: Runtime, skew: float) -> Runtime:
+    """The same namespace for a process whose clock is so many seconds ahead."""
+    return Runtime(runtime.settings, clock=lambda: runtime.clock() + skew)
+
+
 def logged_events(runtime: Runtime) -> Counter[tuple[str, int]]:
     events = [each for each in take_events(runtime) if each["type"] == "entry.logged"]
     assert len({each["id"] for each in events}) == len(
@@ -131,6 +136,7 @@ def test_a_holder_that_paused_while_another_went_on_appends_nothing_twice(world:
     assert len(logged_events(world)) == 7
 
 
+CLOCKS = st.sampled_from((-3600.0, -400.0, -100.0, 0.0, 100.0, 400.0, 3600.0))
 MOVES = st.one_of(
     st.tuples(st.just("save"), st.sampled_from("abc"), st.sampled_from([None, "flat-7", "flat-8"])),
     st.tuples(st.just("remove"), st.sampled_from("abc"), st.none()),
@@ -141,12 +147,13 @@ MOVES = st.one_of(
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(moves=st.lists(MOVES, min_size=3, max_size=10))
-def test_whatever_fans_do_and_wherever_a_holder_dies_the_tree_verifies(
-    world: Runtime, moves: list[tuple[str, str, str | None]]
+@given(moves=st.lists(MOVES, min_size=3, max_size=10), clocks=st.lists(CLOCKS, min_size=10, max_size=10))
+def test_whatever_fans_do_and_clocks_say_and_wherever_a_holder_dies_the_tree_verifies(
+    world: Runtime, moves: list[tuple[str, str, str | None]], clocks: list[float]
 ) -> None:
     fans = Fans(world)
-    for move, name, unit in moves:
+    for (move, name, unit), skew in zip(moves, clocks, strict=False):
+        fans.skew = skew
         if move == "save":
             fans.save(name, unit=unit)
         elif move == "remove":
@@ -155,10 +162,10 @@ def test_whatever_fans_do_and_wherever_a_holder_dies_the_tree_verifies(
             fans.erase(name)
         else:
             try:
-                Holder(world, dying_at(name)).run()
+                Holder(with_clock(world, skew), dying_at(name)).run()
             except Died:
                 continue
-    Holder(world).run()
+    Holder(with_clock(world, clocks[-1])).run()
     check(world)
 
 
