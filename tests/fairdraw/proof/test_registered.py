@@ -209,7 +209,8 @@ def test_a_notice_of_another_entry_or_in_another_place_does_not_hold(draw: Draw)
     assert f"the proof of entry {own['index'] + 1} of" in detail(changed(receipt, notices=[moved]))
 
 
-def test_an_entry_that_was_withdrawn_and_drawn_does_not_hold(tmp_path: Path) -> None:
+def withdrawn_and_drawn(folder: Path) -> Receipt:
+    """The receipt of an entry that was drawn although entry 3 of the list, which is its own, was withdrawn."""
     leaves = entrants()
     listed = Registered(CAMPAIGN)
     for leaf in leaves:
@@ -217,12 +218,15 @@ def test_an_entry_that_was_withdrawn_and_drawn_does_not_hold(tmp_path: Path) -> 
     own = listed.opened[3]
     listed.note(own, NoticeKind.WITHDRAWN)
     listed.opened[3] = own
-    folder = tmp_path / "draw" / "phase-1"
+    phase = folder / "draw" / "phase-1"
     counted = dataclasses.replace(listed.counted(len(leaves)), excluded=0, withdrawn=0)
-    write_inputs(folder, [leaf.line for leaf in leaves], Terms(FIRST), registrations=counted)
-    compute(folder, None, folder, engine=Engine(tmp_path / "scratch", threads=1, memory_mib=256))
-    receipt = build_receipt(folder.parent, own.ref or "", registrations=listed.source(tmp_path / "entries"))
-    assert "entry 3 was withdrawn before the draw, and drawn" in detail(receipt)
+    write_inputs(phase, [leaf.line for leaf in leaves], Terms(FIRST), registrations=counted)
+    compute(phase, None, phase, engine=Engine(folder / "scratch", threads=1, memory_mib=256))
+    return build_receipt(phase.parent, own.ref or "", registrations=listed.source(folder / "entries"))
+
+
+def test_an_entry_that_was_withdrawn_and_drawn_does_not_hold(tmp_path: Path) -> None:
+    assert "entry 3 was withdrawn before the draw, and drawn" in detail(withdrawn_and_drawn(tmp_path))
 
 
 def test_a_list_that_is_not_the_last_one_of_the_log_is_a_finding(draw: Draw) -> None:

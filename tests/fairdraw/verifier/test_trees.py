@@ -119,7 +119,9 @@ def test_perl_judges_a_tree_of_registrations_as_python_does(tmp_path: Path) -> N
     assert seen == {True, False}
 
 
-def test_perl_refuses_a_tree_that_is_cut_and_one_of_a_draw_that_has_none(tmp_path: Path) -> None:
+def test_perl_refuses_a_tree_that_is_cut_one_that_ends_an_entry_twice_and_one_of_a_draw_that_has_none(
+    tmp_path: Path,
+) -> None:
     draw, entries = make(tmp_path, entrants(), [Terms(FIRST)]), [_leaf(number) for number in range(600)]
     write_tree(tmp_path / "tree", entries)
     judged = partial(perl, draw, "--registrations", str(tmp_path / "tree"))
@@ -129,6 +131,15 @@ def test_perl_refuses_a_tree_that_is_cut_and_one_of_a_draw_that_has_none(tmp_pat
     (draw / "phase-1" / MANIFEST).write_bytes(canonical_bytes(manifest))
     follow(draw, draw=True)
     assert judged().verdict == "holds"
+    ended = [*entries[:-2], b"vfnote1|0|withdrawn|-", b"vfnote1|0|erased|-"]
+    write_tree(tmp_path / "ended", ended)
+    (draw / "phase-1" / MANIFEST).write_bytes(
+        canonical_bytes(manifest | {"registrations": _registrations(ended, manifest["count"])})
+    )
+    follow(draw, draw=True)
+    assert "or about one that ended" in perl(draw, "--registrations", str(tmp_path / "ended")).said
+    (draw / "phase-1" / MANIFEST).write_bytes(canonical_bytes(manifest))
+    follow(draw, draw=True)
     last = tmp_path / "tree" / tree.bundle_path(600)
     last.write_bytes(last.read_bytes()[:-1])
     assert "not a bundle of its entries" in judged().said

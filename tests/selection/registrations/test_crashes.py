@@ -48,7 +48,7 @@ def world(runtime: Runtime) -> Runtime:
 
 
 def with_clock(runtime: Runtime, skew: float) -> Runtime:
-    """The same namespace for a process whose clock is so many seconds ahead."""
+    """The same namespace for a process whose clock is `skew` seconds ahead."""
     return Runtime(runtime.settings, clock=lambda: runtime.clock() + skew)
 
 
