@@ -99,6 +99,7 @@ def test_the_tombstone_has_nothing_of_the_fan_not_even_what_others_wrote(runtime
         "_replication",
         "deletedAt",
         "erasedAt",
+        "_toRegister",
     }
     assert document["_replication"]["createdAt"] == moment(1), "the removal's event is that of the state"
 
