@@ -201,7 +201,7 @@ def test_a_file_that_the_operator_does_not_publish_leaves_the_confirmation_witho
     for name in (
         "checkpoint",
         size_name(600),
-        "tile/entries/000",
+        "tile/1/000.p/2",
         "tile/entries/001",
         "tile/entries/002.p/88",
     ):
