@@ -79,7 +79,7 @@ def test_a_confirmation_that_was_changed_does_not_hold(
 def test_of_a_long_list_the_newest_entries_are_read_and_all_when_the_fan_asks(
     chrome: Browser, curves: None, tmp_path: Path
 ) -> None:
-    made = random_list(Random(3), tmp_path, counts=(600, LOOKED_THROUGH))
+    made = random_list(Random(4), tmp_path, counts=(600, LOOKED_THROUGH))
     (tmp_path / "verifier.html").write_bytes(verifier_page(trust=(made.trust or "").encode()))
     (tmp_path / "confirmation.json").write_bytes(made.text(0))
     tab = chrome.tab()

@@ -63,7 +63,7 @@ class _BesideTheUi(_Ranges):
 
     def end_headers(self) -> None:
         if self.path.partition("#")[0].endswith("index.html"):
-            self.send_header("Content-Security-Policy", served_policy())
+            self.send_header("Content-Security-Policy", served_policy("index.html"))
         super().end_headers()
 
 

@@ -135,7 +135,10 @@ def test_every_step_shows_its_values_a_mark_in_words_and_two_sentences(opened: O
     tab.run("document.getElementById('open-all').click()")
     for name in states(tab):
         words = text(tab, f"#step-{name}")
-        assert "Passed" in words and "Details" in words, name
+        # The draw of this receipt had no list of registrations.
+        assert ("Not applicable" if name == "registration" else "Passed") in words and "Details" in words, (
+            name
+        )
         fan, auditor, detail = tab.run(
             f"[...document.querySelectorAll('#step-{name} p')].map((each) => each.textContent)"
         )
