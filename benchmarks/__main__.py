@@ -24,7 +24,7 @@ from benchmarks.page import write_tables
 from benchmarks.plots import write_plots
 from benchmarks.readme import conditions, say
 from benchmarks.replication import lag, memory, shards, throughput, verifying
-from benchmarks.selection import assigning, drawing, publishing
+from benchmarks.selection import assigning, drawing, phone, publishing
 from regworkers_core.observability.logs import configure_logging
 
 Figures = dict[str, Any]
@@ -91,6 +91,9 @@ SUITES: Mapping[str, Suite] = {
     "proofs": Suite("static proofs of a draw", 2, 1_000_000, "entries", _saying(publishing.measure_proofs)),
     "replay": Suite(
         "a draw again in JavaScript", 1, 1_000_000, "entries", _saying(publishing.measure_replay)
+    ),
+    "phone": Suite(
+        "a receipt checked on a slow phone (needs Chromium)", 1, 9, "rounds", _saying(phone.measure)
     ),
     "assign": Suite(
         "codes for winners beside bare writes", 4, 100_000, "winners", _saying(assigning.measure)
