@@ -25,13 +25,18 @@ _WATCH = """{
     try { return call(...values); } finally { pairings += performance.now() - started; }
   };
   const wrapped = ({ verify, hash, ...rest }) => ({ ...rest, verify: timed(verify), hash: timed(hash) });
+  // A point in canonical form and of its group, which is checked before any pairing.
+  const group = ({ Point }) => ({ Point: { fromBytes: timed((bytes) => {
+    const point = Point.fromBytes(bytes);
+    return Object.create(point, { assertValidity: { value: timed(() => point.assertValidity()) } });
+  }) } });
   Object.defineProperty(globalThis, "curves", {
     configurable: true,
     get: () => curves,
     set({ bls12_381, ...others }) {
       there = performance.now();
-      const shortSignatures = wrapped(bls12_381.shortSignatures);
-      curves = { ...others, bls12_381: { ...bls12_381, shortSignatures } };
+      const [G1, G2] = [bls12_381.G1, bls12_381.G2].map(group);
+      curves = { ...others, bls12_381: { G1, G2, shortSignatures: wrapped(bls12_381.shortSignatures) } };
     },
   });
   globalThis.checked = new Promise((done) => new MutationObserver(() => {
