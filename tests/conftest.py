@@ -22,10 +22,11 @@ from regworkers_local.stack import Stack
 from tests.cli.documents import DOCUMENTS
 from tests.support import clients, declared, least_privilege, leftovers, mongo_rights, simulated
 from tests.support.faces import face
+from tests.support.figures import leave_blank, pictures
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_SERVERS, has_databases
 from tests.support.shared import emptied, shared_namespace
 
-__all__ = ["face"]
+__all__ = ["face", "pictures"]
 _STACK = pytest.StashKey[Stack]()
 _LEFTOVERS = pytest.StashKey["subprocess.Popen[bytes]"]()
 # How long an example takes says how busy the machine is. The same examples in every run: a change, and not chance,
@@ -56,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     mongo_rights.install()
     declared.install()
     DOCUMENTS.install()
+    leave_blank()
     _read_migrations_once()
     # It shows the variables of each frame of a traceback, which takes a tenth of a second. Tests restore this renderer.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
