@@ -48,6 +48,8 @@ from tests.support.faces import Face
 from tests.support.figures import rendered
 from tests.support.terminal import Answer, regworkers
 
+pytestmark = pytest.mark.namespace("module")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
