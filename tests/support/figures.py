@@ -1,5 +1,5 @@
 """Figures in tests: whether one can be read (no label over another one, none twice on one axis, nothing outside), and
-blank pictures where nobody looks at them.
+blank pictures for tests that do not look at them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _blank(_made: Figure, to: IO[bytes], *, format: str, **_options: Any) -> Non
 
 @contextmanager
 def rendered() -> Iterator[None]:
-    """Whoever looks at pictures gets real ones inside."""
+    """Pictures are real ones inside."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures._Figure, "savefig", Figure.savefig)
         yield
