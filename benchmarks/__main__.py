@@ -24,7 +24,7 @@ from benchmarks.page import write_tables
 from benchmarks.plots import write_plots
 from benchmarks.readme import conditions, say
 from benchmarks.replication import lag, memory, shards, throughput, verifying
-from benchmarks.selection import assigning, drawing, in_the_list, publishing, registering
+from benchmarks.selection import assigning, drawing, in_the_list, phone, publishing, registering
 from regworkers_core.observability.logs import configure_logging
 
 Figures = dict[str, Any]
@@ -108,6 +108,9 @@ SUITES: Mapping[str, Suite] = {
         20_000,
         "entries",
         _saying(in_the_list.measure),
+    ),
+    "phone": Suite(
+        "a receipt checked on a slow phone (needs Chromium)", 1, 9, "rounds", _saying(phone.measure)
     ),
     "assign": Suite(
         "codes for winners beside bare writes", 4, 100_000, "winners", _saying(assigning.measure)

@@ -7,23 +7,26 @@ import itertools
 import os
 import random
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
 import structlog
+from alembic.script import Script, ScriptDirectory
 from hypothesis import HealthCheck, settings
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.cli.documents import DOCUMENTS
-from tests.support import declared, least_privilege, leftovers, mongo_rights, simulated
+from tests.support import clients, declared, least_privilege, leftovers, mongo_rights, simulated
 from tests.support.faces import face
+from tests.support.figures import leave_blank, pictures
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_SERVERS, has_databases
 from tests.support.shared import emptied, shared_namespace
 
-__all__ = ["face"]
+__all__ = ["face", "pictures"]
 _STACK = pytest.StashKey[Stack]()
 _LEFTOVERS = pytest.StashKey["subprocess.Popen[bytes]"]()
 # How long an example takes says how busy the machine is. The same examples in every run: a change, and not chance,
@@ -50,9 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before the guards, which then watch simulated clients, too.
     os.environ.update({ADDRESSES[name]: address for name, address in simulated.install().items()})
     least_privilege.install()
+    clients.install()
     mongo_rights.install()
     declared.install()
     DOCUMENTS.install()
+    leave_blank()
+    _read_migrations_once()
     # It shows the variables of each frame of a traceback, which takes a tenth of a second. Tests restore this renderer.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
     if config.getoption("--hypothesis-profile", None) is None:
@@ -78,6 +84,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_STACK] = stack
         state = stack.up()
         os.environ.update({ADDRESSES[name]: state.address(name) for name in missing})
+
+
+def _read_migrations_once() -> None:
+    """Dagster stamps each new storage, one in memory too, with its latest revision, and reads 89 files to find it."""
+    read = ScriptDirectory._load_revisions
+
+    @cache
+    def revisions(folder: str) -> Sequence[Script]:
+        return list(read(ScriptDirectory(folder)))
+
+    def known(self: ScriptDirectory) -> Iterator[Script]:
+        return iter(revisions(str(self.dir)))
+
+    ScriptDirectory._load_revisions = known  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

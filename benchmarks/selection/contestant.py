@@ -26,7 +26,7 @@ from fairdraw.documents import as_document
 from fairdraw.large.allocate import LargeEngine, compute
 from fairdraw.large.receipts import ReceiptSource, build_receipt
 from fairdraw.large.tiles import write_proofs
-from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, canonical_bytes, sha256_hex
+from fairdraw.maths.files import LEAVES, MANIFEST, OUTCOMES, RESULT, canonical_bytes, sha256_hex
 from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import root_of
 from fairdraw.proof.verify import verify
@@ -63,6 +63,11 @@ def _bare(folder: Path) -> None:
 
 def _draw(folder: Path) -> None:
     compute(folder / PHASE, None, folder / PHASE, engine=_engine(folder))
+
+
+def _root(folder: Path) -> None:
+    """The root over the lines of the result, which `_draw` computes at its end."""
+    root_of(folder / PHASE / RESULT)
 
 
 def _gate(folder: Path) -> None:
@@ -136,7 +141,7 @@ def _engine(folder: Path) -> LargeEngine:
 
 
 CONTESTANTS: dict[str, Callable[[Path], Any]] = {
-    "pool": _pool, "leaves": _leaves, "merkle": _merkle, "bare": _bare, "draw": _draw, "gate": _gate,
+    "pool": _pool, "leaves": _leaves, "merkle": _merkle, "bare": _bare, "draw": _draw, "root": _root, "gate": _gate,
     "receipts": _receipts, "proofs": _proofs, "replay": _replay, "lookups": _lookups,
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ def _pool(shape: Shape, say: Say, rounds: int = 0) -> Figures:
             found[name] = _together([one(name)])
         pairs = [(one("bare"), one("draw")) for _ in range(rounds)]
         draw = [pair[1] for pair in pairs] or [one("draw")]
-        found |= {"draw": _together(draw), "gate": _together([one("gate")])}
+        found |= {"draw": _together(draw)} | {name: _together([one(name)]) for name in ("root", "gate")}
         if not rounds:
             return found
         bare = [pair[0] for pair in pairs]

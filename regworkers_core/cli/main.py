@@ -114,7 +114,9 @@ def build(called: str | None = None) -> typer.Typer:
     app = typer.Typer(cls=_Root, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_root)
     table = {name: (panel, row) for panel, rows in PANELS.items() for name, row in rows.items()}
-    others = {each.name: each for each in entry_points(group="regworkers.commands")}
+    # Finding them reads what every installed package says of itself.
+    added = () if called in table else entry_points(group="regworkers.commands")
+    others = {each.name: each for each in added}
     only_lines = called is not None and called not in table.keys() | others.keys()
     for name, (panel, row) in table.items():
         if only_lines:

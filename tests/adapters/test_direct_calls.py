@@ -29,6 +29,7 @@ from regworkers_core.settings import AwsSettings
 from tests.adapters.http.servers import Scripted, answer, dead_address
 from tests.adapters.http.test_requests import self_signed
 from tests.adapters.test_json_answers import EVERY_TYPE, KEY
+from tests.support.clients import unshare
 
 ASKED = {"table": {"Keys": [KEY, {"PK": {"S": "\ud800"}, "SK": {"S": "ż"}}], "ConsistentRead": True}}
 
@@ -51,6 +52,11 @@ def server() -> Iterator[Scripted]:
 def client(url: str, service: str = "dynamodb", **more: Any) -> Any:
     settings = {"endpoint_url": url, "access_key_id": "test", "secret_access_key": "test", **more}
     return AwsClients(AwsSettings(**settings)).client(service, read_timeout_seconds=0.3)
+
+
+@pytest.fixture(autouse=True)
+def _own_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    unshare(monkeypatch)
 
 
 def through_boto3(made: Any) -> Any:

@@ -22,6 +22,7 @@ from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.engine.dependency import Dependency, RetryPolicy
 from regworkers_core.infrastructure.provision_aws import ProvisionOutcome, provision_bucket
 from regworkers_core.runtime import Runtime
+from tests.support.clients import unshare
 
 _MIB = 1024 * 1024
 
@@ -79,7 +80,10 @@ def test_a_missing_object_is_named_and_leaves_no_file_behind(runtime: Runtime, t
     assert not store.exists("draws/none")
 
 
-def test_a_list_holds_all_keys_of_a_prefix_in_byte_order_however_many_pages(runtime: Runtime) -> None:
+def test_a_list_holds_all_keys_of_a_prefix_in_byte_order_however_many_pages(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unshare(monkeypatch)
     keys = [f"p/{name}" for name in ("B", "a", "a/b", "é", "1", "10", "2")]
     for key in [*keys, "q/other"]:
         runtime.objects.put_bytes(key, b"")

@@ -26,6 +26,8 @@ from tests.support import faces
 from tests.support.faces import Face
 from tests.support.terminal import regworkers
 
+pytestmark = pytest.mark.namespace("module")
+
 
 class Given(Input):
     words: ClassVar = ("drain",)

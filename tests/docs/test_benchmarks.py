@@ -54,7 +54,7 @@ def test_a_ratio_is_of_what_was_measured_in_the_same_round() -> None:
 
 def test_the_table_of_draws_adds_the_steps_and_shows_how_they_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     def pool(factor: float) -> dict[str, Any]:
-        seconds = {"leaves": 3.0, "merkle": 2.0, "draw": 1.5, "gate": 4.0, "bare": 1.0}
+        seconds = {"leaves": 3.0, "merkle": 2.0, "draw": 1.5, "root": 0.5, "gate": 4.0, "bare": 1.0}
         steps = {name: {"seconds": {"median": each * factor}} for name, each in seconds.items()}
         return {**steps, "ofBare": {"median": 1.5}}
 
@@ -62,7 +62,7 @@ def test_the_table_of_draws_adds_the_steps_and_shows_how_they_grow(monkeypatch: 
     monkeypatch.setattr(page, "newest", lambda: {"draw": record(pools=pools)})
     rows = [line.split(" | ")[1:] for line in draws_table().splitlines() if line.startswith("| ")][2:]
     assert rows == [
-        ["3.0", "2.0", "1.5", "4.0", "10.5", "1.0", "1.5 |"],
-        ["36.0", "24.0", "18.0", "48.0", "126.0", "12.0", "1.5 |"],
-        ["12.0", "12.0", "12.0", "12.0", "12.0", "12.0", " |"],
+        ["3.0", "2.0", "1.5", "4.0", "10.5", "0.5", "1.0", "1.5 |"],
+        ["36.0", "24.0", "18.0", "48.0", "126.0", "6.0", "12.0", "1.5 |"],
+        ["12.0", "12.0", "12.0", "12.0", "12.0", "12.0", "12.0", " |"],
     ]

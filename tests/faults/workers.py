@@ -46,7 +46,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.faults.victim import VARIANTS
 from tests.support import entries
-from tests.support.draws import without_plots
+from tests.support.figures import leave_blank
 from tests.support.runtimes import ADDRESSES, test_settings
 
 _PIPE_BYTES = 4096
@@ -239,7 +239,7 @@ def _warm_up() -> None:
     """Read the descriptions of AWS' services once, which takes each process a second, and import what draws import
     late. Connects to nothing.
     """
-    without_plots()
+    leave_blank()
     importlib.import_module("regworkers_core.selection.report.build")
     nowhere = dict.fromkeys(ADDRESSES, "http://127.0.0.1:1")
     clients = Runtime(test_settings("", nowhere)).aws

@@ -189,9 +189,9 @@ def _begin() -> None:
     import structlog
 
     from tests.simulation import world
-    from tests.support.draws import without_plots
+    from tests.support.figures import leave_blank
 
-    without_plots()
+    leave_blank()
     duckdb.connect = world.SharedDuckDB  # type: ignore[assignment]
     if Path("/dev/shm").is_dir():
         # Files of DuckDB that live for a moment.

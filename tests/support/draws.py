@@ -256,17 +256,6 @@ def all_completed(*markets: str) -> dict[str, str]:
     return dict.fromkeys(["", *markets, NON_WINNERS], "COMPLETED")
 
 
-def without_plots() -> None:
-    """Reports of a draw without their plots, which are half of a draw's time and decide nothing. In this process, for
-    good.
-    """
-    from regworkers_core.eligibility import eligibility_report
-    from regworkers_core.selection.report import plots
-
-    nothing = lambda *_, **__: b""  # noqa: E731
-    plots._plot = eligibility_report._markets = eligibility_report._days = nothing  # type: ignore[assignment]
-
-
 def raising_for(ref: str) -> Callable[[Notice, str, str], Any]:
     """Replaces `work.notification_queued`: the message to `ref` alone raises, as of a defect."""
     queued = work.notification_queued

@@ -1,18 +1,57 @@
-"""Whether a figure can be read: no label over another one, none twice on one axis, nothing outside."""
+"""Figures in tests: whether one can be read (no label over another one, none twice on one axis, nothing outside), and
+blank pictures for tests that do not look at them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations, pairwise
 from math import radians, sin
+from typing import IO, Any
 
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from regworkers_core.reporting import figures
+
+_BLANK = {
+    "png": bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
+        "0000000c49444154789c63f8ffff3f0005fe02fe0def46b80000000049454e44ae426082"
+    ),
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+}
 # Bounding boxes may share a line of pixels.
 _TOUCHING = 1.0
+
+
+def leave_blank() -> None:
+    """From here on every picture of this process is empty: rendering takes a third of the CPU time of a small draw, and
+    decides nothing. The figures are made all the same.
+    """
+    figures._Figure.savefig = _blank  # type: ignore[method-assign,assignment]
+
+
+def _blank(_made: Figure, to: IO[bytes], *, format: str, **_options: Any) -> None:
+    to.write(_BLANK[format])
+
+
+@contextmanager
+def rendered() -> Iterator[None]:
+    """Pictures are real ones inside."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures._Figure, "savefig", Figure.savefig)
+        yield
+
+
+@pytest.fixture
+def pictures() -> Iterator[None]:
+    with rendered():
+        yield
 
 
 def unreadable(made: Figure) -> list[str]:

@@ -57,6 +57,7 @@ def of(rows: list[dict[str, Any]], name: str) -> dict[str, list[int | None]]:
     return {row[name]: list(row.values())[1:] for row in rows}
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_campaign_is_followed_from_its_first_entry_to_the_last_message(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

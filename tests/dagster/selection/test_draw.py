@@ -61,6 +61,7 @@ def _drain(name: str, op: str) -> dict[str, object]:
     return plain(made.metadata)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_draw_stops_before_the_publication_and_goes_out_to_the_fans_once_it_is_confirmed(
     closed: Runtime, instance: dg.DagsterInstance
 ) -> None:

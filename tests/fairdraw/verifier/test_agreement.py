@@ -16,7 +16,7 @@ from tests.fairdraw.verifier.folders import any_signature, compare_folders, foll
 from tests.fairdraw.verifier.forgeries import canonical
 from tests.fairdraw.verifier.node import BUNDLE, Node
 
-RECEIPTS = 200
+RECEIPTS = 100
 STEPS = {"leaf", "inclusion", "manifest", "published", "opened", "randomness", "seed", "key", "entryKey", "candidate",
          "result", "strike", "outcome", "rank", "stated", "absence", "reason", "registration", "log",
          "witnesses"}  # fmt: skip
@@ -71,7 +71,7 @@ def test_what_is_no_receipt_is_refused_alike(javascript: Node) -> None:
     assert not found.differing and found.states == {("receipt", "failed"): len(NO_RECEIPTS)}
 
 
-@pytest.mark.parametrize("folders", [60, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("folders", [60, pytest.param(300, marks=pytest.mark.slow)])
 def test_random_and_forged_folders_get_the_same_verdict_from_all(
     tmp_path: Path, record_property: Callable[[str, object], None], folders: int
 ) -> None:

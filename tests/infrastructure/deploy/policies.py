@@ -20,6 +20,7 @@ from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.infrastructure.policies.platform import WORKERS
 from regworkers_core.infrastructure.policies.statement import PLACEHOLDERS, Worker
 from regworkers_core.runtime import Runtime
+from tests.support.clients import unshare
 
 
 def statements_of(worker: Worker) -> list[dict[str, Any]]:
@@ -166,6 +167,7 @@ class Recorder:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
         self.calls: set[Call] = set()
         self._prefix = prefix
+        unshare(monkeypatch)
         make = AwsClients.client
 
         def client(clients: AwsClients, service: str, **options: Any) -> Any:

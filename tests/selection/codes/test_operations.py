@@ -13,6 +13,8 @@ from tests.support.campaigns import create
 from tests.support.faces import Face
 from tests.support.terminal import regworkers
 
+pytestmark = pytest.mark.namespace("module")
+
 MARKETS = [
     {"marketId": "berlin", "name": "Berlin", "capacity": 2},
     {"marketId": "paris", "name": "Paris", "capacity": 1},

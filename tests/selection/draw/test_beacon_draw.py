@@ -31,6 +31,8 @@ from tests.selection.draw.beacons import (
 from tests.selection.draw.world import CAMPAIGN, artefact, close_campaign, done_to, draw
 from tests.support.draws import record_of
 
+pytestmark = pytest.mark.namespace("module")
+
 
 @pytest.fixture
 def committed(runtime: Runtime) -> Runtime:

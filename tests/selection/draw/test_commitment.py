@@ -36,6 +36,9 @@ from tests.selection.draw.beacons import (
 from tests.selection.draw.replay import replay_of
 from tests.selection.draw.world import CAMPAIGN, MARKETS, artefact, close_campaign, draw
 from tests.support.draws import record_of
+from tests.support.shared import purge
+
+pytestmark = pytest.mark.namespace("module")
 
 HOURS = 3600.0
 
@@ -61,7 +64,9 @@ def clock() -> Clock:
 def own(runtime: Runtime, clock: Clock) -> Iterator[Runtime]:
     close_campaign(runtime)
     with taken_for_signatures():
-        yield with_beacon(runtime.names.prefix, clock)
+        made = with_beacon(runtime.names.prefix, clock)
+        purge(made, made.names.analytics_queue)
+        yield made
 
 
 def commit(runtime: Runtime, clock: Clock, on_step: OnStep = no_step) -> PhaseRecord:

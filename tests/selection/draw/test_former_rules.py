@@ -20,6 +20,8 @@ from tests.selection.draw.world import CAMPAIGN, close_campaign, done_to, draw, 
 from tests.support.draws import record_of
 from tests.support.faces import Face
 
+pytestmark = pytest.mark.namespace("module")
+
 SENTENCE = f"the draw of {CAMPAIGN} was frozen under the rules vf1, which are gone"
 
 

@@ -45,7 +45,10 @@ from tests.fairdraw.proof.draws import (
 )
 from tests.support.campaigns import create
 from tests.support.faces import Face
+from tests.support.figures import rendered
 from tests.support.terminal import Answer, regworkers
+
+pytestmark = pytest.mark.namespace("module")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (draw / "phase-1" / "codes-1.txt").write_text(f"west|1|{'0' * 64}\n")
     (draw / "opened.json").write_bytes(OPENED.to_bytes())
     done = list[int]()
-    made = page_from_folder(draw, root / "out", on_progress=done.append)
+    with rendered():
+        made = page_from_folder(draw, root / "out", on_progress=done.append)
     assert done == sorted(done) and done[-1] == 2 * made.proofs.leaves, "each leaf is hashed, and packed"
     return root / "out"
 
@@ -122,6 +126,7 @@ def _numbers(draw: Path) -> dict[str, Any]:
     return measured_files([draw / "phase-1", draw / "phase-2"])
 
 
+@pytest.mark.usefixtures("pictures")
 def test_small_groups_are_withheld(beaconed: Path) -> None:
     numbers = _numbers(beaconed)
     group = {

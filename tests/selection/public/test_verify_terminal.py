@@ -30,6 +30,8 @@ from tests.support.draws import record_of
 from tests.support.faces import Face
 from tests.support.terminal import Answer, regworkers
 
+pytestmark = pytest.mark.namespace("module")
+
 
 def alone(folder: Path, *words: str) -> Answer:
     """In a process of its own, without any server, and with a cache of its own."""

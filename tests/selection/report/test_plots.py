@@ -19,7 +19,7 @@ from regworkers_core.selection.report.inputs import ReportContext
 from tests.selection.report.world import OPENED, Fan, Seats, World, by_lot
 from tests.support.figures import unreadable
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("pictures")]
 
 
 @pytest.fixture

@@ -366,6 +366,7 @@ def test_markets_without_seats_or_without_candidates_are_in_the_report(tmp_path:
     assert any("void is undersubscribed" in text for text in made.warnings)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_page_is_self_contained_and_shows_no_fan(world: World) -> None:
     name = "Tour <script>alert(1)</script>"
     made = report(world, ReportContext(campaign_name=name, market_names={"north": "A & <b>B</b>"}, codes={}))
@@ -381,6 +382,7 @@ def test_the_page_is_self_contained_and_shows_no_fan(world: World) -> None:
     assert not any(fan.ref in numbers or fan.entry_id in numbers for fan in world.fans)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_every_plot_is_a_small_picture_and_fits_into_markdown(world: World) -> None:
     made = report(world)
     assert {"funnel", "markets", "win-rates", "preferences", "segments", "audit-registrationTime"} <= set(
@@ -410,6 +412,7 @@ def test_an_axis_of_few_entries_has_whole_numbers_only() -> None:
     assert len(ticks) > 1 and all(tick == int(tick) for tick in ticks)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_many_markets_with_long_names_still_make_small_plots(tmp_path: Path) -> None:
     markets = {f"market-{n:02d}": Seats(4) for n in range(50)}
     made = report(
