@@ -83,7 +83,10 @@ def received(body: bytes, *, sent_at: float | None = None, **attributes: str) ->
     [
         ("replication", {"entry.replicated", "entry.removed"}),
         ("provision", {"entry.replicated", "entry.removed"}),
-        ("selection", {"draw.committed", "draw.drawn", "selection.made", "notification.queued"}),
+        (
+            "selection",
+            {"draw.committed", "draw.drawn", "selection.made", "notification.queued", "entry.logged"},
+        ),
         ("eligibility", {"eligibility.judged"}),
         ("analytics", {kind.value for kind in EventType}),
     ],

@@ -349,6 +349,7 @@ def _pool_table(
         refs,
         pa.array([""] * count),
         pa.array([""] * count),
+        pa.nulls(count, pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=POOL_SCHEMA)
 

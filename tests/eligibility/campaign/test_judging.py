@@ -159,6 +159,7 @@ FULL = {
     "segments": ["gold"],
     "markets": ["berlin"],
     "tier": "gold",
+    "vouchedBy": "caller",
     "createdAt": "2026-01-10T00:00:00.000Z",
 }
 FREE = {"region": "DE", "birthDate": "1990-12-31", "seat": "A1"}

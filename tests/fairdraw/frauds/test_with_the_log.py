@@ -224,7 +224,8 @@ def test_two_histories_that_honest_witnesses_sign(
     assert [(failed(each, weak), verdict(each, weak)) for each in histories] == [([], "incomplete")] * 2
     without(monkeypatch, LogPart.check_witnesses, "not quorum.colluders")
     without(monkeypatch, trust._in_json, "2 * need <= number")
-    page_without(monkeypatch, "!colludersOf(quorum)")
+    weak_quorum = "(!colludersOf(quorum)) throw uncheckedError(WEAK_QUORUM);\n  if (lead"
+    page_without(monkeypatch, weak_quorum, replaced_by="(false);\n  if (lead")
     page_without(monkeypatch, "members.length && 2 * need <= members.length")
     assert [verdict(each, weak) for each in histories] == ["holds"] * 2
     assert refused(half) == "" and [verdict(each, half) for each in histories] == ["holds"] * 2
@@ -265,7 +266,7 @@ def test_a_draw_that_a_stranger_invents(once: Path, monkeypatch: pytest.MonkeyPa
     assert failed(invented, TRUST) == ["log", "witnesses"]
     assert {each.given for each in check_receipt(canonical_bytes(invented)).keys} == {"rules", "receipt"}
     monkeypatch.setattr(Trust, "vouches", True)
-    trusted = "keys.log.length > 0 && keys.quorum.members.length > 0"
+    trusted = "log.length > 0 && quorum.members.length > 0"
     page_without(monkeypatch, trusted, replaced_by="true")
     assert verdict(invented, None) == check.HOLDS
 

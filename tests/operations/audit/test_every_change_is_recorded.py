@@ -33,6 +33,7 @@ READS = {
     "campaign cache compare",
     "campaign cache show",
     "dependencies",
+    "draw audit-registrations",
     "draw check-receipt",
     "draw code-proof",
     "draw log",

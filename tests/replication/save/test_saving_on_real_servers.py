@@ -67,7 +67,7 @@ def test_a_removed_entry_leaves_a_tombstone_without_personal_data(runtime: Runti
     _, saved = replicate_all(runtime)
     stored = document(runtime, key("e1"))
     assert stored is not None
-    assert set(stored) == {"_id", "campaignId", "entryId", "_replication", "deletedAt"}
+    assert set(stored) == {"_id", "campaignId", "entryId", "_replication", "_toRegister", "deletedAt"}
     assert stored["_replication"]["version"] == 1
     assert saved.counts["removed"] == 1
     assert [event["type"] for event in events(runtime)] == ["entry.replicated", "entry.removed"]

@@ -67,7 +67,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "1", night, {"east": Seats(9), "north": Seats(9)}, by_lot(1))
 
 
-def test_ten_thousand_in_one_night_are_a_peak_that_the_page_shows(world: World) -> None:
+def test_ten_thousand_in_one_night_are_a_peak_that_the_page_shows(world: World, pictures: None) -> None:
     numbers = measured(world.draw(), ReportContext(), memory_mib=200).numbers
     arrivals = numbers["arrivals"]
     assert arrivals["all"] == [{"from": "2026-03-01T03:00:00.000Z", "hours": 1, "entries": {ALL: 400}}]
