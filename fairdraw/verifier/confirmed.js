@@ -277,9 +277,10 @@ class ConfirmationCheck {
         const text = await this.text(`log/${name}`, NO_NOTE);
         if (text === null) continue;
         const note = parseNote(text);
-        const checkpoint = parseCheckpoint(note.text);
-        const isOurs = checkpoint.origin === origin && Number(checkpoint.size) === size;
-        if (!verifyNote(note, [key], this.curves).size || !isOurs || checkpoint.root !== toHex(await tree.root(0, size))) {
+        const isSigned = verifyNote(note, [key], this.curves).size > 0;
+        const checkpoint = isSigned && parseCheckpoint(note.text);
+        const isOurs = isSigned && checkpoint.origin === origin && Number(checkpoint.size) === size;
+        if (!isOurs || checkpoint.root !== toHex(await tree.root(0, size))) {
           throw drawError(name, "is no checkpoint of these entries: find out who wrote it");
         }
         const times = verifyNote(note, witnessesOf(quorum), this.curves);
