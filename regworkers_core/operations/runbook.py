@@ -117,6 +117,11 @@ CATALOG: tuple[Runbook, ...] = (
         "resumes the markets that a retry helps",
     ),
     Runbook(
+        "registrations",
+        "fans do not see that they are registered",
+        "regworkers registrations status",
+    ),
+    Runbook(
         "campaign-configuration",
         "a campaign is shown with wrong times, markets or status",
         "regworkers runbook campaign-configuration",

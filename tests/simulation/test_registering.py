@@ -14,7 +14,7 @@ from tests.simulation.play import Play, play
 from tests.simulation.scheduler import Process
 
 # What the few plays must have reached.
-_FEW, _MANY = 30, 200
+_FEW, _MANY = 30, 60
 _REACHED = (
     *REGISTERED,
     "killed",

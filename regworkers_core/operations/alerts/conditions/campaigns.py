@@ -274,7 +274,7 @@ def not_logged(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
     section="campaigns",
     key="campaignId",
     several="campaigns register fans that the public log lacks",
-    runbook="selection-failures.md",
+    runbook="registrations.md",
     reads=("registrations",),
 )
 def registrations_not_logged(
