@@ -104,7 +104,7 @@ def test_a_committed_draw_goes_on(upgraded: Upgraded, tmp_path: Path) -> None:
     write_trust(trust, OWN.chain)
     runtime, expected = upgraded.runtime, upgraded.expected
     for name in ("committed", *DRAWN):
-        answer = regworkers(runtime, "draw", "run", name, "--yes", "--wait")
+        answer = regworkers(runtime, "draw", "run", name, "--yes")
         assert answer.code == 0, answer.stderr
         record = runtime.draws.get(name)
         assert record is not None
@@ -124,7 +124,7 @@ def test_a_committed_draw_goes_on(upgraded: Upgraded, tmp_path: Path) -> None:
 
 
 def test_a_frozen_draw_goes_on(upgraded: Upgraded) -> None:
-    answer = regworkers(upgraded.runtime, "draw", "run", "frozen", "--yes", "--wait")
+    answer = regworkers(upgraded.runtime, "draw", "run", "frozen", "--yes")
     assert answer.code == 0, answer.stderr
 
 
