@@ -84,6 +84,7 @@ def _copied(made: PublishedList, folder: Path) -> Path:
     return folder / "copy"
 
 
+@pytest.mark.slow
 def test_a_missing_file_leaves_the_page_without_a_verdict_and_is_named(
     javascript: Node, published: PublishedList, tmp_path: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_missing_file_leaves_the_page_without_a_verdict_and_is_named(
     assert {each[2] for each in found["steps"]} == {"log/checkpoint is missing"}
 
 
+@pytest.mark.slow
 def test_what_only_the_page_reads_of_the_log_leads_to_no_other_claim(
     javascript: Node, published: PublishedList, tmp_path: Path
 ) -> None:
