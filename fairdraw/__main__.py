@@ -41,7 +41,12 @@ def main(words: Sequence[str] | None = None) -> int:
         return _leave(str(error), FINDING)
     if answer is None:
         return 0
-    _print(answer, form)
+    try:
+        _print(answer, form)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has enough. Python would complain once more when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FINDING if answer.failed else 0
 
 

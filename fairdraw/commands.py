@@ -229,6 +229,8 @@ def log(
     trusted = trusted_keys(trust)
     trusted = replace(trusted, addresses={**(addresses or {}), **trusted.addresses})
     found = follow(place, now=scheduling.now(), campaign_id=campaign, trust=trusted, kept=kept)
+    if campaign is not None and not (found.leaves or found.findings):
+        raise UsageError(f"the log has no leaf about a campaign {campaign}: not its id, or not logged yet")
     if checkpoint is not None and not found.findings:
         try:
             write_durably(checkpoint, found.checkpoint.encode())

@@ -118,8 +118,9 @@ def _marks(place: Place, folder: str, manifest: Manifest) -> set[bytes]:
         for line in file:
             leaf = line.removesuffix(b"\n")
             tree.add(leaf_hash(leaf))
-            ref, unit, _ = leaf.decode("ascii", "replace").split("|", 2)
-            marks.add(_mark(ref, unit))
+            ref, _, rest = leaf.decode("ascii", "replace").partition("|")
+            marks.add(_mark(ref, rest.partition("|")[0]))
+    # Any other line than those of the draw gives another root.
     if tree.root().hex() != manifest.root:
         raise DrawError(LEAVES, "is not the list of its manifest")
     return marks

@@ -28,6 +28,8 @@ _HEADLINES = {
     EXCLUDED: "Not in the draw",
     REGISTRATION: "Registered",
 }
+# The headline of a confirmation whose first step could not be taken.
+_NOT_FOUND = "Not found in the list"
 # Titles of the checks.
 STEPS = {
     "receipt": "The receipt is readable",
@@ -85,7 +87,7 @@ def checked_text(checked: ReceiptChecked) -> str:
     if (annulled := checked.annulled) is not None:
         lines = [_ANNULLED, *_wrapped(f"{annulled.annulled_at}: {annulled.reason}", "  "), ""]
     if checked.result is not None:
-        lines += [*_result(checked.result, claimed=checked.verdict == FAILS), ""]
+        lines += [*_result(checked.result, checked), ""]
     lines += _wrapped(verdict(checked), "")
     for finding in checked.findings:
         lines += _wrapped(f"FINDING: {finding}", "")
@@ -125,9 +127,12 @@ def verdict(checked: ReceiptChecked) -> str:
     return _BY_ITS_KEYS.format(keys)
 
 
-def _result(result: Result, *, claimed: bool) -> list[str]:
+def _result(result: Result, checked: ReceiptChecked) -> list[str]:
     """The outcome in words, and whose it is."""
+    claimed = checked.verdict == FAILS
     said = _HEADLINES[result.outcome] + (f": {result.market}" if result.market else "")
+    if result.outcome == REGISTRATION and not claimed and checked.checks[0].state is not State.PASSED:
+        said = _NOT_FOUND
     if result.since:
         said += f"; {result.since}"
     if result.reasons:

@@ -153,6 +153,8 @@ def test_a_log_is_followed_as_the_terminal_follows_it(
     assert ours.code == terminal.code == 0 and ours.document == terminal.document
     assert kept.read_text() == ours.document["checkpoint"]
     assert "--from is missing" in Printed(capsys, "log").err
+    unknown = Printed(capsys, "log", "sumer", "--from", str(log_folder))
+    assert unknown.code == 2 and "no leaf about a campaign sumer" in unknown.err
 
 
 def test_lines_of_others_move_no_cursor(

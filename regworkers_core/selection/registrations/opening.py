@@ -27,6 +27,7 @@ from fairdraw.maths.registration import (
     registration_leaf,
 )
 from fairdraw.proof.confirmation import Confirmation
+from regworkers_core.adapters.files import open_private
 from regworkers_core.adapters.judged_entries import EXCLUSIONS, POOL
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.adapters.mongo.registrations import Registrant
@@ -174,7 +175,11 @@ def write_opening(runtime: Runtime, record: DrawRecord, path: Path) -> Counter[s
             " registrations cannot be opened any more"
         )
     counts = Counter[str]()
-    with workbench(runtime.objects, record.campaign_id) as bench, path.open("wb") as out:
+    try:
+        file = open_private(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    with workbench(runtime.objects, record.campaign_id) as bench, file as out:
         for line in _lines(runtime, record, logged.size, bench):
             counts[line.class_.value] += 1
             out.write(line.to_bytes() + b"\n")

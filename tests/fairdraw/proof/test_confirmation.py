@@ -94,6 +94,8 @@ def test_an_entry_that_is_not_in_a_logged_list_is_not_in_it_yet(fans: Fans) -> N
     assert checked.verdict == "incomplete" and not failed(checked)
     assert state(checked, "registration")[1].startswith("not in the list yet: ")
     assert "incomplete: not in the list yet" in checked_text(checked)
+    assert checked_text(checked).startswith("Not found in the list\n")
+    assert checked_text(fans.check(0)).startswith("Registered")
     other = Fans()
     other.register(1)
     assert "no list of registrations of this campaign is published" in state(other.check(0), "log")[1]

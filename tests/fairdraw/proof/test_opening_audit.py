@@ -215,6 +215,11 @@ def test_a_sample_needs_the_seed_of_the_draw(draw: Draw) -> None:
             DrawError,
             "is not the list of its manifest",
         ),
+        (
+            lambda files: files.update({f"draws/{CAMPAIGN}/phase-1/leaves.txt": b"\nno leaf\n"}),
+            DrawError,
+            "is not the list of its manifest",
+        ),
     ],
 )
 def test_files_that_are_missing_or_others_are_named(

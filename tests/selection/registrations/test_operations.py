@@ -118,6 +118,7 @@ def test_what_cannot_be_proven_is_said(drawn: Runtime) -> None:
 def test_an_opening_satisfies_the_auditor(drawn: Runtime, tmp_path: Path) -> None:
     path = tmp_path / "opening.jsonl"
     opened = regworkers(drawn, "registrations", "open", CAMPAIGN, "--file", str(path), "--format", "json")
+    assert path.stat().st_mode & 0o777 == 0o600, "it leads from each leaf to a fan's reference"
     assert opened.document["classes"] == {"drawn": 6, "excluded": 1, "withdrawn": 1}
     audited = regworkers(drawn, "draw", "audit-registrations", CAMPAIGN, str(path), "--format", "json")
     assert audited.code == 0 and audited.document["findings"] == [], audited.stderr
@@ -132,6 +133,8 @@ def test_an_opening_satisfies_the_auditor(drawn: Runtime, tmp_path: Path) -> Non
     assert found.code == 1 and "FINDING: " in found.stdout
     (action,) = drawn.operator_actions.history()
     assert (action.what, action.target) == ("registrations open", CAMPAIGN)
+    nowhere = regworkers(drawn, "registrations", "open", CAMPAIGN, "--file", "/nowhere/opening")
+    assert nowhere.code == 2 and "/nowhere/opening: No such file or directory" in nowhere.stderr
 
 
 def test_before_the_commit_there_is_nothing_to_open(runtime: Runtime) -> None:
