@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fairdraw.documents import as_document, camel
+from fairdraw.maths.opened import IN_TIME_SECONDS
 from regworkers_core.adapters.mongo.draws import DrawRecord
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, RegistrationLog, Reserve
 from regworkers_core.domain.eligibility import TERMS
@@ -138,6 +139,11 @@ def create(call: Call, given: CreateCampaign) -> Report:
     )
     if created.opens_at <= iso(call.runtime.clock()):
         said = f"opensAt ({created.opens_at}) has passed: start the registration with {opens}"
+    if created.opens_at <= iso(call.runtime.clock() - IN_TIME_SECONDS):
+        said += (
+            f". The public log will show for ever that it was logged more than {IN_TIME_SECONDS // 60} minutes late:"
+            " unless fans know this time, create another campaign with a later one"
+        )
     return described(created, said=[said], changed=True)
 
 

@@ -210,9 +210,9 @@ def test_what_is_wrong_with_a_field_names_it_as_the_person_knows_it(runtime: Run
 
 def test_creating_a_campaign_after_its_opening_shows_how_to_open_it(runtime: Runtime, face: Face) -> None:
     opens = "`regworkers campaign open past`" if face.name == "terminal" else "`open_campaign`"
-    assert f"has passed: start the registration with {opens}" in _flat(
-        face.does("campaign create", campaign_id="past", **FORM).text
-    )
+    text = _flat(face.does("campaign create", campaign_id="past", **FORM).text)
+    assert f"has passed: start the registration with {opens}" in text
+    assert "logged more than 10 minutes late" in text
     later = {"opens_at": "2998-01-01T00:00:00Z", "closes_at": "2999-01-01T00:00:00Z"}
     ahead = face.does("campaign create", campaign_id="ahead", **FORM | later)
     assert "has passed" not in ahead.text and "load codes with" in ahead.text
