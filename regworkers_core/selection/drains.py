@@ -7,7 +7,7 @@ from typing import Any
 
 from regworkers_core.adapters.mongo.draws import SENDER
 from regworkers_core.domain.messages import MAX_ITEMS
-from regworkers_core.domain.snapshot import Reading, Snapshot, Unread
+from regworkers_core.domain.snapshot import Reading, Unread
 from regworkers_core.drains.runner import DrainSpec, Parts, queue_parts
 from regworkers_core.engine.queue import QUEUE_SERVICE, Received
 from regworkers_core.engine.stop import OnStep, StopSignal
@@ -27,25 +27,22 @@ def _selections(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep
 
 
 def _notifications(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[Parcel]:
-    # A retried run keeps its id, but an owner must be unique.
-    source = OutboxSource(runtime, owner=f"{SENDER}{run_id}-{uuid.uuid4().hex[:8]}", sleep=stop.wait)
+    source = OutboxSource(runtime, owner=_owner(run_id), sleep=stop.wait)
     return Parts(source, NotifyWork(runtime, run_id=run_id, may_send=source.may_send, on_step=on_step))
 
 
-def _messages_due(snapshot: Snapshot) -> Reading[str]:
-    due = snapshot.messages_due
-    return due if isinstance(due, Unread) else "messages of the outbox are due" * due
-
-
 def _register(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[Round]:
-    owner = f"{SENDER}{run_id}-{uuid.uuid4().hex[:8]}"
-    source = RegistrationSource(runtime, owner=owner, sleep=stop.wait, on_step=on_step)
+    source = RegistrationSource(runtime, owner=_owner(run_id), sleep=stop.wait, on_step=on_step)
     return Parts(source, RegisterWork(runtime, source))
 
 
-def _registrations_due(snapshot: Snapshot) -> Reading[str]:
-    due = snapshot.registrations_due
-    return due if isinstance(due, Unread) else "registrations are not in their tree" * due
+def _owner(run_id: str) -> str:
+    """Who holds the lease of a campaign's draw. A retried run keeps its id, but an owner must be unique."""
+    return f"{SENDER}{run_id}-{uuid.uuid4().hex[:8]}"
+
+
+def _said(due: Reading[bool], what: str) -> Reading[str]:
+    return due if isinstance(due, Unread) else what * due
 
 
 SELECTIONS: DrainSpec[Received] = DrainSpec(
@@ -97,7 +94,7 @@ NOTIFICATIONS: DrainSpec[Parcel] = DrainSpec(
     # One sender works on all markets whose messages are due.
     most_drains=1,
     messages_each=1,
-    due=_messages_due,
+    due=lambda snapshot: _said(snapshot.messages_due, "messages of the outbox are due"),
     system="mongodb",
     runbook="selection-failures.md",
 )
@@ -126,7 +123,7 @@ REGISTER: DrainSpec[Round] = DrainSpec(
     # One holder of a tree appends, in order.
     most_drains=1,
     messages_each=1,
-    due=_registrations_due,
+    due=lambda snapshot: _said(snapshot.registrations_due, "registrations are not in their tree"),
     system="mongodb",
     runbook="registrations.md",
 )
