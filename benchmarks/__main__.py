@@ -5,7 +5,6 @@ tables and plots of benchmarks/README.md. Without a suite, all are measured.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from benchmarks.readme import conditions, say
 from benchmarks.replication import lag, memory, shards, throughput, verifying
 from benchmarks.selection import assigning, drawing, in_the_list, phone, publishing, registering
 from regworkers_core.observability.logs import configure_logging
+from tests.support.environment import leave_instances
 
 Figures = dict[str, Any]
 
@@ -142,8 +142,7 @@ def main() -> None:
     configure_logging("WARNING")
     # So that stacks are always taken down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    os.environ["REGWORKERS_INSTANCE"] = "none"
-    os.environ.pop("CONFIG_ENV", None)
+    leave_instances()
     for name, _, given in asked:
         suite = SUITES[name]
         size = int(given or suite.size)

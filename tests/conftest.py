@@ -21,6 +21,7 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.stack import Stack
 from tests.cli.documents import DOCUMENTS
 from tests.support import clients, declared, least_privilege, leftovers, mongo_rights, simulated
+from tests.support.environment import leave_instances
 from tests.support.faces import face
 from tests.support.figures import leave_blank, pictures
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_SERVERS, has_databases
@@ -63,9 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
     if config.getoption("--hypothesis-profile", None) is None:
         settings.load_profile("tests")
-    # No test reads the address of a running instance or the caller's overrides by accident.
-    os.environ["REGWORKERS_INSTANCE"] = "none"
-    os.environ.pop("CONFIG_ENV", None)
+    leave_instances()
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     if config.option.no_servers:

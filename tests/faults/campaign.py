@@ -40,6 +40,7 @@ from tests.faults import aftermath
 from tests.faults.checker import DOUBLED, LOST, OLDER, WRONG, Verdict, check, read
 from tests.faults.victim import VARIANTS
 from tests.faults.workers import SECTIONS, STEPS, Job
+from tests.support.environment import leave_instances
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, proxied
 from tests.support.runtimes import ADDRESSES, new_runtime, redis_url, remove_namespace
 from tests.support.waiting import wait_until
@@ -432,9 +433,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    # Neither the caller's overrides nor the addresses of a running instance.
-    os.environ["REGWORKERS_INSTANCE"] = "none"
-    os.environ.pop("CONFIG_ENV", None)
+    leave_instances()
     file = arguments.folder / "state.json"
     if arguments.resume:
         state = State.load(file)

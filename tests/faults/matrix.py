@@ -52,6 +52,7 @@ from tests.operations.alerts.receiver import Receiver, receiving
 from tests.selection.draw.beacons import signature_of, taken_for_signatures
 from tests.selection.draw.world import CAMPAIGN
 from tests.support.certificates import Authority
+from tests.support.environment import leave_instances
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, fault_proxy, proxied
 from tests.support.runtimes import ADDRESSES, address, new_runtime, redis_url, remove_namespace, test_settings
 from tests.support.services import served_to, with_services
@@ -391,7 +392,7 @@ def main() -> int:
     if not chosen:
         parser.error(f"no cell is planted for {', '.join(only)}")
     say, failed = partial(print, flush=True), 0
-    os.environ["REGWORKERS_INSTANCE"] = "none"
+    leave_instances()
     # What the product logs of each fault hides the verdicts.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.disable(logging.CRITICAL)

@@ -34,6 +34,7 @@ from tests.faults.story import Verdict
 from tests.replication.reconcile import crash as acceptance
 from tests.selection.assign import crash as assign
 from tests.selection.draw import crash as draw
+from tests.support.environment import leave_instances
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
 
 
@@ -183,9 +184,7 @@ def main() -> int:
     where = conditions()
     # Drains report at every end; here only troubles and the table are of interest.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    # Neither the caller's overrides nor the addresses of a running instance.
-    os.environ["REGWORKERS_INSTANCE"] = "none"
-    os.environ.pop("CONFIG_ENV", None)
+    leave_instances()
 
     stack = _stack()
     try:

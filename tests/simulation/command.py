@@ -21,6 +21,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.environment import leave_instances
+
 if TYPE_CHECKING:
     from tests.simulation.lag import Scenario
 
@@ -34,6 +36,7 @@ def main() -> int:
         # The order of sets of texts must be that of every other run.
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
+    leave_instances()
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation", description="Play the product's drains."
     )

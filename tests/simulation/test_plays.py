@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
+from fairdraw.terms import CHAIN_FILE
 from regworkers_core.settings import PROJECT_ROOT
 from tests.simulation.faults import Fault
 from tests.simulation.lag import Figures, Lag, Scenario
@@ -15,6 +18,7 @@ from tests.simulation.plan import Change, Plan, plan
 from tests.simulation.planted import DEFECTS, planted
 from tests.simulation.play import Outcome, play
 from tests.simulation.shrink import shrink
+from tests.support.beacon import CHAIN_TEXT
 from tools.write_tables import lease_reads, lease_writes
 
 # A play takes nearly half a second of CPU. `make simulate` plays as many as you like.
@@ -43,14 +47,26 @@ def _first_broken(name: str) -> Outcome | None:
         return next((outcome for outcome in outcomes if outcome.broken), None)
 
 
-def _hold(plays: int, seed: int) -> None:
+def _hold(plays: int, seed: int, environment: Mapping[str, str] | None = None) -> None:
     command = [sys.executable, "-m", "tests.simulation", "--plays", str(plays), "--seed", str(seed)]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, env=environment
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
 def test_plays_hold() -> None:
     _hold(_FEW, seed=1)
+
+
+def test_a_play_that_waits_for_the_beacon_holds_beside_a_running_instance(tmp_path: Path) -> None:
+    instance = tmp_path / "default"
+    (instance / "beacon").mkdir(parents=True)
+    (instance / "beacon" / CHAIN_FILE).write_text(CHAIN_TEXT)
+    (instance / "state.json").write_text('{"beacon": "http://127.0.0.1:9"}')
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("REGWORKERS_")}
+    assert plan(20).beacon
+    _hold(1, seed=20, environment=environment | {"REGWORKERS_LOCAL_DIR": str(tmp_path)})
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""A runtime's settings as environment variables, for processes that the tests start."""
+"""Settings as environment variables: a runtime's, for processes that tests start, and none of a running instance."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -12,6 +13,12 @@ from pydantic import SecretStr
 
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT, Settings, snake
+
+
+def leave_instances() -> None:
+    """From now on neither the addresses of a running instance nor the caller's environment reach the settings."""
+    os.environ["REGWORKERS_INSTANCE"] = "none"
+    os.environ.pop("CONFIG_ENV", None)
 
 
 def environment_of(runtime: Runtime) -> dict[str, str]:

@@ -32,6 +32,7 @@ from regworkers_local.stack import Stack
 from tests.replication.moving.lambdas import Lambdas
 from tests.support.drains import replicate_all, run
 from tests.support.entries import key, put, remove
+from tests.support.environment import leave_instances
 from tests.support.runtimes import ADDRESSES, new_runtime, remove_namespace
 
 BEGIN, END = "<!-- report of the rehearsal: begin -->", "<!-- report of the rehearsal: end -->"
@@ -215,7 +216,7 @@ def report(done: Rehearsal) -> str:
 
 
 def main() -> int:
-    os.environ["REGWORKERS_INSTANCE"] = "none"
+    leave_instances()
     stack = Stack(PROJECT_ROOT, f"rehearsal-{os.getpid()}")
     try:
         state = stack.up()
