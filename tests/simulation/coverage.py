@@ -33,7 +33,7 @@ REACHED = (
     "throttled",
     "partial",
     "rolled back",
-    *(f"fault {kind}" for kind in ("crash", "freeze", "skew", "split", "roll", "trim", "restore")),
+    *(f"fault {kind}" for kind in ("crash", "freeze", "skew", "split", "roll", "trim", "restore", "rewind")),
     "fault hang",
     "hung",
     "fault of one process",
@@ -47,6 +47,7 @@ REACHED = (
     "dead letter INVALID_EVENT",
     "drawn",
     "registrations drawn",
+    "registrations lost",
     *REGISTERED,
     *(f"beacon {trouble}" for trouble in ("late", "unavailable", "forged")),
 )

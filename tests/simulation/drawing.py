@@ -143,7 +143,7 @@ class Drawing:
         """Close the campaign and draw it, in processes that may die, until it is published."""
         play, scheduler = self._play, self._play.scheduler
         scheduler.sleep(max(0.0, _CLOSING_SECONDS + 1 - self._world.elapsed))
-        while not self._closed():
+        while play.rewound or not self._closed():
             scheduler.sleep(1.0)
         for number in range(_MOST_RUNS):
             process = play.begin("draw", f"draw.{number}")

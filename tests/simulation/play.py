@@ -10,6 +10,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from regworkers_core.analytics.publishing import refusal
@@ -97,6 +98,8 @@ class Play:
         self._stops: dict[Process, StopSignal] = {}
         # Whether an operator has let the source win after all had settled.
         self._accepted = False
+        # Whether the replica was set back, and no operator has repaired it yet.
+        self.rewound = False
         # Drains that were paused, or whose fuse blew.
         self._held: set[str] = set()
 
@@ -146,6 +149,9 @@ class Play:
             for slot in range(_SLOTS)
         ]
         self.scheduler.start(self._go_wrong, "nemesis")
+        for fault in plan.faults:
+            if fault.kind == "rewind":
+                self.scheduler.start(partial(self._back_up, fault.at - fault.seconds), "backup")
         drawn = None
         if self.drawing is not None:
             self.scheduler.start(self.drawing.enter, "entrants")
@@ -263,6 +269,8 @@ class Play:
         elif kind == "restore":
             world.lossy = world.restored = True
             self.platform.restore(fault.seconds)
+        elif kind == "rewind":
+            self._rewind(fault.seconds)
         elif kind == "skew":
             self._skew[fault.target] = fault.seconds
         for process in self._living(fault.drain or fault.target)[:1]:
@@ -274,6 +282,20 @@ class Play:
                 process.hangs = fault.target, fault.seconds
             elif kind == "skew":
                 process.skew = fault.seconds
+
+    def _back_up(self, at: float) -> None:
+        self.scheduler.sleep(max(0.0, at - self.world.elapsed))
+        self._backup = dict(self.world.entries.rows)
+
+    def _rewind(self, seconds: float) -> None:
+        """The replica as it was `seconds` ago, and an operator who repairs it: the draw waits for that."""
+        self.rewound = self.world.lossy = True
+        entries = self.world.entries
+        for key in entries.rows.keys() | self._backup.keys():
+            entries.set(key, self._backup.get(key))
+        self.watch.look_again()
+
+        self.scheduler.start(self._repair, "an operator restores the replica")
 
     def _victim(self, drain: str) -> Process | None:
         """One process; of residents the one that works."""
@@ -388,6 +410,8 @@ class Play:
                 process.frozen_until = min(process.frozen_until, self.scheduler.time)
         self._skew.clear()
         self.world.servers.mongo.elect(self.scheduler.time, rolls_back=False)
+        while self.rewound:
+            self.scheduler.sleep(_LOOK_SECONDS)
         if self.world.lossy:
             self._repair()
 
@@ -399,9 +423,19 @@ class Play:
 
         def work() -> None:
             runtime = self.world.runtime(process)
-            world = self.world
-            # Of ten entries, two that are ahead are as many as after a restore.
-            accept = Accept(after_restore=True) if world.restored or world.behind else None
+            while not self._repaired(runtime) and self.rewound:
+                self.scheduler.sleep(_LOOK_SECONDS)
+
+        self.scheduler.spawn(work, "repair", process).join()
+        self.rewound = False
+
+    def _repaired(self, runtime: Runtime) -> bool:
+        """Whether nothing is left that a repair could change. Raises what the servers do to an operator, too, but for
+        the repair that a draw waits for, which is repeated.
+        """
+        # Of ten entries, two that are ahead are as many as after a restore.
+        accept = Accept(after_restore=True) if self.world.restored or self.world.behind else None
+        try:
             for _ in range(_MOST_REPAIRS):
                 listed = reconcile(runtime, Comparing(accept=accept))
                 found = listed.counts
@@ -414,11 +448,14 @@ class Play:
                     self.to_correct = {*listed.acceptance.to_correct}
                     self.world.reached["to correct"] += len(self.to_correct)
                 if left == len(self.to_correct):
-                    return
+                    return True
                 confirmed = accept and replace(accept, number=listed.acceptance.found)
                 reconcile(runtime, Comparing(repair=True, yes_remove=found[Kind.ORPHANED], accept=confirmed))
-
-        self.scheduler.spawn(work, "repair", process).join()
+        except (Failure, UsageError) as failure:
+            if not self.rewound:
+                raise
+            self.tell(f"the repair failed: {failure}")
+        return False
 
     # The end
 

@@ -275,6 +275,8 @@ class Registering:
             if registered["index"] in standing.gone or standing.leaves.get(registered["index"]) != mine.leaf:
                 yield f"{document['_id']} is in the draw, and not as it was registered"
         self._world.reached["registrations drawn"] += len(units)
+        (draw,) = self._world.documents("draws")
+        self._world.reached["registrations lost"] += draw["phases"]["1"].get("lostRegistrations", 0)
 
     def _no_way_back(self) -> Iterator[str]:
         """The salt of an entry is beside it in MongoDB, and nowhere once the entry is gone."""

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from regworkers_core.selection.registrations.freeze import Freezing
 from tests.simulation.coverage import REGISTERED
 from tests.simulation.faults import Fault
 from tests.simulation.plan import Change, Plan, registering_plan
-from tests.simulation.play import Play, play
+from tests.simulation.play import Outcome, Play, play
 from tests.simulation.scheduler import Process
 
 # Seeds. What is below is reached by few of them; the thirtieth play reaches most of it.
@@ -95,3 +96,18 @@ def test_a_manifest_that_takes_the_place_of_another_counts_the_list_that_the_log
     assert not outcome.broken, outcome.broken[:3]
     assert outcome.reached["manifests replaced"] == 1
     assert outcome.reached["notices"]
+
+
+def _set_back() -> Outcome:
+    return play(Plan(30, True, (), [Fault("rewind", 9.0, seconds=6.0)], order=1))
+
+
+def test_after_a_restore_of_the_replica_each_registration_counts_once() -> None:
+    outcome = _set_back()
+    assert not outcome.broken, outcome.broken[:3]
+    assert outcome.reached["registrations lost"]
+
+
+def test_a_freeze_that_keeps_lost_registrations_turns_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Freezing, "_withdraw_lost", lambda _self: 0)
+    assert any("and no entry has it" in text for text in _set_back().broken)

@@ -39,7 +39,7 @@ from tests.simulation.servers.aws import Aws, SimulatedClients
 from tests.simulation.servers.beacon import Relays
 from tests.simulation.servers.buckets import StoredBucket
 from tests.simulation.servers.kafka import Kafka
-from tests.simulation.servers.mongo import Mongo
+from tests.simulation.servers.mongo import Mongo, Table
 from tests.simulation.servers.mongo_client import Client as MongoClient
 from tests.simulation.servers.queues import Chaos, Queues
 from tests.simulation.servers.redis import Redis
@@ -238,6 +238,10 @@ class World:
         """As they are stored: not to be changed."""
         table = self.servers.mongo.table(self.database.name, collection)
         return [] if table is None else [row.document for row in table.rows.values()]
+
+    @property
+    def entries(self) -> Table:
+        return self.servers.mongo.made_table(self.database.name, "entries")
 
     def records(self) -> Iterator[bytes]:
         """The values of all records on Kafka."""
