@@ -32,7 +32,7 @@ from fairdraw.terms import CHAIN_FILE, LAST_SECOND, QUICKNET, Chain, iso, second
 PATIENCE_SECONDS = 86_400.0
 # A campaign that opened has a result or an annulment within this time after it closed.
 LONG_SECONDS = 7 * 86_400.0
-# A file follows its leaf within seconds. Until then a reader may come between the two.
+# A file follows its leaf within seconds. Until then a reader may come between the two, and find none.
 _SETTLE_SECONDS = 3_600.0
 # A seat lapses at the earliest so long after its winner could know of it.
 CLAIM_SECONDS = 86_400.0
@@ -206,8 +206,8 @@ class DrawAccount:
         for _, leaf in notices[-1:]:
             yield from self._differs(leaf, NOTICE)
         codes = self._of(Kind.CODES, phase)
-        for _, leaf in codes:
-            yield from self._codes(leaf)
+        for place, (_, leaf) in enumerate(codes, 1):
+            yield from self._codes(leaf, place)
         if codes and not (self.record and self.record[-1].opened.code_key):
             self.remarks.append(
                 f"{self.id}, phase {phase}: {NO_CODE_KEY}: a planned code may have another salt, and another winner"
@@ -287,9 +287,14 @@ class DrawAccount:
 
     def _problem(self, leaf: LogLeaf, name: str, found: str | None) -> str:
         """What is wrong with a file of this hash (None: there is none); empty if nothing is, or it may still come."""
-        if found == leaf.hash or self._is_fresh(leaf):
+        if found == leaf.hash or self._may_come(leaf, found):
             return ""
         return f"{name} is not published" if found is None else f"{name} is not the one in the log"
+
+    def _may_come(self, leaf: LogLeaf, found: str | None) -> bool:
+        """Whether the file of a leaf is on its way: none is there, or a manifest, the one file that another replaces."""
+        before = self._of(Kind.MANIFEST, leaf.phase) if leaf.kind is Kind.MANIFEST else ()
+        return self._is_fresh(leaf) and found in (None, *(each.hash for _, each in before))
 
     def _logged(self, leaf: LogLeaf, name: str, parse: Callable[[bytes], T]) -> _Logged[T]:
         """A small file as `parse` reads it, if it is that of the leaf."""
@@ -364,8 +369,8 @@ class DrawAccount:
                 " replaced"
             )
 
-    def _codes(self, leaf: LogLeaf) -> Iterator[str]:
-        """Look for codes that are planned twice."""
+    def _codes(self, leaf: LogLeaf, place: int) -> Iterator[str]:
+        """Look for codes that are planned twice. `place` is that of the leaf among those of its phase, from 1."""
         markets = None if self.manifest is None else {each.market_id for each in self.manifest.markets}
         number = 1
         while (data := self._place.read(self._path(leaf.phase, codes_name(number)))) is not None:
@@ -374,5 +379,6 @@ class DrawAccount:
                     yield f"{codes_name(number)}: {problem}"
                 return
             number += 1
-        if not self._is_fresh(leaf):
+        # As many files as leaves: one was changed, and none is still to come.
+        if number > place or not self._is_fresh(leaf):
             yield f"no file has the hash {leaf.hash} of the planned codes"

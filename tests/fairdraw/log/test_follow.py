@@ -396,11 +396,13 @@ def test_a_record_that_has_a_gap_two_versions_or_other_files_is_found() -> None:
     place = Place()
     place.record(first)
     place.record(opened(closes=2 * DAY))
-    assert ["opened.json where amended-1.json is due" in each for each in place.findings()] == [True]
+    due, changed = place.findings()
+    assert "opened.json where amended-1.json is due" in due and "opened.json is not the one" in changed
     place = Place()
     place.record(first)
     place.bucket.put_bytes("draws/summer/opened.json", opened(closes=2 * DAY).to_bytes())
-    assert place.findings(days=0.5) == ("summer, opened.json is not the one in the log",)
+    for days in (0, 0.5):
+        assert place.findings(days) == ("summer, opened.json is not the one in the log",)
     place = Place()
     place.record(first)
     place.record(amended(opened(closes=2 * DAY)), 1)
@@ -566,9 +568,23 @@ def test_each_replaced_manifest_is_in_a_file_that_is_the_logged_one() -> None:
     place.result()
     assert not place.findings(days=0.5)
     place.put("replaced-1.json", said + b" ")
-    assert place.findings(days=0.5) == ("summer, phase 1: replaced-1.json is not the one in the log",)
+    for days in (0, 0.5):
+        assert place.findings(days) == ("summer, phase 1: replaced-1.json is not the one in the log",)
     place.bucket.delete("draws/summer/phase-1/replaced-1.json")
     assert place.findings(days=0.5) == ("summer, phase 1: replaced-1.json is not published",)
+
+
+def test_a_replaced_manifest_may_stand_for_an_hour_in_the_place_of_the_next_one_and_no_other_file() -> None:
+    first, second = manifest(round_at=NOW + 700), manifest(round_at=NOW + 4_000)
+    place = Place()
+    place.commit(first)
+    place.leaf(Kind.REPLACED, place.put("replaced-1.json", replaced(first)))
+    place.leaf(Kind.MANIFEST, sha256_hex(second))
+    assert not place.findings()
+    differs = "summer, phase 1: manifest.json is not the one in the log"
+    assert differs in place.findings(days=0.5)
+    place.put("manifest.json", manifest(round_at=NOW + 900))
+    assert differs in place.findings()
 
 
 def test_a_manifest_that_was_replaced_by_more_than_another_round_is_found() -> None:
@@ -629,7 +645,8 @@ def test_a_published_file_that_is_changed_or_gone_is_found(name: str) -> None:
     assert not place.findings(days=2)
     path = f"draws/summer/phase-1/{name}"
     place.bucket.put_bytes(path, b"other")
-    assert place.findings(days=2) == (f"summer, phase 1: {name} is not the one in the log",)
+    for days in (0, 2):
+        assert place.findings(days) == (f"summer, phase 1: {name} is not the one in the log",)
     place.bucket.delete(path)
     assert place.findings(days=2) == (f"summer, phase 1: {name} is not published",)
     assert not place.findings(), "it may still come"
@@ -683,6 +700,18 @@ def test_a_code_that_was_changed_and_codes_without_a_file_are_found() -> None:
         "summer, phase 1: codes-3.txt: line 1 is not market|position|digest",
         f"summer, phase 1: no file has the hash {hash_of('no file')} of the planned codes",
     )
+
+
+@pytest.mark.parametrize("changed", [1, 2])
+def test_changed_planned_codes_are_found_at_once_and_missing_ones_may_still_come(changed: int) -> None:
+    place, lines = Place(), [f"berlin|{number}|{hash_of(str(number))}" for number in (1, 2)]
+    place.codes(1, lines[0])
+    place.codes(2, *lines)
+    place.leaf(Kind.CODES, hash_of("to come"))
+    assert not place.findings()
+    logged = sha256_hex(place.read(f"draws/summer/phase-1/codes-{changed}.txt") or b"")
+    place.put(f"codes-{changed}.txt", b"berlin|1|" + b"0" * 64 + b"\n")
+    assert place.findings() == (f"summer, phase 1: no file has the hash {logged} of the planned codes",)
 
 
 def test_planned_codes_are_in_order_and_each_has_one_place_in_one_phase() -> None:
