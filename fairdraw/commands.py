@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fairdraw import scheduling
 from fairdraw.answers import Answer, Help, Line, Style
 from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.follow import FollowedLog, follow
-from fairdraw.log.note import VerifierKey
+from fairdraw.log.note import Checkpoint, Note, NoteError, VerifierKey
 from fairdraw.log.place import Place, at_place
 from fairdraw.log.trust import Trust
 from fairdraw.log.witness import serve
+from fairdraw.maths.codes import has_lines
 from fairdraw.maths.files import is_hash, write_durably
 from fairdraw.maths.plain import PlainEngine
-from fairdraw.proof.check import HOLDS, check_confirmation, differences, is_confirmation, require_receipt
+from fairdraw.proof.check import HOLDS, check_confirmation, differences, is_confirmation
 from fairdraw.proof.check import check_receipt as checked_receipt
 from fairdraw.proof.opening_audit import Audited, audit
 from fairdraw.proof.receipt_view import checked_text
@@ -77,9 +78,11 @@ def verify(
     verified offline.
     """
     published, differ = manifest_hash or (), list[str]()
-    data = None if receipt is None else receipt_in(file_bytes(receipt))
-    if data is not None:
-        require_receipt(data)
+    data = None
+    if receipt is not None:
+        data, confirms = given_in(receipt)
+        if confirms:
+            raise UsageError(f"{receipt} is a confirmation: --receipt takes the receipt of a draw")
     for each in published:
         if not is_hash(each):
             raise UsageError(f"--manifest-hash should be 64 of 0-9 a-f, found {each[:80]!r}")
@@ -168,17 +171,24 @@ def check_receipt(
     """Check a receipt offline, or the confirmation of a registration against the published files.
 
     Exits 0 if it holds by the keys of a trust file and nothing differs from what the campaign opened with, 1 if not,
-    2 if the file is not a receipt. Without a trust file no receipt holds: at best everything in it fits together.
+    2 if the file is neither, or an option is for the other one. Without a trust file no receipt holds: at best
+    everything in it fits together.
     """
     if opened is not None and not is_hash(opened):
         raise UsageError(f"--opened should be 64 of 0-9 a-f, found {opened[:80]!r}")
     trusted = trusted_keys(trust)
-    data = receipt_in(sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file))
-    if is_confirmation(data):
+    data, confirms = given_in(file)
+    others = (
+        {"--opened": opened, "--codes": codes} if confirms else {"--from": from_, "--whole": whole or None}
+    )
+    if unused := [name for name, value in others.items() if value is not None]:
+        what, other = ("confirmation", "receipt") if confirms else ("receipt", "confirmation")
+        raise UsageError(f"{file} is a {what}: {' and '.join(unused)} can be given with a {other} only")
+    if confirms:
         found = place or _place(from_, "log and registrations")
         checked = check_confirmation(data, found, trusted, whole=whole)
     else:
-        checked = checked_receipt(data, trusted, opened, None if codes is None else file_bytes(codes))
+        checked = checked_receipt(data, trusted, opened, None if codes is None else _codes(codes))
     lines = [Line(line) for line in checked_text(checked).rstrip().split("\n")]
     return Answer(checked.as_dict(), lines, checked.verdict != HOLDS or bool(checked.findings))
 
@@ -206,6 +216,45 @@ def file_bytes(path: Path) -> bytes:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
+class Given(NamedTuple):
+    """What a fan got."""
+
+    # Its document in JSON, in any layout.
+    data: bytes
+    is_confirmation: bool
+
+
+def given_in(file: Path) -> Given:
+    """The receipt or confirmation in a file that was named, JSON or a page; `-`: stdin. Raises UsageError for a file
+    that is neither.
+    """
+    data = sys.stdin.buffer.read() if str(file) == "-" else file_bytes(file)
+    try:
+        data = receipt_in(data)
+        return Given(data, is_confirmation(data))
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
+
+
+def _codes(file: Path) -> bytes:
+    """A list of planned codes. Raises UsageError for another file."""
+    if not has_lines(data := file_bytes(file)):
+        raise UsageError(f"{file}: this is no list of planned codes: no line is market|position|digest")
+    return data
+
+
+def _kept(file: Path) -> bytes | None:
+    """The checkpoint of the last time; None if there is none yet. Raises UsageError for another file."""
+    if not file.exists():
+        return None
+    data = file_bytes(file)
+    try:
+        Checkpoint.parse(Note.parse(data).text)
+    except NoteError as error:
+        raise UsageError(f"{file}: this is no checkpoint of a log: {error}") from None
+    return data
+
+
 def log(
     campaign: Annotated[str | None, Help("show this campaign's leaves: its id")] = None,
     *,
@@ -225,7 +274,7 @@ def log(
     was rewritten, too few witnesses, or one that signed another history.
     """
     place = place or _place(from_, "log and draws")
-    kept = file_bytes(checkpoint) if checkpoint is not None and checkpoint.exists() else None
+    kept = None if checkpoint is None else _kept(checkpoint)
     trusted = trusted_keys(trust)
     trusted = replace(trusted, addresses={**(addresses or {}), **trusted.addresses})
     found = follow(place, now=scheduling.now(), campaign_id=campaign, trust=trusted, kept=kept)
@@ -283,14 +332,14 @@ def audit_registrations(
     """Check that each registration is what the operator says, and in the class that it should be in.
 
     The opening names fans' references and salts: keep it as the operator keeps it. Verify the draw and its log, too.
-    Exits 1 if anything is wrong.
+    Exits 1 if anything is wrong, 2 if the file is no opening.
     """
     if sample is not None and sample < 1:
         raise UsageError(f"--sample should be 1 or more, found {sample}")
     place = place or _place(from_, "draws and registrations")
     try:
         with opening.open("rb") as lines:
-            done = audit(lines, place, campaign, sample)
+            done = audit(lines, place, campaign, sample, name=str(opening))
     except OSError as error:
         raise UsageError(f"{opening}: {error.strerror}") from None
     return Answer(done.as_dict(), [*_audited(done)], bool(done.findings))

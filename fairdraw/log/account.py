@@ -292,7 +292,7 @@ class DrawAccount:
         return f"{name} is not published" if found is None else f"{name} is not the one in the log"
 
     def _may_come(self, leaf: LogLeaf, found: str | None) -> bool:
-        """Whether the file of a leaf is on its way: none is there, or a manifest, the one file that another replaces."""
+        """Whether the file of a leaf is on its way: none is there, or an earlier manifest, which another replaces."""
         before = self._of(Kind.MANIFEST, leaf.phase) if leaf.kind is Kind.MANIFEST else ()
         return self._is_fresh(leaf) and found in (None, *(each.hash for _, each in before))
 

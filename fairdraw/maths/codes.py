@@ -80,6 +80,11 @@ def lines_in(data: bytes) -> list[PlannedLine]:
     return found
 
 
+def has_lines(data: bytes) -> bool:
+    """Whether any line has the form of those in `codes-<k>.txt`: else it is another file."""
+    return any(map(_LINE.fullmatch, data.decode("ascii", "replace").split("\n")))
+
+
 class _Planned(NamedTuple):
     digest: str
     phase: int

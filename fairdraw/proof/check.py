@@ -143,20 +143,17 @@ def check_confirmation(
 
 def is_confirmation(data: bytes) -> bool:
     """Whether this is a confirmation of a registration, and no receipt, as far as its kind says. Raises UsageError if
-    it is neither.
+    it is neither: there is nothing to check.
     """
     try:
-        return _parsed(data).get("kind") == REGISTRATION
-    except DrawError as error:
-        raise UsageError(f"this is not a receipt: {error.message}") from None
-
-
-def require_receipt(data: bytes) -> None:
-    """Raise UsageError if `data` is not a JSON object, so that there is nothing to check."""
-    try:
-        _parsed(data)
-    except DrawError as error:
-        raise UsageError(f"this is not a receipt: {error.message}") from None
+        kind = _parsed(data).get("kind")
+    except DrawError:
+        kind = None
+    if kind not in (DRAWN, EXCLUDED, REGISTRATION):
+        raise UsageError(
+            "this is no receipt or confirmation: give the whole file that the fan got, a page or JSON"
+        )
+    return bool(kind == REGISTRATION)
 
 
 def _parsed(data: bytes, what: str = RECEIPT) -> Mapping[str, Any]:

@@ -68,11 +68,19 @@ class Audited:
         return as_document(self)
 
 
-def audit(opening: Iterable[bytes], place: Place, campaign_id: str, sample: int | None = None) -> Audited:
+def audit(
+    opening: Iterable[bytes],
+    place: Place,
+    campaign_id: str,
+    sample: int | None = None,
+    name: str = "the opening",
+) -> Audited:
     """Check the lines of an opening: all, or those of a `sample`, a number of registrations that the beacon chooses.
-    `place` has the published draw and its registrations. A full audit needs some 150 bytes for each entry.
+    `place` has the published draw and its registrations; errors have the `name` of the opening. A full audit needs
+    some 150 bytes for each entry.
 
-    Raises UsageError for a campaign without them, DrawError for files that do not hold together.
+    Raises UsageError for a campaign without them and for lines that are no opening, DrawError for files that do not
+    hold together.
     """
     read, folder = place.read, f"draws/{campaign_id}/phase-1"
     if (data := read(f"{folder}/{MANIFEST}")) is None:
@@ -100,7 +108,27 @@ def audit(opening: Iterable[bytes], place: Place, campaign_id: str, sample: int 
     # What ended after the draw explains why a salt is gone.
     for entry in entries:
         tree.add(entry)
-    return _Audit(manifest, counted, tree, _marks(place, folder, manifest), due).run(opening)
+    rows = _rows(opening, name)
+    return _Audit(manifest, counted, tree, _marks(place, folder, manifest), due).run(rows)
+
+
+def _rows(opening: Iterable[bytes], name: str) -> Iterator[OpenedRegistration]:
+    """The lines of an opening, by index. Raises UsageError for a first line that is none, DrawError for another one."""
+    last = -1
+    for number, line in enumerate(opening, 1):
+        where = f"{name}, line {number}"
+        try:
+            own = OpenedRegistration.parse(line.removesuffix(b"\n"), where)
+        except DrawError as error:
+            if number > 1:
+                raise
+            raise UsageError(
+                f"{name}: this is no opening, which `registrations open` makes: line 1 is {error.message}"
+            ) from None
+        if own.index <= last:
+            raise DrawError(where, f"index: numbers that increase are needed, {own.index} follows {last}")
+        last = own.index
+        yield own
 
 
 def _mark(ref: str, unit: str) -> bytes:
@@ -151,15 +179,8 @@ class _Audit:
         # Lines that were checked by their salt, and those of drawn entries that were not.
         self._opened = self._hidden = 0
 
-    def run(self, opening: Iterable[bytes]) -> Audited:
-        last = -1
-        for number, line in enumerate(opening, 1):
-            own = OpenedRegistration.parse(line.removesuffix(b"\n"), f"line {number}")
-            if own.index <= last:
-                raise DrawError(
-                    f"line {number}", f"index: numbers that increase are needed, {own.index} follows {last}"
-                )
-            last = own.index
+    def run(self, opening: Iterable[OpenedRegistration]) -> Audited:
+        for own in opening:
             if self._due is None or own.index in self._due:
                 self._classes[own.class_] += 1
                 self._wrong += (f"entry {own.index}: {what}" for what in self._line(own))

@@ -1,7 +1,11 @@
 // What a person gives to a page, a file or a text, and the receipt in it. What is refused is thrown as a sentence.
 
+import { parseJson } from "./canonical.js";
+import { plain } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
+// Of receipts, and of confirmations.
+const KINDS = ["draw", "excluded", "registration"];
 const MOST_BYTES = 4_000_000;
 const IN_A_PAGE = /<script type="application\/json" id="receipt">([^<]*)<\/script>/;
 
@@ -12,13 +16,13 @@ export function bare(text) {
 
 export function parsedOrNull(text) {
   try {
-    return JSON.parse(text);
+    return plain(parseJson(text));
   } catch {
     return null;
   }
 }
 
-/** The receipt in a text: JSON, or a page of the verifier. */
+/** The receipt or confirmation in a text, as its kind says: JSON, or a page of the verifier. */
 export function receiptIn(text) {
   let found = bare(text);
   if (found === "") throw STRINGS.refused.empty;
@@ -29,7 +33,7 @@ export function receiptIn(text) {
   }
   const receipt = parsedOrNull(found);
   if (receipt === null) throw STRINGS.refused.text;
-  if (receipt.kind === undefined || receipt.version === undefined) throw STRINGS.refused.other;
+  if (!KINDS.includes(receipt.kind)) throw STRINGS.refused.other;
   return text;
 }
 

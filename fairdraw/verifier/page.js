@@ -5,6 +5,7 @@ import { isHash } from "./fields.js";
 import { checkConfirmation, isConfirmation } from "./confirmed.js";
 import { bare, byName, fromFolder, fromHost, parsedOrNull, receiptIn, rootOf, textOf } from "./given.js";
 import { changesSince, parseOpened } from "./opened.js";
+import { hasLines } from "./planned.js";
 import { checkReceipt, company, receiptSteps } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 import { leftToTrust, registeredWords, verdictOf, wordsOf } from "./trusted.js";
@@ -280,12 +281,12 @@ function relays({ phases, seed }) {
   return box;
 }
 
-/** Check what a person gave: a file or a text. */
-async function take(given) {
+/** Check what a person gave, or what came with the page: a file or a text. */
+async function take(given, asked = true) {
   try {
     page.codes = null;
     const text = receiptIn(typeof given === "string" ? given : await textOf(given));
-    await finish(text, true);
+    await finish(text, asked);
   } catch (sentence) {
     page.run += 1;
     clear();
@@ -321,7 +322,9 @@ async function takeTrust(file) {
 
 async function takeCodes(file) {
   try {
-    page.codes = await textOf(file, MOST_LIST_BYTES);
+    const codes = await textOf(file, MOST_LIST_BYTES);
+    if (!hasLines(codes)) throw STRINGS.refused.codes;
+    page.codes = codes;
   } catch (sentence) {
     say("codes-refused", String(sentence));
     return;
@@ -414,4 +417,4 @@ listen();
 takeOwnTrust();
 const embedded = part("receipt").textContent;
 if (bare(embedded) === "") showHeadline(STRINGS.waiting);
-else finish(embedded, false);
+else take(embedded, false);

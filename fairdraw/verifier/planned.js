@@ -58,6 +58,9 @@ export function checkCode(own, common, values) {
   return `the only salt of this code; its line is ${lineOf(own, opened)}`;
 }
 
+/** Whether any line has the form of those in codes-<k>.txt: else it is another file. */
+export const hasLines = (text) => text.split("\n").some((each) => LINE.test(each));
+
 /** The lines of codes-<k>.txt, and what is `wrong` with their form or order: "" for nothing. */
 export function linesIn(text) {
   const lines = text.split("\n");

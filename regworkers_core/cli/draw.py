@@ -59,7 +59,10 @@ def verify_page_command(
 
     The receipt in it does not count. Exits 1 if the page differs, 2 if the file is no such page.
     """
-    found, expected = page_hash(file_bytes(file)), verifier_hash()
+    try:
+        found, expected = page_hash(file_bytes(file)), verifier_hash()
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
     same, ours = found == expected, f"regworkers {version('regworkers')}"
     if not has_signatures():
         ours += ", in a build that cannot check signatures: run `make verifier` to compare with the release"

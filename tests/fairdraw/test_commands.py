@@ -115,9 +115,54 @@ def test_a_receipt_is_checked_as_the_terminal_checks_it(
     other = Printed(capsys, "check-receipt", str(file), "--opened", "ab" * 32)
     assert other.code == 1 and "of another campaign" in other.out
     assert Printed(capsys, "check-receipt", str(file), "--opened", "ab").code == 2
-    file.write_text("[]")
-    refused = Printed(capsys, "check-receipt", str(file))
-    assert refused.code == 2 and "this is not a receipt" in refused.err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", b"{}", b'{"name":"x","version":4}', b"A poem.\n", b"%PDF-1.7\n\xe2\xe3\xcf\xd3\n", b""],
+    ids=["a list", "an object", "other JSON", "a text", "a PDF", "nothing"],
+)
+def test_a_file_that_is_none_of_what_was_asked_for_is_a_wrong_call_that_names_it(
+    beaconed: Path, log_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    own, other = tmp_path / "receipt.json", tmp_path / "report.pdf"
+    own.write_bytes(canonical_bytes(build_receipt(beaconed, refs(1)[0])))
+    other.write_bytes(content)
+    for *words, said in (
+        ("check-receipt", other, "no receipt or confirmation"),
+        ("verify", beaconed, "--receipt", other, "no receipt or confirmation"),
+        ("check-receipt", own, "--codes", other, "no list of planned codes"),
+        ("log", "--from", log_folder, "--checkpoint", other, "no checkpoint of a log"),
+        ("check-receipt", own, "--trust", other, ""),
+    ):
+        refused = Printed(capsys, *map(str, words))
+        assert (refused.code, refused.out) == (2, "") and refused.err.count("\n") == 1
+        assert refused.err.startswith(f"fairdraw: {other}: ") and said in refused.err
+
+
+def test_an_option_that_cannot_be_used_for_the_file_is_refused(
+    beaconed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receipt, confirmation = tmp_path / "receipt.json", tmp_path / "confirmation.json"
+    receipt.write_bytes(canonical_bytes(build_receipt(beaconed, refs(1)[0])))
+    confirmation.write_bytes(canonical_bytes({"kind": "registration", "version": 1}))
+    codes = ("--codes", str(receipt))
+    for file, *options, said in (
+        (confirmation, *codes, "--codes can be given with a receipt only"),
+        (
+            confirmation,
+            *codes,
+            "--opened",
+            "ab" * 32,
+            "--opened and --codes can be given with a receipt only",
+        ),
+        (receipt, "--from", str(tmp_path), "--from can be given with a confirmation only"),
+        (receipt, "--whole", "--whole can be given with a confirmation only"),
+    ):
+        refused = Printed(capsys, "check-receipt", str(file), *options)
+        assert (refused.code, refused.out) == (2, "") and said in refused.err and str(file) in refused.err
+    confirmed = Printed(capsys, "verify", str(beaconed), "--receipt", str(confirmation))
+    assert confirmed.code == 2 and f"{confirmation} is a confirmation" in confirmed.err
 
 
 def test_a_replay_compares_a_receipt_and_counts_its_household(

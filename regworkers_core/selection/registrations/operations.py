@@ -14,7 +14,7 @@ from fairdraw.proof.check import FAILS, check_confirmation
 from fairdraw.proof.receipt_view import checked_text
 from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.keys import EntryKey
-from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.operation import (
     CAMPAIGN,
     Call,
@@ -142,12 +142,12 @@ def proof(call: Call, given: ProofOf) -> Report:
     # Late, for it brings pyarrow.
     from regworkers_core.selection.public.source import in_bucket
 
-    if bool(given.confirmation) == bool(given.campaign_id and given.entry):
+    named = [bool(given.campaign_id), bool(given.entry)]
+    if named != [not given.confirmation] * 2:
         raise RequestError(
             f"give either a campaign and an entry, or a {call.face.field('confirmation')} in a file"
         )
-    given_file = Path(given.confirmation) if given.confirmation else None
-    data = commands.file_bytes(given_file) if given_file else _confirmation(call, given)
+    data = _given(given.confirmation) if given.confirmation else _confirmation(call, given)
     place = at_place(given.source) if given.source else in_bucket(call.runtime.objects)
     trusted = commands.trusted_keys(Path(given.trust) if given.trust else None)
     checked = check_confirmation(data, place, trusted)
@@ -159,6 +159,14 @@ def proof(call: Call, given: ProofOf) -> Report:
         files={} if given.confirmation else {"confirmation.json": data},
         left="the confirmation does not hold" if checked.verdict == FAILS else "",
     )
+
+
+def _given(file: str) -> bytes:
+    """The confirmation in a file. Raises UsageError for another file."""
+    data, confirms = commands.given_in(Path(file))
+    if not confirms:
+        raise UsageError(f"{file} is a receipt: `draw check-receipt` checks it")
+    return data
 
 
 def _confirmation(call: Call, given: ProofOf) -> bytes:

@@ -507,7 +507,9 @@ def test_a_draw_whose_result_did_not_please(draw: Path, monkeypatch: pytest.Monk
     assert [len(each) for each in junk] == [1, 2]
     monkeypatch.setattr(account, "PATIENCE_SECONDS", 10 * two_days)
     assert found(begun, files, after=two_days) == []
-    without(monkeypatch, account.DrawAccount._problem, "found == leaf.hash or self._may_come(leaf, found)", "True")
+    without(
+        monkeypatch, account.DrawAccount._problem, "found == leaf.hash or self._may_come(leaf, found)", "True"
+    )
     assert found(log_of([*honest[:2], *claims]), files, after=two_days) == []
 
 

@@ -148,8 +148,8 @@ def test_lines_are_those_of_registrations_in_their_order(draw: Draw) -> None:
     lines = draw.list.opening().splitlines(keepends=True)
     with pytest.raises(DrawError, match="line 2: index: numbers that increase are needed"):
         draw.audit(lines[0] + lines[0])
-    with pytest.raises(DrawError, match="line 1: not canonical JSON"):
-        draw.audit(b"x\n")
+    with pytest.raises(DrawError, match="the opening, line 2: not canonical JSON"):
+        draw.audit(lines[0] + b"x\n")
     notice = next(each.notices[0].index for each in draw.list.tree.noted.values())
     said = "\n".join(draw.says(dataclasses.replace(draw.one(), index=notice)).findings)
     assert f"entry {notice}: no registration of the draw" in said
@@ -257,6 +257,9 @@ def test_the_command_says_what_was_found(draw: Draw, tmp_path: Path) -> None:
     opening.write_bytes(b"".join(draw.list.opening().splitlines(keepends=True)[1:]))
     answer = audit_registrations(CAMPAIGN, opening, place=place)
     assert answer.failed and answer.lines[0].text.startswith("FINDING: ")
+    opening.write_bytes(b"%PDF-1.7\n")
+    with pytest.raises(UsageError, match=f"^{opening}: this is no opening"):
+        audit_registrations(CAMPAIGN, opening, place=place)
     for wrong in ({"sample": 0}, {"from_": None, "place": None}):
         with pytest.raises(UsageError):
             audit_registrations(CAMPAIGN, opening, **{"place": place, **wrong})  # type: ignore[arg-type]

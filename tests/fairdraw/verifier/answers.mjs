@@ -9,9 +9,11 @@ import { runInThisContext } from "node:vm";
 import { verifyBls } from "../../../fairdraw/verifier/beacon.js";
 import { canonicalText, parseCanonical, parseCanonicalList, parseJson } from "../../../fairdraw/verifier/canonical.js";
 import { checkConfirmation, sinceText } from "../../../fairdraw/verifier/confirmed.js";
+import { receiptIn } from "../../../fairdraw/verifier/given.js";
 import { milliseconds, short } from "../../../fairdraw/verifier/fields.js";
 import { colludersOf, parseTrust, quorumText, witnessesOf } from "../../../fairdraw/verifier/keys.js";
 import { leafHash, treeHash, verifyInclusion } from "../../../fairdraw/verifier/merkle.js";
+import { hasLines } from "../../../fairdraw/verifier/planned.js";
 import { parseCheckpoint, parseKey, parseNote, verifyNote } from "../../../fairdraw/verifier/note.js";
 import { checkReceipt } from "../../../fairdraw/verifier/receipt.js";
 import { replayDraw } from "../../../fairdraw/verifier/folder.js";
@@ -83,6 +85,14 @@ const ANSWERS = {
     const steps = answer.steps.map(({ name, state, detail }) => [name, state, detail]);
     return { ...answer, steps, since: listed ? sinceText(listed) : "" };
   },
+  given({ text }) {
+    try {
+      return { receipt: receiptIn(text) };
+    } catch (sentence) {
+      return { refused: sentence };
+    }
+  },
+  codes: ({ text }) => hasLines(text),
   trust({ text }) {
     return attempt(() => {
       const { leads, log, quorum } = parseTrust(text);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from py_arkworks_bls12381 import G1Point
 
 from fairdraw import bls
-from fairdraw.errors import DrawError
+from fairdraw.commands import given_in
+from fairdraw.errors import DrawError, UsageError
 from fairdraw.log.note import (
     COSIGNATURE,
     MLDSA_COSIGNATURE,
@@ -28,9 +30,11 @@ from fairdraw.log.note import (
     signed,
 )
 from fairdraw.log.trust import Trust
+from fairdraw.maths.codes import has_lines
 from fairdraw.maths.files import canonical_bytes, parse_canonical, parse_canonical_list, sha256_hex, short
 from fairdraw.proof.beacon import DOMAIN
 from fairdraw.terms import QUICKNET, QUICKNET_HASH
+from fairdraw.verifier.assemble import verifier_page
 from tests.fairdraw.maths import oracle
 from tests.fairdraw.proof.draws import SIGNATURE
 from tests.fairdraw.test_bls import P
@@ -100,6 +104,42 @@ def test_canonical_json_is_accepted_or_refused_alike_with_the_same_words(javascr
     for ask, parse in (("canonical", parse_canonical), ("list", parse_canonical_list)):
         ours = refused(lambda parse=parse: canonical_bytes(parse(text.encode(), "a file")).decode())
         assert javascript.ask(ask, text=text) == ours
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "null", "7", "a poem", "<p>news</p>", '{"kind":"draw"', '{"version":4}'),
+        *(
+            '{"kind":"other","version":4}',
+            '{"kind":"draw","kind":"draw"}',
+            '{"kind":["draw"]}',
+            '{"kind":1.5}',
+        ),
+        *(
+            '\ufeff {"kind":"draw"}',
+            '{"kind":"excluded"}',
+            '{"kind":"registration"}',
+            '{"kind":"draw","a":1.5}',
+        ),
+        *(verifier_page().decode(), *(verifier_page(each).decode() for each in (b"[]", b'{"kind":"draw"}'))),
+    ],
+)
+def test_what_is_no_receipt_or_confirmation_is_that_for_both(
+    javascript: Node, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "given").write_text(text, encoding="utf-8")
+    try:
+        ours = {"receipt": given_in(tmp_path / "given").data.decode()}
+    except UsageError:
+        ours = {}
+    theirs = javascript.ask("given", text=text)
+    assert isinstance(theirs.pop("refused", ""), str) and theirs == ours
+
+
+@pytest.mark.parametrize("text", ["", "a|1|" + "0" * 64, "news\nb|2|" + "a" * 64 + "\r\n", "a|0|" + "0" * 64])
+def test_what_is_no_list_of_planned_codes_is_that_for_both(javascript: Node, text: str) -> None:
+    assert javascript.ask("codes", text=text) == has_lines(text.encode())
 
 
 @pytest.mark.parametrize("levels", [1, 63, 64, 65, 5_000])

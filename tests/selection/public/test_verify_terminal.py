@@ -147,7 +147,8 @@ def test_invalid_receipts_and_refs_are_refused_in_one_line(beaconed: Path, cache
     mail = here("receipt", CAMPAIGN, "fan@example.com", "--from", str(beaconed))
     assert mail.code == 2 and "a ref is 1 to 64" in mail.stderr and "fan" not in mail.stderr
     for words, said in (
-        (("check-receipt", str(cache / "other.json")), "not a receipt: not a JSON document"),
+        (("check-receipt", str(cache / "other.json")), "no receipt or confirmation"),
+        (("verify-page", str(cache / "other.json")), f"{cache / 'other.json'}: this is not a page"),
         (("check-receipt", str(cache / "nothing.json")), "No such file"),
         (("verify", str(beaconed), "--manifest-hash", "12ab"), "64 of 0-9 a-f, found '12ab'"),
         (("receipt", CAMPAIGN, "unknown-ref", "--from", str(beaconed)), "neither in the draw"),

@@ -105,14 +105,20 @@ def test_a_confirmation_is_checked_offline_against_the_public_files(drawn: Runti
     assert forged.code == 1 and "does not hold" in forged.stdout + forged.stderr
 
 
-def test_what_cannot_be_proven_is_said(drawn: Runtime) -> None:
+def test_what_cannot_be_proven_is_said(drawn: Runtime, tmp_path: Path) -> None:
     assert (
         "no entry of this id or reference"
         in regworkers(drawn, "registrations", "proof", CAMPAIGN, "e99").stderr
     )
     removed = regworkers(drawn, "registrations", "proof", CAMPAIGN, "e0").stderr
     assert "no registration that can be shown" in removed
-    assert "give either" in regworkers(drawn, "registrations", "proof", CAMPAIGN).stderr
+    confirmation = tmp_path / "confirmation.json"
+    for words in ((CAMPAIGN,), (CAMPAIGN, "--confirmation", str(confirmation))):
+        assert "give either" in regworkers(drawn, "registrations", "proof", *words).stderr
+    for data, said in ((b"%PDF-1.7\n", "no receipt or confirmation"), (b'{"kind":"draw"}', "is a receipt")):
+        confirmation.write_bytes(data)
+        refused = regworkers(drawn, "registrations", "proof", "--confirmation", str(confirmation))
+        assert refused.code == 2 and str(confirmation) in refused.stderr and said in refused.stderr
 
 
 def test_an_opening_satisfies_the_auditor(drawn: Runtime, tmp_path: Path) -> None:
