@@ -8,14 +8,12 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from fairdraw import bls
-from fairdraw.log.trust import LOG_KEYS
 from fairdraw.maths.files import sha256_hex
 from fairdraw.proof.beacon import DOMAIN, round_message
 from fairdraw.terms import CHAIN_FILE, SCHEME, Chain
@@ -89,14 +87,10 @@ class OwnChain:
         return None
 
 
-def write_trust(path: Path, chain: Chain, log: Mapping[str, Any] | None = None) -> None:
-    """Write a file for `--trust`: the lead of the chain, with the keys of the log and its witnesses. Without `log` (a
-    document as keys.json of a log) these stay as the file has them.
-    """
-    before = {name: each for name, each in read_json(path).items() if name in LOG_KEYS}
-    keys = before or {"log": [], "need": 0, "witnesses": []}
-    beacon = {chain.hash: {"lead": OWN_LEAD_SECONDS}}
-    write_json(path, {"beacon": beacon, **keys, **(log or {})})
+def write_trust(path: Path, **parts: Any) -> None:
+    """Write these parts of a file for `--trust`; the others stay as they are."""
+    empty = {"beacon": {}, "log": [], "need": 0, "witnesses": []}
+    write_json(path, empty | read_json(path) | parts)
 
 
 def server(own: OwnChain, port: int = 0) -> ThreadingHTTPServer:
@@ -121,7 +115,7 @@ def server(own: OwnChain, port: int = 0) -> ThreadingHTTPServer:
 def main(folder: Path, port: int) -> None:
     """Serve the chain of this folder, beside which a trust file has its lead."""
     own = OwnChain.kept_in(folder)
-    write_trust(folder.with_name(TRUST_FILE), own.chain)
+    write_trust(folder.with_name(TRUST_FILE), beacon={own.chain.hash: {"lead": OWN_LEAD_SECONDS}})
     server(own, port).serve_forever()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +42,8 @@ def up(instance: InstanceOption = None) -> None:
     """Start all servers that do not run, wait until all answer, and print the addresses and the stack's trust file."""
     stack = _stack(instance)
     state = stack.up(_say)
-    _say(
-        f"draws of this stack are seeded by {OWN_BEACON}; to check them: --trust {stack.folder / TRUST_FILE}"
-    )
+    trust = shlex.quote(str(stack.folder / TRUST_FILE))
+    _say(f"draws of this stack are seeded by {OWN_BEACON}, as is its witness; to check them: --trust {trust}")
     answer({name: state.address(name) for name in state.ports}, Format.TEXT)
 
 
@@ -99,7 +99,8 @@ def reset(
 @local_app.command()
 def logs(
     server: Annotated[
-        str | None, typer.Argument(help="aws, mongo, redis, kafka, services or beacon [default: all]")
+        str | None,
+        typer.Argument(help="aws, mongo, redis, kafka, services, beacon or witness [default: all]"),
     ] = None,
     instance: InstanceOption = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="last lines of each")] = 50,

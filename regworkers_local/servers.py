@@ -255,6 +255,12 @@ def _beacon_command(place: ServerPlace) -> list[str]:
     return [sys.executable, "-m", "regworkers_local.beacon", str(place.folder), str(place.ports["beacon"])]
 
 
+def _witness_command(place: ServerPlace) -> list[str]:
+    aws = f"http://{HOST}:{place.ports['aws']}"
+    program = [sys.executable, "-m", "regworkers_local.witness"]
+    return [*program, str(place.folder), str(place.ports["witness"]), aws]
+
+
 # A server comes after those that it needs.
 SERVERS: dict[str, Server] = {
     server.name: server
@@ -326,6 +332,18 @@ SERVERS: dict[str, Server] = {
             ready=_answers("/health"),
             # It keeps nothing but its key.
             stop_seconds=1.0,
+        ),
+        Server(
+            name="witness",
+            program="the stack's witness",
+            default_port=8482,
+            address=f"http://{HOST}:{{port}}",
+            command=_witness_command,
+            ready=_accepts,
+            # What it signs is on disk before.
+            stop_seconds=1.0,
+            # It reads the keys of logs from the one, and writes the trust file after the other.
+            needs=("aws", "beacon"),
         ),
     )
 }

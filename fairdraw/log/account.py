@@ -379,6 +379,6 @@ class DrawAccount:
                     yield f"{codes_name(number)}: {problem}"
                 return
             number += 1
-        # As many files as leaves: one was changed, and none is still to come.
+        # With as many files as leaves none is still to come: one was changed.
         if number > place or not self._is_fresh(leaf):
             yield f"no file has the hash {leaf.hash} of the planned codes"

@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from fairdraw import scheduling
 from fairdraw.log import tree
@@ -113,7 +113,21 @@ class Witness:
         self.key = signer.verifier(COSIGNATURE)
         self._logs: dict[str, list[VerifierKey]] = {}
         for key in logs:
-            self._logs.setdefault(key.name, []).append(key)
+            self.know(key)
+
+    @classmethod
+    def opened(cls, folder: Path, name: str, logs: Sequence[VerifierKey]) -> Self:
+        """The witness of a folder, which gets a key if it is new, for as long as this process lives.
+
+        Raises ValueError for a folder that another process uses, or whose key has another name; OSError.
+        """
+        return cls(folder, _signer(folder, name), logs)
+
+    def know(self, key: VerifierKey) -> None:
+        """Cosign the log with this key, too."""
+        keys = self._logs.setdefault(key.name, [])
+        if key not in keys:
+            keys.append(key)
 
     def add_checkpoint(self, body: bytes) -> str:
         """Check a request and return the line of the cosignature. Raises Refused."""
@@ -230,11 +244,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         print(f"{self.log_date_time_string()} {format % args}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def opened(folder: Path, name: str, logs: Sequence[VerifierKey]) -> Witness:
-    """The witness of a folder, which gets a key if it is new, for as long as this process lives.
-
-    Raises ValueError for a folder that another process uses, or whose key has another name; OSError.
-    """
+def _signer(folder: Path, name: str) -> SignerKey:
+    """The key in a folder, which this process alone may use from now on. Raises as `Witness.opened`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Open until the process ends: two processes would check against the same state.
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -259,15 +270,15 @@ def opened(folder: Path, name: str, logs: Sequence[VerifierKey]) -> Witness:
         value = b""
     if len(value) != _SEED_BYTES:
         raise ValueError(f"{path} is no key of a witness: restore it, and nothing else of the folder")
-    return Witness(folder, SignerKey(stored, value), logs)
+    return SignerKey(stored, value)
 
 
 def serve(folder: Path, name: str, logs: Sequence[str], host: str, port: int) -> None:
-    """Answer requests until the process ends. Raises as `opened`, ValueError for a key that is none of a log."""
+    """Answer requests until the process ends. Raises as `Witness.opened`, and ValueError for a key of no log."""
     keys = [VerifierKey.parse(text) for text in logs]
     if not keys or any(key.kind != SIGNATURE for key in keys):
         raise ValueError("--log should be the verifier key of a log, of type 0x01; repeat it for each key")
-    witness = opened(folder, name, keys)
+    witness = Witness.opened(folder, name, keys)
     with Server((host, port), witness) as server:
         where = f"http://{host}:{server.server_address[1]}"
         print(f"{witness.key}\n{where}", flush=True)  # noqa: T201

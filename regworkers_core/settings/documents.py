@@ -134,7 +134,7 @@ def read_stack(environment: str | None = None) -> dict[str, Any]:
             "redis": {"url": state["redis"]},
             "kafka": {"bootstrap": state["kafka"]},
             "services": _local_services(state),
-            "selection": _local_beacon(state),
+            "selection": {**_local_beacon(state), **_local_log(state)},
             "dagster": _local_dagster(),
         }
     except FileNotFoundError:
@@ -189,6 +189,19 @@ def _local_beacon(state: dict[str, Any]) -> dict[str, Any]:
         "trust_file": str(folder / TRUST_FILE),
     }
     return {"beacon": {**beacon, "lead_seconds": OWN_LEAD_SECONDS, "write_seconds": _OWN_WRITE_SECONDS}}
+
+
+# The public key in the folder of the stack's witness.
+VKEY_FILE = "vkey"
+
+
+def _local_log(state: dict[str, Any]) -> dict[str, Any]:
+    """The stack's own witness, which has to cosign; none in a stack without it."""
+    if "witness" not in state:
+        return {}
+    vkey = (stack_state_file().parent / "witness" / VKEY_FILE).read_text()
+    witness = {"url": state["witness"], "vkey": vkey, "monitoring_url": state["witness"]}
+    return {"log": {"witnesses": [witness], "needed": 1}}
 
 
 def _snaked(document: dict[Any, Any]) -> dict[str, Any]:

@@ -72,10 +72,11 @@ def test_the_client_of_drand_reads_it(url: str) -> None:
 
 def test_its_trust_file_gives_the_lead_and_keeps_the_keys_of_the_log(tmp_path: Path) -> None:
     path = tmp_path / "trust.json"
-    write_trust(path, OWN.chain)
+    lead = {OWN.chain.hash: {"lead": 5}}
+    write_trust(path, beacon=lead)
     assert Trust.parse(path.read_bytes()).lead(OWN.chain.hash) == 5
     key = str(SignerKey.generate("demo/log").verifier(SIGNATURE))
-    write_trust(path, OWN.chain, {"log": [key], "need": 0, "witnesses": []})
-    write_trust(path, OWN.chain)
+    write_trust(path, log=[key])
+    write_trust(path, beacon=lead)
     found = Trust.parse(path.read_bytes())
     assert [str(each) for each in found.keys.log] == [key] and found.lead(QUICKNET.hash) == 600

@@ -130,6 +130,6 @@ def test_an_unconfirmed_reset_is_a_usage_error_and_deletes_nothing(stack: Stack)
 def test_an_unknown_server_is_a_usage_error_of_one_line(stack: Stack) -> None:
     with pytest.raises(
         UsageError,
-        match=r"'mysql' is not a server of the stack: choose one of aws, mongo, redis, kafka, services, beacon$",
+        match=r"'mysql' is not a server of the stack: choose one of aws, mongo, .*, beacon, witness$",
     ):
         run("logs", "mysql")

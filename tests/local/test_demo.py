@@ -11,6 +11,8 @@ import graphql
 import pytest
 from dagster_graphql.schema import create_schema
 
+from fairdraw.log.follow import follow
+from fairdraw.log.place import at_place
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
@@ -18,11 +20,13 @@ from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import FAILURES, DagsterProcess, RunFailure
 from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
+from tests.fairdraw.log.test_follow import Place, opened
+from tests.selection.public.fakes import NOW
 from tests.support.waiting import wait_until
 from tools.demo import __main__ as demo
 from tools.demo import life
 from tools.demo.__main__ import Stopped, choose_instance, servers
-from tools.demo.selection import CAMPAIGN, Troubles
+from tools.demo.selection import CAMPAIGN, Troubles, copy_public
 
 
 @pytest.mark.slow
@@ -177,6 +181,16 @@ def test_the_end_of_a_demo_says_what_was_deleted_and_deletes_dagsters_storage(
 def test_every_folder_of_dagster_yaml_is_below_what_a_reset_deletes() -> None:
     folders = re.findall(r"base_dir: (\S+)", (PROJECT_ROOT / "dagster.yaml").read_text())
     assert folders and {Path(each).parts[0] for each in folders} == {".dagster"}
+
+
+def test_the_copy_of_what_is_public_has_every_file_that_its_log_names(tmp_path: Path) -> None:
+    place = Place()
+    for campaign in (CAMPAIGN.campaign_id, "another"):
+        place.open(opened(campaign))
+    place.bucket.put_bytes("pipeline/another/phase-1/plan.parquet", b"secret")
+    copy_public(place.bucket, tmp_path)
+    assert not follow(at_place(str(tmp_path)), now=NOW + 7_200).findings
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["draws", "log"]
 
 
 class Failing:

@@ -20,6 +20,7 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.live import Live
 
+from fairdraw.terms import OWN_BEACON
 from fairdraw.verifier.assemble import has_signatures
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.engine.stop import StopSignal
@@ -92,9 +93,14 @@ def demo(
                 f"  {command(instance, 'doctor')}\nstop and delete it with\n  {command(instance, 'local reset --yes')}"
             )
     for what, path in published.items():
-        console.print(f"{what}: {path.as_uri()}")
+        # Pages are for a browser, the others for a command.
+        where = path.as_uri() if path.suffix == ".html" else shlex.quote(str(path))
+        console.print(f"{what}: {where}", markup=False)
     if published:
         console.print(f"kept: {', '.join(published)} in build/demo, until the next demo")
+        console.print(
+            f"the trust file names {OWN_BEACON}, and a witness of this machine: in production others run both"
+        )
         console.print(
             "to look up references in the page, and to check confirmations:\n  python3 -m http.server --bind 127.0.0.1"
             f" --directory build/demo\n  http://127.0.0.1:8000/{public_path(published)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 import tempfile
@@ -16,13 +15,12 @@ from rich.table import Table
 
 from fairdraw import commands
 from fairdraw.large.allocate import LargeEngine
-from fairdraw.log.leaves import KEYS
 from fairdraw.log.trust import Trust
 from fairdraw.maths.files import RESULT, canonical_bytes
-from fairdraw.maths.registration import tree_folder
-from fairdraw.proof.check import FAILS
+from fairdraw.proof.check import HOLDS
 from fairdraw.proof.verify import Verification, verify
 from fairdraw.verifier.assemble import verifier_page
+from regworkers_core.adapters.aws.objects import PUBLIC, ObjectStore
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.snapshot import SelectionJob
@@ -32,13 +30,11 @@ from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns.opening import close_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
-from regworkers_core.selection.public.log_edge import FOLDER
 from regworkers_core.selection.public.page import INDEX
 from regworkers_core.selection.public.publish import PAGE_FOLDER, publish_page
 from regworkers_core.selection.public.source import export
 from regworkers_core.selection.registrations.opening import receipts_of
 from regworkers_core.settings.documents import TRUST_FILE
-from regworkers_local.beacon import write_trust
 from regworkers_local.dagster_server import RunFailure
 from regworkers_local.load import CAMPAIGNS, MARKETS, SEATS
 from regworkers_local.platform import Platform
@@ -140,22 +136,16 @@ class Troubles:
 
 def publish(runtime: Runtime, folder: Path, confirmations: Path, console: Console) -> dict[str, Path]:
     """Publish the page of the draw, with a copy in `folder` of all that is public; also there, one winner's and one
-    loser's receipt, which check themselves, and their confirmations, as the platform wrote them, which are checked.
-    Returns the files by what they are. Raises UsageError for a confirmation that does not hold.
+    loser's receipt and their confirmations, as the platform wrote them, which are checked. Returns the files by what
+    they are. Raises UsageError for one that does not hold by the stack's trust file.
     """
     shutil.rmtree(folder, ignore_errors=True)
+    publish_page(runtime, CAMPAIGN.campaign_id, apply=True)
+    copy_public(runtime.objects, folder)
     draw = folder / "draws" / CAMPAIGN.campaign_id
-    publish_page(runtime, CAMPAIGN.campaign_id, output=draw, apply=True)
-    for key in (
-        *runtime.objects.list(FOLDER),
-        *runtime.objects.list(f"{tree_folder(CAMPAIGN.campaign_id)}/"),
-    ):
-        (folder / key).parent.mkdir(parents=True, exist_ok=True)
-        runtime.objects.get_file(key, folder / key)
     found = {"public page": draw / PAGE_FOLDER / INDEX}
     found["trust file"] = folder / TRUST_FILE
-    keys = runtime.objects.get_bytes(f"{FOLDER}{KEYS}")
-    write_trust(found["trust file"], runtime.settings.selection.beacon.chain, json.loads(keys))
+    shutil.copyfile(runtime.settings.selection.beacon.trust_file, found["trust file"])
     with tempfile.TemporaryDirectory(prefix="demo-draw-") as cache:
         source = receipts_of(runtime, CAMPAIGN.campaign_id, Path(cache))
         lines = (draw / "phase-1" / RESULT).read_text().splitlines()
@@ -166,14 +156,28 @@ def publish(runtime: Runtime, folder: Path, confirmations: Path, console: Consol
                 continue
             path = found[f"receipt of a {name}"] = folder / f"receipt-{name}.html"
             path.write_bytes(verifier_page(canonical_bytes(source.receipt(ref))))
+            _check(path, folder, console)
             path = found[f"confirmation of a {name}"] = folder / f"confirmation-{name}.json"
             path.write_bytes(_confirmation(runtime, ref, confirmations))
-            checked = commands.check_receipt(path, trust=found["trust file"], from_=str(folder))
-            console.print(f"confirmation of a {name}: {checked.lines[0].text}", markup=False)
-            # Without witnesses it is incomplete.
-            if checked.document["verdict"] == FAILS:
-                raise UsageError(f"`fairdraw check-receipt {path} --from {folder}` says what does not hold")
+            _check(path, folder, console, from_=str(folder))
     return found
+
+
+def copy_public(objects: ObjectStore, folder: Path) -> None:
+    """Copy all that is public, of every campaign: the log names files of each."""
+    for key in [each for public in PUBLIC for each in objects.list(public)]:
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        objects.get_file(key, folder / key)
+
+
+def _check(path: Path, folder: Path, console: Console, from_: str | None = None) -> None:
+    """Check a receipt or confirmation by the trust file in `folder`. Raises UsageError unless it holds."""
+    trust = folder / TRUST_FILE
+    checked = commands.check_receipt(path, trust=trust, from_=from_)
+    verdict = checked.document["verdict"]
+    console.print(f"{path.name}: {checked.lines[0].text} ({verdict})", markup=False)
+    if verdict != HOLDS:
+        raise UsageError(f"{path} does not hold by {trust}: `fairdraw check-receipt` with both says why")
 
 
 def _confirmation(runtime: Runtime, ref: str, confirmations: Path) -> bytes:

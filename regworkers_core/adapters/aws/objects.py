@@ -97,6 +97,8 @@ class ObjectPart(NamedTuple):
     size: int  # of the whole object
 
 
+# Where the files are that everybody may read.
+PUBLIC = ("draws/", "log/", "registrations/")
 # A list of registrations replaces it all the time, and it proves nothing.
 _MOVING = re.compile("registrations/[^/]+/checkpoint")
 
@@ -106,7 +108,7 @@ class ObjectLock(NamedTuple):
 
     days: int | None = None
     mode: str = "GOVERNANCE"
-    folders: tuple[str, ...] = ("draws/", "log/", "registrations/")
+    folders: tuple[str, ...] = PUBLIC
 
     def of(self, key: str) -> dict[str, Any]:
         """Arguments of a write of `key`."""

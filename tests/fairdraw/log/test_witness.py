@@ -164,13 +164,13 @@ def test_a_state_that_cannot_be_read_gives_no_signature(cosigner: witness.Witnes
 
 def test_its_folder_makes_a_key_once_and_serves_one_process(tmp_path: Path) -> None:
     logs = [LOG.verifier()]
-    first = witness.opened(tmp_path / "w", NAME, logs)
+    first = witness.Witness.opened(tmp_path / "w", NAME, logs)
     with pytest.raises(ValueError, match="another witness works in"):
-        witness.opened(tmp_path / "w", NAME, logs)
+        witness.Witness.opened(tmp_path / "w", NAME, logs)
     assert (tmp_path / "w" / "key").stat().st_mode & 0o077 == 0
-    assert witness.opened(_copy(tmp_path, "first"), "", logs).key == first.key
+    assert witness.Witness.opened(_copy(tmp_path, "first"), "", logs).key == first.key
     with pytest.raises(ValueError, match=f"is {NAME}, not other"):
-        witness.opened(_copy(tmp_path, "second"), "other", logs)
+        witness.Witness.opened(_copy(tmp_path, "second"), "other", logs)
 
 
 def _copy(tmp_path: Path, name: str) -> Path:
@@ -182,13 +182,13 @@ def _copy(tmp_path: Path, name: str) -> Path:
 def test_a_folder_that_lost_its_key_makes_no_other(tmp_path: Path) -> None:
     (tmp_path / hashlib.sha256(ORIGIN.encode()).hexdigest()).write_text("a state")
     with pytest.raises(ValueError, match="no file key"):
-        witness.opened(tmp_path, NAME, [])
+        witness.Witness.opened(tmp_path, NAME, [])
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a+b"])
 def test_a_new_witness_needs_a_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="needs --name"):
-        witness.opened(tmp_path, name, [])
+        witness.Witness.opened(tmp_path, name, [])
 
 
 # As a process
