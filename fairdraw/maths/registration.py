@@ -28,7 +28,7 @@ _NOTICE = re.compile(
 # The salt of a leaf: 128 random bits.
 SALT = re.compile("[0-9a-f]{32}", re.ASCII)
 _REASONS = re.compile("[A-Z_]+(?:,[A-Z_]+)*", re.ASCII)
-_DIGEST_BYTES = 32
+_LEAF_BYTES = 32
 # Places in the table of an empty tree, a power of two.
 _FIRST_TABLE = 1 << 10
 
@@ -280,7 +280,7 @@ class RegistrationTree:
 
     def __init__(self) -> None:
         self._tree = TreeHash()
-        self._leaves = _Leaves()
+        self._leaves = LeafPlaces(_LEAF_BYTES)
         self._noted: dict[int, Registration] = {}
         # The index of the registration that each notice is about, by the notice's own.
         self._owners: dict[int, int] = {}
@@ -356,28 +356,32 @@ class RegistrationTree:
         self.erased += notice.kind is NoticeKind.ERASED
 
 
-class _Leaves:
-    """Leaves by place, and the place of a leaf: a hash table with open addressing over one array of bytes."""
+class LeafPlaces:
+    """Leaves by place, and the place of a leaf: a hash table with open addressing over one array of bytes. It keeps the
+    first `mark_bytes` of each leaf: two leaves with the same 16 cannot be found. Its table has 8 to 16 bytes for each.
+    """
 
-    def __init__(self) -> None:
-        self._digests = bytearray()
+    def __init__(self, mark_bytes: int) -> None:
+        self._mark_bytes, self._marks = mark_bytes, bytearray()
         # A place counted from 1; 0: free.
         self._table = array("I", bytes(4 * _FIRST_TABLE))
 
     @property
     def size(self) -> int:
-        return len(self._digests) // _DIGEST_BYTES
+        return len(self._marks) // self._mark_bytes
 
     def at(self, place: int) -> bytes:
-        return bytes(self._digests[place * _DIGEST_BYTES : (place + 1) * _DIGEST_BYTES])
+        """What is kept of the leaf at a place."""
+        return bytes(self._marks[place * self._mark_bytes : (place + 1) * self._mark_bytes])
 
     def place(self, leaf: bytes) -> int | None:
-        found = self._table[self._slot(leaf)]
+        """None for a leaf that has none."""
+        found = self._table[self._slot(leaf[: self._mark_bytes])]
         return found - 1 if found else None
 
     def append(self, leaf: bytes | None) -> None:
         """Take the next place with a leaf, or with none. The first place of a leaf that is there twice counts."""
-        self._digests += leaf or bytes(_DIGEST_BYTES)
+        self._marks += leaf[: self._mark_bytes] if leaf else bytes(self._mark_bytes)
         if leaf is not None:
             self._enter(self.size)
         if 2 * self.size > len(self._table):
@@ -390,10 +394,10 @@ class _Leaves:
         slot = self._slot(self.at(found - 1))
         self._table[slot] = self._table[slot] or found
 
-    def _slot(self, leaf: bytes) -> int:
+    def _slot(self, mark: bytes) -> int:
         """The slot of the table that has this leaf, else the free one for it."""
         last = len(self._table) - 1
-        slot = int.from_bytes(leaf[:8], "big") & last
-        while (place := self._table[slot]) and self.at(place - 1) != leaf:
+        slot = int.from_bytes(mark[:8], "big") & last
+        while (place := self._table[slot]) and self.at(place - 1) != mark:
             slot = slot + 1 & last
         return slot

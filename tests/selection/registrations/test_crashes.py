@@ -12,6 +12,8 @@ from fairdraw.maths.registration import NoticeKind
 from regworkers_core.engine.stop import no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import opening
+from regworkers_core.selection.registrations.appending import Appender
+from regworkers_core.selection.registrations.tree import RegistrationLog
 from tests.faults.story import take_events
 from tests.selection.registrations.world import (
     CAMPAIGN,
@@ -205,3 +207,27 @@ def test_after_a_restore_of_the_replica_no_leaf_is_appended_and_no_registration_
     Holder(world).run()
     made = check(world)
     assert (made.size, made.withdrawn) == (size + 1, 1), "the unit again, and nothing else"
+
+
+def test_leaves_without_an_index_are_looked_for_in_one_pass_over_the_tree(
+    world: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fans = Fans(world)
+    for name in "abcd":
+        fans.save(name)
+        Holder(world).run()
+    world.database["entries"].update_many({}, {"$unset": {"_registration.index": ""}})
+    log, read = RegistrationLog.open(world, CAMPAIGN), Counter[str]()
+    stored = log.files.read
+
+    def counted(path: str) -> bytes | None:
+        read[path] += 1
+        return stored(path)
+
+    monkeypatch.setattr(log.files, "read", counted)
+    appender = Appender(world, log, b"")
+    pages = world.registrations.of_campaign(CAMPAIGN, 1)
+    found = [each for page in pages for each in appender.placed(page)]
+    assert [each.registered and each.registered.index for each in found] == [0, 1, 2, 3]
+    assert read == {f"bundles/{number}": 1 for number in range(4)}
+    assert entries(world) == found
