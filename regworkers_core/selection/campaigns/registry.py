@@ -22,7 +22,8 @@ import yaml
 from fairdraw.documents import as_document, camel
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from regworkers_core.adapters.mongo.draws import Fenced, lease_name
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, Market
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, Market, RegistrationLog, brief
+from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import TransientFailure, UsageError
@@ -182,6 +183,17 @@ _ISSUER_KEY = frozenset({"id", "key"})
 _MARKET = frozenset({"marketId", "name", "capacity", "reserves", "laterReserves"})
 _RESERVE = frozenset({"segment", "seats"})
 _ELIGIBILITY = frozenset(map(camel, TERMS))
+_FLAG = "true or false"
+# Fields with a few values, one of which is meant by a field that is absent.
+_CHOICES = {
+    "autoDraw": _FLAG,
+    "codes.caseless": _FLAG,
+    "eligibility.inviteOnly": _FLAG,
+    "eligibility.inviteTypes": f"a list of {', '.join(InviteType)}",
+    "eligibility.requireVerifiedPhone": _FLAG,
+    "registration": "{log: on} or {log: off}",
+    "registration.log": " or ".join(RegistrationLog),
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -250,6 +262,7 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
             for number, reserve in enumerate(_list(_mapping(market).get(name))):
                 _only(_mapping(reserve), _RESERVE, f"markets[{index}].{name}[{number}].")
     _only(_mapping(fields.get("eligibility")), _ELIGIBILITY, "eligibility.")
+    _require_choices(fields)
     document = {name: value for name, value in fields.items() if name != "campaignId"}
     # Checked here, because errors of the stored document name it `_id`.
     if "campaignId" not in fields:
@@ -258,6 +271,17 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
     if not isinstance(campaign_id, str) or not is_selection_id(campaign_id):
         raise UsageError("campaignId must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
     return Campaign.parse({**document, "_id": campaign_id, "status": CampaignStatus.DRAFT})
+
+
+def _require_choices(fields: Mapping[str, Any]) -> None:
+    """Refuse a choice that a file names and leaves empty: its default is another promise than its author may mean."""
+    for where, values in _CHOICES.items():
+        section, _, name = where.rpartition(".")
+        given = _mapping(fields.get(section)) if section else fields
+        if name in given and given[name] in (None, "", []):
+            raise UsageError(
+                f"{where} must be {values}, found {brief(given[name])}: give a value, or leave the field out"
+            )
 
 
 def _only(fields: Mapping[str, Any], known: frozenset[str], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,30 @@ def test_a_mistake_names_the_field_and_what_was_found(
         draft(definition(**changes))
     assert field in str(error.value) and found in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "field"),
+    [
+        ("registration: {log: }", "registration.log must be on or off, found None"),
+        ("registration: {log: ''}", "registration.log must be on or off, found ''"),
+        ("registration:", "registration must be {log: on} or {log: off}, found None"),
+        ("eligibility: {inviteOnly: }", "eligibility.inviteOnly must be true or false, found None"),
+        (
+            "eligibility: {inviteTypes: []}",
+            "eligibility.inviteTypes must be a list of email, .*, found \\[\\]",
+        ),
+        ("codes: {caseless: }", "codes.caseless must be true or false, found None"),
+        ("autoDraw:", "autoDraw must be true or false, found None"),
+    ],
+)
+def test_a_choice_that_is_left_empty_is_refused_with_the_way_out(
+    tmp_path: Path, written: str, field: str
+) -> None:
+    file = tmp_path / "campaign.yml"
+    file.write_text(f"{json.dumps(definition())[:-1]}, {written}}}")
+    with pytest.raises(UsageError, match=f"{field}: give a value, or leave the field out"):
+        draft(read_definition(file))
 
 
 @pytest.mark.parametrize(
