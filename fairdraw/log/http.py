@@ -117,6 +117,8 @@ class LogHttp:
                 return HttpAnswer(response.status, b"".join(pieces))
         except (OSError, HTTPException, ValueError) as error:
             why = error.reason if isinstance(error, URLError) else error
+            if isinstance(why, socket.gaierror):
+                raise NoAnswer("no host of this name is found") from None
             raise NoAnswer(type(why).__name__ if isinstance(why, Exception) else str(why)) from None
 
 

@@ -80,6 +80,15 @@ def test_a_connection_that_fails_is_no_answer() -> None:
         LogHttp(5.0).post("witness.example", b"")
 
 
+def test_a_host_that_is_not_found_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_address: object, **_options: object) -> list[object]:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UsageError, match=r"draws\.invalid/log/keys.json: no host of this name is found;"):
+        LogHttp(5.0).file("http://draws.invalid/log/keys.json")
+
+
 def test_another_address_is_not_followed() -> None:
     with answering(status(302, header="Location: http://127.0.0.1:9/\r\n")) as address:
         assert LogHttp(5.0).post(address, b"x") == (302, b"")
