@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError
-from fairdraw.log.leaves import CHECKPOINT, Kind, LeafTimes
+from fairdraw.log.leaves import CHECKPOINT, Kind, LeafTimes, LogLeaf
 from fairdraw.log.note import NoteError
 from fairdraw.log.parts import Published, published
 from fairdraw.log.place import Place, in_log
 from fairdraw.log.registered import bundle_from, tree_state
 from fairdraw.log.tree import WIDTH, StoredTree, root_over
 from fairdraw.log.trust import WEAK_QUORUM, Trust, TrustedKey
-from fairdraw.maths.files import Fields, JsonFile, is_hash, json_keys, sha256_hex
+from fairdraw.maths.files import MANIFEST, Fields, JsonFile, is_hash, json_keys, sha256_hex
+from fairdraw.maths.manifest import Manifest
 from fairdraw.maths.merkle import leaf_hash
 from fairdraw.maths.registration import (
     SALT,
@@ -176,22 +177,71 @@ class ConfirmationChecker:
         return found
 
     @cached_property
+    def _of_campaign(self) -> Sequence[tuple[int, LogLeaf]]:
+        """Those of the campaign in the log, in order."""
+        return self._log.state.of_campaign(self.confirmation.campaign_id)
+
+    @cached_property
+    def _closed(self) -> int | None:
+        """How many entries the list of the draw has; None if no manifest in the log is published here."""
+        data = self._place.read(self._manifest_path)
+        if data is None or sha256_hex(data) not in _manifests(self._of_campaign):
+            return None
+        counted = Manifest.parse(data).registrations
+        return 0 if counted is None else counted.size
+
+    @property
+    def _manifest_path(self) -> str:
+        return f"draws/{self.confirmation.campaign_id}/phase-1/{MANIFEST}"
+
+    def _beyond(self) -> str:
+        """Why the entry cannot be in the list of the draw; empty if nothing speaks against it."""
+        if self._closed is None or self.confirmation.index < self._closed:
+            return ""
+        return f"not in the list: the draw closed it at {self._closed} entries"
+
+    @cached_property
     def _sizes(self) -> _Sizes:
         """The first and the newest size of the list that are in the log and have the entry."""
         own = self.confirmation
-        leaves = {
-            leaf.hash: index
-            for index, leaf in self._log.state.of_campaign(own.campaign_id)
-            if leaf.kind is Kind.REGISTRATIONS
-        }
-        if not leaves and self._place.read(f"{tree_folder(own.campaign_id)}/{CHECKPOINT}") is None:
-            raise Unchecked(f"{NOT_YET}: no list of registrations of this campaign is published")
-        having = [size for size in tree_state(self._read, own.campaign_id).sizes if size > own.index]
+        if beyond := self._beyond():
+            raise Unchecked(beyond)
+        leaves = {leaf.hash: index for index, leaf in self._of_campaign if leaf.kind is Kind.REGISTRATIONS}
+        has_none = self._place.read(self._checkpoint_path) is None and not leaves
+        sizes = () if has_none else tree_state(self._read, own.campaign_id).sizes
+        having = [size for size in sizes if size > own.index]
         newest = self._first_logged(reversed(having), leaves)
         first = self._first_logged(having, leaves)
         if newest is None or first is None:
+            before = self._first_logged(reversed(sizes[: len(sizes) - len(having)]), leaves)
+            self._require_open(None if before is None else before.index)
             raise Unchecked(f"{NOT_YET}: no list of registrations in the log has an entry {own.index}")
         return _Sizes(first, newest)
+
+    @property
+    def _checkpoint_path(self) -> str:
+        return f"{tree_folder(self.confirmation.campaign_id)}/{CHECKPOINT}"
+
+    def _require_open(self, last: int | None) -> None:
+        """Refuse "not yet" where the entry cannot come any more, or where the log has a newer list than that of the
+        leaf `last` (None: there is none): then the published files were changed.
+        """
+        since = _since_opening(self._of_campaign)
+        newest = [index for index, leaf in since if leaf.kind is Kind.REGISTRATIONS][-1:]
+        if newest and newest != [last]:
+            raise DrawError(
+                self._checkpoint_path,
+                f"names no list of registrations that is leaf {newest[0]} of the log: it was changed, or a file in"
+                " sizes",
+            )
+        if not (manifests := _manifests(since)):
+            return
+        if self._closed is None and sha256_hex(self._read(self._manifest_path)) != manifests[-1]:
+            raise DrawError(self._manifest_path, "is not the one in the log")
+        wrong(
+            f"not in the list: the draw counts {self._closed} entries, and no list of registrations in the log has as"
+            " many"
+        )
 
     def _first_logged(self, sizes: Iterable[int], leaves: Mapping[str, int]) -> _Logged | None:
         for size in sizes:
@@ -205,6 +255,8 @@ class ConfirmationChecker:
         return None
 
     def _check_registration(self) -> str:
+        if beyond := self._beyond():
+            wrong(beyond)
         own, newest = self.confirmation, self._sizes.newest.file
         since = 0 if self._whole else _newest_from(newest.size)
         found = self._registration(newest, since)
@@ -285,6 +337,17 @@ class ConfirmationChecker:
 def _newest_from(size: int) -> int:
     """The first of the newest entries, which are looked through; it begins a bundle."""
     return max(0, -(-size // WIDTH) * WIDTH - LOOKED_THROUGH)
+
+
+def _manifests(leaves: Iterable[tuple[int, LogLeaf]]) -> list[str]:
+    """The hashes of the manifests of phase 1."""
+    return [leaf.hash for _, leaf in leaves if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
+
+
+def _since_opening(leaves: Sequence[tuple[int, LogLeaf]]) -> Sequence[tuple[int, LogLeaf]]:
+    """Those after the last one that opened the campaign, as the page reads them: from the end of the log back to it."""
+    opened = [at for at, (_, leaf) in enumerate(leaves, 1) if leaf.kind is Kind.OPENED]
+    return leaves[opened[-1] if opened else 0 :]
 
 
 def _leaves(registration: Registration) -> list[str]:

@@ -1,10 +1,12 @@
 // The check of a fan's confirmation against the published files, as in proof/confirmation.py. The leaf of a size is found by
-// its fact: the log is not read whole. A file that is missing leaves a step unchecked.
+// its fact. Only if none has the entry, the log is read from its end back to the campaign's opening: that shows whether
+// there is a newer one. A file that is missing leaves a step unchecked.
 
 import { parseCanonical } from "./canonical.js";
 import { drawError, fieldsOf, isAny, isHash, isoTime, milliseconds, short, uncheckedError } from "./fields.js";
 import { colludersOf, LOG_KEYS, metAt, parseTrust, readKeys, trustedKey, WEAK_QUORUM, witnessesOf } from "./keys.js";
 import { NO_WITNESS, parseLogLeaf, seenBy } from "./log.js";
+import { parseManifest } from "./manifest.js";
 import { leafHash, treeHash, verifyInclusion } from "./merkle.js";
 import { namedBy, parseCheckpoint, parseNote, verifyNote } from "./note.js";
 import { endedStep, parsedObject, plain, THE_LIST, verdictOn, vouches } from "./receipt.js";
@@ -13,6 +15,8 @@ import { sha256Hex, toHex } from "./sha256.js";
 import { textIn, TreeFiles, WIDTH } from "./tiles.js";
 
 const CONFIRMATION = "confirmation";
+// An honest host may lack such a file.
+const MAY_LACK = { mayLack: true };
 const CONFIRMATION_KEYS = ["at", "campaignId", "index", "kind", "ref", "salt", "unit", "version"];
 const NO_NOTE = "the note is not UTF-8";
 const ITS_KEYS =
@@ -31,7 +35,8 @@ function contradiction(message) {
 }
 
 /**
- * Check a confirmation as a receipt is checked. `read(name)` resolves to the bytes of a published file, null for none;
+ * Check a confirmation as a receipt is checked. `read(name, {mayLack})` resolves to the bytes of a published file, null for
+ * none;
  * `onStep({name, at, of})` is awaited before each step; `onRead(done, of)` tells entries of the list; with `whole` notices are
  * looked for in every later entry. The answer has `listed`, too: since when the entry is in the list,
  * and how many witnesses saw it (null: none is needed), as `{at, by}`; or null.
@@ -107,9 +112,10 @@ class ConfirmationCheck {
   constructor(own, read, trust, options) {
     Object.assign(this, { ...options, own, read, findings: [], unread: [], listed: null, folder: `registrations/${own.campaignId}/` });
     this.log = this.publishedLog(trust);
+    this.closed = this.closedSize();
     this.sizes = this.loggedSizes();
     // Each step that awaits them meets the error.
-    for (const each of [this.log, this.sizes]) each.catch(() => {});
+    for (const each of [this.log, this.closed, this.sizes]) each.catch(() => {});
   }
 
   steps() {
@@ -120,8 +126,8 @@ class ConfirmationCheck {
     };
   }
 
-  async text(name, malformed) {
-    const bytes = await this.read(name);
+  async text(name, { malformed, ...options } = {}) {
+    const bytes = await this.read(name, options);
     return bytes === null ? null : textIn(name, bytes, malformed);
   }
 
@@ -132,7 +138,7 @@ class ConfirmationCheck {
     const own = text === null ? none : readKeys(fieldsOf("keys.json", "", parseCanonical(text, "keys.json"), LOG_KEYS));
     const [log, quorum] = [trust.log.length ? trust.log : own.log, trust.quorum.members.length ? trust.quorum : own.quorum];
     if (!log.length) throw uncheckedError("no log: nothing shows when the list of registrations was what it is");
-    const signed = await this.text("log/checkpoint", NO_NOTE);
+    const signed = await this.text("log/checkpoint", { malformed: NO_NOTE });
     if (signed === null) throw uncheckedError("log/checkpoint is missing");
     const note = parseNote(signed);
     const { origin, size, root } = parseCheckpoint(note.text);
@@ -145,36 +151,17 @@ class ConfirmationCheck {
     return { note, origin, size: Number(size), root, keys: log, quorum, tree, given };
   }
 
-  // The first and the newest size of the list that is in the log and has the entry.
-  async loggedSizes() {
-    const [{ index, campaignId }, log] = [this.own, await this.log];
-    const name = `${this.folder}checkpoint`;
-    const text = await this.text(name);
-    if (text === null) throw uncheckedError(`${name} is missing`);
-    const { about, sizes } = parseTreeState(text, name);
-    if (about !== campaignId) throw drawError(name, `is about ${about}`);
-    const firstOf = async (some) => {
-      for (const size of some) {
-        const found = await this.loggedSize(size, log);
-        if (found) return found;
-      }
-      return null;
-    };
-    const having = sizes.filter((size) => size > index);
-    const newest = await firstOf([...having].reverse());
-    if (!newest) throw uncheckedError(`not in the list yet: no list of registrations in the log has an entry ${index}`);
-    return { newest, first: await firstOf(having) };
+  // How the leaf that says this begins, and the file that has its index.
+  factOf({ kind, phase, hash }) {
+    const fact = `{"campaignId":"${this.own.campaignId}","hash":"${hash}","kind":"${kind}","phase":${phase},"time":"`;
+    return { fact, fileOfFact: `log/facts/${sha256Hex(fact)}` };
   }
 
-  // One size of the list, and its leaf in the log; null if it has none.
-  async loggedSize(size, log) {
-    const { campaignId } = this.own;
-    const name = `${this.folder}sizes/${size}.json`;
-    const bytes = await this.read(name);
-    if (bytes === null) throw uncheckedError(`${name} is missing`);
-    const fact = `{"campaignId":"${campaignId}","hash":"${sha256Hex(bytes)}","kind":"registrations","phase":0,"time":"`;
-    const fileOfFact = `log/facts/${sha256Hex(fact)}`;
-    const index = await this.text(fileOfFact);
+  // The leaf of the log that says this, and its index; null if it has none.
+  async leafOf(said) {
+    const log = await this.log;
+    const { fact, fileOfFact } = this.factOf(said);
+    const index = await this.text(fileOfFact, MAY_LACK);
     // What is decided and not published yet is not in the log.
     if (index === null || !(Number(index) < log.size)) return null;
     const entry = (await log.tree.bundle(Math.floor(index / WIDTH)))[index % WIDTH];
@@ -184,13 +171,116 @@ class ConfirmationCheck {
     if (!verifyInclusion(line, Number(index), log.size, await log.tree.proof(Number(index), log.size), log.root)) {
       contradiction(`the proof of leaf ${index} does not lead to the root of the checkpoint`);
     }
+    return { index: Number(index), leaf };
+  }
+
+  get manifestName() {
+    return `draws/${this.own.campaignId}/phase-1/manifest.json`;
+  }
+
+  // How many entries the list of the draw has; null if no manifest in the log is published here.
+  async closedSize() {
+    await this.log;
+    const bytes = await this.read(this.manifestName, MAY_LACK);
+    if (bytes === null || (await this.leafOf({ kind: "manifest", phase: 1, hash: sha256Hex(bytes) })) === null) return null;
+    return parseManifest(textIn("manifest.json", bytes)).registrations?.size ?? 0;
+  }
+
+  // Why the entry cannot be in the list of the draw; empty if nothing speaks against it.
+  async beyond() {
+    const closed = await this.closed;
+    return closed === null || this.own.index < closed ? "" : `not in the list: the draw closed it at ${closed} entries`;
+  }
+
+  // The first and the newest size of the list that is in the log and has the entry.
+  async loggedSizes() {
+    const { index, campaignId } = this.own;
+    const beyond = await this.beyond();
+    if (beyond) throw uncheckedError(beyond);
+    const name = `${this.folder}checkpoint`;
+    const text = await this.text(name);
+    const { about, sizes } = text === null ? { about: campaignId, sizes: [] } : parseTreeState(text, name);
+    if (about !== campaignId) throw drawError(name, `is about ${about}`);
+    const firstOf = async (some) => {
+      for (const size of some) {
+        const found = await this.loggedSize(size);
+        if (found) return found;
+      }
+      return null;
+    };
+    const having = sizes.filter((size) => size > index);
+    const newest = await firstOf([...having].reverse());
+    if (newest) return { newest, first: await firstOf(having) };
+    const last = await this.lastLeaves();
+    if (text === null && last.registrations) throw uncheckedError(`${name} is missing`);
+    const before = await firstOf(sizes.filter((size) => size <= index).reverse());
+    await this.requireOpen(last, before?.index);
+    throw uncheckedError(`not in the list yet: no list of registrations in the log has an entry ${index}`);
+  }
+
+  // Refuse "not yet" where the entry cannot come any more, or where the log has a newer list than that of the leaf `before`:
+  // then the published files were changed.
+  async requireOpen({ registrations, manifest }, before) {
+    for (const { index, leaf } of [registrations, manifest].filter(Boolean)) {
+      const { fileOfFact } = this.factOf(leaf);
+      const found = await this.text(fileOfFact);
+      if (found === null) throw uncheckedError(`${fileOfFact} is missing`);
+      if (Number(found) !== index) throw drawError(fileOfFact, "does not name the entry that says this");
+    }
+    if (registrations && registrations.index !== before) {
+      const what = `names no list of registrations that is leaf ${registrations.index} of the log`;
+      throw drawError(`${this.folder}checkpoint`, `${what}: it was changed, or a file in sizes`);
+    }
+    if (!manifest) return;
+    const closed = await this.closed;
+    if (closed === null) {
+      const bytes = await this.read(this.manifestName);
+      if (bytes === null) throw uncheckedError(`${this.manifestName} is missing`);
+      if (sha256Hex(bytes) !== manifest.leaf.hash) throw drawError(this.manifestName, "is not the one in the log");
+    }
+    contradiction(`not in the list: the draw counts ${closed} entries, and no list of registrations in the log has as many`);
+  }
+
+  // The last leaf of the campaign about its list, and about a manifest of phase 1, by kind: the log is read from its end back
+  // to the campaign's opening.
+  async lastLeaves() {
+    const { size, root, tree } = await this.log;
+    const isWhole = size > 0 && toHex(await tree.root(0, size)) === root;
+    const [begin, last] = [`{"campaignId":"${this.own.campaignId}",`, {}];
+    for (let number = Math.ceil(size / WIDTH) - 1; number >= 0 && !last.opened; number--) {
+      const [start, entries] = [number * WIDTH, await tree.bundle(number)];
+      const hashes = treeHash();
+      for (const entry of entries) hashes.add(leafHash(entry));
+      if (!isWhole || toHex(hashes.root()) !== toHex(await tree.root(start, Math.min(start + WIDTH, size)))) {
+        throw drawError("checkpoint", `its root is not that of the ${size} entries`);
+      }
+      for (let at = entries.length - 1; at >= 0 && !last.opened; at--) {
+        const line = String.fromCharCode(...entries[at]);
+        if (!line.startsWith(begin)) continue;
+        const leaf = parseLogLeaf(textIn(`entry ${start + at}`, entries[at]));
+        if (leaf.phase <= 1) last[leaf.kind] ??= { index: start + at, leaf };
+      }
+    }
+    return last;
+  }
+
+  // One size of the list, and its leaf in the log; null if it has none.
+  async loggedSize(size) {
+    const { campaignId } = this.own;
+    const name = `${this.folder}sizes/${size}.json`;
+    const bytes = await this.read(name);
+    if (bytes === null) throw uncheckedError(`${name} is missing`);
+    const found = await this.leafOf({ kind: "registrations", phase: 0, hash: sha256Hex(bytes) });
+    if (found === null) return null;
     const fields = fieldsOf(name, "", parseCanonical(textIn(name, bytes), name), ["campaignId", "root", "size"]);
     const [about, root] = [fields.id("campaignId"), fields.hash("root")];
     if (about !== campaignId || fields.integer("size") !== size) throw drawError(name, "is about another campaign or size");
-    return { index: Number(index), leaf, root, size };
+    return { ...found, root, size };
   }
 
   async checkRegistration() {
+    const beyond = await this.beyond();
+    if (beyond) contradiction(beyond);
     const [{ newest }, { index, at, leaf }] = [await this.sizes, this.own];
     const { size } = newest;
     let since = this.whole ? 0 : Math.max(0, Math.ceil(size / WIDTH) - NEWEST) * WIDTH;
@@ -274,7 +364,7 @@ class ConfirmationCheck {
     for (let size = index + 1; size <= last; size++) {
       for (const key of keys) {
         const name = `checkpoints/${size}-${key.id}`;
-        const text = await this.text(`log/${name}`, NO_NOTE);
+        const text = await this.text(`log/${name}`, { malformed: NO_NOTE, ...MAY_LACK });
         if (text === null) continue;
         const note = parseNote(text);
         const isSigned = verifyNote(note, [key], this.curves).size > 0;

@@ -50,7 +50,7 @@ export async function fromHost(root, name) {
 
 /** The files of a folder that a person chose, which has `log` and `registrations` or is one of them. */
 export function byName(files) {
-  return new Map(files.map((file) => [file.webkitRelativePath.replace(/^.*?(?=(?:log|registrations)\/)/, ""), file]));
+  return new Map(files.map((file) => [file.webkitRelativePath.replace(/^.*?(?=(?:draws|log|registrations)\/)/, ""), file]));
 }
 
 /** The bytes of one of these, null for none. */

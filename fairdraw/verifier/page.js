@@ -98,9 +98,9 @@ async function check(text, asked, whole = false) {
 /** Reads public files: from the folder that was chosen, or from the host that the page came from. */
 function publicFiles(missing) {
   const read = page.files ? (name) => fromFolder(page.files, name) : (name) => fromHost(rootOf(location.href), name);
-  return async (name) => {
+  return async (name, { mayLack = false } = {}) => {
     const bytes = page.files || location.protocol !== "file:" ? await read(name) : null;
-    if (bytes === null) missing.add(name);
+    if (bytes === null && !mayLack) missing.add(name);
     return bytes;
   };
 }

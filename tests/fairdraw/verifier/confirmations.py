@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -17,7 +16,8 @@ from fairdraw.log.note import COSIGNATURE, Checkpoint, signed
 from fairdraw.log.place import at_place
 from fairdraw.log.tree import GrowingTree
 from fairdraw.log.trust import Trust
-from fairdraw.maths.files import canonical_bytes, sha256_hex
+from fairdraw.maths.files import MANIFEST, canonical_bytes, sha256_hex
+from fairdraw.maths.manifest import Manifest, Registrations
 from fairdraw.maths.registration import (
     Notice,
     NoticeKind,
@@ -30,6 +30,7 @@ from fairdraw.maths.registration import (
 from fairdraw.proof.check import check_confirmation
 from fairdraw.proof.confirmation import Confirmation
 from fairdraw.terms import iso
+from tests.fairdraw.log.test_follow import manifest
 from tests.fairdraw.verifier.draws import FORMER, LOG, WITNESSES, text
 from tests.fairdraw.verifier.forgeries import canonical
 from tests.fairdraw.verifier.mutations import change_place, layout, of_bytes
@@ -37,7 +38,6 @@ from tests.fairdraw.verifier.node import Node
 
 # When the first size was seen, in seconds since the epoch; the later ones a minute apart.
 SEEN_AT = 1_690_898_640
-_NOT_YET = re.compile("not in the list yet: .*|registrations/[^/]+/checkpoint is missing")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,17 @@ def random_list(rng: Random, folder: Path, counts: Sequence[int] = ()) -> Publis
     _write(folder / tree_folder(campaign_id), {CHECKPOINT: state.to_bytes()})
     if rng.random() < 0.1:
         sizes.pop()
-    return PublishedList(folder, made, _write_log(rng, folder / "log", campaign_id, sizes))
+    drawn = _manifest(campaign_id, rng.choice(sizes)) if sizes and rng.random() < 0.4 else None
+    if drawn is not None and rng.random() < 0.9:
+        _write(folder / "draws" / campaign_id / "phase-1", {MANIFEST: drawn.to_bytes()})
+    return PublishedList(folder, made, _write_log(rng, folder / "log", campaign_id, sizes, drawn))
+
+
+def _manifest(campaign_id: str, size: RegistrationSize) -> Manifest:
+    """That of a draw whose list was closed at this size."""
+    counted = Registrations(0, size.size, 0, size.root, size.size, 0)
+    plain = Manifest.parse(manifest(campaign_id))
+    return replace(plain, registrations=counted)
 
 
 def _next_entry(rng: Random, campaign_id: str, tree: RegistrationTree, made: list[Confirmation]) -> bytes:
@@ -123,8 +133,12 @@ def _next_entry(rng: Random, campaign_id: str, tree: RegistrationTree, made: lis
     return Notice(about.index, kind, moved.leaf).text
 
 
-def _write_log(rng: Random, folder: Path, campaign_id: str, sizes: Sequence[RegistrationSize]) -> str | None:
-    """A log with a leaf for each size among others, of which a checkpoint was kept at most; returns a trust file."""
+def _write_log(
+    rng: Random, folder: Path, campaign_id: str, sizes: Sequence[RegistrationSize], drawn: Manifest | None
+) -> str | None:
+    """A log with a leaf for each size, and for the manifest, among others, of which a checkpoint was kept at most;
+    returns a trust file.
+    """
     keys = [LOG] if rng.random() < 0.8 else [LOG, FORMER]
     witnesses = rng.sample(WITNESSES, rng.choice((0, 1, 3, 3)))
     need = rng.choice((0, 1, len(witnesses), len(witnesses))) if witnesses else 0
@@ -150,6 +164,8 @@ def _write_log(rng: Random, folder: Path, campaign_id: str, sizes: Sequence[Regi
         for _ in range(rng.choice((0, 0, 2, 300))):
             add(LogLeaf(text(rng, 7) + "x", rng.randbytes(32).hex(), Kind.REGISTRATIONS, 0, iso(SEEN_AT)))
         add(LogLeaf(campaign_id, size.hash, Kind.REGISTRATIONS, 0, iso(SEEN_AT + 60 * number - 1)))
+        if drawn is not None and drawn.registrations and drawn.registrations.size == size.size:
+            add(LogLeaf(campaign_id, drawn.hash, Kind.MANIFEST, 1, iso(SEEN_AT + 60 * number)))
         publish(SEEN_AT + 60 * number, rng.random() < 0.9)
     publish(SEEN_AT + 3600, kept=rng.random() < 0.5)
     stated = {
@@ -171,8 +187,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
 def python_says(confirmation: bytes, folder: Path, trust: str | None, *, whole: bool = False) -> Any:
     given = Trust() if trust is None else Trust.parse(trust.encode())
     found = check_confirmation(confirmation, at_place(str(folder)), given, whole=whole)
-    # The page does not read the whole log: it cannot tell that no list of the campaign is in it.
-    steps = [[each.name, each.state, _NOT_YET.sub("not yet", each.detail)] for each in found.checks]
+    steps = [[each.name, each.state, each.detail] for each in found.checks]
     answer = {key: value for key, value in found.as_dict().items() if key not in ("annulled", "checks")}
     return json.loads(
         json.dumps(answer | {"steps": steps, "since": found.result.since if found.result else ""})
@@ -189,9 +204,7 @@ def page_says(
     whole: bool = False,
 ) -> Any:
     data = base64.b64encode(confirmation).decode()
-    found = node.ask("confirmation", data=data, folder=str(folder), trust=trust, curves=curves, whole=whole)
-    steps = [[name, state, _NOT_YET.sub("not yet", detail)] for name, state, detail in found["steps"]]
-    return found | {"steps": steps}
+    return node.ask("confirmation", data=data, folder=str(folder), trust=trust, curves=curves, whole=whole)
 
 
 def changed(rng: Random, folder: Path, confirmation: Confirmation) -> bytes:

@@ -12,7 +12,10 @@ from random import Random
 import pytest
 
 from fairdraw.maths.files import canonical_bytes
+from fairdraw.maths.registration import NoticeKind
 from fairdraw.proof.confirmation import LOOKED_THROUGH
+from tests.fairdraw.log.test_follow import DAY
+from tests.fairdraw.proof.test_confirmation import Fans
 from tests.fairdraw.verifier.confirmations import (
     PublishedList,
     changed,
@@ -26,11 +29,16 @@ from tests.fairdraw.verifier.node import BUNDLE, Node
 pytestmark = pytest.mark.skipif(not BUNDLE.exists(), reason="run `make verifier`")
 
 
+_MANIFEST = "draws/summer/phase-1/manifest.json"
+# Why an entry is not in the list.
+_REASONS = ("not in the list yet", "the draw closed it at", "names no list of registrations that is leaf")
+
+
 @pytest.mark.parametrize("lists", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_confirmations_get_the_same_answer_from_both(
     javascript: Node, tmp_path: Path, record_property: Callable[[str, object], None], lists: int
 ) -> None:
-    rng, states = Random(lists), Counter[str]()
+    rng, states, said = Random(lists), Counter[str](), Counter[str]()
     copy = tmp_path / "changed"
     for number in range(lists):
         made = random_list(rng, tmp_path / str(number))
@@ -46,7 +54,9 @@ def test_confirmations_get_the_same_answer_from_both(
                 assert ours == theirs, (number, given)
                 states.update(f"{name} {state}" for name, state, _ in ours["steps"])
                 shutil.rmtree(copy)
-    record_property("shown", f"{lists} lists: {dict(states)}")
+                said.update(reason for reason in _REASONS if reason in str(ours["steps"]))
+    record_property("shown", f"{lists} lists: {dict(states)}, {dict(said)}")
+    assert said.keys() == {*_REASONS} or lists < 60
     for name in ("registration", "log", "witnesses"):
         assert states[f"{name} passed"] and states[f"{name} failed"]
     assert states["witnesses unchecked"] and states["confirmation failed"]
@@ -72,6 +82,129 @@ def test_notices_are_looked_for_in_the_newest_entries_or_in_all_by_both(
             looked[whole] += "--whole" in str(ours["limits"])
     assert moved and looked[False] and not looked[True]
     assert read == {False: 8, True: 8}
+
+
+def _beyond_the_draw(fans: Fans) -> bytes:
+    fans.draw()
+    fans.register(1)
+    fans.log()
+    return fans.list.confirmation(600)
+
+
+def _counted_and_not_listed(fans: Fans) -> bytes:
+    fans.register(1)
+    fans.draw()
+    return fans.list.confirmation(600)
+
+
+def _manifest_missing(fans: Fans) -> bytes:
+    fans.draw()
+    fans.register(1)
+    fans.place.bucket.delete(_MANIFEST)
+    return fans.list.confirmation(600)
+
+
+def _manifest_changed(fans: Fans) -> bytes:
+    confirmation = _manifest_missing(fans)
+    fans.place.bucket.put_bytes(_MANIFEST, b"{}")
+    return confirmation
+
+
+def _no_sizes(fans: Fans) -> bytes:
+    fans.sizes = []
+    fans.publish()
+    return fans.list.confirmation(400)
+
+
+def _size_changed(fans: Fans) -> bytes:
+    fans.place.bucket.put_bytes("registrations/summer/sizes/600.json", b"{}")
+    return fans.list.confirmation(400)
+
+
+def _no_checkpoint(fans: Fans) -> bytes:
+    fans.place.bucket.delete("registrations/summer/checkpoint")
+    return fans.list.confirmation(400)
+
+
+def _not_logged(fans: Fans) -> bytes:
+    fans.register(1)
+    fans.sizes.append(601)
+    fans.publish()
+    return fans.list.confirmation(600)
+
+
+def _other_entry(fans: Fans) -> bytes:
+    return fans.list.confirmation(400, ref="another")
+
+
+def _withdrawn(fans: Fans) -> bytes:
+    confirmation = fans.list.confirmation(5)
+    fans.end(5, NoticeKind.WITHDRAWN)
+    fans.log(-60.0)
+    return confirmation
+
+
+def _other_list(fans: Fans) -> bytes:
+    path = "registrations/summer/tile/entries/002.p/88"
+    whole = fans.place.read(path) or b""
+    fans.place.bucket.put_bytes(path, whole[:-1] + (b"0" if whole[-1:] != b"0" else b"1"))
+    return fans.list.confirmation(400)
+
+
+@pytest.mark.parametrize(
+    ("changed", "state", "said"),
+    [
+        (_beyond_the_draw, "failed", "not in the list: the draw closed it at 600 entries"),
+        (_counted_and_not_listed, "failed", "the draw counts 601 entries, and no list of registrations"),
+        (_manifest_missing, "unchecked", "draws/summer/phase-1/manifest.json is missing"),
+        (_manifest_changed, "failed", "is not the one in the log"),
+        (_no_sizes, "failed", "names no list of registrations that is leaf 2 of the log: it was changed"),
+        (_size_changed, "failed", "or a file in sizes"),
+        (_no_checkpoint, "unchecked", "registrations/summer/checkpoint is missing"),
+        (
+            _not_logged,
+            "unchecked",
+            "not in the list yet: no list of registrations in the log has an entry 600",
+        ),
+        (_withdrawn, "passed", "entry 600: the entry was taken back"),
+        (_other_entry, "failed", "entry 400 of the list is another one"),
+        (_other_list, "failed", "the 600 entries of the list do not have the root that is in the log"),
+    ],
+)
+def test_what_a_confirmation_comes_to_says_the_page_as_the_reader(
+    javascript: Node, tmp_path: Path, changed: Callable[[Fans], bytes], state: str, said: str
+) -> None:
+    fans = Fans()
+    for at in (-DAY / 2, -DAY / 4):
+        fans.register(300)
+        fans.log(at)
+    data, folder = changed(fans), _folder_of(fans, tmp_path)
+    ours = python_says(data, folder, fans.trust_text())
+    assert ours == page_says(javascript, data, folder, fans.trust_text())
+    name, found, detail = ours["steps"][0]
+    assert (name, found) == ("registration", state) and said in detail
+
+
+def _folder_of(fans: Fans, folder: Path) -> Path:
+    """All that is published."""
+    for path, data in fans.place.bucket.stored.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder
+
+
+def test_a_log_whose_end_was_changed_is_not_read_as_not_yet_by_the_page(
+    javascript: Node, tmp_path: Path
+) -> None:
+    fans = Fans()
+    for at in (-DAY / 2, -DAY / 4):
+        fans.register(300)
+        fans.log(at)
+    data, folder = _no_sizes(fans), _folder_of(fans, tmp_path)
+    (path,) = (folder / "log" / "tile" / "entries").glob("000.p/3")
+    path.write_bytes(path.read_bytes().replace(b"registrations", b"registrationz"))
+    answer = page_says(javascript, data, folder, fans.trust_text())
+    assert [each[1:] for each in answer["steps"]] == [["failed", "its root is not that of the 3 entries"]] * 3
 
 
 @pytest.fixture(scope="module")
