@@ -25,7 +25,7 @@ from fairdraw.log.witness import serve
 from fairdraw.maths.codes import has_lines
 from fairdraw.maths.files import is_hash, write_durably
 from fairdraw.maths.plain import PlainEngine
-from fairdraw.proof.check import HOLDS, check_confirmation, differences, is_confirmation
+from fairdraw.proof.check import check_confirmation, differences, is_confirmation
 from fairdraw.proof.check import check_receipt as checked_receipt
 from fairdraw.proof.opening_audit import Audited, audit
 from fairdraw.proof.receipt_view import checked_text
@@ -190,7 +190,7 @@ def check_receipt(
     else:
         checked = checked_receipt(data, trusted, opened, None if codes is None else _codes(codes))
     lines = [Line(line) for line in checked_text(checked).rstrip().split("\n")]
-    return Answer(checked.as_dict(), lines, checked.verdict != HOLDS or bool(checked.findings))
+    return Answer(checked.as_dict(), lines, not checked.is_fine)
 
 
 def _place(from_: str | None, has: str) -> Place:
@@ -348,11 +348,12 @@ def audit_registrations(
 def _audited(done: Audited) -> Iterator[Line]:
     yield from (Line(f"FINDING: {each}", Style.BAD) for each in done.findings)
     if not done.findings:
-        yield Line(f"{done.campaign_id}: {done.due:,} registrations are what the opening says", Style.GOOD)
-    yield Line(", ".join(f"{number:,} {name}" for name, number in done.classes.items()))
-    yield Line(
-        f"{done.opened:,} of {done.due:,} were computed again from their salts; of the others these are gone"
-    )
+        checked = "the registration is" if done.due == 1 else f"all {done.due:,} registrations are"
+        yield Line(f"{done.campaign_id}: {checked} what the opening says", Style.GOOD)
+    yield Line(f"the opening has {', '.join(f'{number:,} {name}' for name, number in done.classes.items())}")
+    gone = done.due - done.opened
+    others = f"; the salts of the other {gone:,} are deleted" if gone else ""
+    yield Line(f"{done.opened:,} of {done.due:,} leaves were computed again from their salts{others}")
     yield Line(f"manifestHash {done.manifest_hash}: compare it with that of the log")
 
 

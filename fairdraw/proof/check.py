@@ -76,6 +76,11 @@ class ReceiptChecked:
             return FAILS
         return INCOMPLETE if self.is_in(State.UNCHECKED) or not self.trusted else HOLDS
 
+    @property
+    def is_fine(self) -> bool:
+        """Whether it holds and nothing was found: any other answer is exit code 1."""
+        return self.verdict == HOLDS and not self.findings
+
     def is_in(self, state: State) -> bool:
         """Whether a step ended so."""
         return any(check.state is state for check in self.checks)

@@ -209,8 +209,8 @@ def _answer(
     if save is not None:
         for name, content in report.files.items():
             said.append(f"written: {_written(save / name, content)}")
-    elif any(isinstance(each, bytes) for each in report.files.values()):
-        said.append(f"add --save FOLDER for {operation.files}")
+    elif report.files:
+        said.append(f"no file was written: add --save FOLDER for {operation.files}")
     if report.left:
         said.append(report.left)
     finding = report.pending or (report.left and not report.unread)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,11 +10,16 @@ from pydantic import Field
 
 from fairdraw import commands
 from fairdraw.log.place import at_place
-from fairdraw.proof.check import FAILS, check_confirmation
+from fairdraw.proof.check import check_confirmation
 from fairdraw.proof.receipt_view import checked_text
-from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import RequestError, UsageError
+from regworkers_core.domain.snapshot import PausedDrain
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains.heartbeat import beats
+from regworkers_core.drains.runner import fuse_in_force
+from regworkers_core.engine.defects import fuse_message, hold_of
 from regworkers_core.operation import (
     CAMPAIGN,
     Call,
@@ -61,7 +66,9 @@ class ProofOf(Input):
 
 
 class OpeningOf(OfCampaign):
-    opening: LocalFile = Field("", description="Write the lines to this file. Empty: hand them out.")
+    opening: LocalFile = Field(
+        "", description="Write the lines to this file. Empty: they are among the files of the answer."
+    )
 
 
 @operation(
@@ -70,7 +77,8 @@ class OpeningOf(OfCampaign):
 def status(call: Call, given: RegistrationsOf) -> Report:
     """Show how many registrations are in each campaign's tree, how many wait, and up to where the public log has them.
 
-    Entries wait while the drain `register` is behind, sizes while the log or its witnesses are unavailable.
+    Entries wait while the drain `register` is behind, sizes while the log or its witnesses are unavailable: the answer
+    says why. Fails if a tree's files are damaged.
     """
     if given.campaign_id:
         campaigns = [call.campaign(given.campaign_id)]
@@ -84,18 +92,46 @@ def status(call: Call, given: RegistrationsOf) -> Report:
         document=document,
         facts={"campaigns": len(document)},
         tables=[Table("registrations", columns, rows)],
-        said=[f"{each['campaignId']}: {why}" for each in document if (why := _remark(call.runtime, each))],
+        said=[f"{each['campaignId']}: {why}" for each in document for why in each["remarks"]],
+        left="; ".join(f"{each['campaignId']}: {NO_CHECKPOINT}" for each in document if each["damaged"]),
     )
 
 
-def _remark(runtime: Runtime, shown: Mapping[str, Any]) -> str:
-    """What a person has to know who reads the numbers of a campaign; empty: nothing."""
-    if shown["log"] == "off":
-        return OFF
+def _remarks(runtime: Runtime, campaign: Campaign, shown: Mapping[str, Any]) -> Iterator[str]:
+    """What a person has to know who reads the numbers of a campaign."""
+    campaign_id = campaign.campaign_id
+    if not campaign.logs_registrations:
+        yield OFF
     if lost := shown["lost"]:
-        return f"{lost} of the withdrawn had no entry any more at the freeze, as after a restore of MongoDB"
-    files = RegistrationFiles(runtime.objects, shown["campaignId"])
-    return NO_CHECKPOINT if not shown["size"] and files.has_bundles() else ""
+        yield f"{lost} of the withdrawn had no entry any more at the freeze, as after a restore of MongoDB"
+    if shown["waiting"] and (why := _why_waiting(runtime, campaign)):
+        yield f"{shown['waiting']:,} entries wait: {why}"
+    if lacking := shown["notLogged"]:
+        since = iso(RegistrationFiles(runtime.objects, campaign_id).made_at(lacking[0]))
+        yield (
+            f"the public log lacks sizes of the tree since {since}: if that lasts, it or its witnesses do not"
+            " answer, and `regworkers doctor` names them; they are logged later"
+        )
+
+
+def _why_waiting(runtime: Runtime, campaign: Campaign) -> str:
+    """Why entries of a campaign are not appended now; empty: a drain works, and is behind."""
+    # Late, for it brings all drains of selection.
+    from regworkers_core.selection.drains import REGISTER
+    from regworkers_core.selection.registrations.source import is_frozen
+
+    if campaign.status is CampaignStatus.DRAFT:
+        return "they come into the tree when the campaign opens"
+    if is_frozen(runtime.draws.light(campaign.campaign_id)):
+        return "between judgement and seed only the draw appends, and before its manifest it appends all that is left"
+    drain = f"the drain {REGISTER.name}"
+    if (paused := hold_of(runtime.leases, PausedDrain, REGISTER.name)) is not None:
+        return f"{drain} is {paused.text}; `{paused.remedy}` ends that"
+    if (fuse := fuse_in_force(runtime, REGISTER.name)) is not None:
+        return fuse_message(REGISTER.name, fuse.reason, fuse.tripped_at)
+    if not beats(runtime.heartbeats, REGISTER.name):
+        return f"no worker runs {drain}: its sensor or `regworkers drain {REGISTER.name}` starts one"
+    return ""
 
 
 def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
@@ -107,7 +143,7 @@ def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
     registered = state.size - state.notices - state.withdrawn - state.erased
     record = runtime.draws.light(campaign_id)
     first = None if record is None else record.phases.get(1)
-    return {
+    shown: dict[str, Any] = {
         "campaignId": campaign_id,
         "status": campaign.status.value,
         "log": campaign.registration.log.value,
@@ -123,7 +159,10 @@ def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
         "waiting": max(0, live - registered) if campaign.logs_registrations else 0,
         "loggedSize": logged[-1] if logged else 0,
         "notLogged": not_logged,
+        # Whether it has entries and no checkpoint.
+        "damaged": not state.size and files.has_bundles(),
     }
+    return shown | {"remarks": [*_remarks(runtime, campaign, shown)]}
 
 
 @operation(
@@ -157,7 +196,9 @@ def proof(call: Call, given: ProofOf) -> Report:
         facts={"verdict": checked.verdict},
         text=checked_text(checked),
         files={} if given.confirmation else {"confirmation.json": data},
-        left="the confirmation does not hold" if checked.verdict == FAILS else "",
+        left=""
+        if checked.is_fine
+        else f"it does not hold: {checked.verdict}, findings: {len(checked.findings)}",
     )
 
 
@@ -177,6 +218,7 @@ def _confirmation(call: Call, given: ProofOf) -> bytes:
     registrations, key = call.runtime.registrations, EntryKey(campaign_id, given.entry)
     registrant = registrations.get([key]).get(key) or registrations.with_ref(campaign_id, given.entry)
     if registrant is None:
+        call.campaign(campaign_id)
         # It may be a mail address, so it is not repeated.
         raise RequestError(f"campaign {campaign_id} has no entry of this id or reference")
     made = confirmation_of(registrant)
@@ -213,9 +255,11 @@ def open_(call: Call, given: OpeningOf) -> Report:
         raise RequestError(f"{campaign_id} has no draw yet: its registrations are opened after the commit")
     path = Path(given.opening) if given.opening else call.face.folder() / f"opening-{campaign_id}.jsonl"
     counts = dict(write_opening(call.runtime, record, path))
+    said = f"{sum(counts.values()):,} registrations are in {path}: hand it to the auditor only, and delete it then"
     return Report(
-        document={"campaignId": campaign_id, "file": str(path), "classes": counts},
+        document={"campaignId": campaign_id, "file": given.opening, "classes": counts},
         facts=counts,
+        said=[said] if given.opening else [],
         files={} if given.opening else {path.name: path},
         counts=counts,
     )

@@ -11,6 +11,9 @@ import pytest
 from fairdraw.errors import DrawError
 from fairdraw.maths.files import canonical_bytes
 from regworkers_core.domain.keys import EntryKey
+from regworkers_core.domain.snapshot import BlownFuse, PausedDrain
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.engine.defects import code_version, remove_hold, store_fuse, store_pause
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.registrations.tree import RegistrationLog
@@ -49,6 +52,8 @@ def test_the_status_shows_the_tree_and_what_waits(drawn: Runtime) -> None:
         "waiting": 0,
         "loggedSize": 9,
         "notLogged": [],
+        "damaged": False,
+        "remarks": [],
     }
 
 
@@ -75,7 +80,29 @@ def test_the_status_of_a_tree_that_lost_files_names_them_and_the_way_out(runtime
         RegistrationLog.open(runtime, CAMPAIGN)
     runtime.objects.delete(f"{folder}/checkpoint")
     shown = regworkers(runtime, "registrations", "status", CAMPAIGN)
-    assert "its tree has entries, and no checkpoint" in shown.stdout + shown.stderr
+    assert shown.code == 1 and "its tree has entries, and no checkpoint" in shown.stdout + shown.stderr
+
+
+def test_the_status_says_why_entries_and_sizes_wait(runtime: Runtime) -> None:
+    closed(runtime)
+
+    def said() -> str:
+        shown = regworkers(runtime, "registrations", "status", CAMPAIGN)
+        assert shown.code == 0
+        return " ".join((shown.stdout + shown.stderr).split())
+
+    assert "no worker runs the drain register" in said()
+    now = iso(runtime.clock())
+    store_fuse(runtime.leases, BlownFuse("register", "f", "DEFECT", now, "a-run", code_version()))
+    assert "the fuse of the drain register blew" in said()
+    store_pause(runtime.leases, PausedDrain("register", now, "ada", "a restore"), runtime.clock())
+    assert "the drain register is paused since" in said() and "`regworkers drain resume register`" in said()
+    for kind in (PausedDrain, BlownFuse):
+        remove_hold(runtime.leases, kind, "register")
+    register(runtime)
+    assert "wait: " not in said()
+    RegistrationLog.open(runtime, CAMPAIGN).log_now()
+    assert "the public log lacks sizes of the tree since" in said()
 
 
 @pytest.mark.parametrize("named", ["e3", ref_of(3)])
@@ -83,7 +110,8 @@ def test_a_proof_makes_the_fans_confirmation_and_checks_it_as_the_fan_does(
     drawn: Runtime, tmp_path: Path, named: str
 ) -> None:
     made = regworkers(drawn, "registrations", "proof", CAMPAIGN, named, "--save", str(tmp_path))
-    assert made.code == 0 and "in the list since" in made.stdout, made.stderr
+    assert made.code == 1 and "in the list since" in made.stdout, made.stderr
+    assert "does not hold: incomplete" in made.stdout + made.stderr, "only the operator vouches for it"
     data = json.loads((tmp_path / "confirmation.json").read_text())
     stored = registrant(drawn, 3)
     assert stored is not None and stored.registered is not None
@@ -98,7 +126,8 @@ def test_a_confirmation_is_checked_offline_against_the_public_files(drawn: Runti
         (place / key).parent.mkdir(parents=True, exist_ok=True)
         drawn.objects.get_file(key, place / key)
     words = ("registrations", "proof", "--confirmation", str(confirmation), "--from", str(place))
-    assert regworkers(drawn, *words, "--format", "json").document["verdict"] == "incomplete"
+    checked = regworkers(drawn, *words, "--format", "json")
+    assert (checked.document["verdict"], checked.code) == ("incomplete", 1)
     document = json.loads(confirmation.read_text())
     confirmation.write_text(json.dumps(document | {"ref": ref_of(1)}))
     forged = regworkers(drawn, *words)
@@ -112,6 +141,8 @@ def test_what_cannot_be_proven_is_said(drawn: Runtime, tmp_path: Path) -> None:
     )
     removed = regworkers(drawn, "registrations", "proof", CAMPAIGN, "e0").stderr
     assert "no registration that can be shown" in removed
+    unknown = regworkers(drawn, "registrations", "proof", "sumer", "e1").stderr
+    assert "sumer" in unknown and "no entry of this id" not in unknown
     confirmation = tmp_path / "confirmation.json"
     for words in ((CAMPAIGN,), (CAMPAIGN, "--confirmation", str(confirmation))):
         assert "give either" in regworkers(drawn, "registrations", "proof", *words).stderr
@@ -137,10 +168,24 @@ def test_an_opening_satisfies_the_auditor(drawn: Runtime, tmp_path: Path) -> Non
     path.write_text("\n".join(lines))
     found = regworkers(drawn, "draw", "audit-registrations", CAMPAIGN, str(path))
     assert found.code == 1 and "FINDING: " in found.stdout
-    (action,) = drawn.operator_actions.history()
+    action = drawn.operator_actions.history()[-1]
     assert (action.what, action.target) == ("registrations open", CAMPAIGN)
     nowhere = regworkers(drawn, "registrations", "open", CAMPAIGN, "--file", "/nowhere/opening")
     assert nowhere.code == 2 and "/nowhere/opening: No such file or directory" in nowhere.stderr
+
+
+def test_an_opening_says_where_it_is_or_how_to_get_it(drawn: Runtime, tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        shown = regworkers(drawn, "registrations", "open", CAMPAIGN, *words)
+        assert shown.code == 0
+        return "".join((shown.stdout + shown.stderr).split())
+
+    path = tmp_path / "opening.jsonl"
+    assert f"8registrationsarein{path}" in said("--file", str(path))
+    assert "nofilewaswritten:add--saveFOLDERfortheopening" in said()
+    assert "nofilewaswritten" not in said("--save", str(tmp_path))
+    shown = regworkers(drawn, "registrations", "open", CAMPAIGN, "--format", "json")
+    assert shown.document["file"] == ""
 
 
 def test_before_the_commit_there_is_nothing_to_open(runtime: Runtime) -> None:
