@@ -74,6 +74,9 @@ function shownText(text) {
 
 const hexOf = (code, digits) => code.toString(16).padStart(digits, "0");
 
+/** A whole number with commas, as Python writes it; toLocaleString() loads tables first, for longer than a frame. */
+export const withCommas = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, ",");
+
 /** An excerpt of an untrusted value for a message. */
 export function short(value) {
   const text = shown(typeof value === "string" ? Array.from(value).slice(0, SHOWN_CHARS).join("") : value);

@@ -1,7 +1,7 @@
 // Signed notes, checkpoints and cosignatures of C2SP, as in log/note.py.
 
 import { drawError, shown, uncheckedError } from "./fields.js";
-import { fromHex, sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
+import { fromBinary, fromHex, sha256, sha256Hex, toHex, utf8 } from "./sha256.js";
 
 export const LOG_KEY = 1;
 const [WITNESS_KEY, MLDSA_KEY] = [4, 6];
@@ -37,7 +37,7 @@ function base64Bytes(text, what) {
   // atob() forgives spaces and missing padding, so the bytes are written again and compared.
   try {
     const binary = atob(text);
-    if (btoa(binary) === text) return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+    if (btoa(binary) === text) return fromBinary(binary);
   } catch {
     // It throws for all else.
   }
@@ -66,7 +66,7 @@ export function parseKey(text) {
     throw noteError(`${what} has an unknown type: known are 0x01 and 0x04 (Ed25519) and 0x06 (ML-DSA-44)`);
   }
   if (decoded.length !== 1 + due) throw noteError(`${what} has ${decoded.length - 1} bytes instead of ${due}`);
-  const hashed = sha256Hex(fromHex(`${toHex(utf8(name))}0a${toHex(decoded)}`)).slice(0, 8);
+  const hashed = sha256Hex(Uint8Array.of(...utf8(name), 10, ...decoded)).slice(0, 8);
   if (hashed !== id) throw noteError(`${what} has the id ${id}, which is not the id of that key`);
   const publicKey = decoded.subarray(1);
   // The last bit is the sign of a coordinate.
@@ -78,7 +78,8 @@ export function parseKey(text) {
 
 /** Read a note: its `text`, which ends in a line feed, and its `signatures`. */
 export function parseNote(whole) {
-  if (Array.from(whole).length > MOST_CHARACTERS) {
+  // A character has one or two halves.
+  if (whole.length > MOST_CHARACTERS && Array.from(whole).length > MOST_CHARACTERS) {
     throw noteError(`the note is longer than ${MOST_CHARACTERS} characters`);
   }
   if (CONTROL_CHARACTER.test(whole)) throw noteError("the note holds a control character");

@@ -1,19 +1,20 @@
 // The page: it takes a receipt, has every step checked, and shows what came of it. Everything from a receipt is put
 // into the page as text, never as HTML.
 
-import { isHash } from "./fields.js";
+import { isHash, withCommas } from "./fields.js";
 import { checkConfirmation, isConfirmation } from "./confirmed.js";
 import { bare, byName, fromFolder, fromHost, parsedOrNull, receiptIn, rootOf, textOf } from "./given.js";
 import { changesSince, parseOpened } from "./opened.js";
 import { hasLines } from "./planned.js";
 import { checkReceipt, company, receiptSteps } from "./receipt.js";
+import { fromBinary } from "./sha256.js";
 import { STRINGS } from "./strings.js";
 import { leftToTrust, registeredWords, verdictOf, wordsOf } from "./trusted.js";
 
 const RELAYS = ["api.drand.sh", "api2.drand.sh", "drand.cloudflare.com"];
 const CODE = /^[^ ]{24,}$/;
-// Steps that take longer than a frame, and how long others may take together before the page is painted.
-const SLOW_STEPS = ["randomness", "code", "log", "witnesses"];
+// Steps with pairings, and how long others may take together before the page is painted.
+const SLOW_STEPS = ["randomness", "code"];
 const PAINT_MS = 100;
 // A line for each of half a million winners.
 const MOST_LIST_BYTES = 64_000_000;
@@ -70,7 +71,7 @@ async function check(text, asked, whole = false) {
   showHeadline({ ...STRINGS.waiting, summary: STRINGS.kicker });
   const given = { curves: globalThis.curves ?? null, trust: page.trust, opened: page.known, codes: page.codes };
   const parsed = parsedOrNull(bare(text));
-  let paintedAt = 0;
+  let paintedAt = performance.now();
   const onStep = async ({ name, at, of }) => {
     if (!SLOW_STEPS.includes(name) && performance.now() - paintedAt < PAINT_MS) return;
     say("summary", STRINGS.checking(wordsOf(name, isConfirmation(parsed) ? parsed : null).title, at + 1, of));
@@ -141,7 +142,7 @@ function showRegistered({ verdict, receipt, listed, steps }, shown) {
   say("where", receipt.campaignId);
   const pairs = [
     [facts.reference, receipt.ref],
-    [facts.number, receipt.index.toLocaleString("en")],
+    [facts.number, withCommas(receipt.index)],
     [facts.registered, receipt.at],
     ...notedIn(steps),
   ];
@@ -175,7 +176,7 @@ function showOutcome({ verdict, receipt, campaign, steps }, shown) {
     annulled && [facts.annulled, `${annulled.annulledAt}: ${annulled.reason}`],
     annulled && verdict !== "fails" && [facts.outcome, outcome],
     [facts.reference, receipt.ref],
-    drawn && !annulled && receipt.rank !== null && [facts.rank, receipt.rank.toLocaleString("en")],
+    drawn && !annulled && receipt.rank !== null && [facts.rank, withCommas(receipt.rank)],
     reasons && [facts.reasons, reasons],
     receipt.registration?.at && [facts.registered, receipt.registration.at],
     ...notedIn(steps),
@@ -408,8 +409,7 @@ function listen() {
 function takeOwnTrust() {
   const own = part("trusted").textContent;
   if (!own) return;
-  const bytes = Uint8Array.from(atob(own), (character) => character.charCodeAt(0));
-  Object.assign(page, { trust: new TextDecoder().decode(bytes), from: "page" });
+  Object.assign(page, { trust: new TextDecoder().decode(fromBinary(atob(own))), from: "page" });
 }
 
 fillTexts();

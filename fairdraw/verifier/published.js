@@ -2,7 +2,7 @@
 
 import { leadOf, QUICKNET_HASH, signedAt } from "./beacon.js";
 import { canonicalText, parseCanonical, parseCanonicalList } from "./canonical.js";
-import { drawError, fieldsOf, isAscii, isNotBlank, milliseconds, short } from "./fields.js";
+import { drawError, fieldsOf, isAscii, isNotBlank, milliseconds, short, withCommas } from "./fields.js";
 import { parseManifest } from "./manifest.js";
 import { sha256Hex } from "./sha256.js";
 
@@ -206,5 +206,5 @@ function wholeSeconds(span) {
   const seconds = Math.floor(span / 1000);
   const rest = span % 1000;
   const up = rest > 500 || (rest === 500 && seconds % 2 === 1);
-  return String(seconds + (up ? 1 : 0)).replace(/\B(?=(\d{3})+$)/g, ",");
+  return withCommas(seconds + (up ? 1 : 0));
 }

@@ -134,6 +134,13 @@ export function toHex(bytes) {
   return text;
 }
 
+/** The bytes of a text whose characters are bytes, such as atob() gives. */
+export function fromBinary(text) {
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
+  return bytes;
+}
+
 /** The bytes of a text of hex digits. */
 export function fromHex(text) {
   return Uint8Array.from({ length: text.length / 2 }, (_, at) => parseInt(text.slice(2 * at, 2 * at + 2), 16));

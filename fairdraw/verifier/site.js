@@ -1,5 +1,5 @@
 // The public page of a draw: looks a ref up, checks its receipt or one from a file, and replays the draw in a worker.
-import { isId } from "./fields.js";
+import { isId, withCommas } from "./fields.js";
 import { checkConfirmation, isConfirmation } from "./confirmed.js";
 import { bare, fromHost, parsedOrNull, receiptIn, rootOf, textOf } from "./given.js";
 import { ProofTiles } from "./lookup.js";
@@ -21,7 +21,7 @@ const SITE_TEXT = {
   files: "The files of the draw",
   save: "Save this receipt, to check it elsewhere",
   replayed: (count, phases) => {
-    const draw = `${count.toLocaleString("en")} entries, ${phases === 1 ? "one phase" : `${phases} phases`}`;
+    const draw = `${withCommas(count)} entries, ${phases === 1 ? "one phase" : `${phases} phases`}`;
     return `${draw}: every result follows from the committed list and the seed.`;
   },
   incomplete: "Nothing contradicts it, but not everything could be checked:",
