@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from py_arkworks_bls12381 import G1Point
@@ -266,6 +266,9 @@ _CRAFTED = {
         "cf2d35428c1e329dfbd5ce3a6aafd8cffe31c6a0685471f59f5cddec072548ba",
         "6c992431708da5e26918c06667d02f72f607a291e3c0550c244317dd2e115516",
     ),
+    "a key in a second form": ("ee" + "ff" * 30 + "7f", "01" + "00" * 31, "00" * 32),
+    "a key with a sign of zero": ("01" + "00" * 30 + "80", "01" + "00" * 31, "00" * 32),
+    "a key that is no point": ("02" + "00" * 31, "01" + "00" * 31, "00" * 32),
 }
 
 
@@ -274,16 +277,39 @@ _CRAFTED = {
 def test_crafted_signatures_are_taken_and_refused_alike(
     javascript: Node, key: str, point: str, number: str
 ) -> None:
-    def is_valid() -> bool:
-        try:
-            Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(
-                bytes.fromhex(point + number), _SIGNED
-            )
-        except InvalidSignature:
-            return False
-        return True
+    value, public = bytes.fromhex(point + number), bytes.fromhex(key)
+    assert _page_takes(javascript, value, _SIGNED, public) is _python_takes(value, _SIGNED, public)
 
-    assert javascript.ask("signature", value=point + number, text=_SIGNED.hex(), key=key) is is_valid()
+
+@pytest.mark.skipif(not BUNDLE.exists(), reason="make verifier builds the curves")
+@settings(max_examples=100)
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300), st.integers(0, 511))
+def test_signatures_by_any_key_are_taken_and_changed_ones_refused(
+    javascript: Node, secret: bytes, text: bytes, bit: int
+) -> None:
+    key = Ed25519PrivateKey.from_private_bytes(secret)
+    signature, public = key.sign(text), key.public_key().public_bytes_raw()
+    changed = bytearray(signature)
+    changed[bit // 8] ^= 1 << bit % 8
+    assert _page_takes(javascript, signature, text, public)
+    for value, of, by in (
+        (changed, text, public),
+        (signature, text + b"x", public),
+        (signature, text, secret),
+    ):
+        assert not _page_takes(javascript, bytes(value), of, by)
+
+
+def _page_takes(javascript: Node, value: bytes, text: bytes, key: bytes) -> Any:
+    return javascript.ask("signature", value=value.hex(), text=text.hex(), key=key.hex())
+
+
+def _python_takes(value: bytes, text: bytes, key: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(value, text)
+    except InvalidSignature:
+        return False
+    return True
 
 
 @settings(max_examples=150)
