@@ -4,7 +4,6 @@ import { build } from "esbuild";
 import { gzipSync } from "fflate";
 
 const licence = readFileSync("node_modules/@noble/curves/LICENSE", "utf8").replace(/[“”]/g, '"').trim();
-const years = licence.replace(/(?<=^Copyright \(c\) )2022/m, "2022, 2024");
 const bundle = await build({
   entryPoints: ["curves.mjs"],
   bundle: true,
@@ -15,7 +14,7 @@ const bundle = await build({
   charset: "ascii",
   legalComments: "none",
   // The licence asks for its whole text in every copy.
-  banner: { js: `/* @noble/curves, @noble/hashes and @noble/post-quantum\n\n${years} */` },
+  banner: { js: `/* @noble/curves and @noble/hashes\n\n${licence} */` },
   write: false,
 });
 writeFileSync("curves.js", bundle.outputFiles[0].contents);
