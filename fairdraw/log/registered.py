@@ -13,7 +13,8 @@ from fairdraw.errors import DrawError
 from fairdraw.log.leaves import CHECKPOINT, Kind, LeafTimes, LogLeaf
 from fairdraw.log.place import Place, Read
 from fairdraw.log.record import RecordLeaf, closing
-from fairdraw.log.tree import WIDTH, bundle_path, read_bundle
+from fairdraw.log.tree import WIDTH, GrowingTree, TreeFile, bundle_path, read_bundle
+from fairdraw.maths.files import sha256_hex
 from fairdraw.maths.manifest import Manifest, Registrations
 from fairdraw.maths.opened import opened_name
 from fairdraw.maths.registration import (
@@ -29,6 +30,8 @@ from fairdraw.terms import iso
 
 # An entry that comes into the list so long after the campaign closed may have been added then.
 LATE_SECONDS = 900.0
+# Damaged files of a list that are named; the others are counted.
+_NAMED = 3
 
 
 class Numbers(NamedTuple):
@@ -133,6 +136,8 @@ class RegistrationAccount:
         self._leaves = [(at, leaf) for at, leaf in leaves if leaf.kind is Kind.REGISTRATIONS]
         self._logged: list[_Logged] = []
         self._late: dict[str, LateMinute] = {}
+        # Paths of bundles and tiles.
+        self._damaged: list[str] = []
 
     @property
     def late(self) -> tuple[LateMinute, ...]:
@@ -158,6 +163,7 @@ class RegistrationAccount:
             yield str(error)
             return
         yield from self._match(found)
+        yield from self._differing()
         if counted is not None and found[counted.size] != Numbers.of(counted):
             yield f"{REGISTRATIONS}: the manifest has {Numbers.of(counted)}; the list has {found[counted.size]}"
         if record:
@@ -168,14 +174,33 @@ class RegistrationAccount:
 
     def _numbers(self, counted: int) -> dict[int, Numbers]:
         """What the tree has at each of its sizes, and at that of the manifest. Raises DrawError."""
-        sizes = {0, counted, *tree_state(self._place.read, self._id).sizes}
-        tree = RegistrationTree()
+        published = tree_state(self._place.read, self._id).sizes
+        sizes = {0, counted, *published}
+        tree, files, last = RegistrationTree(), GrowingTree(), 0
         found = {0: Numbers.of(tree)}
         for entry in entries_of(self._place.read, self._id, max(sizes)):
             tree.add(entry)
+            files.append(entry)
+            self._compare(files.full())
             if tree.size in sizes:
                 found[tree.size] = Numbers.of(tree)
+            if tree.size in published:
+                self._compare(files.partial(last))
+                last = tree.size
         return found
+
+    def _compare(self, files: Sequence[TreeFile]) -> None:
+        """Keep the paths of published files that are not those of the entries: no proof is made of them."""
+        for file in files:
+            path = f"{tree_folder(self._id)}/{file.path}"
+            if self._place.digest(path) != sha256_hex(file.data):
+                self._damaged.append(path)
+
+    def _differing(self) -> Iterator[str]:
+        for path in self._damaged[:_NAMED]:
+            yield f"{path} is not published, or not that of the entries: restore the version that was written first"
+        if more := len(self._damaged[_NAMED:]):
+            yield f"{tree_folder(self._id)}: not those of the entries are as many files more: {more}"
 
     def _match(self, found: Mapping[int, Numbers]) -> Iterator[str]:
         """Find the size of each leaf. Each must be larger than the one before."""

@@ -266,11 +266,24 @@ def test_an_entry_that_breaks_the_rules_is_found(
         ("tile/entries/000", "is missing, and the list of registrations has its entries"),
         ("checkpoint", "is not published: the sizes of the list of registrations are unknown"),
         (size_name(300), "is not published, or not the one in the log"),
+        ("tile/0/000", "tile/0/000 is not published, or not that of the entries"),
+        ("tile/1/000.p/1", "tile/1/000.p/1 is not published, or not that of the entries"),
+        ("tile/0/001.p/44", "tile/0/001.p/44 is not published, or not that of the entries"),
+        ("tile/entries/001.p/44", "tile/entries/001.p/44 is not published, or not that of the entries"),
     ],
 )
 def test_a_file_of_the_list_that_is_not_published_is_found(listed: Listed, path: str, said: str) -> None:
     listed.lose(path)
     assert said in listed.finding()
+
+
+def test_damage_to_many_tiles_is_counted(listed: Listed) -> None:
+    for path in listed.list.files(listed.sizes):
+        if "/tile/" in path and "entries" not in path:
+            listed.place.bucket.put_bytes(path, b"")
+    first, second, third, more = listed.follow().findings
+    assert all("is not published, or not that of the entries" in each for each in (first, second, third))
+    assert more == f"summer, {FOLDER}: not those of the entries are as many files more: 1"
 
 
 def test_files_of_the_list_that_are_damaged_are_found(listed: Listed) -> None:
