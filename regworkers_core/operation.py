@@ -246,7 +246,7 @@ class Report:
     left: str = ""
     # What is left is only that something could not be read: exit code 2 instead of 1.
     unread: bool = False
-    # A preview found something to do: exit code 1 at the terminal, but no failed run.
+    # A preview found something to do, or an answer is incomplete: exit code 1 at the terminal, but no failed run.
     pending: bool = False
     # Numbers for the audit log.
     counts: Mapping[str, Any] = field(default_factory=dict)

@@ -15,6 +15,7 @@ import pytest
 from regworkers_core.domain.events import EventType
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings.documents import OWN_LEAD_SECONDS
 from regworkers_local.beacon import write_trust
 from tests.support import entries
 from tests.support.beacon import OWN
@@ -101,7 +102,7 @@ def test_source_and_replica_agree_but_for_the_refused_entry(upgraded: Upgraded) 
 
 def test_a_committed_draw_goes_on(upgraded: Upgraded, tmp_path: Path) -> None:
     trust = tmp_path / "trust.json"
-    write_trust(trust, OWN.chain)
+    write_trust(trust, beacon={OWN.chain.hash: {"lead": OWN_LEAD_SECONDS}})
     runtime, expected = upgraded.runtime, upgraded.expected
     for name in ("committed", *DRAWN):
         answer = regworkers(runtime, "draw", "run", name, "--yes")

@@ -117,9 +117,9 @@ def test_the_beacon_is_read_with_the_lead_that_a_trust_file_gives_it(
 
     assert lead("") is None
     trust = tmp_path / "trust.json"
-    write_trust(trust, replace(OWN.chain, period=2))
+    write_trust(trust, beacon={replace(OWN.chain, period=2).hash: {"lead": OWN_LEAD_SECONDS}})
     assert lead(trust) is None
-    write_trust(trust, OWN.chain)
+    write_trust(trust, beacon={OWN.chain.hash: {"lead": OWN_LEAD_SECONDS}})
     assert lead(trust) == OWN_LEAD_SECONDS
     for broken in ("{}", None):
         trust.write_text(broken) if broken else trust.unlink()

@@ -8,6 +8,7 @@ import pytest
 
 from regworkers_core.domain.selection import StepState
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings.documents import OWN_LEAD_SECONDS
 from regworkers_local.beacon import write_trust
 from tests.selection.draw.beacons import Clock, signature_of, taken_for_signatures, with_beacon
 from tests.selection.draw.world import CAMPAIGN, close_campaign, ref_of
@@ -80,7 +81,7 @@ def test_a_draw_runs_from_the_terminal_to_its_last_code_and_is_topped_up_and_ver
     exported = regworkers(runtime, "draw", "export", SLUG, str(folder))
     assert exported.code == 0 and "21 files" in exported.stdout
     trust = tmp_path / "trust.json"
-    write_trust(trust, OWN.chain)
+    write_trust(trust, beacon={OWN.chain.hash: {"lead": OWN_LEAD_SECONDS}})
     assert regworkers(None, "draw", "verify", str(folder), "--trust", str(trust)).code == 0
 
 
