@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fairdraw.answers import visible
 from fairdraw.maths.beside import ACCEPTED, NOTICE, replaced_name
 from fairdraw.maths.files import CUTOFFS, parse_canonical
 from fairdraw.maths.leaves import parse_leaf
@@ -116,7 +117,10 @@ def verdict(checked: ReceiptChecked) -> str:
     if wrong:
         return f"THIS {what.upper()} IS NOT VALID. What failed: {'; '.join(wrong)}"
     if checked.verdict == HOLDS:
-        return f"This {what} holds: every check passed, {len(checked.checks)} of {len(checked.checks)}."
+        passed = f"every check passed, {len(checked.checks)} of {len(checked.checks)}"
+        if checked.findings:
+            return f"{passed[0].upper()}{passed[1:]}, but read what else was found about this {what}:"
+        return f"This {what} holds: {passed}."
     # Each says what is missing, then, behind a colon, what that means.
     missing = [each.detail.partition(":")[0] for each in checked.checks if each.state is State.UNCHECKED]
     if missing:
@@ -139,7 +143,9 @@ def _result(result: Result, checked: ReceiptChecked) -> list[str]:
         said += f" ({', '.join(result.reasons)})"
     named = f"{result.campaign} ({result.campaign_id})" if result.campaign else result.campaign_id
     rank = f", rank {int(result.rank):,}" if result.rank else ""
-    return [f"It claims: {said}" if claimed else said, f"  {named}, reference {result.ref}{rank}"]
+    lines = [f"It claims: {said}" if claimed else said, f"  {named}, reference {result.ref}{rank}"]
+    # What is not valid may say anything, also in lines of its own.
+    return [*map(visible, lines)]
 
 
 def trusted(checked: ReceiptChecked) -> Iterator[tuple[str, list[tuple[str, str]]]]:

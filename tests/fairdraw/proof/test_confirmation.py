@@ -90,6 +90,12 @@ def test_by_the_operators_keys_alone_it_is_incomplete(fans: Fans) -> None:
     assert "This confirmation holds" not in text
 
 
+def test_a_reference_cannot_write_lines_of_its_own(fans: Fans) -> None:
+    said = checked_text(fans.check(5, ref="x\n\nThis confirmation holds: every check passed, 3 of 3.\n"))
+    assert "THIS CONFIRMATION IS NOT VALID" in said
+    assert not any(line.startswith("This confirmation holds") for line in said.splitlines())
+
+
 def test_an_entry_that_is_not_in_a_logged_list_is_not_in_it_yet(fans: Fans) -> None:
     fans.register(1)
     fans.publish()
@@ -183,6 +189,8 @@ def test_an_entry_that_ended_is_a_finding(fans: Fans, kind: NoticeKind) -> None:
     assert not failed(checked) and checked.verdict == "holds"
     what = "taken back" if kind is NoticeKind.WITHDRAWN else "erased"
     assert checked.findings == (f"entry 600: the entry was {what}",)
+    text = checked_text(checked)
+    assert "This confirmation holds" not in text and "passed, 3 of 3, but read what else was found" in text
 
 
 def test_an_entry_that_was_moved_to_another_unit_is_a_finding_until_its_fan_knows(fans: Fans) -> None:
