@@ -134,6 +134,7 @@ soak: $(STAMP) ## kill drains at every point, twenty times, count losses and rep
 	$(BIN)/python -m tests.fairdraw.verifier.agreement --receipts 20000 --folders 20000 --seed $(SEED)
 
 mutants: $(STAMP) ## plant defects in a copy, and see a test fail for each (FLAGS=--write writes the table)
+	@$(BIN)/python -m tools.build_verifier
 	$(BIN)/python -m tests.mutants $(FLAGS)
 
 KILLS ?= 1000

@@ -166,9 +166,15 @@ class Scratch:
                     os.killpg(pytest.pid, signal.SIGKILL)
 
 
+# `make verifier` makes them, by npm.
+_CURVES = "build/verifier/curves.js"
+
+
 @contextmanager
 def scratch_copy(tree: Path, variables: Mapping[str, str]) -> Iterator[Scratch]:
-    """A copy of the files of `tree` that Git knows or would take up: no environment, no state of instances."""
+    """A copy of the files of `tree` that Git knows or would take up, and the curves of the page, without which no
+    signature is checked in JavaScript: no environment, no state of instances.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=tree,
@@ -177,7 +183,7 @@ def scratch_copy(tree: Path, variables: Mapping[str, str]) -> Iterator[Scratch]:
         check=True,
     ).stdout
     with tempfile.TemporaryDirectory(prefix="regworkers-mutants-") as folder:
-        for name in filter(None, listed.split("\0")):
+        for name in filter(None, [*listed.split("\0"), _CURVES]):
             # A file that was deleted and not committed is still listed.
             if (tree / name).is_file():
                 (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
