@@ -200,7 +200,7 @@ def proof(call: Call, given: ProofOf) -> Report:
         left=""
         if checked.is_fine or only_incomplete
         else f"it does not hold: {checked.verdict}, findings: {len(checked.findings)}",
-        # No run fails because nobody named the keys that are trusted.
+        # No run fails because no trusted keys were named.
         pending=only_incomplete,
     )
 

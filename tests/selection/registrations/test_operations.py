@@ -111,7 +111,7 @@ def test_a_proof_makes_the_fans_confirmation_and_checks_it_as_the_fan_does(
 ) -> None:
     made = regworkers(drawn, "registrations", "proof", CAMPAIGN, named, "--save", str(tmp_path))
     assert made.code == 1 and "in the list since" in made.stdout, made.stderr
-    assert "by the operator's word" in made.stdout, "nobody else vouches for it"
+    assert "by the operator's word" in made.stdout, "no witness vouches for it"
     data = json.loads((tmp_path / "confirmation.json").read_text())
     stored = registrant(drawn, 3)
     assert stored is not None and stored.registered is not None
