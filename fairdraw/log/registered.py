@@ -174,7 +174,7 @@ class RegistrationAccount:
 
     def _numbers(self, counted: int) -> dict[int, Numbers]:
         """What the tree has at each of its sizes, and at that of the manifest. Raises DrawError."""
-        published = tree_state(self._place.read, self._id).sizes
+        published = {*tree_state(self._place.read, self._id).sizes}
         sizes = {0, counted, *published}
         tree, files, last = RegistrationTree(), GrowingTree(), 0
         found = {0: Numbers.of(tree)}

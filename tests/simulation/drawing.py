@@ -26,6 +26,7 @@ from regworkers_core.selection.campaigns import registry
 from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
+from tests.simulation.faults import CLOSING_SECONDS
 from tests.simulation.platform import DAY, attributes, open_campaign, order_of, stamp
 from tests.simulation.scheduler import EPOCH, Process
 
@@ -38,7 +39,7 @@ _MARKETS: list[dict[str, Any]] = [
     {"marketId": "berlin", "name": "Berlin", "capacity": 6, "reserves": [{"segment": "loyal", "seats": 2}]},
     {"marketId": "paris", "name": "Paris", "capacity": 5},
 ]
-_ENTRY_SECONDS, _CLOSING_SECONDS = 10.0, 12.0
+_ENTRY_SECONDS = 10.0
 _MOST_RUNS = 60
 # One in this number of entrants comes with one who leaves again, and another one has moved.
 _TRANSIENT, _STAY_SECONDS = 7, 2.0
@@ -94,7 +95,7 @@ class Drawing:
         }
 
     def prepare(self) -> None:
-        open_campaign(self._runtime, CAMPAIGN, EPOCH - 2 * DAY, EPOCH + _CLOSING_SECONDS, _MARKETS)
+        open_campaign(self._runtime, CAMPAIGN, EPOCH - 2 * DAY, EPOCH + CLOSING_SECONDS, _MARKETS)
         for market in _MARKETS:
             self._runtime.database["codes"].insert_many(
                 [
@@ -142,7 +143,7 @@ class Drawing:
     def run(self) -> None:
         """Close the campaign and draw it, in processes that may die, until it is published."""
         play, scheduler = self._play, self._play.scheduler
-        scheduler.sleep(max(0.0, _CLOSING_SECONDS + 1 - self._world.elapsed))
+        scheduler.sleep(max(0.0, CLOSING_SECONDS + 1 - self._world.elapsed))
         while play.rewound or not self._closed():
             scheduler.sleep(1.0)
         for number in range(_MOST_RUNS):

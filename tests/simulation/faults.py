@@ -53,8 +53,8 @@ TROUBLES = ("refused", "lost", "throttled", "partial")
 # What operators do meanwhile.
 ACTS = ("pause", "fuse", "cycle", "backfill", "redrive")
 _KINDS = ("crash", "freeze", "skew", "split", "roll", "trim", "restore", "election", *TROUBLES)
-# The replica is set back before its campaign is closed: a draw counts registrations at its freeze.
-REWOUND_UNTIL = 12.0
+# When the campaign of a draw closes. The replica is set back before: a draw counts registrations at its freeze.
+CLOSING_SECONDS = 12.0
 # What each drain needs.
 NEEDS = {name: DRAIN[name].needs for name in DRAINS}
 
@@ -68,7 +68,7 @@ def draw_faults(random: Random, until: float, *, drawing: bool) -> list[Fault]:
     kinds = random.sample(_KINDS, 3 + int(random.random() * 3))
     faults = [*_some_faults(random, until, kinds, drains, servers), *_of_one_process(random, until)]
     if drawing and random.random() < 0.2:
-        at = random.uniform(4.0, REWOUND_UNTIL)
+        at = random.uniform(4.0, CLOSING_SECONDS)
         faults.append(Fault("rewind", at, seconds=random.uniform(0.0, at)))
     return sorted(faults, key=lambda fault: fault.at)
 

@@ -294,7 +294,6 @@ class Play:
         for key in entries.rows.keys() | self._backup.keys():
             entries.set(key, self._backup.get(key))
         self.watch.look_again()
-
         self.scheduler.start(self._repair, "an operator restores the replica")
 
     def _victim(self, drain: str) -> Process | None:
@@ -427,7 +426,9 @@ class Play:
                 self.scheduler.sleep(_LOOK_SECONDS)
 
         self.scheduler.spawn(work, "repair", process).join()
-        self.rewound = False
+        if self.rewound:
+            # The play goes on, and nothing else may set an entry back.
+            self.rewound = self.watch.repairing = False
 
     def _repaired(self, runtime: Runtime) -> bool:
         """Whether nothing is left that a repair could change. Raises what the servers do to an operator, too, but for
