@@ -14,7 +14,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-kafka conformance-witness matrix check format docs deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
+.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-kafka conformance-witness matrix check format docs docs-serve deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,7 +109,7 @@ deploy-files: $(STAMP) ## write what Terraform reads, and the release archive in
 # review `reviews`. A host that only drains entries or events needs `production` alone.
 EXTRAS ?= draw,reports,production,reviews
 
-release: deploy-files verifier ## write wheels, hashes of the image's packages, bill of materials and archive into dist/
+release: deploy-files verifier ## write wheels, hashes of the image's packages, bill of materials and archives into dist/
 	@# What setuptools copied for an earlier wheel would be in this one.
 	rm -rf dist/*.whl build/lib build/fairdraw
 	$(BIN)/uv build --quiet --wheel --out-dir dist --python $(BIN)/python
@@ -118,13 +118,20 @@ release: deploy-files verifier ## write wheels, hashes of the image's packages, 
 		--python-version 3.11 --python-platform x86_64-manylinux_2_34 $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
 		--constraint requirements.lock pyproject.toml --output-file dist/requirements.hashes.txt
 	$(BIN)/python -m tools.write_sbom
+	$(BIN)/python -m tools.build_site --archive
 
 lambda: $(STAMP) ## build the package of the checkEligibility function in build/lambda/
 	$(BIN)/python -m tools.build_lambda
 
-docs: $(STAMP) ## write docs/cli.md and the tables of the docs from the code
+docs: $(STAMP) ## write docs/cli.md and the tables of the docs from the code, and the site of all pages in build/site/
 	$(BIN)/python -m tools.write_cli_docs
 	$(BIN)/python -m tools.write_tables
+	$(BIN)/python -m tools.build_site
+
+DOCS_PORT ?= 8000
+
+docs-serve: docs ## build the site and serve it to this machine, until Ctrl-C (DOCS_PORT=8000)
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site $(DOCS_PORT)
 
 soak: $(STAMP) ## kill drains at every point, twenty times, count losses and repeats; draw other examples for all properties; then play a million times, and compare programs on 20,000 receipts and folders
 	$(BIN)/python -m tests.faults.soak --write

@@ -15,16 +15,11 @@ from regworkers_core.domain.events import EventType
 from regworkers_core.domain.reasons import Reason
 from regworkers_core.settings import PROJECT_ROOT, Names
 from tests.operations.runbooks.pages import anchors, links
+from tools.build_site import pages
 from tools.write_cli_docs import PAGE, page
 from tools.write_tables import TABLES, parts
 
-PAGES = sorted(
-    [
-        *(PROJECT_ROOT / "docs").rglob("*.md"),
-        *PROJECT_ROOT.glob("*.md"),
-        *(PROJECT_ROOT / folder / "README.md" for folder in ("deploy", "benchmarks")),
-    ]
-)
+PAGES = pages()
 MAX_WIDTH = 100
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(
