@@ -38,7 +38,13 @@ from regworkers_core.adapters.kafka.security import (
     try_out,
 )
 from regworkers_core.adapters.local_instance import mongo_id, redis_id
-from regworkers_core.adapters.mongo.activity import DrainLog, OperatorActions, QueueMarks, ReconcileResults
+from regworkers_core.adapters.mongo.activity import (
+    DrainLog,
+    EntryCounts,
+    OperatorActions,
+    QueueMarks,
+    ReconcileResults,
+)
 from regworkers_core.adapters.mongo.campaigns import Campaigns
 from regworkers_core.adapters.mongo.codes import Codes
 from regworkers_core.adapters.mongo.dead_letters import DeadLetters
@@ -239,6 +245,10 @@ class Runtime:
     def drain_log(self) -> DrainLog:
         # A separate guard: these writes neither open the breaker of the work nor count as its cost.
         return DrainLog(self.database["drain_log"], self.dependency("drain-log"))
+
+    @cached_property
+    def entry_counts(self) -> EntryCounts:
+        return EntryCounts(self.database["entry_counts"], self.dependency("mongo"))
 
     @cached_property
     def superseded_entries(self) -> SupersededEntries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -14,6 +14,14 @@ MINUTE_SECONDS = 60.0
 SILENT_SECONDS = 120.0
 # Calls that write the log and the heartbeat are not part of the work.
 _OVERHEAD = frozenset({"drain-log", "heartbeats"})
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEntries:
+    """How many live entries of a campaign came to the replica, less those that were removed."""
+
+    campaign_id: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,8 @@ class DrainMinute:
     throttles: Mapping[str, int] = field(default_factory=dict)
     measured: int = 0  # lags that were measured
     late: int = 0  # those of them above the objective (`replication.lagObjectiveSeconds`)
+    # It has the campaigns that changed the most; the next reconcile counts the others.
+    live: Sequence[LiveEntries] = ()
 
     @property
     def failed(self) -> int:

@@ -21,7 +21,7 @@ from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo.activity import minute_of
-from regworkers_core.domain.activity import DrainMinute
+from regworkers_core.domain.activity import DrainMinute, LiveEntries
 from regworkers_core.domain.snapshot import LastAcknowledged
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import BEAT_SECONDS, LAST_WRITE_SECONDS, PeriodicWriter, row_that_stays
@@ -55,6 +55,8 @@ def peak_mib() -> float:
 
 
 FLUSH_SECONDS = 15.0
+# A row is written every 15 s: 200 ids of up to 64 bytes are less than 20 KB.
+_MOST_CAMPAIGNS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ class _Minute:
     began: DependencyUsage  # the usage at its start
     lags: Percentiles = field(default_factory=Percentiles)  # those of the drain so far
     counts: Counter[str] = field(default_factory=Counter)  # items by outcome
+    live: Counter[str] = field(
+        default_factory=Counter
+    )  # live entries that came, less those that went, by campaign
     batches: Percentiles = field(default_factory=Percentiles)
 
 
@@ -101,10 +106,11 @@ class MinuteCounters:
         self._past: list[DrainMinute] = []
         self._minute = _Minute(minute_of(clock()), usage())
 
-    def batch(self, counts: Mapping[str, int], seconds: float) -> None:
+    def batch(self, counts: Mapping[str, int], seconds: float, live: Mapping[str, int]) -> None:
         with self._lock:
             minute = self._current()
             minute.counts.update(counts)
+            minute.live.update(live)
             minute.batches.add(seconds)
             self._counted.update(counts)
 
@@ -169,7 +175,15 @@ class MinuteCounters:
             throttles={name: number for name, number in throttles.items() if number},
             measured=lags.count,
             late=lags.above(self._late_seconds),
+            live=_largest(minute.live),
         )
+
+
+def _largest(live: Mapping[str, int]) -> list[LiveEntries]:
+    changed = sorted(
+        ((id_, number) for id_, number in live.items() if number), key=lambda each: -abs(each[1])
+    )
+    return [LiveEntries(*each) for each in changed[:_MOST_CAMPAIGNS]]
 
 
 class Recorder(PeriodicWriter):

@@ -88,6 +88,9 @@ class Settlement(Generic[D]):
     # Items by outcome: `received` is the sum of `OUTCOMES`.
     counts: Counter[str] = field(default_factory=Counter)
     lags: list[float] = field(default_factory=list)  # seconds of each item from its write to now
+    live: Counter[str] = field(
+        default_factory=Counter
+    )  # live entries that came, less those that went, by campaign
     blown: PermanentFailure | None = None  # the defect that blew the fuse: the drain ends
     failed: list[str] = field(default_factory=list)  # deliveries in `done` of which some part failed
     # Exceptions of items that cannot become dead letters: several of them end the drain.
@@ -99,6 +102,7 @@ class Settlement(Generic[D]):
         self.again.extend(other.again)
         self.counts.update(other.counts)
         self.lags.extend(other.lags)
+        self.live.update(other.live)
         self.blown = self.blown or other.blown
         self.failed.extend(other.failed)
         self.defects.extend(other.defects)
@@ -110,8 +114,9 @@ Work = Callable[[Sequence[D]], Settlement[D]]
 Health = Callable[[], str | None]
 # The same; it asks those that it is given, without any all that the drain needs.
 Probe = Callable[..., str | None]
-# Gets the counts of a settled batch, and the seconds from its receive to its acknowledgement.
-OnBatch = Callable[[Mapping[str, int], float], None]
+# Gets the counts of a settled batch, the seconds from its receive to its acknowledgement, and what it did to the number
+# of live entries, by campaign.
+OnBatch = Callable[[Mapping[str, int], float, Mapping[str, int]], None]
 
 
 class Post:
@@ -175,7 +180,7 @@ class Drain(Generic[D]):
     clock: Callable[[], float] = scheduling.monotonic
     # It is called after each settled batch.
     on_progress: Callable[[DrainReport], None] = lambda _report: None
-    on_batch: OnBatch = lambda _counts, _seconds: None
+    on_batch: OnBatch = lambda _counts, _seconds, _live: None
     post: Post = field(default_factory=Post)
     report: DrainReport = field(init=False)
     defects: list[Exception] = field(default_factory=list)  # of all batches so far
@@ -338,7 +343,7 @@ class Drain(Generic[D]):
     def _add(self, settlement: Settlement[D], seconds: float) -> None:
         self.report.counts.update(settlement.counts)
         self.report.blown = self.report.blown or settlement.blown
-        self.on_batch(settlement.counts, seconds)
+        self.on_batch(settlement.counts, seconds, settlement.live)
         self.report.lag.add_all(settlement.lags)
         self.report.batches.add(seconds)
         self.report.deliveries["acknowledged"] += len(settlement.done)

@@ -39,6 +39,9 @@ class Handled:
     outcomes: dict[Any, str | Failure] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)  # further counters
     lags: list[float] = field(default_factory=list)  # seconds of each item from its write to now
+    live: Counter[str] = field(
+        default_factory=Counter
+    )  # live entries that came, less those that went, by campaign
     # The subject of a failed key's dead letter, where it differs from the item's.
     subjects: dict[Any, ItemSubject] = field(default_factory=dict)
 
@@ -47,6 +50,7 @@ class Handled:
         self.outcomes.update(other.outcomes)
         self.counts.update(other.counts)
         self.lags.extend(other.lags)
+        self.live.update(other.live)
         self.subjects.update(other.subjects)
 
 

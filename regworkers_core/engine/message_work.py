@@ -151,6 +151,7 @@ class MessageWork(Generic[I]):
             self._all_back(batch, settlement)
             return
         settlement.lags.extend(handled.lags)
+        settlement.live.update(handled.live)
         settlement.counts.update(handled.counts)
         counted: set[Hashable] = set()
         for each in evaluated:

@@ -127,8 +127,13 @@ INDEXES: Mapping[str, tuple[Index, ...]] = {
         _by("campaignId", "ref"),
         _EXPIRES,
     ),
-    # The last minutes of all drains, and of one drain.
-    "drain_log": (_by("minute"), _by("drain", "minute"), Index(("at",), expire_days=DRAIN_LOG_DAYS)),
+    # The last minutes of all drains, of one drain, and those that changed the number of a campaign's entries.
+    "drain_log": (
+        _by("minute"),
+        _by("drain", "minute"),
+        _by("live.campaignId", "minute"),
+        Index(("at",), expire_days=DRAIN_LOG_DAYS),
+    ),
     "reconcile_results": (Index(("keptFrom",), expire_days=RECONCILE_RESULTS_DAYS),),
     "alerts": (_by("scope"), _by("status")),
     "operator_actions": (_by("startedAt"),),

@@ -127,7 +127,7 @@ class Saver:
             saved.counts["personal_id"] += personal
             log.warning("entry ids are mail addresses or phone numbers", count=personal)
         at = iso(self.clock())
-        effects = self.replica.apply(writes, at=at, run_id=self.run_id) if writes else {}
+        effects = self.replica.apply(writes, at=at, run_id=self.run_id, live=saved.live) if writes else {}
         self.on_step("save.after_write")
         for write in writes:
             self._note_outcome(write, effects[write.key], entries.get(write.key), saved)

@@ -1,6 +1,6 @@
-"""What the workers did: `drain_log` (each drain, minute by minute), `queue_marks` (when each queue was last empty) and
-`reconcile_results` (each reconcile of all campaigns). And what people did: `operator_actions` (who changed what by
-hand, when, and with which result). None of it is a fan's data.
+"""What the workers did: `drain_log` (each drain, minute by minute), `entry_counts` (the entries of each campaign),
+`queue_marks` (when each queue was last empty) and `reconcile_results` (each reconcile of all campaigns). And what
+people did: `operator_actions` (who changed what by hand, when, and with which result). None of it is a fan's data.
 
 Every method raises TransientFailure when MongoDB cannot answer.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ _TO_THE_MINUTE = len("2026-11-25T08:15")
 TEN_MINUTES, A_MINUTE = len("2026-11-25T08:1"), _TO_THE_MINUTE
 _FIRST = "0000-00-00T00:00Z"
 _DAY_SECONDS = 86_400.0
+# Campaigns whose minutes a process keeps.
+_MOST_READ = 100
 
 
 def minute_of(seconds: float) -> str:
@@ -43,6 +46,31 @@ def _later(minute: str, days: int) -> str:
     return minute_of((seconds(minute) or 0.0) + days * _DAY_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class EntryCount:
+    """How many live entries of a campaign the replica had at the beginning of an hour."""
+
+    hour: str  # its first minute
+    entries: int
+    # What `drain_log` had of earlier hours, by their first minute: how many came less those that were removed.
+    earlier: Mapping[str, int] = field(default_factory=dict)
+
+
+class EntryCounts(Store):
+    """The last count of each campaign; what `drain_log` has since then is added to it."""
+
+    def put(self, campaign_id: str, counted: EntryCount) -> None:
+        self._upsert({"_id": campaign_id}, {"$set": as_document(counted)})
+
+    def of(self, campaign_id: str) -> EntryCount | None:
+        """None for one that no reconcile has counted."""
+        found = self._first({"_id": campaign_id})
+        return None if found is None else from_document(EntryCount, found)
+
+    def forget(self, campaign_id: str) -> None:
+        self._dependency.call(self._collection.delete_one, {"_id": campaign_id})
+
+
 class DrainLog(Store):
     """One document per run and minute, so that an error rate shows while the drain still runs."""
 
@@ -50,6 +78,8 @@ class DrainLog(Store):
         super().__init__(collection, dependency)
         # From and until when `sums` has read, and what.
         self._read: tuple[str, str, list[DrainMinute]] = ("", "", [])
+        # The same of `live`, by campaign.
+        self._live: dict[str, tuple[str, str, Counter[str]]] = {}
 
     def put(self, entry: DrainMinute) -> None:
         """Idempotent: replaces what was put for the same minute."""
@@ -60,8 +90,30 @@ class DrainLog(Store):
 
     def between(self, start: str, end: str) -> list[DrainMinute]:
         """From the minute `start` on, before the minute `end`, oldest first."""
-        found = self._find({"minute": {"$gte": start, "$lt": end}}, sort=[("minute", 1)])
+        query, fields = {"minute": {"$gte": start, "$lt": end}}, {"live": 0}
+        found = self._find(query, fields, sort=[("minute", 1)])
         return [from_document(DrainMinute, document) for document in found]
+
+    def live(self, campaign_id: str, start: str, over: str) -> Counter[str]:
+        """What each minute from `start` on did to the number of live entries of a campaign. Those before the minute
+        `over`, to which no run adds any more, are read once in this process.
+        """
+        begin, until, known = self._live.get(campaign_id, ("", "", Counter[str]()))
+        if not begin <= start <= until:
+            begin, until, known = start, start, Counter[str]()
+        # No aggregation, because the embedded server reads all rows for one.
+        query = {"live.campaignId": campaign_id, "minute": {"$gte": until}}
+        found = Counter(known)
+        for row in self._find(query, {"minute": 1, "live": 1}):
+            found[row["minute"]] += sum(
+                each["number"] for each in row["live"] if each["campaignId"] == campaign_id
+            )
+        if len(self._live) >= _MOST_READ:
+            self._live.clear()
+        over = max(until, over)
+        kept = {minute: number for minute, number in found.items() if minute < over}
+        self._live[campaign_id] = (begin, over, Counter(kept))
+        return Counter({minute: number for minute, number in found.items() if minute >= start})
 
     def totals(self, start: str, end: str, by: int) -> list[DrainMinute]:
         """The minutes of `between`, with the runs of a drain added up `by` TEN_MINUTES or A_MINUTE, each under its
@@ -123,7 +175,7 @@ class DrainLog(Store):
 
     def last(self, drain: str) -> DrainMinute | None:
         """The latest minute of any run of this drain, None without one within DRAIN_LOG_DAYS."""
-        found = self._first({"drain": drain}, sort=[("minute", -1)])
+        found = self._first({"drain": drain}, {"live": 0}, sort=[("minute", -1)])
         return None if found is None else from_document(DrainMinute, found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -45,20 +46,28 @@ class ReplicaCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Bulk:
-    """Write errors by index, how many operations matched or inserted a document, and whether the bulk was retried."""
+    """What a bulk did, by the index of its operations."""
 
-    errors: Mapping[int, Document]
-    touched: int
-    repeated: bool
+    errors: Mapping[int, Document]  # those of writes
+    touched: int  # how many operations matched or inserted a document
+    repeated: bool  # whether the bulk was retried
+    inserted: frozenset[int]  # the operations that found no document
 
 
 class Replica(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
-    def apply(self, writes: Sequence[Write], *, at: str, run_id: str) -> dict[EntryKey, Effect | Failure]:
+    def apply(
+        self, writes: Sequence[Write], *, at: str, run_id: str, live: Counter[str] | None = None
+    ) -> dict[EntryKey, Effect | Failure]:
         """Write distinct keys in one unordered bulk. A Failure belongs to its item alone: PermanentFailure
         (INVALID_ENTRY, DUPLICATE_KEY) or ItemFailure.
+
+        `live` gets by campaign how many live entries came to the replica, less those that were removed, as far as the
+        server's answers show: an entry that comes back in its second version does not count, a removal that comes twice
+        counts twice. `EntryCounts` has what corrects that.
         """
+        live = Counter() if live is None else live
         from pymongo.errors import DocumentTooLarge
 
         outcome: dict[EntryKey, Effect | Failure] = {}
@@ -90,17 +99,19 @@ class Replica(Store):
             error = bulk.errors.get(index)
             if error is None:
                 outcome[write.key] = Effect.APPLIED
+                is_new = index in bulk.inserted
+                live[write.key.campaign_id] += is_new if write.fields is not None else is_new - 1
             elif error.get("code") == DUPLICATE_KEY:
                 # The server may name any index first; reading the document shows which one it is.
                 contested.append(write)
             else:
                 outcome[write.key] = self._failure(error, is_dependency=is_dependency)
         if contested:
-            outcome.update(self._settle(contested, at, run_id, repeated=repeated))
+            outcome.update(self._settle(contested, at, run_id, live, repeated=repeated))
         return outcome
 
     def _settle(
-        self, contested: Sequence[Write], at: str, run_id: str, *, repeated: bool
+        self, contested: Sequence[Write], at: str, run_id: str, live: Counter[str], *, repeated: bool
     ) -> dict[EntryKey, Effect | Failure]:
         """A unique index refused each of these, usually because a document has the id that the guard did not match:
         read, judge, write exactly over what was read, and read again where another writer was faster.
@@ -133,6 +144,9 @@ class Replica(Store):
                     # Without an error it is written, unless the server changed fewer: it does not say which.
                     if bulk.touched < len(tried) - len(bulk.errors):
                         contested.append(write)
+                    else:
+                        was_live = seen is not None and seen.deleted_at is None
+                        live[write.key.campaign_id] += (write.fields is not None) - was_live
                 elif error.get("code") == DUPLICATE_KEY and seen is None and _on_id(error):
                     contested.append(write)
                 else:
@@ -290,8 +304,10 @@ class Replica(Store):
                 if details.get("writeConcernErrors"):
                     raise
                 errors = {problem["index"]: problem for problem in details.get("writeErrors", ())}
-                return _Bulk(errors, details.get("nMatched", 0) + details.get("nUpserted", 0), sent > 1)
-            return _Bulk({}, answer.matched_count + answer.upserted_count, sent > 1)
+                inserted = frozenset(each["index"] for each in details.get("upserted", ()))
+                return _Bulk(errors, details.get("nMatched", 0) + len(inserted), sent > 1, inserted)
+            inserted = frozenset(answer.upserted_ids or ())
+            return _Bulk({}, answer.matched_count + len(inserted), sent > 1, inserted)
 
         return self._dependency.call(send)
 

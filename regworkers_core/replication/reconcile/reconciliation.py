@@ -18,6 +18,7 @@ from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.mongo.activity import ReconcileSummary
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains.live_entries import count_entries
 from regworkers_core.engine.dependency import TokenBucket
 from regworkers_core.engine.queue import Queue
 from regworkers_core.engine.stop import OnStep, no_step
@@ -181,6 +182,8 @@ def reconcile(
         log.info("entries ahead", summary=result.acceptance.in_words)
     if campaign_id is None and not since:
         _store(runtime, result)
+    if not since:
+        count_entries(runtime, runtime.replica.campaign_ids() if campaign_id is None else [campaign_id])
     return result
 
 

@@ -20,6 +20,7 @@ from regworkers_core.adapters.aws.objects import ObjectStore
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, RefusedTerms
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains.live_entries import count_entries
 from regworkers_core.engine.deadline import NoAnswer, result_by, run_in_thread
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
@@ -252,6 +253,8 @@ def open_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: st
     if campaign.status is CampaignStatus.DRAFT:
         ensure_keys(runtime, campaign)
         logged = _decided(runtime, campaign_id)
+        # From here on its entries are known without a count.
+        count_entries(runtime, [campaign_id])
     advanced = advance(runtime, campaign_id, CampaignStatus.OPEN, reason=reason, run_id=run_id)
     return Moved(advanced, logged if isinstance(logged, str) else _publish(runtime, {campaign_id: logged}))
 

@@ -1,0 +1,104 @@
+"""How many live entries a campaign has, and how they came over time, without counting `entries`.
+
+Each run of the save drain writes by minute, into `drain_log`, how many entries of a campaign came to the replica less
+those that were removed. A count of the collection, by each reconcile and as a campaign opens, is what those minutes are
+added to: it corrects what they missed, and keeps the hours that `drain_log` forgets after its 40 days.
+
+A minute is written up to 15 s late. So a count beside a running drain may be off by what that drain saved in this time,
+until the next count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import structlog
+
+from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS, EntryCount, minute_of
+from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.timestamps import iso
+from regworkers_core.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+_HOUR_SECONDS, _DAY_SECONDS = 3600.0, 86_400.0
+# A run writes a minute that is over within 15 s, or as it ends; clocks differ.
+_WRITTEN_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesOverTime:
+    """The live entries of a campaign."""
+
+    campaign_id: str
+    as_of: str  # an ISO time; what was saved in the 15 s before it may be missing
+    total: int | None  # None: never counted
+    counted_since: str | None  # the first minute that is not in the last count
+    # The first minute of each bucket in which the number changed, and by how much, oldest first.
+    buckets: tuple[tuple[str, int], ...]
+
+    @property
+    def totals(self) -> tuple[tuple[str, int], ...]:
+        """The number of entries at the end of each bucket; empty without a total."""
+        if self.total is None:
+            return ()
+        before = self.total - sum(number for _, number in self.buckets)
+        reached = accumulate((number for _, number in self.buckets), initial=before)
+        return tuple(zip((begin for begin, _ in self.buckets), list(reached)[1:], strict=True))
+
+
+def entries_over_time(
+    runtime: Runtime, campaign_id: str, *, since: float = 0.0, by: Literal["minute", "hour"] = "hour"
+) -> EntriesOverTime:
+    """The live entries of a campaign: the total, and how it changed from the hour or minute of `since` (epoch seconds)
+    on, of at most 40 days. Raises TransientFailure.
+    """
+    now = runtime.clock()
+    counted = runtime.entry_counts.of(campaign_id)
+    since = max(since, now - DRAIN_LOG_DAYS * _DAY_SECONDS)
+    first = minute_of(since) if by == "minute" else _hour_of(since)
+    # Hours of the last count are not read again.
+    known = counted is not None and by == "hour"
+    start = counted.hour if counted and (known or counted.hour < first) else first
+    minutes = runtime.drain_log.live(campaign_id, start, minute_of(now - _WRITTEN_SECONDS))
+    total = None
+    if counted is not None:
+        total = counted.entries + sum(number for minute, number in minutes.items() if minute >= counted.hour)
+    changed = Counter(minutes) if by == "minute" else _by_hour(minutes.items())
+    if counted is not None and known:
+        changed.update(counted.earlier)
+    buckets = sorted((begin, number) for begin, number in changed.items() if begin >= first and number)
+    return EntriesOverTime(campaign_id, iso(now), total, counted.hour if counted else None, tuple(buckets))
+
+
+def count_entries(runtime: Runtime, campaign_ids: Iterable[str]) -> None:
+    """Count the entries of these campaigns from an index. One that cannot be counted now keeps its last count."""
+    now = runtime.clock()
+    hour, oldest = _hour_of(now), _hour_of(now - DRAIN_LOG_DAYS * _DAY_SECONDS)
+    over = minute_of(now - _WRITTEN_SECONDS)
+    for campaign_id in campaign_ids:
+        try:
+            before = runtime.entry_counts.of(campaign_id)
+            minutes = runtime.drain_log.live(campaign_id, before.hour if before else oldest, over)
+            since = sum(number for minute, number in minutes.items() if minute >= hour)
+            earlier = _by_hour((minute, number) for minute, number in minutes.items() if minute < hour)
+            earlier.update(before.earlier if before else {})
+            kept = {begin: number for begin, number in sorted(earlier.items()) if begin >= oldest and number}
+            entries = runtime.replica.count_campaign(campaign_id).live - since
+            runtime.entry_counts.put(campaign_id, EntryCount(hour, entries, kept))
+        except TransientFailure as failure:
+            log.warning("entries not counted", campaignId=campaign_id, error=str(failure))
+
+
+def _by_hour(minutes: Iterable[tuple[str, int]]) -> Counter[str]:
+    hours = Counter[str]()
+    for minute, number in minutes:
+        hours[f"{minute[: -len('00Z')]}00Z"] += number
+    return hours
+
+
+def _hour_of(seconds: float) -> str:
+    return minute_of(seconds // _HOUR_SECONDS * _HOUR_SECONDS)
