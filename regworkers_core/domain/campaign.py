@@ -73,9 +73,11 @@ class DrawRules:
 
 @dataclass(frozen=True, slots=True)
 class CodeRules:
-    """How the campaign's access codes are read."""
+    """How the campaign's access codes are read, and how long a winner has for the own one."""
 
     caseless: bool = False  # A-Z count as a-z, for partners who print codes in either
+    # From when the winner may be notified; None: a code does not expire.
+    expire_after_hours: int | None = None
 
 
 class RegistrationLog(StrEnum):
@@ -326,7 +328,11 @@ class _Reader:
         return tuple(found.values())
 
     def _codes(self, fields: Mapping[str, Any]) -> CodeRules:
-        return CodeRules(self._flag(_or(fields.get("caseless"), False), "codes.caseless"))
+        hours = fields.get("expireAfterHours")
+        return CodeRules(
+            self._flag(_or(fields.get("caseless"), False), "codes.caseless"),
+            None if hours is None else self._integer(hours, "codes.expireAfterHours", 1),
+        )
 
     def _registration(self, fields: Mapping[str, Any]) -> RegistrationRules:
         value = _or(fields.get("log"), RegistrationLog.OFF)

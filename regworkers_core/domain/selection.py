@@ -187,6 +187,8 @@ class Notice:
     type: NoticeType
     result_hash: str
     not_before: str
+    # When a winner's code expires; None: it does not, or there is none.
+    code_expires_at: str | None = None
 
     @property
     def key(self) -> str:
@@ -194,17 +196,27 @@ class Notice:
         return self.market.key(self.ref)
 
     def as_fields(self) -> dict[str, Any]:
-        return self.market.as_fields() | as_document(
-            self, "ref", "entry_id", "type", "result_hash", "not_before"
-        )
+        fields = as_document(self, "ref", "entry_id", "type", "result_hash", "not_before")
+        expires = as_document(self, "code_expires_at") if self.code_expires_at else {}
+        return self.market.as_fields() | fields | expires
 
     def as_json(self) -> dict[str, Any]:
         """The item of a `notifications.send` message."""
         return {"key": self.key, **self.as_fields()}
 
     @classmethod
-    def of(cls, market: MarketPhase, planned: Planned, result_hash: str, not_before: str) -> Notice:
-        return cls(market, planned.ref, planned.entry_id, planned.type, result_hash, not_before)
+    def of(
+        cls,
+        market: MarketPhase,
+        planned: Planned,
+        result_hash: str,
+        not_before: str,
+        codes_expire_at: str = "",
+    ) -> Notice:
+        expires = codes_expire_at if planned.code else ""
+        return cls(
+            market, planned.ref, planned.entry_id, planned.type, result_hash, not_before, expires or None
+        )
 
     @classmethod
     def stored(cls, document: Mapping[str, Any]) -> Notice:
@@ -216,6 +228,7 @@ class Notice:
             NoticeType(document["type"]),
             document["resultHash"],
             document["notBefore"],
+            document.get("codeExpiresAt"),
         )
 
 

@@ -64,6 +64,14 @@ class PlacedCode(NamedTuple):
     status: str
 
 
+class IssuedCode(NamedTuple):
+    """A code as its issuer has to know it."""
+
+    code: str
+    digest: str  # empty: it was not kept yet
+    phase: int  # the one that gave it; 0: none yet
+
+
 class Codes(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
@@ -147,6 +155,31 @@ class Codes(Store):
         }
         fields = {"blocked": True, "blockedAt": at, "blockedReason": reason, "blockedRunId": run_id}
         return self._update_many(guard, {"$set": fields}).modified_count
+
+    # For their issuer, who names a code by its digest.
+
+    def issued(self, campaign_id: str, market_id: str) -> Iterator[list[IssuedCode]]:
+        """The codes of a market that are not VOID, by position, a page at a time."""
+        position, full = 0, True
+        while full:
+            query = _not_void(campaign_id, market_id, position)
+            fields = dict.fromkeys(("position", "digest", "phase"), 1)
+            found = self._find(query, fields, sort=[("position", 1)], limit=_PAGE)
+            full = len(found) == _PAGE
+            if found:
+                position = found[-1]["position"]
+                yield [
+                    IssuedCode(each["_id"], each.get("digest", ""), each.get("phase", 0)) for each in found
+                ]
+
+    def keep_digests(self, campaign_id: str, digests: Mapping[str, str]) -> None:
+        """Keep the digest of each code; a code has only one."""
+        self._bulk(
+            [
+                bulk_update({"_id": code, "campaignId": campaign_id}, {"$set": {"digest": digest}})
+                for code, digest in digests.items()
+            ]
+        )
 
     # For the assignment of codes to winners.
 

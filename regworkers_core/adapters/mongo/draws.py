@@ -269,6 +269,11 @@ class DrawRecord:
                 highest = max([highest, int(entry["plan"]["lastPosition"]), *again])
         return highest
 
+    def codes_expire_at(self, market: MarketPhase) -> str:
+        """When the codes expire that this market gave in this phase; empty: never, or it gave none."""
+        phase = self.phases.get(market.phase)
+        return str((phase.markets if phase else {}).get(market.market_id, {}).get("codesExpireAt", ""))
+
     @property
     def is_former(self) -> bool:
         """Whether it was frozen under rules that are gone: its files cannot be read."""

@@ -172,13 +172,18 @@ class DrawMarkets(Store):
         fields = {"status": MarketStatus.BLOCKED.value, "needed": needed, "available": available}
         return self._move(market, _WAITING, fields)
 
-    def begin(self, market: MarketPhase, *, planned: int, chunks: int, plan: Mapping[str, Any]) -> bool:
-        """Its plan is final and its chunks are written. False when another plan was final before."""
+    def begin(
+        self, market: MarketPhase, *, planned: int, chunks: int, plan: Mapping[str, Any], codes_expire_at: str
+    ) -> bool:
+        """Its plan is final and its chunks are written; its codes expire then (empty: never). False when another plan
+        was final before.
+        """
         fields = {
             "status": MarketStatus.ASSIGNING.value,
             "planned": planned,
             "chunks": chunks,
             "plan": dict(plan),
+            **({"codesExpireAt": codes_expire_at} if codes_expire_at else {}),
         }
         return self._move(market, _WAITING, fields)
 

@@ -117,7 +117,9 @@ class Assigner:
         planned = self._planned(chunk, phase)
         at = iso(runtime.clock())
         written = self._give(chunk, planned, at, counts) if market.market_id != NON_WINNERS else 0
-        notices = [Notice.of(market, each, chunk.result_hash, phase.fields["notBefore"]) for each in planned]
+        expire = phase.markets[market.market_id].get("codesExpireAt", "")
+        times = phase.fields["notBefore"], expire
+        notices = [Notice.of(market, each, chunk.result_hash, *times) for each in planned]
         stored = runtime.outbox.write(notices, at=at, run_id=self._run_id)
         stored.raise_conflicts("rows of the outbox")
         counts["enqueued"] += stored.new

@@ -16,7 +16,6 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from fairdraw import scheduling
 from fairdraw.documents import as_document
 from fairdraw.log.leaves import Kind
 from fairdraw.maths.beside import codes_name
-from fairdraw.maths.codes import PlannedLine, digest_of, normal, salt_of
+from fairdraw.maths.codes import PlannedLine
 from fairdraw.maths.files import file_hash, sha256_hex
 from regworkers_core.adapters.aws.objects import MissingObject, ObjectStore
 from regworkers_core.adapters.files import in_batches
@@ -45,7 +44,7 @@ from regworkers_core.domain.selection import (
 )
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.committed import Committed
-from regworkers_core.selection.campaigns.keys import ensure_keys
+from regworkers_core.selection.codes.issuing import Salts
 from regworkers_core.selection.public.public_log import log_leaves
 
 # A chunk reads whole row groups, so they are small.
@@ -261,40 +260,6 @@ def _planned(row: dict[str, Any], market: MarketPhase) -> Planned:
     if market.market_id == NON_WINNERS:
         return Planned(row["ref"], row["entry_id"], NoticeType(row["type"]))
     return Planned(row["ref"], row["entry_id"], NoticeType.WINNER, row["rank"], row["code"], row["position"])
-
-
-class Salts:
-    """The salts of a campaign's codes: as they were stored at the import, or made now. A code has only one."""
-
-    def __init__(self, runtime: Runtime, campaign_id: str) -> None:
-        self._runtime = runtime
-        self._campaign = runtime.campaigns.require_id(campaign_id)
-
-    def of(self, codes: Sequence[str]) -> dict[str, SaltedCode]:
-        """Return each code with its salt, by code as stored. Raises UsageError for keys that cannot be read back,
-        TransientFailure.
-        """
-        stored = self._runtime.codes.salts(codes)
-        return {code: self._salted(code, stored.get(code)) for code in codes}
-
-    def _salted(self, code: str, stored: str | None) -> SaltedCode:
-        signed = normal(code, caseless=self._campaign.codes.caseless)
-        if stored is None or signed != code:
-            stored = salt_of(self._key, self._campaign.campaign_id, signed)
-        return SaltedCode(signed, stored)
-
-    @cached_property
-    def _key(self) -> bytes:
-        return ensure_keys(self._runtime, self._campaign).code
-
-
-class SaltedCode(NamedTuple):
-    code: str  # as it was signed
-    salt: str
-
-    @property
-    def digest(self) -> str:
-        return digest_of(self.salt, self.code)
 
 
 def log_codes(

@@ -235,13 +235,30 @@ def _queue(runtime: Runtime, market: MarketPhase, phase: PhaseRecord, plan: Plan
     size = runtime.settings.selection.chunk_winners
     chunks = _chunks(runtime, market, planned, size, phase.result_hash)
     if plan is not None:
-        runtime.draw_markets.begin(market, planned=planned, chunks=len(chunks), plan=plan.as_fields())
+        runtime.draw_markets.begin(
+            market,
+            planned=planned,
+            chunks=len(chunks),
+            plan=plan.as_fields(),
+            codes_expire_at=_codes_expire_at(runtime, market, phase),
+        )
     if not planned:
         at = iso(runtime.clock())
         runtime.draw_markets.complete(market, written=0, enqueued=0, at=at)
         return {"status": MarketStatus.COMPLETED.value, "planned": 0, "queued": 0}
     queued = send_open(runtime, market, chunks)
     return {"status": MarketStatus.ASSIGNING.value, "planned": planned, "queued": queued}
+
+
+def _codes_expire_at(runtime: Runtime, market: MarketPhase, phase: PhaseRecord) -> str:
+    """Return when codes that are planned now expire (ISO-8601), empty for never: a market that waited for codes has its
+    whole time.
+    """
+    campaign = runtime.campaigns.get(market.campaign_id)
+    if market.market_id == NON_WINNERS or campaign is None or campaign.codes.expire_after_hours is None:
+        return ""
+    notified = max(runtime.clock(), seconds(phase.fields["notBefore"]) or 0.0)
+    return iso(notified + campaign.codes.expire_after_hours * 3600)
 
 
 def _missing_codes(runtime: Runtime, draw: DrawRecord, market: MarketPhase, planned: int) -> Facts | None:

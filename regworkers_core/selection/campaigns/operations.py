@@ -74,6 +74,9 @@ class CreateCampaign(Input):
         "", description="The id of the event, the same in all campaigns for its seats. Empty: none."
     )
     caseless_codes: bool = Field(False, description="Codes are compared with A-Z as a-z.")
+    codes_expire_after_hours: int | None = Field(
+        None, description="How long a code holds from when its winner may be notified. Empty: for ever."
+    )
     registration_log: bool = Field(
         False,
         description="Put each registration into a public tree at once, so that fans see before the draw that they are "
@@ -310,7 +313,7 @@ def described(campaign: Campaign, **more: Any) -> Report:
             **as_document(campaign, "auto_draw", "event_id"),
             "seats": sum(each.capacity for each in campaign.markets),
             "eligibility": document["eligibility"],
-            "codes": document["codes"],
+            "codes": {name: value for name, value in document["codes"].items() if value is not None},
             "registration": document["registration"],
             "openedHash": campaign.opened and campaign.opened.hash,
             **as_document(campaign.draw, "wins_per_unit", "waitlist_size"),
@@ -380,7 +383,7 @@ def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:
             for market_id, capacity in given.capacities.items()
         ],
         "draw": {"winsPerUnit": given.wins_per_unit, "waitlistSize": given.waitlist_size},
-        "codes": {"caseless": given.caseless_codes},
+        "codes": {"caseless": given.caseless_codes, "expireAfterHours": given.codes_expire_after_hours},
         "registration": {"log": RegistrationLog.ON if given.registration_log else RegistrationLog.OFF},
         "issuerKeys": [{"id": name, "key": key} for name, key in given.issuer_keys.items()],
     }

@@ -177,7 +177,7 @@ def table_behind(runtime: Runtime, campaign_id: str, lease: Lease) -> UsageError
 _FIELDS = frozenset({"campaignId", "slug", "name", "opensAt", "closesAt", "eligibility"})
 _FIELDS |= {"markets", "autoDraw", "draw", "eventId", "issuerKeys", "codes", "registration"}
 _DRAW = frozenset({"winsPerUnit", "waitlistSize"})
-_CODES = frozenset({"caseless"})
+_CODES = frozenset({"caseless", "expireAfterHours"})
 _REGISTRATION = frozenset({"log"})
 _ISSUER_KEY = frozenset({"id", "key"})
 _MARKET = frozenset({"marketId", "name", "capacity", "reserves", "laterReserves"})

@@ -35,6 +35,7 @@ from regworkers_core.selection.codes.importing import (
     named_campaign,
     read_lines,
 )
+from regworkers_core.selection.codes.issuing import write_for_issuer
 from regworkers_core.selection.codes.stock import (
     MarketStock,
     mark_blocked,
@@ -54,6 +55,13 @@ class ImportCodes(Input):
     upload: GivenFile = Field(description=f"{_FILE}, or `code,marketId` for several markets.")
     market_id: str = Field("", description="The market of rows that name none; rows of others are rejected.")
     dry_run: bool = Field(False, description="Check and count only.")
+
+
+class ExportCodes(OfCampaign):
+    for_issuer: bool = Field(
+        False,
+        description="The file is for the issuer of the codes and for no one else. Without it nothing is written.",
+    )
 
 
 class CodesOf(Input):
@@ -146,6 +154,41 @@ def status(call: Call, given: CodesOf) -> Report:
         facts={},
         tables=[_stock(stocks, f"codes of {each.campaign_id}") for each, stocks in found],
         left=f"codes are missing, or of a market that does not exist: {', '.join(short)}" if short else "",
+    )
+
+
+@operation(
+    "codes export",
+    "export_codes",
+    # It keeps digests with the codes, and each export is in the audit log.
+    Effect.ADD,
+    duty="selection",
+    size="report",
+    asset="codes",
+    uses=CHANGES_CAMPAIGNS,
+    long=True,
+    files="the codes, for their issuer",
+)
+def export(call: Call, given: ExportCodes) -> Report:
+    """Write each code with its digest and the end of its time into a file for their issuer, who names a code by its
+    digest from then on.
+
+    A code is as good as a ticket: hand the file to the issuer only, over a way that is private, and delete it.
+    Export again after each phase, because a code has an end only once it is given.
+    """
+    campaign = call.campaign(given.campaign_id)
+    if not given.for_issuer:
+        raise RequestError(
+            f"the file has the codes themselves, which only their issuer may have: give {call.face.field('for_issuer')}"
+        )
+    path = call.face.folder() / f"codes-{campaign.campaign_id}.csv"
+    written = write_for_issuer(call.runtime, campaign, path)
+    return Report(
+        document={"campaignId": campaign.campaign_id, "codes": written},
+        files={path.name: path},
+        left="" if written else f"{campaign.campaign_id} has no codes",
+        counts={"codes": written},
+        changed=True,
     )
 
 

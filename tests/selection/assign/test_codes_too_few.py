@@ -6,16 +6,18 @@ import pytest
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import NON_WINNERS, Outcome
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.markets import stalled_markets
 from regworkers_core.selection.assign.release import publish_phase, resume_blocked, retry_market
-from regworkers_core.selection.drains import SELECTIONS
+from regworkers_core.selection.drains import NOTIFICATIONS, SELECTIONS
 from regworkers_core.selection.promises import codes_and_winners_biject, codes_within_capacity, counts_match
 from regworkers_core.selection.status import read_campaign_status
 from tests.selection.assign.test_assigning import dead, items, take
-from tests.support.drains import run
+from tests.support.drains import run, taken
 from tests.support.draws import (
     CAMPAIGN,
+    CONFIRMED_AT,
     Row,
     add_codes,
     all_completed,
@@ -30,6 +32,7 @@ from tests.support.draws import (
     published,
     result,
 )
+from tests.support.runtimes import test_settings
 from tests.support.waiting import sleeping
 
 ROWS = result({"berlin": 6, "paris": 3}, waiting=4)
@@ -67,6 +70,29 @@ def test_a_market_with_too_few_codes_gives_none_and_continues_after_an_import(ru
     run(runtime, SELECTIONS)
     assert findings(runtime, ROWS) == [] and market_status(runtime) == all_completed(*MARKETS)
     assert runtime.campaigns.require_id(CAMPAIGN).status == "COMPLETED"
+
+
+def test_a_code_expires_so_long_after_its_winner_may_be_notified_and_the_message_says_when(
+    runtime: Runtime,
+) -> None:
+    confirmed(runtime, ROWS, MARKETS)
+    runtime.database["campaigns"].update_one({}, {"$set": {"codes": {"expireAfterHours": 48}}})
+    notified = seconds(CONFIRMED_AT) or 0.0
+    early, late = (
+        Runtime(test_settings(runtime.names.prefix), clock=lambda at=at: at)  # type: ignore[misc]
+        for at in (notified - 60, notified + 86_400)
+    )
+    add_codes(runtime, "paris", 3)
+    assert publish(early)["berlin"]["status"] == "BLOCKED"
+    add_codes(runtime, "berlin", 6)
+    assert resume_blocked(late, CAMPAIGN)["berlin"]["queued"] == 1
+    early.mongo.close(), late.mongo.close()
+    run(runtime, SELECTIONS)
+    run(runtime, NOTIFICATIONS)
+    ends = {"paris": iso(notified + 2 * 86_400), "berlin": iso(notified + 3 * 86_400), NON_WINNERS: None}
+    sent = taken(runtime, runtime.names.notification_queue)
+    assert {(each["marketId"], each.get("codeExpiresAt")) for each in sent} == set(ends.items())
+    assert findings(runtime, ROWS) == []
 
 
 def test_a_plan_counts_once_the_record_names_it_and_of_one_before_that_nothing_is_given(

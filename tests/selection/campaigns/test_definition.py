@@ -75,6 +75,7 @@ def test_what_is_absent_or_null_means_none() -> None:
         ({"closesAt": "2026-01-01T00:00:00Z"}, "closesAt must be after opensAt", "2026-01-01T00:00:00.000Z"),
         ({"eventId": "no spaces"}, "eventId must be", "1 to 64"),
         ({"codes": {"caseless": "yes"}}, "codes.caseless", "'yes'"),
+        ({"codes": {"expireAfterHours": 0}}, "codes.expireAfterHours", "0"),
         ({"codes": {"caseles": True}}, "codes.caseles is not a field", "caseless"),
         ({"registration": {"log": "yes"}}, "registration.log must be on or off", "'yes'"),
         ({"registration": {"lag": "on"}}, "registration.lag is not a field", "log"),

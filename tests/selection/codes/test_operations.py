@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from fairdraw.maths.codes import digest_of, salt_of
 from regworkers_core.adapters.mongo.codes import NewCode
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.keys import ensure_keys
 from tests.support.campaigns import create
 from tests.support.faces import Face
 from tests.support.terminal import regworkers
@@ -104,3 +106,36 @@ def test_json_has_the_outcome_of_each_code(runtime: Runtime) -> None:
     words = ("codes", "void", "summer", "--market", "berlin", "--position", "1", "--format", "json")
     (each,) = regworkers(runtime, *words).document
     assert each["done"] and set(each) == {"code", "done", "outcome"}
+
+
+def test_the_issuer_gets_each_code_with_its_digest_and_its_end_and_the_export_is_audited(
+    runtime: Runtime, face: Face
+) -> None:
+    campaign = create(runtime, "summer", markets=MARKETS, codes={"caseless": True, "expireAfterHours": 48})
+    _add(
+        runtime, **{"aaaa-1111": "berlin", "aaaa-2222": "berlin", "bbbb-1111": "paris", "bbbb-2222": "paris"}
+    )
+    runtime.codes.void("summer", "bbbb-2222", at="", reason="leaked", run_id="r")
+    refused = face.does("codes export", campaign_id="summer")
+    assert not refused.fine and "only their issuer may have" in refused.text and not refused.files
+    given = {"status": "ASSIGNED", "ref": "r1", "phase": 1}
+    runtime.database["codes"].update_one({"_id": "aaaa-1111"}, {"$set": given})
+    end = "2027-03-01T09:00:00.000Z"
+    phase = {"phase": 1, "status": "PUBLISHED", "markets": {"berlin": {"codesExpireAt": end}}}
+    runtime.database["draws"].insert_one(
+        {"_id": "summer", "drawId": "summer", "token": 1, "phases": {"1": phase}}
+    )
+    for _ in range(2):
+        done = face.does("codes export", campaign_id="summer", for_issuer=True)
+        assert done.fine and "aaaa-1111" not in done.text
+    header, *lines = done.files["codes-summer.csv"].decode().splitlines()
+    assert header == "code,digest,expiresAt"
+    key = ensure_keys(runtime, campaign).code
+    assert [line.split(",") for line in lines] == [
+        [code, digest_of(salt_of(key, "summer", code), code), at]
+        for code, at in (("aaaa-1111", end), ("aaaa-2222", ""), ("bbbb-1111", ""))
+    ]
+    kept = {each["_id"]: each.get("digest") for each in runtime.database["codes"].find()}
+    assert [kept[line.split(",")[0]] for line in lines] == [line.split(",")[1] for line in lines]
+    history = [(each.what, each.outcome) for each in runtime.operator_actions.history()]
+    assert sorted(history) == [*[("codes export", "done")] * 2, ("codes export", "failed")]
