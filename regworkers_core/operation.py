@@ -14,13 +14,26 @@ from enum import StrEnum
 from inspect import getdoc
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from fairdraw.documents import camel
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import StepResult
 from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.engine.stop import StopSignal
@@ -125,6 +138,55 @@ class Input(BaseModel):
     def default(self) -> Default | None:
         """What the terminal takes where a word was left out; None: nothing was. Raises UsageError."""
         return None
+
+
+def form_of(field: FieldInfo) -> str | None:
+    """How a pair of a mapping is typed; None for a field that is none."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    inner = next((get_args(each)[1] for each in kinds if get_origin(each) is dict), None)
+    if get_origin(inner) is dict:
+        return "NAME:SEGMENT=N"
+    return "NAME=N" if inner is int else "NAME=TEXT" if inner is str else None
+
+
+def of_pairs(field: FieldInfo, shown: str, value: Any) -> Any:
+    """The mapping that pairs in the form of the field mean; the value itself for a field that is none. Raises
+    UsageError, which names the field as `shown` and the pair.
+    """
+    form = form_of(field)
+    if form == "NAME:SEGMENT=N":
+        return _seats_of_segments(shown, value)
+    return value if form is None else _numbers(shown, value) if form == "NAME=N" else _pairs(shown, value)
+
+
+def _pairs(shown: str, words: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        name, equal, value = word.partition("=")
+        if not equal or not name:
+            raise UsageError(f"{shown} takes NAME=VALUE, found {word!r}")
+        if name in found:
+            raise UsageError(f"{shown} names {name} twice")
+        found[name] = value
+    return found
+
+
+def _numbers(shown: str, words: Sequence[str]) -> dict[str, int]:
+    for word in words:
+        name, equal, number = word.partition("=")
+        if not equal or not name or not number.isdecimal():
+            raise UsageError(f"{shown} takes NAME=N with a whole number, found {word!r}")
+    return {name: int(number) for name, number in _pairs(shown, words).items()}
+
+
+def _seats_of_segments(shown: str, words: Sequence[str]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for name, seats in _numbers(shown, words).items():
+        market, colon, segment = name.partition(":")
+        if not colon or not market or not segment:
+            raise UsageError(f"{shown} takes MARKET:SEGMENT=N, found {name}={seats}")
+        found.setdefault(market, {})[segment] = seats
+    return found
 
 
 # How the field that names a campaign begins to explain itself.

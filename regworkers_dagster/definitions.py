@@ -60,12 +60,13 @@ _MADE = (
     health.DOCTOR,
     first_checks.FIRST_CHECKS,
 )
-# Every other operation with a job: that of a check is made of the check, and a sensor that starts several jobs holds
-# them.
+# Every operation with a job, by its name. That of a check is made of the check, and a sensor that starts several jobs
+# holds them.
+OPERATIONS = {each.job: each for each in (*every_operation(), upkeep.prune_runs) if each.job}
 _OPERATIONS = [
     job(each, _ASSETS, _STARTED, selection_assets.event_of)
-    for each in (*every_operation(), upkeep.prune_runs)
-    if each.job and each.job not in {made.name for made in _MADE}
+    for name, each in OPERATIONS.items()
+    if name not in {made.name for made in _MADE}
 ]
 defs = dg.Definitions(
     assets=[

@@ -28,6 +28,8 @@ from regworkers_dagster.runs import is_by_hand
 
 # How long a sensor's tick, or an operator, waits for one answer.
 TICK_CALL_SECONDS = 2.0
+# And who opens a page. It differs from all others, so that this role has adapters of its own (`_Runtimes`).
+_PAGE_CALL_SECONDS = 3.0
 _TIME = "_seconds"
 
 
@@ -178,6 +180,17 @@ def shared_runtime(
 ) -> Runtime:
     """Do as `runtime_of`, for changes by section of the settings."""
     return _RUNTIMES.get(_changed(load_settings(), changes or {}), call_seconds)
+
+
+def desk_runtime() -> Runtime:
+    """The adapters with which the web application makes pages: MongoDB's user of the role `desk`, who only reads, and
+    no entries. Raises UsageError for wrong settings.
+    """
+    settings = load_settings()
+    if settings.web.desk_uri is not None:
+        mongo = settings.mongo.model_copy(update={"uri": settings.web.desk_uri})
+        settings = settings.model_copy(update={"mongo": mongo})
+    return _RUNTIMES.get(settings, _PAGE_CALL_SECONDS)
 
 
 def _changed(settings: Settings, changes: dict[str, dict[str, Any]]) -> Settings:

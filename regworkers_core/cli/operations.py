@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +22,7 @@ from regworkers_core.acts import module_of
 from regworkers_core.adapters.files import write_private
 from regworkers_core.adapters.mongo.activity import operator
 from regworkers_core.cli.changes import Change, Deletion, ask, at_terminal, audited, new_run_id
-from regworkers_core.cli.options import flatten_options, numbers, pairs, quick_runtime, seats_of_segments
+from regworkers_core.cli.options import flatten_options, quick_runtime
 from regworkers_core.cli.output import TROUBLE, Bar, Format, FormatOption, answer, facts, progress, rows
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.selection import DrawBusy, require_word
@@ -36,8 +36,10 @@ from regworkers_core.operation import (
     Input,
     Operation,
     Report,
+    form_of,
     is_file,
     is_typed_in,
+    of_pairs,
 )
 from regworkers_core.runtime import Runtime
 
@@ -261,7 +263,7 @@ def _parameter(name: str, field: FieldInfo, kind: type[Input]) -> Parameter:
     else:
         option = f"--{option_name(name)}"
         option += f"/--no-{option_name(name)}" * (field.default is True)
-        of = typer.Option(option, help=field.description, metavar=_form(field))
+        of = typer.Option(option, help=field.description, metavar=form_of(field))
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[shown, of])
 
 
@@ -276,20 +278,6 @@ def _type(field: FieldInfo) -> Any:
     return list[str] if get_origin(kind) is dict else kind
 
 
-def _form(field: FieldInfo) -> str | None:
-    """How a pair of a mapping is typed."""
-    inner = next((get_args(each)[1] for each in _kinds(field) if get_origin(each) is dict), None)
-    if get_origin(inner) is dict:
-        return "NAME:SEGMENT=N"
-    return "NAME=N" if inner is int else "NAME=TEXT" if inner is str else None
-
-
-def _kinds(field: FieldInfo) -> Iterator[Any]:
-    """The type of a field, and the alternatives in it."""
-    yield field.annotation
-    yield from get_args(field.annotation)
-
-
 def _value(name: str, field: FieldInfo, value: Any) -> Any:
     """What the input takes for an option's value."""
     if isinstance(value, Path):
@@ -300,11 +288,4 @@ def _value(name: str, field: FieldInfo, value: Any) -> Any:
         return [line.strip() for line in read.splitlines() if line.strip()]
     if value in (None, [], ()):
         return None
-    for each in _kinds(field):
-        if get_origin(each) is dict:
-            inner = get_args(each)[1]
-            option = f"--{option_name(name)}"
-            if get_origin(inner) is dict:
-                return seats_of_segments(option, value)
-            return numbers(option, value) if inner is int else pairs(option, value)
-    return value
+    return of_pairs(field, f"--{option_name(name)}", value)

@@ -1,8 +1,8 @@
-"""What commands read from the command line: bundles of options, pairs."""
+"""What commands read from the command line: bundles of options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, getdoc, signature
@@ -14,7 +14,6 @@ from rich.text import Text
 
 from fairdraw.answers import Answer, parameters_of
 from regworkers_core.cli.output import Format, FormatOption, answer
-from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operations.dependency_status import with_short_timeouts
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
@@ -89,39 +88,6 @@ def mounted(
     called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     return called
-
-
-def pairs(option: str, words: Sequence[str]) -> dict[str, str]:
-    """`NAME=VALUE` pairs of an option. Raises UsageError naming the pair."""
-    found: dict[str, str] = {}
-    for word in words:
-        name, equal, value = word.partition("=")
-        if not equal or not name:
-            raise UsageError(f"{option} takes NAME=VALUE, found {word!r}")
-        if name in found:
-            raise UsageError(f"{option} names {name} twice")
-        found[name] = value
-    return found
-
-
-def numbers(option: str, words: Sequence[str]) -> dict[str, int]:
-    """`NAME=N` pairs of an option. Raises UsageError naming the pair."""
-    for word in words:
-        name, equal, number = word.partition("=")
-        if not equal or not name or not number.isdecimal():
-            raise UsageError(f"{option} takes NAME=N with a whole number, found {word!r}")
-    return {name: int(number) for name, number in pairs(option, words).items()}
-
-
-def seats_of_segments(option: str, words: Sequence[str]) -> dict[str, dict[str, int]]:
-    """`MARKET:SEGMENT=N` pairs as market -> segment -> N. Raises UsageError naming the pair."""
-    found: dict[str, dict[str, int]] = {}
-    for name, seats in numbers(option, words).items():
-        market, colon, segment = name.partition(":")
-        if not colon or not market or not segment:
-            raise UsageError(f"{option} takes MARKET:SEGMENT=N, found {name}={seats}")
-        found.setdefault(market, {})[segment] = seats
-    return found
 
 
 def quick_runtime() -> Runtime:

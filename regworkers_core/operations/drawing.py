@@ -30,6 +30,7 @@ from regworkers_core.operation import (
     Call,
     Effect,
     GivenFile,
+    LocalFile,
     OfCampaign,
     Report,
     Table,
@@ -50,11 +51,11 @@ _NO_WAIT = "Do not assign codes here until the markets complete."
 
 
 class RunDraw(OfCampaign):
-    yes: bool = Field(False, description=_YES)
-    strikes: GivenFile = Field("", description=f"Entries to strike, {STRIKES}")
-    accept: list[str] = Field([], description=ACCEPT)
-    reason: str = Field("", description=ACCEPT_REASON)
-    no_wait: bool = Field(False, description=_NO_WAIT)
+    yes: AtTerminal[bool] = Field(False, description=_YES)
+    strikes: LocalFile = Field("", description=f"Entries to strike, {STRIKES}")
+    accept: AtTerminal[list[str]] = Field([], description=ACCEPT)
+    reason: AtTerminal[str] = Field("", description=ACCEPT_REASON)
+    no_wait: AtTerminal[bool] = Field(False, description=_NO_WAIT)
 
 
 class TopUpDraw(OfCampaign):
@@ -76,7 +77,13 @@ class TopUpDraw(OfCampaign):
 
 
 @operation(
-    "draw run", effect=Effect.ADD, duty="selection", size="large", role="manager", uses=CHANGES_CAMPAIGNS
+    "draw run",
+    SelectionJob.DRAW,
+    Effect.ADD,
+    duty="selection",
+    size="large",
+    role="manager",
+    uses=CHANGES_CAMPAIGNS,
 )
 def run(call: Call, given: RunDraw) -> Report:
     """Draw a closed campaign and wait until its codes are assigned.

@@ -28,6 +28,12 @@ def page(template: str, **values: object) -> str:
 
 
 @cache
+def beside(name: str) -> str:
+    """A stylesheet or script that pages load: `templates/<name>`. Raises jinja2.TemplateNotFound."""
+    return _environment().get_template(name).render()
+
+
+@cache
 def _environment() -> Environment:
     # Most processes that import this make no page.
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fairdraw import scheduling
@@ -19,7 +20,7 @@ from regworkers_core.adapters.mongo.draws import (
 )
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
-from regworkers_core.domain.selection import NON_WINNERS, MarketPhase
+from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, confirmation_word
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
@@ -29,11 +30,16 @@ from regworkers_core.selection.codes.stock import MarketStock, read_stock
 
 @dataclass(frozen=True, slots=True)
 class ToDo:
-    """A condition that needs an operator, the command to run, and the job that does the same (empty: none)."""
+    """A condition that needs an operator."""
 
+    # What it is.
     text: str
+    # What to run at a terminal.
     command: str
+    # The job that does the same; empty: none.
     job: str = ""
+    # Fields of the job's form beside the campaign.
+    given: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +90,31 @@ def read_campaign_status(runtime: Runtime, campaign: Campaign) -> CampaignReport
     campaign_id = campaign.campaign_id
     record = runtime.draws.get(campaign_id)
     codes = read_stock(runtime, campaign, record)
-    outbox, notifications = _outbox(runtime, record), _notifications(runtime, record)
-    findings = [
-        *_of_status(runtime, campaign),
-        *_of_codes(campaign, codes, record),
-        *_of_draw(runtime, campaign, record),
-        *_of_notifications(campaign_id, notifications, outbox),
-    ]
+    outbox, notifications = _outbox(runtime, record), read_switch(runtime, record)
+    at_work = partial(_at_work, runtime, campaign_id)
+    findings = find_to_do(runtime, campaign, record, codes, notifications, outbox, at_work)
     counted = runtime.replica.count_campaign(campaign_id)
     return CampaignReport(
         campaign, counted.live, counted.tombstones, codes, record, outbox, notifications, findings
     )
+
+
+def find_to_do(
+    runtime: Runtime,
+    campaign: Campaign,
+    record: DrawRecord | None,
+    codes: Sequence[MarketStock],
+    switch: Mapping[str, Any],
+    outbox: Mapping[str, Mapping[str, Mapping[str, int]]],
+    at_work: Callable[[], bool],
+) -> list[ToDo]:
+    """What needs an operator. `at_work` says whether a run works on the draw; an empty `outbox` was not counted."""
+    return [
+        *_of_status(runtime, campaign),
+        *_of_codes(campaign, codes, record),
+        *_of_draw(runtime, campaign, record, at_work),
+        *_of_notifications(campaign.campaign_id, switch, outbox),
+    ]
 
 
 def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[ToDo]:
@@ -111,7 +131,7 @@ def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[ToDo]:
         yield ToDo("it is closed and not drawn yet", f"regworkers draw run {campaign_id}", "draw")
 
 
-def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord | None) -> Iterator[ToDo]:
+def _of_codes(campaign: Campaign, codes: Sequence[MarketStock], record: DrawRecord | None) -> Iterator[ToDo]:
     """Compare codes with the capacity before a draw, and with its winners after. Once these are published, the markets
     of the draw report what is missing.
     """
@@ -132,14 +152,18 @@ def _of_codes(campaign: Campaign, codes: list[MarketStock], record: DrawRecord |
         if stock.missing and stock.capacity is not None:
             of = f"{stock.capacity} seats" if stock.wanted is None else f"{stock.wanted} winners"
             text = f"market {stock.market_id}: codes for {stock.missing} of {of} are missing"
-            yield ToDo(text, f"{load} --market {stock.market_id}", "import_codes")
+            yield ToDo(
+                text, f"{load} --market {stock.market_id}", "import_codes", {"market_id": stock.market_id}
+            )
 
 
-def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None) -> Iterator[ToDo]:
+def _of_draw(
+    runtime: Runtime, campaign: Campaign, record: DrawRecord | None, at_work: Callable[[], bool]
+) -> Iterator[ToDo]:
     campaign_id = campaign.campaign_id
     phases = record.phases if record else {}
     if not phases or not record:
-        if campaign.status is CampaignStatus.PROCESSING and not _at_work(runtime, campaign_id):
+        if campaign.status is CampaignStatus.PROCESSING and not at_work():
             yield ToDo(
                 "it is in processing and no run works on it", f"regworkers draw run {campaign_id}", "draw"
             )
@@ -160,6 +184,7 @@ def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None) ->
             f"phase {latest.phase} waits for the confirmation of its publication",
             f"regworkers draw run {campaign_id}",
             "confirm_draw",
+            {"confirm": confirmation_word(campaign_id, latest.phase)},
         )
         accepted = {each["finding"] for each in latest.accepted}
         for found in latest.gate.get("findings", ()):
@@ -171,6 +196,10 @@ def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None) ->
                     f"phase {latest.phase}: the gate found {found['name']}: {found['detail']}",
                     accepts if found["acceptable"] else f"regworkers draw verify {campaign_id}",
                     "confirm_draw" if found["acceptable"] else "",
+                    {
+                        "confirm": confirmation_word(campaign_id, latest.phase),
+                        "accept": found["name"],
+                    },
                 )
     elif latest.status is PhaseStatus.OPENED and campaign.status.is_before(CampaignStatus.PROCESSING):
         # It has only strikes, which were submitted before the draw began.
@@ -178,7 +207,7 @@ def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None) ->
     elif latest.round_due is not None and latest.round_due > runtime.clock():
         # The sensor, or the next run, continues once the round is signed.
         pass
-    elif not latest.reached(PhaseStatus.PUBLISHED) and not _at_work(runtime, campaign_id):
+    elif not latest.reached(PhaseStatus.PUBLISHED) and not at_work():
         yield ToDo(
             f"phase {latest.phase} is {latest.status} and no run works on it",
             f"regworkers draw run {campaign_id}",
@@ -191,6 +220,7 @@ def _of_draw(runtime: Runtime, campaign: Campaign, record: DrawRecord | None) ->
                 f"phase {phase.phase}: all its markets are complete, but the phase is not",
                 _retry(campaign_id, next(iter(phase.markets))),
                 "retry_market_selection",
+                {"market_id": next(iter(phase.markets))},
             )
 
 
@@ -219,6 +249,7 @@ def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Itera
                 f"{name} needs {numbers.get('needed')} codes and has {numbers.get('available')}",
                 f"regworkers codes import <csv> --campaign {campaign_id} --market {market_id}",
                 "import_codes",
+                {"market_id": market_id},
             )
         elif numbers["status"] == MarketStatus.ASSIGNING:
             rows = runtime.chunks.open(MarketPhase(campaign_id, market_id, phase.phase))
@@ -228,6 +259,7 @@ def _of_markets(runtime: Runtime, campaign_id: str, phase: PhaseRecord) -> Itera
                     f"{name}: failed chunks {len(failed)}, the first with: {failed[0].get('failure')}",
                     _retry(campaign_id, market_id),
                     "retry_market_selection",
+                    {"market_id": market_id},
                 )
 
 
@@ -260,6 +292,7 @@ def _of_notifications(
         yield ToDo(
             f"{failed} messages failed individually and are not retried",
             f"regworkers notifications retry {campaign_id}",
+            "retry_notifications",
         )
 
 
@@ -290,7 +323,7 @@ def _outbox(runtime: Runtime, record: DrawRecord | None) -> dict[str, dict[str, 
     return found
 
 
-def _notifications(runtime: Runtime, record: DrawRecord | None) -> Mapping[str, Any]:
+def read_switch(runtime: Runtime, record: DrawRecord | None) -> Mapping[str, Any]:
     """Return the stop switch in force: that of all campaigns takes precedence over the campaign's own."""
     everyone = runtime.draw_markets.all_switch()
     if everyone.get("paused"):

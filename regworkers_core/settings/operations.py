@@ -291,6 +291,9 @@ class WebSettings(Section):
     # them act by their field `confirm`: without, one person may launch them.
     two_people: tuple[Literal["annul_draw", "confirm_draw", "top_up"], ...] = ()
     two_people_minutes: float = Field(30.0, gt=0, le=1440)
+    # The address of MongoDB with the user of the role `desk`, which only reads, and no entries: pages of the desk read
+    # with it. Empty: as mongo.uri.
+    desk_uri: SecretStr | None = None
 
     @field_validator("proxies")
     @classmethod

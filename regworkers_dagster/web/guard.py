@@ -6,8 +6,8 @@ form without a preflight, under any host name that resolves to this machine. Her
 - `Host` is one of the configured names: a name of another DNS zone that points at this machine is refused (421);
 - `Origin`, if present, is this very host and port; so is the page that `Sec-Fetch-Site` reports, except for a link that
   opens a page (403);
-- changes are made only by POST of `application/json` to `/graphql` and by PUT of a file to `/uploads/`: a page of
-  another origin can send neither without a preflight, which is never granted (405, 415);
+- changes are made only by POST of `application/json` to `/graphql` and below `/desk/`, and by PUT of a file to
+  `/uploads/`: a page of another origin can send none without a preflight, which is never granted (405, 415);
 - a body states its length and keeps within its limit (411, 413); a run config has no aliases of YAML, with which 400
   bytes stand for more than any memory holds;
 - no page shows this application in a frame.
@@ -69,7 +69,9 @@ class Guard:
     def __init__(self, app: ASGIApp, *, hosts: Iterable[str], prefix: str, upload_bytes: int) -> None:
         self._app = app
         self._hosts = LOOPBACK | set(hosts)
-        self._graphql, self._uploads = f"{prefix}/graphql", f"{prefix}/uploads/"
+        self._graphql, self._uploads, self._desk = (
+            f"{prefix}{path}" for path in ("/graphql", "/uploads/", "/desk/")
+        )
         self._upload_bytes = upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,11 +115,11 @@ class Guard:
             if path == self._graphql and "text/html" not in headers.get("accept", ""):
                 return Refused(405, "queries are sent by POST")
             return None
-        if method == "POST" and path == self._graphql:
+        if method == "POST" and (path == self._graphql or path.startswith(self._desk)):
             return _wrong_body(headers, "application/json", GRAPHQL_BYTES)
         if method == "PUT" and path.startswith(self._uploads):
             return _wrong_body(headers, "application/octet-stream", self._upload_bytes)
-        return Refused(405, "changes are sent to /graphql by POST, and files to /uploads/ by PUT")
+        return Refused(405, "changes are sent to /graphql and /desk/ by POST, and files to /uploads/ by PUT")
 
 
 def _wrong_origin(headers: Headers) -> Refused | None:

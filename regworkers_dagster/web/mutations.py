@@ -164,7 +164,7 @@ class Mutations:
                 return _refusal(str(refused), info)
             except (Failure, UsageError) as failure:
                 return _refusal(f"not launched, because it could not be recorded: {failure}", info)
-            has_partitions = partial(_has_partitions, info.context)
+            has_partitions = partial(has_partitions_of, info.context)
             return resolve(root, info, **tagged(arguments, person.name, jobs_of, has_partitions))
 
         return launch
@@ -281,7 +281,8 @@ def _jobs_of(context: Any, asset: AssetKey) -> Sequence[str]:
     return list(graph.get(asset).job_names) if graph.has(asset) else []
 
 
-def _has_partitions(context: Any, params: Mapping[str, Any]) -> bool:
+def has_partitions_of(context: Any, params: Mapping[str, Any]) -> bool:
+    """Whether what an execution of these parameters launches has partitions."""
     assets = keys_without_job(params)
     if assets is not None:
         graph = context.asset_graph

@@ -1,5 +1,5 @@
 """`regworkers-web`: Dagster's own webserver with checks in front, the person's name on launches, and more pages: the
-upload form, reports, public pages of draws with the lists that they read, and the files that jobs hand out.
+desk, the upload form, reports, public pages of draws with the lists that they read, and the files that jobs hand out.
 
 It replaces `dagster-webserver` and has its options. `make dev` starts it; the image has it under the name
 `dagster-webserver`, too, so that Dagster's Helm chart starts nothing else.
@@ -8,16 +8,17 @@ It replaces `dagster-webserver` and has its options. `make dev` starts it; the i
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import anyio
 import click
@@ -41,6 +42,7 @@ from starlette.types import ASGIApp
 from regworkers_core.adapters.local_instance import DAGSTER_HEADER
 from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.domain.reasons import Failure, RequestError, UsageError
+from regworkers_core.operation import Operation
 from regworkers_core.operations import uploads
 from regworkers_core.operations.downloads import FOLDERS, Download, open_page
 from regworkers_core.operations.uploads import MAX_BYTES
@@ -49,9 +51,10 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings
 from regworkers_core.telemetry import configure_telemetry
-from regworkers_dagster.definitions import order_of_fields, tags_of_jobs
+from regworkers_dagster.definitions import OPERATIONS, order_of_fields, tags_of_jobs
 from regworkers_dagster.factories import in_order, place_in
-from regworkers_dagster.resources import shared_runtime
+from regworkers_dagster.resources import desk_runtime, shared_runtime
+from regworkers_dagster.web.desk.pages import Ask, Desk
 from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases
 from regworkers_dagster.web.mutations import Mutations
 from regworkers_dagster.web.rights import Rights
@@ -208,9 +211,16 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
         *,
         mutations: Mutations,
         files: Files,
+        desk: Callable[[Ask, Callable[[Request], Any]], Desk],
     ) -> None:
         self._mutations, self._files = mutations, files
+        self._desk = desk(self._answer, self.request_context)
         super().__init__(context, prefix, poll_milliseconds)
+
+    async def _answer(self, request: Request, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = await self.execute_graphql_request(request, query, dict(variables), None)
+        found: Mapping[str, Any] = json.loads(bytes(answer.body))
+        return found
 
     def build_graphql_schema(self) -> Schema:
         schema = super().build_graphql_schema()
@@ -222,7 +232,7 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
     def build_static_routes(self) -> list[BaseRoute]:
         # Before the route that answers everything else with Dagster's page.
         routes: list[BaseRoute] = super().build_static_routes()  # type: ignore[no-untyped-call]
-        return [*self._files.routes(), *routes]
+        return [*self._files.routes(), *self._desk.routes(), *routes]
 
 
 def show_in_order(schema: Schema) -> None:
@@ -250,6 +260,15 @@ def _runtime() -> Runtime:
     return shared_runtime(_CALL_SECONDS)
 
 
+class Stores(NamedTuple):
+    """The adapters of a request. Both raise UsageError."""
+
+    # For each change and file.
+    runtime: Callable[[], Runtime] = _runtime
+    # For each page of the desk.
+    reader: Callable[[], Runtime] = desk_runtime
+
+
 def application(
     context: WorkspaceProcessContext,
     settings: WebSettings,
@@ -258,25 +277,35 @@ def application(
     prefix: str = "",
     poll_milliseconds: int | None = None,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None,
-    runtime: Callable[[], Runtime] = _runtime,
+    stores: Stores = Stores(),  # noqa: B008 (a tuple)
+    operations: Mapping[str, Operation[Any]] = OPERATIONS,
 ) -> ASGIApp:
     """The whole application for Dagster's workspace `context`, under the path `prefix` (`/dagster`; empty: at the
     root).
 
-    `runtime` is called for each change and file; it raises UsageError. `poll_milliseconds` is how often the UI polls
-    for news of assets.
+    The desk has a form for each of the `operations`, by their jobs. `poll_milliseconds` is how often the UI polls for
+    news of assets.
     """
     operators = Operators(settings)
 
     def actions() -> OperatorActions:
-        return runtime().operator_actions
+        return stores.runtime().operator_actions
 
     webserver = _Webserver(
         context,
         prefix,
         poll_milliseconds,
         mutations=Mutations(operators, Rights(settings, actions), actions),
-        files=Files(operators, runtime, prefix=prefix, read_only=read_only),
+        files=Files(operators, stores.runtime, prefix=prefix, read_only=read_only),
+        desk=lambda ask, request_context: Desk(
+            operators,
+            operations,
+            reader=stores.reader,
+            ask=ask,
+            context=request_context,
+            prefix=prefix,
+            read_only=read_only,
+        ),
     )
     return Guard(
         webserver.create_asgi_app(lifespan=lifespan),

@@ -23,7 +23,7 @@ from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.adapters.mongo.client import classify_mongo
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.operations import WebSettings
-from regworkers_dagster.web.serve import application
+from regworkers_dagster.web.serve import Stores, application
 from tests.adapters.fakes import dependency
 from tests.simulation.gate import OpenGate
 from tests.simulation.servers.mongo import Mongo
@@ -99,11 +99,11 @@ LAUNCH_INLINE = """mutation { launchPipelineExecution(executionParams: {selector
 
 
 @contextmanager
-def dagster_context() -> Iterator[WorkspaceProcessContext]:
-    """A workspace with the location above, on an instance of its own."""
+def dagster_context(code: str = LOCATION) -> Iterator[WorkspaceProcessContext]:
+    """A workspace with the location above, or another, on an instance of its own."""
     with tempfile.TemporaryDirectory() as folder:
         location = Path(folder) / "location.py"
-        location.write_text(LOCATION)
+        location.write_text(code)
         (Path(folder) / "dagster.yaml").write_text(HOME)
         with (
             dg.DagsterInstance.from_config(folder) as instance,
@@ -159,6 +159,7 @@ class Site:
         *,
         runtime: Runtime | None = None,
         prefix: str = "",
+        operations: Mapping[str, Any] | None = None,
         **web: Any,
     ) -> None:
         self.context, self.instance, self.actions = context, context.instance, Actions()
@@ -168,7 +169,8 @@ class Site:
             WebSettings(**web),
             read_only=context.create_request_context().read_only,
             prefix=prefix,
-            runtime=lambda: given,
+            stores=Stores(lambda: given, lambda: given),
+            operations=operations or {},
         )
         self.prefix = prefix
 

@@ -109,8 +109,8 @@ def test_each_duty_reaches_what_its_work_needs_and_nothing_else() -> None:
     assert reach("aws") == DUTIES
     assert reach("kafka") == {role for role, text in documents.items() if "kafka-cluster:" in text}
     assert reach("services") == {role for role in DUTIES if "services" in ROLES[role]}
-    # Not the function's, and the user that sets everything up has built-in roles.
-    assert reach("mongodb") == (users | {"provision"}) - {"eligibility", "web"}
+    # Not the function's nor those of the webserver, and the user that sets everything up has built-in roles.
+    assert reach("mongodb") == (users | {"provision"}) - {"desk", "eligibility", "web"}
     assert reach("postgres") == RUNS | {"sensors"}
     assert reach("redis") == {"sensors", "selection", "operations", "provision"}
     assert reach("internet") == {"sensors", "selection", "operations"}

@@ -1,0 +1,99 @@
+"""Operations as a later change may declare them, and the jobs that Dagster makes of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field
+
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.operation import (
+    AtTerminal,
+    Call,
+    Effect,
+    GivenFile,
+    Input,
+    OfCampaign,
+    Remark,
+    Report,
+    Table,
+    operation,
+)
+from regworkers_dagster.launching import job
+from regworkers_dagster.resources import connections
+
+
+class Hall(StrEnum):
+    LARGE = "large"
+    SMALL = "small"
+
+
+class Given(OfCampaign):
+    seats: dict[str, int] = Field({}, description="Seats by market, as `codes_status` counts them.")
+    reserves: dict[str, dict[str, int]] = Field({}, description="Seats by market and segment.")
+    names: dict[str, str] = Field({}, description="Names by market.")
+    places: list[int] = Field([], description="Some places.")
+    words_: list[str] = Field([], description="Some words.")
+    number: int = Field(3, ge=1, le=9, description="A number from 1 to 9.")
+    share: float | None = Field(None, description="A share, which may be missing.")
+    flag: bool = Field(True, description="A flag to set.")
+    hall: Hall | None = Field(None, description="A hall.")
+    mode: Literal["fast", "slow"] = Field("slow", description="How.")
+    upload: GivenFile = Field("", description="A file to read.")
+    folder: AtTerminal[str] = Field("", description="Where a terminal writes.")
+
+
+def _answer(call: Call, given: Given) -> Report:
+    if given.names.get("berlin") == "refuse":
+        raise RequestError("berlin has no such name")
+    if given.names.get("berlin") == "break":
+        raise ZeroDivisionError("ada@fans.example")
+    return Report(
+        document={
+            "campaignId": given.campaign_id,
+            "tookSeats": sum(given.seats.values()),
+            "byMarket": given.seats,
+        },
+        tables=[Table("taken seats", ("market", "seats"), [(name, n) for name, n in given.seats.items()])],
+        said=["the seats were counted, and `rename_market` is next"],
+        remarks=[Remark("warning", "few are left", "add seats")],
+        word=f"{given.campaign_id}:seats",
+        changed=call.apply,
+    )
+
+
+@operation("market look", "look_at_market", role="manager")
+def look(call: Call, given: Given) -> Report:
+    """Look at the seats of a market.
+
+    Nothing is changed, `count_seats` aside.
+    """
+    return _answer(call, given)
+
+
+@operation("market rename", "rename_market", Effect.CHANGE, role="manager")
+def rename(call: Call, given: Given) -> Report:
+    """Rename a market."""
+    return _answer(call, given)
+
+
+@operation("market drop", "drop_market", Effect.DELETE, role="manager")
+def drop(call: Call, given: Given) -> Report:
+    """Drop a market."""
+    return _answer(call, given)
+
+
+class Nothing(Input):
+    words = ()
+
+
+@operation("market count", "count_seats", Effect.ADD)
+def count(call: Call, given: Nothing) -> Report:
+    """Count all seats."""
+    return Report(document={"seats": 7})
+
+
+OPERATIONS = {each.job: each for each in (look, rename, drop, count)}
+defs = dg.Definitions(jobs=[job(each, {}) for each in OPERATIONS.values()], resources=connections())
