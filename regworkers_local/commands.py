@@ -14,6 +14,7 @@ from rich.console import Console
 from fairdraw.answers import visible
 from fairdraw.terms import OWN_BEACON
 from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
@@ -158,7 +159,11 @@ def _read_on(path: Path, ends: dict[str, int], name: str) -> Iterator[str]:
 
 
 def load(
-    entries: Annotated[int, typer.Option(min=1, help="new entries, over two campaigns")] = 20_000,
+    entries: Annotated[int, typer.Option(min=1, help="new entries")] = 20_000,
+    campaign: Annotated[
+        str | None,
+        typer.Option(help="id or slug of the open campaign they are for [default: two that are made]"),
+    ] = None,
     updates: Annotated[float, typer.Option(min=0, max=1, help="share that is updated afterwards")] = 0.1,
     removals: Annotated[float, typer.Option(min=0, max=1, help="share that is removed afterwards")] = 0.02,
     rate: Annotated[
@@ -170,16 +175,22 @@ def load(
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Write realistic entries, then update and remove a share of them. Only in local-dev."""
-    from regworkers_local.load import Loader, LoadPlan
+    from regworkers_local.load import CAMPAIGNS, DemoCampaign, Loader, LoadPlan
 
     runtime = Runtime.load()
     if runtime.settings.environment != "local-dev":
         raise UsageError(
             f"demo data is for local-dev, not for {runtime.settings.environment}: unset CONFIG_ENV"
         )
-    loader = Loader(
-        runtime, LoadPlan(entries, updates, removals, rate, int(time.time()) if seed is None else seed)
-    )
+    campaigns: tuple[DemoCampaign, ...] = CAMPAIGNS
+    if campaign is not None:
+        found = runtime.campaigns.require(campaign)
+        if found.status is not CampaignStatus.OPEN:
+            raise UsageError(f"{found.slug} is {found.status}: `regworkers campaign open` opens a draft")
+        ids = tuple(each.market_id for each in found.markets)
+        campaigns = (DemoCampaign(found.campaign_id, found.name, markets=ids),)
+    plan = LoadPlan(entries, updates, removals, rate, int(time.time()) if seed is None else seed)
+    loader = Loader(runtime, plan, campaigns)
     with progress("entries", "writing", total=entries) as show, StopSignal().on_signals() as stop:
         loaded = loader.run(stop, show.progress)
     examples = [" ".join(key) for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]

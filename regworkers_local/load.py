@@ -44,6 +44,7 @@ class DemoCampaign:
     name: str
     auto_draw: bool = False  # a sensor draws it once it is closed
     logs_registrations: bool = False  # each entry is in a public tree before the draw
+    markets: tuple[str, ...] = MARKETS  # what its entries choose from
 
     def document(self, opens_at: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
         return {
@@ -60,7 +61,7 @@ class DemoCampaign:
                     "capacity": SEATS,
                     "reserves": [{"segment": "loyal", "seats": LOYAL_SEATS}],
                 }
-                for id_ in MARKETS
+                for id_ in self.markets
             ],
             "autoDraw": self.auto_draw,
             "registration": {
@@ -102,28 +103,28 @@ class DemoData:
     def entries(self, count: int, campaigns: Sequence[DemoCampaign], now: float) -> Iterator[dict[str, Any]]:
         """`count` new entries of the campaigns in turn, as plain items of the demand table."""
         for number in range(count):
-            yield self.entry(campaigns[number % len(campaigns)].campaign_id, number, now)
+            yield self.entry(campaigns[number % len(campaigns)], number, now)
 
-    def entry(self, campaign_id: str, number: int, now: float) -> dict[str, Any]:
+    def entry(self, campaign: DemoCampaign, number: int, now: float) -> dict[str, Any]:
         """A new entry at version 1. Some have a member id, a household or a weight."""
         draw = self._random
         index = draw.randrange(len(self._names))
         first, last = self._names[index]
         entry_id = f"{number:07d}-{uuid.UUID(int=draw.getrandbits(128)).hex[:12]}"
-        key = EntryKey(campaign_id, entry_id)
+        key = EntryKey(campaign.campaign_id, entry_id)
         stamp = iso(now)
         item: dict[str, Any] = {
             "PK": key.pk,
             "SK": key.sk,
             "entityType": "ENTRY",
-            "campaignId": campaign_id,
+            "campaignId": campaign.campaign_id,
             "entryId": entry_id,
             "ref": uuid.UUID(int=draw.getrandbits(128)).hex,
             "email": f"{self._tags[index]}{number}@example.com",
             "firstName": first,
             "lastName": last,
             "globalUserId": f"gu-{draw.getrandbits(40):010x}",
-            "markets": draw.sample(MARKETS, k=draw.randint(1, 4)),
+            "markets": draw.sample(campaign.markets, k=draw.randint(1, min(4, len(campaign.markets)))),
             "attributes": {
                 "source": draw.choice(("web", "ios", "android")),
                 "newsletter": draw.random() < 0.4,
@@ -187,6 +188,11 @@ class Loader:
     ) -> None:
         self._runtime, self._plan, self._campaigns = runtime, plan, campaigns
         self._table = runtime.names.demand_table
+        # The last and the second, for updates.
+        self._markets = {
+            EntryKey(each.campaign_id, "").pk: list(dict.fromkeys((each.markets[-1], each.markets[:2][-1])))
+            for each in campaigns
+        }
         self._lock = threading.Lock()
         self._data = DemoData(plan.seed)
         self.loaded = Loaded()
@@ -245,7 +251,7 @@ class Loader:
             # One clock reading per batch, at the time of its write.
             now = time.time()
             items = [
-                self._data.entry(self._campaigns[number % len(self._campaigns)].campaign_id, number, now)
+                self._data.entry(self._campaigns[number % len(self._campaigns)], number, now)
                 for number in numbers
             ]
         self._put([{"PutRequest": {"Item": attributes(item)}} for item in items])
@@ -317,7 +323,7 @@ class Loader:
             ExpressionAttributeValues={
                 ":at": {"S": iso(time.time())},
                 ":yes": {"BOOL": True},
-                ":markets": attribute(["london", "paris"]),
+                ":markets": attribute(self._markets[key[0]]),
                 ":one": {"N": "1"},
             },
         )

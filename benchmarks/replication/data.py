@@ -81,7 +81,7 @@ class Entries:
         numbers = range(self._number, self._number + count)
         self._number += count
         return [
-            self._data.entry(self._campaigns[number % len(self._campaigns)].campaign_id, number, now)
+            self._data.entry(self._campaigns[number % len(self._campaigns)], number, now)
             for number in numbers
         ]
 

@@ -29,6 +29,10 @@ Commands that change or delete what exists are dry runs until --apply.
 """
 # The panel of commands that other packages add: the embedded stack.
 LOCAL = "Local"
+# What `regworkers` alone shows.
+FIRST = ("local", "load", "doctor", "campaign", "draw")
+_MORE = """`regworkers --help` lists all commands, `regworkers COMMAND --help` the options of one.
+`regworkers --install-completion` lets the tab key complete them."""
 _ID = re.compile(r"--?[A-Za-z0-9_-]+")
 
 
@@ -111,8 +115,8 @@ class _Root(Commands):
 
 def build(called: str | None = None) -> typer.Typer:
     """All commands; or the command `called`; or, if there is none of that name, the names of all and what they do."""
-    app = typer.Typer(cls=_Root, help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.callback()(_root)
+    app = typer.Typer(cls=_Root, help=HELP, pretty_exceptions_enable=False)
+    app.callback(invoke_without_command=True)(_root)
     table = {name: (panel, row) for panel, rows in PANELS.items() for name, row in rows.items()}
     # Finding them reads what every installed package says of itself.
     added = () if called in table else entry_points(group="regworkers.commands")
@@ -192,12 +196,21 @@ def _print_version(wanted: bool) -> None:
 
 
 def _root(
+    context: typer.Context,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        commands: Any = context.command
+        lines = {name: each for name, each in commands.commands.items() if name in FIRST}
+        width = max(map(len, lines))
+        typer.echo(HELP.partition("\n")[0] + "\n\nTo begin with:\n")
+        for name in FIRST:
+            if name in lines:
+                typer.echo(f"  regworkers {name:{width}}  {lines[name].get_short_help_str(80)}")
+        typer.echo(f"\n{_MORE}")
 
 
 def main() -> None:

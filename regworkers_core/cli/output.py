@@ -46,6 +46,8 @@ _LONGEST_NAME = 80
 _FRAME = 3
 # Characters that a column of text keeps.
 _LEAST_TEXT = 10
+# With fewer for each column of text, a person reads one word a line.
+_LEGIBLE_TEXT = 24
 
 
 class _Visible:
@@ -105,11 +107,31 @@ def facts(document: Mapping[str, Any], title: str | None = None) -> Table:
 
 
 class _NamesTable(Table):
-    """A table that is wider than the terminal rather than narrower than its columns must be."""
+    """A table that is wider than the output rather than narrower than its columns must be. At a narrow terminal its
+    rows are blocks: the names on one line, each text below.
+    """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         least = sum((column.min_width or 0) + _FRAME for column in self.columns) + 1
-        yield from super().__rich_console__(console, options.update(max_width=max(options.max_width, least)))
+        texts = [column for column in self.columns if not column.no_wrap]
+        legible = least + sum(_LEGIBLE_TEXT - (column.min_width or 0) for column in texts)
+        if options.is_terminal and texts and options.max_width < legible:
+            yield from self._blocks(console, options.max_width)
+        else:
+            yield from super().__rich_console__(
+                console, options.update(max_width=max(options.max_width, least))
+            )
+
+    def _blocks(self, console: Console, width: int) -> Iterator[RenderableType]:
+        if self.title:
+            yield Text(str(self.title), style="italic")
+        for cells in zip(*(column.cells for column in self.columns), strict=True):
+            row = list(zip(self.columns, cells, strict=True))
+            yield Text("  ").join(cell for column, cell in row if column.no_wrap)
+            for column, cell in row:
+                if not column.no_wrap:
+                    text = Text.assemble(f"{column.header}: ", cell)
+                    yield from (Text("  ") + line for line in text.wrap(console, width - 2))
 
 
 def rows(columns: Sequence[str], lines: Sequence[Sequence[object]], title: str | None = None) -> Table:

@@ -7,6 +7,8 @@ that find a problem never raise: they describe it without a fan's values.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -139,6 +141,12 @@ def quoted(text: str) -> str:
     in the wrong field.
     """
     return repr(text) if is_selection_id(text) else "(no id, so not repeated)"
+
+
+def similar(text: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant, in brackets for an error; empty if none is near."""
+    near = get_close_matches(text, known, 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 class EntryKey(NamedTuple):

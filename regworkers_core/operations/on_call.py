@@ -15,6 +15,7 @@ from regworkers_core.domain.keys import (
     campaign_id_problem,
     entry_id_problem,
     quoted,
+    similar,
 )
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.snapshot import PAUSE_SECONDS, BlownFuse, PausedDrain
@@ -69,7 +70,7 @@ def resume_drain(runtime: Runtime, name: str) -> Resumed:
 
 def _check(name: str) -> None:
     if name not in DRAIN:
-        raise UsageError(f"unknown drain {quoted(name)}: use {', '.join(DRAIN)}")
+        raise UsageError(f"unknown drain {quoted(name)}{similar(name, DRAIN)}: use {', '.join(DRAIN)}")
 
 
 class Pause(Input):

@@ -44,8 +44,8 @@ def require_campaign(runtime: Runtime, campaign_id: str | None) -> None:
     if runtime.campaigns.known({campaign_id}) or runtime.replica.has_campaign(campaign_id):
         return
     raise UsageError(
-        f"no campaign has the id {quoted(campaign_id)}, and no entry belongs to one: give its campaignId, not its slug"
-        " or name"
+        f"no campaign has the id {quoted(campaign_id)}{runtime.campaigns.similar(campaign_id)}, and no entry belongs to"
+        " one: give its campaignId, not its slug or name"
     )
 
 

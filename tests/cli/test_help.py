@@ -25,6 +25,14 @@ def test_help_groups_commands_by_task_with_a_line_for_each(rich: str) -> None:
     assert all(len(names) <= 10 for names in PANELS.values())
 
 
+def test_without_a_word_a_newcomer_sees_five_commands_and_where_the_others_are() -> None:
+    answer = in_a_process(None)
+    shown = [line.split()[1] for line in answer.stdout.splitlines() if line.startswith("  regworkers ")]
+    assert answer.code == 0 and shown == ["local", "load", "doctor", "campaign", "draw"]
+    for option in ("--help", "--install-completion"):
+        assert f"`regworkers {option}`" in answer.stdout
+
+
 def test_the_version_is_that_of_the_package() -> None:
     answer = regworkers(None, "--version")
     assert answer.code == 0 and answer.stdout.startswith("1.")

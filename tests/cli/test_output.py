@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import orjson
@@ -9,11 +10,11 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Group
+from rich.console import Console, Group
 from rich.text import Text
 
 from regworkers_core.cli import main, output
-from regworkers_core.cli.output import Format, answer, facts, rows, visible
+from regworkers_core.cli.output import Format, _Visible, answer, facts, rows, visible
 from regworkers_core.observability.logs import configure_logging
 
 # ESC, CSI as one character, DEL, the turn of direction, Unicode's ends of lines, and those that rich drops.
@@ -78,6 +79,24 @@ def test_a_line_of_the_log_shows_what_it_quotes(capfd: pytest.CaptureFixture[str
     finally:
         structlog.configure(**before)
     assert "\\x1b[2J" in capfd.readouterr().err
+
+
+def test_at_a_narrow_terminal_a_sentence_is_below_its_names_and_a_pipe_gets_the_table() -> None:
+    what = "12 dead letters wait in replication-queue-dlq, the oldest since 22:00:34"
+    table = rows(
+        ("since", "severity", "key", "what"), [("22:00:34", "critical", "dead-letters:replication", what)]
+    )
+    shown = {}
+    for terminal, width in ((True, 60), (False, 60), (True, 140)):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=width, soft_wrap=True)
+        console.print(_Visible(table))
+        shown[terminal, width] = console.file.getvalue().splitlines()
+    narrow = shown[True, 60]
+    assert narrow[0].split() == ["22:00:34", "critical", "dead-letters:replication"]
+    assert " ".join(" ".join(narrow[1:]).split()) == f"what: {what}" and max(map(len, narrow)) <= 60
+    assert all(
+        "what" in lines[1] and "22:00:34" not in lines[1] for lines in (shown[False, 60], shown[True, 140])
+    )
 
 
 def test_at_80_columns_names_are_never_broken_up(

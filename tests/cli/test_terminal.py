@@ -19,6 +19,7 @@ from regworkers_core.engine.leases import LeaseTable
 from regworkers_core.operations.on_call import pause_drain, resume_drain
 from regworkers_core.replication.keys import require_campaign
 from regworkers_core.runtime import Runtime
+from regworkers_local.load import DemoCampaign
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, item, key, put, remove
 from tests.support.terminal import regworkers
@@ -187,6 +188,20 @@ def test_load_writes_entries_updates_and_removals_that_replicate(runtime: Runtim
     assert regworkers(runtime, "reconcile").code == 0
     scan = runtime.demand_table.pages(None)
     assert any(not entry["firstName"].isascii() for page in scan for _, entry in page.items)
+
+
+def test_load_fills_an_open_campaign_of_ones_own_in_its_own_markets(runtime: Runtime) -> None:
+    mine = DemoCampaign("mine", "My Tour", markets=("rome",)).document()
+    runtime.database["campaigns"].insert_one(mine | {"slug": "my-tour", "status": "DRAFT"})
+    refused = regworkers(runtime, "load", "--campaign", "my-tuor")
+    assert refused.code == 2 and "did you mean 'my-tour'?" in refused.stderr
+    assert "my-tour is DRAFT" in regworkers(runtime, "load", "--campaign", "my-tour").stderr
+    runtime.database["campaigns"].update_one({"_id": "mine"}, {"$set": {"status": "OPEN"}})
+    loaded = regworkers(runtime, "load", "--campaign", "my-tour", "--entries", "50", "--format", "json")
+    assert loaded.code == 0 and loaded.document["live"] == 49
+    entries = [entry for page in runtime.demand_table.pages(None) for _, entry in page.items]
+    assert {(each["campaignId"], *each["markets"]) for each in entries} == {("mine", "rome")}
+    assert runtime.database["campaigns"].count_documents({}) == 1, "none of the demo's is made beside it"
 
 
 def test_without_a_stack_every_command_says_what_to_do(tmp_path: object) -> None:

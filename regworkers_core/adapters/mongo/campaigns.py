@@ -10,7 +10,7 @@ import structlog
 from fairdraw.documents import as_json
 from regworkers_core.adapters.mongo.store import Store
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, RefusedTerms, Transition
-from regworkers_core.domain.keys import quoted
+from regworkers_core.domain.keys import quoted, similar
 from regworkers_core.domain.reasons import RequestError, UsageError
 
 log = structlog.get_logger(__name__)
@@ -49,9 +49,16 @@ class Campaigns(Store):
         """The campaign of that id. Raises RequestError when there is none."""
         return self.get(campaign_id) or self._refuse(campaign_id)
 
-    @staticmethod
-    def _refuse(named: str, hint: str = "") -> NoReturn:
-        raise RequestError(f"there is no campaign {quoted(named)}: see `regworkers campaign list`{hint}")
+    def _refuse(self, named: str, hint: str = "") -> NoReturn:
+        near = self.similar(named)
+        raise RequestError(
+            f"there is no campaign {quoted(named)}{near}: see `regworkers campaign list`{hint}"
+        )
+
+    def similar(self, named: str) -> str:
+        """The id or slug that was probably meant, in brackets for an error; empty if none is near."""
+        names = (each for one in self._find({}, {"slug": 1}) for each in one.values())
+        return similar(named, sorted({each for each in names if isinstance(each, str)}))
 
     def list(self, status: CampaignStatus | None = None) -> list[Campaign]:
         """All, or those of one status, by id. One that breaks the contract is logged and left out, so that it does not

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from regworkers_core.domain.keys import EntryKey, quoted
+from regworkers_core.domain.keys import EntryKey, quoted, similar
 from regworkers_core.domain.messages import (
     QUEUES,
     MessageType,
@@ -53,12 +53,13 @@ def dead_queue(names: Names, text: str) -> DeadQueue:
     Raises UsageError for an unknown name.
     """
     wanted = text.strip().removesuffix("-dlq").removesuffix("-queue")
-    known = dead_queues(names)
-    for queue in known:
-        if wanted in (stem := queue.source.removesuffix("-queue"), stem.removeprefix(names.prefix)):
+    known = {queue.source.removesuffix("-queue"): queue for queue in dead_queues(names)}
+    for stem, queue in known.items():
+        if wanted in (stem, stem.removeprefix(names.prefix)):
             return queue
-    listed = ", ".join(queue.name for queue in known)
-    raise UsageError(f"{quoted(text)} is not a queue with dead letters: choose one of {listed}")
+    near = similar(wanted, [stem.removeprefix(names.prefix) for stem in known])
+    listed = ", ".join(queue.name for queue in known.values())
+    raise UsageError(f"{quoted(text)} is not a queue with dead letters{near}: choose one of {listed}")
 
 
 @dataclass(frozen=True, slots=True)

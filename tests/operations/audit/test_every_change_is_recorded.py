@@ -88,7 +88,7 @@ def commands() -> set[str]:
 def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
     # Duck-typed: typer brings a click of its own.
     children = getattr(command, "commands", None)
-    if children is None or getattr(command, "invoke_without_command", False):
+    if children is None or (path and getattr(command, "invoke_without_command", False)):
         yield " ".join(path)
     for name, child in (children or {}).items():
         yield from _leaves(child, (*path, name))

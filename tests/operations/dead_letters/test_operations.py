@@ -114,7 +114,8 @@ def test_a_cause_keeps_its_name_and_note(runtime: Runtime, face: Face) -> None:
 @pytest.mark.parametrize(
     ("command", "given", "said"),
     [
-        ("dlq groups", {"queue": "nothing"}, "is not a queue with dead letters"),
+        ("dlq groups", {"queue": "nothing"}, "is not a queue with dead letters: choose"),
+        ("dlq groups", {"queue": "replicatoin"}, "(did you mean 'replication'?): choose"),
         ("dlq groups", {"older_than": "long"}, "is not an age"),
         ("dlq drop", {"queue": "replication", "verdicts": ["old"]}, "should be some of needed, unknown"),
     ],

@@ -47,7 +47,7 @@ def test_a_drain_is_paused_and_resumed(runtime: Runtime, face: Face, monkeypatch
     assert "was paused" in face.does("drain resume", drain="save").text
     assert "nothing was removed" in face.does("drain resume", drain="save").text
     unknown = face.does("drain resume", drain="saves")
-    assert not unknown.fine and "unknown drain 'saves'" in unknown.text
+    assert not unknown.fine and "unknown drain 'saves' (did you mean 'save'?)" in unknown.text
     assert run(runtime, "save").counts["applied"] == 1, "what it works on has waited"
     actions = runtime.operator_actions.history(what="drain")
     assert {(each.what, each.target) for each in actions} >= {

@@ -230,7 +230,7 @@ def test_a_manager_opens_closes_and_looks_at_a_campaign(runtime: Runtime, face: 
     assert not status.fine and "needs an operator: it is closed and not drawn yet" in status.text
     assert "regworkers draw run summer" in status.text and "job `draw`" in status.text
     unknown = face.does("campaign status", campaign_id="sumer")
-    assert not unknown.fine and "there is no campaign 'sumer'" in unknown.text
+    assert not unknown.fine and "there is no campaign 'sumer' (did you mean 'summer'?)" in unknown.text
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(runtime: Runtime, ask: Ask, tmp_path: Path) -> None:
