@@ -23,7 +23,7 @@ from fairdraw.log.place import Place, at_place
 from fairdraw.log.trust import Trust
 from fairdraw.log.witness import serve
 from fairdraw.maths.codes import has_lines
-from fairdraw.maths.files import is_hash, write_durably
+from fairdraw.maths.files import is_hash, short, write_durably
 from fairdraw.maths.plain import PlainEngine
 from fairdraw.proof.check import check_confirmation, differences, is_confirmation
 from fairdraw.proof.check import check_receipt as checked_receipt
@@ -31,6 +31,7 @@ from fairdraw.proof.opening_audit import Audited, audit
 from fairdraw.proof.receipt_view import checked_text
 from fairdraw.proof.verify import Engine, Verification
 from fairdraw.proof.verify import verify as replayed
+from fairdraw.terms import is_selection_id
 from fairdraw.verifier.assemble import receipt_in
 
 # The memory limit of DuckDB for a replay.
@@ -336,6 +337,8 @@ def audit_registrations(
     """
     if sample is not None and sample < 1:
         raise UsageError(f"--sample should be 1 or more, found {sample}")
+    if not is_selection_id(campaign):
+        raise UsageError(f"{short(campaign)} is no id of a campaign: 1 to 64 of A-Z a-z 0-9 _ - are needed")
     place = place or _place(from_, "draws and registrations")
     try:
         with opening.open("rb") as lines:

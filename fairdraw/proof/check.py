@@ -137,7 +137,7 @@ def check_confirmation(
     except DrawError as error:
         return ReceiptChecked((CheckResult(CONFIRMATION, State.FAILED, str(error)),), trust.vouches)
     return ReceiptChecked(
-        checks=tuple(taken(name, step) for name, step in checker.steps()),
+        checks=tuple(taken(name, step, named=True) for name, step in checker.steps()),
         trusted=trust.vouches,
         limits=checker.limits(),
         keys=checker.keys(),

@@ -91,12 +91,13 @@ class Result:
 Step = Callable[[], str]
 
 
-def taken(name: str, step: Step) -> CheckResult:
-    """Take one step."""
+def taken(name: str, step: Step, *, named: bool = False) -> CheckResult:
+    """Take one step. `named`: what is wrong with another file than the one that is checked begins with its name."""
     try:
         return CheckResult(name, State.PASSED, step())
     except DrawError as error:
-        return CheckResult(name, State.FAILED, error.message)
+        is_file = named and error.artefact != RECEIPT
+        return CheckResult(name, State.FAILED, str(error) if is_file else error.message)
     except Unchecked as error:
         return CheckResult(name, State.UNCHECKED, str(error))
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError
-from fairdraw.log.leaves import CHECKPOINT, Kind, LeafTimes, LogLeaf
+from fairdraw.log.leaves import CHECKPOINT, KEYS, Kind, LeafTimes, LogLeaf
 from fairdraw.log.note import NoteError
 from fairdraw.log.parts import Published, published
-from fairdraw.log.place import Place, in_log
+from fairdraw.log.place import Place, Read, in_log
 from fairdraw.log.registered import bundle_from, tree_state
 from fairdraw.log.tree import WIDTH, StoredTree, root_over
 from fairdraw.log.trust import WEAK_QUORUM, Trust, TrustedKey
@@ -27,6 +28,7 @@ from fairdraw.maths.registration import (
     any_text,
     registration_leaf,
     size_name,
+    size_problem,
     tree_folder,
 )
 from fairdraw.proof.checker import THE_LIST, Result, Step
@@ -106,11 +108,6 @@ class _Logged:
     file: RegistrationSize
 
 
-class _Sizes(NamedTuple):
-    first: _Logged
-    newest: _Logged
-
-
 class ConfirmationChecker:
     """Runs the steps of the check of a confirmation; `place` has the published files. `whole`: notices are looked for
     in every later entry, not in the newest ones alone.
@@ -124,6 +121,8 @@ class ConfirmationChecker:
         self.findings: list[str] = []
         # Where no notice was looked for.
         self._unread: tuple[str, ...] = ()
+        # The first size of the list in the log that has what is confirmed; None until that was found.
+        self._first: _Logged | None = None
         # Since when the entry is in the list, and who saw it; empty if that is not known.
         self.since = ""
 
@@ -170,84 +169,100 @@ class ConfirmationChecker:
 
     @cached_property
     def _log(self) -> Published:
-        """Raises DrawError for a log that does not hold together, Unchecked if there is none."""
-        found = published(self._place.read, self._trust.keys)
+        """Raises DrawError for a log that does not hold together, Unchecked if it, or a part of it, is missing."""
+        # The keys may be trusted ones instead.
+        may_lack = f"log/{KEYS}"
+        with _below("log"):
+            found = published(
+                lambda path: (self._place.read if path == may_lack else self._read)(path), self._trust.keys
+            )
         if found is None:
             raise Unchecked("no log: nothing shows when the list of registrations was what it is")
         return found
 
     @cached_property
-    def _of_campaign(self) -> Sequence[tuple[int, LogLeaf]]:
-        """Those of the campaign in the log, in order."""
-        return self._log.state.of_campaign(self.confirmation.campaign_id)
+    def _leaves(self) -> Sequence[tuple[int, LogLeaf]]:
+        """Those of the campaign in the log since it opened last, in order."""
+        found = self._log.state.of_campaign(self.confirmation.campaign_id)
+        opened = [at for at, (_, leaf) in enumerate(found, 1) if leaf.kind is Kind.OPENED]
+        return found[opened[-1] if opened else 0 :]
 
     @cached_property
-    def _closed(self) -> int | None:
-        """How many entries the list of the draw has; None if no manifest in the log is published here."""
-        data = self._place.read(self._manifest_path)
-        if data is None or sha256_hex(data) not in _manifests(self._of_campaign):
-            return None
-        counted = Manifest.parse(data).registrations
-        return 0 if counted is None else counted.size
+    def _logged(self) -> dict[str, int]:
+        """The leaves of sizes of the list, by hash. One that the log has again is where it was first: the list only
+        grows.
+        """
+        found: dict[str, int] = {}
+        for index, leaf in self._leaves:
+            if leaf.kind is Kind.REGISTRATIONS:
+                found.setdefault(leaf.hash, index)
+        return found
 
-    @property
-    def _manifest_path(self) -> str:
-        return f"draws/{self.confirmation.campaign_id}/phase-1/{MANIFEST}"
+    @cached_property
+    def _drawn(self) -> RegistrationSize | None:
+        """The list that the draw counts; None before the draw."""
+        campaign_id = self.confirmation.campaign_id
+        manifests = [
+            (index, leaf.hash)
+            for index, leaf in self._leaves
+            if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)
+        ]
+        if not manifests:
+            return None
+        index, hash_ = manifests[-1]
+        path = f"draws/{campaign_id}/phase-1/{MANIFEST}"
+        data = self._read(path)
+        if sha256_hex(data) != hash_:
+            raise DrawError(path, f"is not the one that is leaf {index} of the log")
+        manifest = Manifest.parse(data)
+        before = [hash_ for hash_, at in self._logged.items() if at < index]
+        if problem := size_problem(manifest, before[-1] if before else None):
+            wrong(problem)
+        counted = manifest.registrations
+        if counted is None:
+            return RegistrationSize(campaign_id, sha256_hex(b""), 0)
+        return RegistrationSize(campaign_id, counted.root, counted.size)
 
     def _beyond(self) -> str:
         """Why the entry cannot be in the list of the draw; empty if nothing speaks against it."""
-        if self._closed is None or self.confirmation.index < self._closed:
+        if self._drawn is None or self.confirmation.index < self._drawn.size:
             return ""
-        return f"not in the list: the draw closed it at {self._closed} entries"
+        return f"not in the list: the draw closed it at {self._drawn.size} entries"
 
     @cached_property
-    def _sizes(self) -> _Sizes:
-        """The first and the newest size of the list that are in the log and have the entry."""
-        own = self.confirmation
-        if beyond := self._beyond():
-            raise Unchecked(beyond)
-        leaves = {leaf.hash: index for index, leaf in self._of_campaign if leaf.kind is Kind.REGISTRATIONS}
-        has_none = self._place.read(self._checkpoint_path) is None and not leaves
-        sizes = () if has_none else tree_state(self._read, own.campaign_id).sizes
-        having = [size for size in sizes if size > own.index]
-        newest = self._first_logged(reversed(having), leaves)
-        first = self._first_logged(having, leaves)
-        if newest is None or first is None:
-            before = self._first_logged(reversed(sizes[: len(sizes) - len(having)]), leaves)
-            self._require_open(None if before is None else before.index)
-            raise Unchecked(f"{NOT_YET}: no list of registrations in the log has an entry {own.index}")
-        return _Sizes(first, newest)
+    def _sizes(self) -> Sequence[int]:
+        """Those of the list that have a file, ascending."""
+        if self._place.read(self._checkpoint_path) is None and not self._logged:
+            return ()
+        return tree_state(self._read, self.confirmation.campaign_id).sizes
 
     @property
     def _checkpoint_path(self) -> str:
         return f"{tree_folder(self.confirmation.campaign_id)}/{CHECKPOINT}"
 
-    def _require_open(self, last: int | None) -> None:
-        """Refuse "not yet" where the entry cannot come any more, or where the log has a newer list than that of the
-        leaf `last` (None: there is none): then the published files were changed.
-        """
-        since = _since_opening(self._of_campaign)
-        newest = [index for index, leaf in since if leaf.kind is Kind.REGISTRATIONS][-1:]
-        if newest and newest != [last]:
+    @cached_property
+    def _newest(self) -> _Logged:
+        """The newest size of the list in the log, which has the entry. An older one would hide notices."""
+        if beyond := self._beyond():
+            raise Unchecked(beyond)
+        found = self._first_logged(reversed(self._sizes))
+        last = max(self._logged.values(), default=None)
+        if last is not None and (found is None or found.index != last):
             raise DrawError(
                 self._checkpoint_path,
-                f"names no list of registrations that is leaf {newest[0]} of the log: it was changed, or a file in"
-                " sizes",
+                f"names no list of registrations that is leaf {last} of the log: it was changed, or a file in sizes",
             )
-        if not (manifests := _manifests(since)):
-            return
-        if self._closed is None and sha256_hex(self._read(self._manifest_path)) != manifests[-1]:
-            raise DrawError(self._manifest_path, "is not the one in the log")
-        wrong(
-            f"not in the list: the draw counts {self._closed} entries, and no list of registrations in the log has as"
-            " many"
-        )
+        if found is None or found.file.size <= self.confirmation.index:
+            raise Unchecked(
+                f"{NOT_YET}: no list of registrations in the log has an entry {self.confirmation.index}"
+            )
+        return found
 
-    def _first_logged(self, sizes: Iterable[int], leaves: Mapping[str, int]) -> _Logged | None:
+    def _first_logged(self, sizes: Iterable[int]) -> _Logged | None:
         for size in sizes:
             name = f"{tree_folder(self.confirmation.campaign_id)}/{size_name(size)}"
             data = self._read(name)
-            if (index := leaves.get(sha256_hex(data))) is not None:
+            if (index := self._logged.get(sha256_hex(data))) is not None:
                 file = RegistrationSize.parse(data, name)
                 if (file.campaign_id, file.size) != (self.confirmation.campaign_id, size):
                     raise DrawError(name, "is about another campaign or size")
@@ -257,64 +272,53 @@ class ConfirmationChecker:
     def _check_registration(self) -> str:
         if beyond := self._beyond():
             wrong(beyond)
-        own, newest = self.confirmation, self._sizes.newest.file
+        own, newest, drawn = self.confirmation, self._newest.file, self._drawn
         since = 0 if self._whole else _newest_from(newest.size)
-        found = self._registration(newest, since)
+        tree = _ReadList(self._read, newest)
+        found = tree.registration(own.index, since)
         if own.leaf not in _leaves(found) and since > own.index:
             # A notice before may have given it this unit.
-            since, found = 0, self._registration(newest, 0)
+            since, found = 0, tree.registration(own.index, 0)
         leaves = _leaves(found)
         if own.leaf not in leaves:
             wrong(
                 f"entry {own.index} of the list is another one: ref, unit, time and salt do not give its leaf"
             )
+        # A notice with the unit of the confirmation proves its ref no earlier: the entry before it may be of any.
+        shown_at = [own.index, *(each.index for each in found.notices if each.notice.leaf)][
+            leaves.index(own.leaf)
+        ]
+        first = self._first_logged(size for size in self._sizes if size > shown_at) or self._newest
+        for size in (first.file, drawn):
+            if size is not None:
+                tree.require_start(size)
+        self._first = first
         # Notices before the unit of the confirmation are known to its fan.
         for number, noted in enumerate(found.notices):
             if noted.notice.leaf is None or own.leaf not in leaves[number + 1 :]:
                 self.findings.append(noted_line(noted))
-        first = f"entry {own.index} of {newest.size} in the list of registrations (from 0), registered at {own.at}"
+        if drawn is not None and shown_at >= drawn.size:
+            self.findings.append(
+                f"entry {shown_at}: what is confirmed came into the list after the draw, which has another leaf"
+                f" for entry {own.index}"
+            )
         if since > own.index:
             self._unread = (_NOT_READ.format(since),)
-        return "\n".join([first, *map(noted_line, found.notices)])
-
-    def _registration(self, newest: RegistrationSize, since: int) -> Registration:
-        """The entry at the index with the notices about it from the entry `since` on, from a list whose root was
-        computed again: over the entries that were read, and the hashes of other bundles.
-        """
-        index, folder = self.confirmation.index, tree_folder(newest.campaign_id)
-        stored = StoredTree(newest.size, lambda path: self._read(f"{folder}/{path}"))
-        own = index // WIDTH * WIDTH
-        blocks: list[bytes] = []
-        found: Registration | None = None
-        for start in range(0, newest.size, WIDTH):
-            if start != own and start < max(own, since):
-                blocks.append(stored.root(start, start + WIDTH))
-                continue
-            entries = bundle_from(self._read, newest.campaign_id, newest.size, start)
-            blocks.append(root_over([*map(leaf_hash, entries)]))
-            for at, entry in enumerate(entries, start):
-                if at == index:
-                    text = entry.decode("ascii", "replace")
-                    if not is_hash(text):
-                        wrong(f"entry {at} of the list is no registration")
-                    found = Registration(at, text)
-                elif found is not None and (notice := Notice.parse(entry)) and notice.index == index:
-                    found = found.with_notice(at, notice)
-        if root_over(blocks).hex() != newest.root or found is None:
-            wrong(f"the {newest.size} entries of the list do not have the root that is in the log")
-        return found
+        line = f"entry {own.index} of {newest.size} in the list of registrations (from 0), registered at {own.at}"
+        return "\n".join([line, *map(noted_line, found.notices)])
 
     def _check_log(self) -> str:
-        newest, state = self._sizes.newest, self._log.state
+        newest, state = self._newest, self._log.state
         return (
             f"the list of {newest.file.size} entries with root {newest.file.root} is leaf {newest.index} of the log"
             f" {state.origin} of {state.size} leaves"
         )
 
     def _check_witnesses(self) -> str:
-        first, (state, keys) = self._sizes.first, self._log
+        first, (state, keys) = self._first or self._newest, self._log
         times = LeafTimes(state, keys, in_log(self._place.read))
-        at = times.at(first.index)
+        with _below("log"):
+            at = times.at(first.index)
         if at is None:
             wrong("no checkpoint shows when enough witnesses saw the entry in the list")
         if not keys.quorum.need:
@@ -325,7 +329,7 @@ class ConfirmationChecker:
             notes = [note for note in (kept and kept.note, state.note) if note is not None]
             signed = [{each.key for each in note.verified(keys.quorum.witnesses)} for note in notes]
         except NoteError as error:
-            wrong(str(error))
+            raise DrawError(f"log/{CHECKPOINT}", str(error)) from None
         found = seen_by(notes[-1], keys.quorum)
         seen = len(signed[0])
         self.since = f"in the list since {iso(at)}, by {'1 witness' if seen == 1 else f'{seen} witnesses'}"
@@ -334,20 +338,72 @@ class ConfirmationChecker:
         return f"{self.since}\n{found}"
 
 
+class _ReadList:
+    """A list of registrations as it is read: over the entries of some bundles, and the hashes of the others, its root
+    was computed again.
+    """
+
+    def __init__(self, read: Read, size: RegistrationSize) -> None:
+        self._read, self._size = read, size
+        self._blocks: list[bytes] = []
+
+    def registration(self, index: int, since: int) -> Registration:
+        """The entry at the index with the notices about it from the entry `since` on."""
+        size, folder = self._size.size, tree_folder(self._size.campaign_id)
+        stored = StoredTree(size, lambda path: self._read(f"{folder}/{path}"))
+        own = index // WIDTH * WIDTH
+        self._blocks = []
+        found: Registration | None = None
+        for start in range(0, size, WIDTH):
+            if start != own and start < max(own, since):
+                with _below(folder):
+                    self._blocks.append(stored.root(start, start + WIDTH))
+                continue
+            entries = self._bundle(start)
+            self._blocks.append(root_over([*map(leaf_hash, entries)]))
+            for at, entry in enumerate(entries, start):
+                if at == index:
+                    text = entry.decode("ascii", "replace")
+                    if not is_hash(text):
+                        wrong(f"entry {at} of the list is no registration")
+                    found = Registration(at, text)
+                elif found is not None and (notice := Notice.parse(entry)) and notice.index == index:
+                    found = found.with_notice(at, notice)
+        if root_over(self._blocks).hex() != self._size.root or found is None:
+            wrong(f"the {size} entries of the list do not have the root that is in the log")
+        return found
+
+    def require_start(self, part: RegistrationSize) -> None:
+        """Refuse the list unless it begins with an earlier one."""
+        whole, rest = divmod(part.size, WIDTH)
+        nodes = self._blocks[:whole]
+        if rest:
+            hashes = [*map(leaf_hash, self._bundle(whole * WIDTH))]
+            if root_over(hashes) != self._blocks[whole]:
+                wrong(f"the {self._size.size} entries of the list do not have the root that is in the log")
+            nodes.append(root_over(hashes[:rest]))
+        if root_over(nodes).hex() != part.root:
+            wrong(
+                f"the list of {self._size.size} entries does not begin with the {part.size} that the log has: it did"
+                " not only grow"
+            )
+
+    def _bundle(self, start: int) -> list[bytes]:
+        return bundle_from(self._read, self._size.campaign_id, self._size.size, start)
+
+
+@contextmanager
+def _below(folder: str) -> Iterator[None]:
+    """Name what is wrong with a file by its whole path."""
+    try:
+        yield
+    except DrawError as error:
+        raise DrawError(f"{folder}/{error.artefact}", error.message) from None
+
+
 def _newest_from(size: int) -> int:
     """The first of the newest entries, which are looked through; it begins a bundle."""
     return max(0, -(-size // WIDTH) * WIDTH - LOOKED_THROUGH)
-
-
-def _manifests(leaves: Iterable[tuple[int, LogLeaf]]) -> list[str]:
-    """The hashes of the manifests of phase 1."""
-    return [leaf.hash for _, leaf in leaves if (leaf.kind, leaf.phase) == (Kind.MANIFEST, 1)]
-
-
-def _since_opening(leaves: Sequence[tuple[int, LogLeaf]]) -> Sequence[tuple[int, LogLeaf]]:
-    """Those after the last one that opened the campaign, as the page reads them: from the end of the log back to it."""
-    opened = [at for at, (_, leaf) in enumerate(leaves, 1) if leaf.kind is Kind.OPENED]
-    return leaves[opened[-1] if opened else 0 :]
 
 
 def _leaves(registration: Registration) -> list[str]:

@@ -14,6 +14,7 @@ from fairdraw.maths.opened import opened_name
 from fairdraw.maths.rules import Cutoff, parse_cutoffs
 from fairdraw.proof.check import FAILS, HOLDS, ReceiptChecked
 from fairdraw.proof.checker import DRAWN, EXCLUDED, NO_OPENED, Result, State
+from fairdraw.proof.confirmation import NOT_YET
 from fairdraw.proof.registered import NO_REGISTRATIONS, NOT_SHOWN, REGISTRATION
 from fairdraw.terms import CHAIN_FILE
 
@@ -29,8 +30,8 @@ _HEADLINES = {
     EXCLUDED: "Not in the draw",
     REGISTRATION: "Registered",
 }
-# The headline of a confirmation whose first step could not be taken.
-_NOT_FOUND = "Not found in the list"
+# Headlines of a confirmation whose first step found no list with the entry, and could not be taken.
+_NOT_FOUND, _NOT_CHECKED = "Not found in the list", "Not checked: public files are missing"
 # Titles of the checks.
 STEPS = {
     "receipt": "The receipt is readable",
@@ -136,7 +137,7 @@ def _result(result: Result, checked: ReceiptChecked) -> list[str]:
     claimed = checked.verdict == FAILS
     said = _HEADLINES[result.outcome] + (f": {result.market}" if result.market else "")
     if result.outcome == REGISTRATION and not claimed and checked.checks[0].state is not State.PASSED:
-        said = _NOT_FOUND
+        said = _NOT_FOUND if checked.checks[0].detail.startswith(NOT_YET) else _NOT_CHECKED
     if result.since:
         said += f"; {result.since}"
     if result.reasons:

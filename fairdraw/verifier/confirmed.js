@@ -1,6 +1,6 @@
-// The check of a fan's confirmation against the published files, as in proof/confirmation.py. The leaf of a size is found by
-// its fact. Only if none has the entry, the log is read from its end back to the campaign's opening: that shows whether
-// there is a newer one. A file that is missing leaves a step unchecked.
+// The check of a fan's confirmation against the published files, as in proof/confirmation.py. The log is read from its end
+// back to the campaign's opening, or in its newest entries alone: what is before these is found by its fact. A file that is
+// missing leaves a step unchecked.
 
 import { parseCanonical } from "./canonical.js";
 import { drawError, fieldsOf, isAny, isHash, isoTime, milliseconds, short, uncheckedError } from "./fields.js";
@@ -10,7 +10,7 @@ import { parseManifest } from "./manifest.js";
 import { leafHash, treeHash, verifyInclusion } from "./merkle.js";
 import { namedBy, parseCheckpoint, parseNote, verifyNote } from "./note.js";
 import { endedStep, parsedObject, plain, THE_LIST, verdictOn, vouches } from "./receipt.js";
-import { isRegistrationSalt, Registration, registrationLeaf, registrationNotice } from "./registered.js";
+import { isRegistrationSalt, Registration, registrationLeaf, registrationNotice, sizeHash, sizeProblem } from "./registered.js";
 import { sha256Hex, toHex } from "./sha256.js";
 import { textIn, TreeFiles, WIDTH } from "./tiles.js";
 
@@ -22,9 +22,11 @@ const NO_NOTE = "the note is not UTF-8";
 const ITS_KEYS =
   "Some keys are taken as the operator published them beside the log: compare their fingerprints with a source that" +
   " the operator cannot change, or give a file of trusted keys (`--trust`).";
+const NOT_YET = "not in the list yet";
 const NOT_READ = "Notices about the registration were looked for in the newest entries alone";
+const LOG_NOT_READ = "Newer lists, and the draw, were looked for in the newest leaves of the log alone";
 const IN_THE_DRAW = "That the entry takes part in the draw shows its receipt, once there is one.";
-// Bundles that are read at a time, and the newest ones in which notices are looked for.
+// Bundles that are read at a time, and the newest ones in which leaves of the campaign and notices are looked for.
 const [AT_A_TIME, NEWEST] = [8, 64];
 
 /** Whether a document is the confirmation of a registration, and no receipt. */
@@ -61,7 +63,7 @@ export async function checkConfirmation(text, read, { curves = null, trust = nul
     try {
       steps.push({ name, state: "passed", detail: await run(values), values });
     } catch (error) {
-      steps.push(endedStep(name, values, error));
+      steps.push(endedStep(name, values, error, error.artefact !== "receipt"));
     }
   }
   const found = await checker.log.then((log) => log.given, () => []);
@@ -108,14 +110,40 @@ function parseTreeState(text, name) {
   return { about, sizes };
 }
 
+// What is wrong with a file by its whole path.
+function named(artefact, run) {
+  try {
+    return run();
+  } catch (error) {
+    throw error.artefact === undefined ? error : Object.assign(error, { artefact });
+  }
+}
+
+// The root over hashes of subtrees, in hex.
+function hexRoot(nodes) {
+  const hashes = treeHash();
+  for (const each of nodes) hashes.add(each);
+  return toHex(hashes.root());
+}
+
+// The root over entries.
+function rootOver(entries) {
+  const hashes = treeHash();
+  for (const each of entries) hashes.add(leafHash(each));
+  return hashes.root();
+}
+
 class ConfirmationCheck {
   constructor(own, read, trust, options) {
     Object.assign(this, { ...options, own, read, findings: [], unread: [], listed: null, folder: `registrations/${own.campaignId}/` });
     this.log = this.publishedLog(trust);
-    this.closed = this.closedSize();
-    this.sizes = this.loggedSizes();
+    this.drawn = this.drawnList();
+    this.sizes = this.listedSizes();
+    this.newest = this.newestList();
+    // The first size of the list in the log that has what is confirmed; null until that was found.
+    this.first = null;
     // Each step that awaits them meets the error.
-    for (const each of [this.log, this.closed, this.sizes]) each.catch(() => {});
+    for (const each of [this.log, this.drawn, this.sizes, this.newest]) each.catch(() => {});
   }
 
   steps() {
@@ -133,135 +161,146 @@ class ConfirmationCheck {
 
   // The log by its signed checkpoint.
   async publishedLog(trust) {
-    const text = await this.text("log/keys.json");
+    const [keysFile, noteFile] = ["log/keys.json", "log/checkpoint"];
+    const text = await this.text(keysFile);
     const none = { log: [], quorum: { need: 0, members: [] } };
-    const own = text === null ? none : readKeys(fieldsOf("keys.json", "", parseCanonical(text, "keys.json"), LOG_KEYS));
+    const own = text === null ? none : readKeys(fieldsOf(keysFile, "", parseCanonical(text, keysFile), LOG_KEYS));
     const [log, quorum] = [trust.log.length ? trust.log : own.log, trust.quorum.members.length ? trust.quorum : own.quorum];
     if (!log.length) throw uncheckedError("no log: nothing shows when the list of registrations was what it is");
-    const signed = await this.text("log/checkpoint", { malformed: NO_NOTE });
-    if (signed === null) throw uncheckedError("log/checkpoint is missing");
-    const note = parseNote(signed);
-    const { origin, size, root } = parseCheckpoint(note.text);
+    const signed = await this.text(noteFile, { malformed: NO_NOTE });
+    if (signed === null) throw uncheckedError(`${noteFile} is missing`);
+    const [note, { origin, size, root }] = named(noteFile, () => {
+      const note = parseNote(signed);
+      return [note, parseCheckpoint(note.text)];
+    });
     const keys = log.filter((key) => key.name === origin);
-    if (!namedBy(note, keys).length) throw drawError("checkpoint", "it is signed by none of the log's keys");
-    verifyNote(note, keys, this.curves);
+    if (!namedBy(note, keys).length) throw drawError(noteFile, "it is signed by none of the log's keys");
+    named(noteFile, () => verifyNote(note, keys, this.curves));
     const tree = new TreeFiles("log/", Number(size), this.read);
     const of = (what, given) => (key) => trustedKey(what, key.name, key.publicKey, given.length ? "trust" : "log");
     const given = [...log.map(of("log", trust.log)), ...witnessesOf(quorum).map(of("witness", trust.quorum.members))];
-    return { note, origin, size: Number(size), root, keys: log, quorum, tree, given };
+    const found = { note, origin, size: Number(size), root, keys: log, quorum, tree, given };
+    return { ...found, ...(await this.campaignLeaves(found)) };
   }
 
-  // How the leaf that says this begins, and the file that has its index.
-  factOf({ kind, phase, hash }) {
+  // The leaves of the campaign since it opened last, in order, each once, and whether these are all.
+  async campaignLeaves({ size, root, tree }) {
+    const [begin, lines, roots] = [`{"campaignId":"${this.own.campaignId}",`, [], new Map()];
+    const last = Math.ceil(size / WIDTH);
+    const least = this.whole ? 0 : Math.max(0, last - NEWEST);
+    let opened = false;
+    for (let number = last - 1; number >= least && !opened; number--) {
+      const [start, entries] = [number * WIDTH, await tree.bundle(number)];
+      roots.set(number, rootOver(entries));
+      for (let at = entries.length - 1; at >= 0 && !opened; at--) {
+        const line = String.fromCharCode(...entries[at]);
+        if (!line.startsWith(begin)) continue;
+        opened = line.includes('","kind":"opened",');
+        if (!opened) lines.unshift([start + at, entries[at]]);
+      }
+    }
+    const blocks = treeHash();
+    for (let number = 0; number < last; number++) blocks.add(roots.get(number) ?? (await tree.node(8, number * WIDTH)));
+    if (toHex(blocks.root()) !== root) throw drawError("log/checkpoint", `its root is not that of the ${size} entries`);
+    const isWhole = opened || least === 0;
+    if (!isWhole) this.unread.push(`${LOG_NOT_READ}, from leaf ${least * WIDTH} on: \`check-receipt\` looks in all.`);
+    const leaves = lines.map(([index, entry]) => ({ index, leaf: parseLogLeaf(textIn(`entry ${index}`, entry)) }));
+    return { leaves, isWhole };
+  }
+
+  // The first leaf of the log that says this, and its index; null if it has none. One before those that were read is found
+  // by its fact.
+  async leafOf({ kind, phase, hash }) {
+    const { leaves, isWhole, root, size, tree } = await this.log;
+    const known = leaves.find(({ leaf }) => leaf.kind === kind && leaf.phase === phase && leaf.hash === hash);
+    if (known || isWhole) return known ?? null;
     const fact = `{"campaignId":"${this.own.campaignId}","hash":"${hash}","kind":"${kind}","phase":${phase},"time":"`;
-    return { fact, fileOfFact: `log/facts/${sha256Hex(fact)}` };
-  }
-
-  // The leaf of the log that says this, and its index; null if it has none.
-  async leafOf(said) {
-    const log = await this.log;
-    const { fact, fileOfFact } = this.factOf(said);
-    const index = await this.text(fileOfFact, MAY_LACK);
+    const name = `log/facts/${sha256Hex(fact)}`;
+    const text = await this.text(name, MAY_LACK);
+    const index = /^(0|[1-9][0-9]{0,15})$/.test(text) ? Number(text) : size;
     // What is decided and not published yet is not in the log.
-    if (index === null || !(Number(index) < log.size)) return null;
-    const entry = (await log.tree.bundle(Math.floor(index / WIDTH)))[index % WIDTH];
-    const line = entry === undefined ? "" : textIn(fileOfFact, entry);
-    if (!line.startsWith(fact)) throw drawError(fileOfFact, "does not name the entry that says this");
+    if (index >= size) return null;
+    const entry = (await tree.bundle(Math.floor(index / WIDTH)))[index % WIDTH];
+    const line = entry === undefined ? "" : textIn(name, entry);
+    if (!line.startsWith(fact)) throw drawError(name, "does not name the entry that says this");
     const leaf = parseLogLeaf(line);
-    if (!verifyInclusion(line, Number(index), log.size, await log.tree.proof(Number(index), log.size), log.root)) {
+    if (!verifyInclusion(line, index, size, await tree.proof(index, size), root)) {
       contradiction(`the proof of leaf ${index} does not lead to the root of the checkpoint`);
     }
-    return { index: Number(index), leaf };
+    return { index, leaf };
   }
 
   get manifestName() {
     return `draws/${this.own.campaignId}/phase-1/manifest.json`;
   }
 
-  // How many entries the list of the draw has; null if no manifest in the log is published here.
-  async closedSize() {
-    await this.log;
-    const bytes = await this.read(this.manifestName, MAY_LACK);
-    if (bytes === null || (await this.leafOf({ kind: "manifest", phase: 1, hash: sha256Hex(bytes) })) === null) return null;
-    return parseManifest(textIn("manifest.json", bytes)).registrations?.size ?? 0;
+  // The list that the draw counts; null before the draw.
+  async drawnList() {
+    const [{ leaves, isWhole }, { campaignId }] = [await this.log, this.own];
+    let last = leaves.findLast(({ leaf }) => leaf.kind === "manifest" && leaf.phase === 1) ?? null;
+    if (last === null && isWhole) return null;
+    const bytes = await this.read(this.manifestName, last === null ? MAY_LACK : {});
+    if (last === null) last = bytes && (await this.leafOf({ kind: "manifest", phase: 1, hash: sha256Hex(bytes) }));
+    if (last === null) return null;
+    if (bytes === null) throw uncheckedError(`${this.manifestName} is missing`);
+    if (sha256Hex(bytes) !== last.leaf.hash) {
+      throw drawError(this.manifestName, `is not the one that is leaf ${last.index} of the log`);
+    }
+    const manifest = parseManifest(textIn("manifest.json", bytes));
+    const counted = manifest.registrations ?? { root: sha256Hex(""), size: 0 };
+    const before = leaves.filter(({ leaf, index }) => leaf.kind === "registrations" && index < last.index);
+    const once = before.filter(({ leaf }, at) => before.findIndex((each) => each.leaf.hash === leaf.hash) === at);
+    const said = { kind: "registrations", phase: 0, hash: sizeHash(campaignId, counted) };
+    const earlier = isWhole || once.length ? null : await this.leafOf(said);
+    const problem = sizeProblem(manifest, (once.at(-1) ?? earlier)?.leaf.hash ?? null);
+    if (problem) contradiction(problem);
+    return counted;
   }
 
   // Why the entry cannot be in the list of the draw; empty if nothing speaks against it.
   async beyond() {
-    const closed = await this.closed;
-    return closed === null || this.own.index < closed ? "" : `not in the list: the draw closed it at ${closed} entries`;
+    const drawn = await this.drawn;
+    return drawn === null || this.own.index < drawn.size ? "" : `not in the list: the draw closed it at ${drawn.size} entries`;
   }
 
-  // The first and the newest size of the list that is in the log and has the entry.
-  async loggedSizes() {
-    const { index, campaignId } = this.own;
-    const beyond = await this.beyond();
-    if (beyond) throw uncheckedError(beyond);
+  // Those of the list that have a file, ascending.
+  async listedSizes() {
+    const { leaves } = await this.log;
     const name = `${this.folder}checkpoint`;
     const text = await this.text(name);
-    const { about, sizes } = text === null ? { about: campaignId, sizes: [] } : parseTreeState(text, name);
-    if (about !== campaignId) throw drawError(name, `is about ${about}`);
-    const firstOf = async (some) => {
-      for (const size of some) {
-        const found = await this.loggedSize(size);
-        if (found) return found;
-      }
-      return null;
-    };
-    const having = sizes.filter((size) => size > index);
-    const newest = await firstOf([...having].reverse());
-    if (newest) return { newest, first: await firstOf(having) };
-    const last = await this.lastLeaves();
-    if (text === null && last.registrations) throw uncheckedError(`${name} is missing`);
-    const before = await firstOf(sizes.filter((size) => size <= index).reverse());
-    await this.requireOpen(last, before?.index);
-    throw uncheckedError(`not in the list yet: no list of registrations in the log has an entry ${index}`);
+    if (text === null) {
+      if (leaves.some(({ leaf }) => leaf.kind === "registrations")) throw uncheckedError(`${name} is missing`);
+      return [];
+    }
+    const { about, sizes } = parseTreeState(text, name);
+    if (about !== this.own.campaignId) throw drawError(name, `is about ${about}`);
+    return sizes;
   }
 
-  // Refuse "not yet" where the entry cannot come any more, or where the log has a newer list than that of the leaf `before`:
-  // then the published files were changed.
-  async requireOpen({ registrations, manifest }, before) {
-    for (const { index, leaf } of [registrations, manifest].filter(Boolean)) {
-      const { fileOfFact } = this.factOf(leaf);
-      const found = await this.text(fileOfFact);
-      if (found === null) throw uncheckedError(`${fileOfFact} is missing`);
-      if (Number(found) !== index) throw drawError(fileOfFact, "does not name the entry that says this");
+  async firstLogged(sizes) {
+    for (const size of sizes) {
+      const found = await this.loggedSize(size);
+      if (found) return found;
     }
-    if (registrations && registrations.index !== before) {
-      const what = `names no list of registrations that is leaf ${registrations.index} of the log`;
+    return null;
+  }
+
+  // The newest size of the list in the log, which has the entry. An older one would hide notices.
+  async newestList() {
+    const beyond = await this.beyond();
+    if (beyond) throw uncheckedError(beyond);
+    const [{ leaves }, { index }] = [await this.log, this.own];
+    const newest = await this.firstLogged([...(await this.sizes)].reverse());
+    const found = leaves.filter(({ leaf }) => leaf.kind === "registrations");
+    const last = found.findLast(({ leaf }, at) => found.findIndex((each) => each.leaf.hash === leaf.hash) === at);
+    if (last && newest?.index !== last.index) {
+      const what = `names no list of registrations that is leaf ${last.index} of the log`;
       throw drawError(`${this.folder}checkpoint`, `${what}: it was changed, or a file in sizes`);
     }
-    if (!manifest) return;
-    const closed = await this.closed;
-    if (closed === null) {
-      const bytes = await this.read(this.manifestName);
-      if (bytes === null) throw uncheckedError(`${this.manifestName} is missing`);
-      if (sha256Hex(bytes) !== manifest.leaf.hash) throw drawError(this.manifestName, "is not the one in the log");
+    if (newest === null || newest.size <= index) {
+      throw uncheckedError(`${NOT_YET}: no list of registrations in the log has an entry ${index}`);
     }
-    contradiction(`not in the list: the draw counts ${closed} entries, and no list of registrations in the log has as many`);
-  }
-
-  // The last leaf of the campaign about its list, and about a manifest of phase 1, by kind: the log is read from its end back
-  // to the campaign's opening.
-  async lastLeaves() {
-    const { size, root, tree } = await this.log;
-    const isWhole = size > 0 && toHex(await tree.root(0, size)) === root;
-    const [begin, last] = [`{"campaignId":"${this.own.campaignId}",`, {}];
-    for (let number = Math.ceil(size / WIDTH) - 1; number >= 0 && !last.opened; number--) {
-      const [start, entries] = [number * WIDTH, await tree.bundle(number)];
-      const hashes = treeHash();
-      for (const entry of entries) hashes.add(leafHash(entry));
-      if (!isWhole || toHex(hashes.root()) !== toHex(await tree.root(start, Math.min(start + WIDTH, size)))) {
-        throw drawError("checkpoint", `its root is not that of the ${size} entries`);
-      }
-      for (let at = entries.length - 1; at >= 0 && !last.opened; at--) {
-        const line = String.fromCharCode(...entries[at]);
-        if (!line.startsWith(begin)) continue;
-        const leaf = parseLogLeaf(textIn(`entry ${start + at}`, entries[at]));
-        if (leaf.phase <= 1) last[leaf.kind] ??= { index: start + at, leaf };
-      }
-    }
-    return last;
+    return newest;
   }
 
   // One size of the list, and its leaf in the log; null if it has none.
@@ -281,38 +320,50 @@ class ConfirmationCheck {
   async checkRegistration() {
     const beyond = await this.beyond();
     if (beyond) contradiction(beyond);
-    const [{ newest }, { index, at, leaf }] = [await this.sizes, this.own];
+    const [newest, drawn, { index, at, leaf }] = [await this.newest, await this.drawn, this.own];
     const { size } = newest;
     let since = this.whole ? 0 : Math.max(0, Math.ceil(size / WIDTH) - NEWEST) * WIDTH;
-    const leavesOf = (registration) => [registration.leaf, ...registration.notices.map((each) => each.leaf).filter(Boolean)];
-    let found = await this.registrationIn(newest, since);
-    if (!leavesOf(found).includes(leaf) && since > index) {
+    const leavesOf = (registration) => [registration, ...registration.notices].filter((each) => each.leaf);
+    const isOwn = (each) => each.leaf === leaf;
+    let { found, requireStart } = await this.registrationIn(newest, since);
+    if (!leavesOf(found).some(isOwn) && since > index) {
       // A notice before may have given it this unit.
       since = 0;
-      found = await this.registrationIn(newest, since);
+      ({ found, requireStart } = await this.registrationIn(newest, since));
     }
     const leaves = leavesOf(found);
-    if (!leaves.includes(leaf)) {
+    if (!leaves.some(isOwn)) {
       contradiction(`entry ${index} of the list is another one: ref, unit, time and salt do not give its leaf`);
     }
+    // A notice with the unit of the confirmation proves its ref no earlier: the entry before it may be of any.
+    const shownAt = leaves.find(isOwn).index;
+    const first = (await this.firstLogged((await this.sizes).filter((each) => each > shownAt))) ?? newest;
+    for (const each of [first, drawn].filter(Boolean)) await requireStart(each);
+    this.first = first;
     // Notices before the unit of the confirmation are known to its fan.
-    const isNews = (each, number) => each.leaf === null || !leaves.slice(number + 1).includes(leaf);
+    const isNews = (each, number) => each.leaf === null || !leaves.slice(number + 1).some(isOwn);
     this.findings.push(...found.noted.filter((_, number) => isNews(found.notices[number], number)));
-    if (since > index) this.unread = [`${NOT_READ}, from entry ${since} on: \`check-receipt --whole\` looks in all later ones.`];
+    if (drawn !== null && shownAt >= drawn.size) {
+      const what = "what is confirmed came into the list after the draw, which has another leaf";
+      this.findings.push(`entry ${shownAt}: ${what} for entry ${index}`);
+    }
+    if (since > index) this.unread.push(`${NOT_READ}, from entry ${since} on: \`check-receipt --whole\` looks in all later ones.`);
     return [`entry ${index} of ${size} in the list of registrations (from 0), registered at ${at}`, ...found.noted].join("\n");
   }
 
   // The entry at the index with the notices about it from the entry `since` on, from a list whose root is computed again:
-  // over the entries that are read, and the hashes of other bundles.
+  // over the entries that are read, and the hashes of other bundles. `requireStart` refuses it unless it begins with an
+  // earlier one.
   async registrationIn({ root, size }, since) {
     const { index } = this.own;
     const files = new TreeFiles(this.folder, size, this.read);
-    const [blocks, own] = [treeHash(), index - (index % WIDTH)];
+    const [blocks, own] = [[], index - (index % WIDTH)];
+    const requireRoot = (isRight) => {
+      if (!isRight) contradiction(`the ${size} entries of the list do not have the root that is in the log`);
+    };
     let found = null;
     const take = (entries, start) => {
-      const bundle = treeHash();
       entries.forEach((entry, number) => {
-        bundle.add(leafHash(entry));
         const [at, text] = [start + number, String.fromCharCode(...entry)];
         if (at === index) {
           if (!isHash(text)) contradiction(`entry ${at} of the list is no registration`);
@@ -322,28 +373,38 @@ class ConfirmationCheck {
           if (notice?.about === index) found.note(at, notice);
         }
       });
-      return bundle.root();
+      return rootOver(entries);
     };
     const isRead = (start) => start === own || start >= Math.max(own, since);
     for (let start = 0; start < size; start += AT_A_TIME * WIDTH) {
       this.onRead(start, size);
       const starts = Array.from({ length: AT_A_TIME }, (_, each) => start + each * WIDTH).filter((each) => each < size);
       const parts = starts.map((each) => (isRead(each) ? files.bundle(each / WIDTH) : files.node(8, each)));
-      (await Promise.all(parts)).forEach((part, each) => blocks.add(isRead(starts[each]) ? take(part, starts[each]) : part));
+      (await Promise.all(parts)).forEach((part, each) => blocks.push(isRead(starts[each]) ? take(part, starts[each]) : part));
     }
-    if (found === null || toHex(blocks.root()) !== root) {
-      contradiction(`the ${size} entries of the list do not have the root that is in the log`);
-    }
-    return found;
+    requireRoot(found !== null && hexRoot(blocks) === root);
+    const requireStart = async (part) => {
+      const whole = Math.floor(part.size / WIDTH);
+      const nodes = blocks.slice(0, whole);
+      if (part.size % WIDTH) {
+        const entries = await files.bundle(whole);
+        requireRoot(toHex(rootOver(entries)) === toHex(blocks[whole]));
+        nodes.push(rootOver(entries.slice(0, part.size % WIDTH)));
+      }
+      if (hexRoot(nodes) === part.root) return;
+      contradiction(`the list of ${size} entries does not begin with the ${part.size} that the log has: it did not only grow`);
+    };
+    return { found, requireStart };
   }
 
   async checkLog() {
-    const [{ newest }, log] = [await this.sizes, await this.log];
+    const [newest, log] = [await this.newest, await this.log];
     return `the list of ${newest.size} entries with root ${newest.root} is leaf ${newest.index} of the log ${log.origin} of ${log.size} leaves`;
   }
 
   async checkWitnesses(values) {
-    const [{ first }, { note, quorum }] = [await this.sizes, await this.log];
+    const newest = await this.newest;
+    const [first, { note, quorum }] = [this.first ?? newest, await this.log];
     const when = (seconds) => isoTime(Math.round(seconds * 1000));
     if (!quorum.need) {
       this.listed = { at: when(milliseconds(first.leaf.time) / 1000), by: null };
@@ -351,7 +412,7 @@ class ConfirmationCheck {
     }
     const kept = await this.keptAfter(first);
     if (kept === null) contradiction("no checkpoint shows when enough witnesses saw the entry in the list");
-    verifyNote(note, witnessesOf(quorum), this.curves);
+    named("log/checkpoint", () => verifyNote(note, witnessesOf(quorum), this.curves));
     const found = seenBy({ note, quorum }, values);
     this.listed = { at: when(kept.at), by: kept.seen };
     if (!colludersOf(quorum)) throw uncheckedError(WEAK_QUORUM);
@@ -363,17 +424,20 @@ class ConfirmationCheck {
     const { origin, size: last, keys, quorum, tree } = await this.log;
     for (let size = index + 1; size <= last; size++) {
       for (const key of keys) {
-        const name = `checkpoints/${size}-${key.id}`;
-        const text = await this.text(`log/${name}`, { malformed: NO_NOTE, ...MAY_LACK });
+        const name = `log/checkpoints/${size}-${key.id}`;
+        const text = await this.text(name, { malformed: NO_NOTE, ...MAY_LACK });
         if (text === null) continue;
-        const note = parseNote(text);
-        const isSigned = verifyNote(note, [key], this.curves).size > 0;
-        const checkpoint = isSigned && parseCheckpoint(note.text);
-        const isOurs = isSigned && checkpoint.origin === origin && Number(checkpoint.size) === size;
-        if (!isOurs || checkpoint.root !== toHex(await tree.root(0, size))) {
-          throw drawError(name, "is no checkpoint of these entries: find out who wrote it");
-        }
-        const times = verifyNote(note, witnessesOf(quorum), this.curves);
+        const expected = await tree.root(0, size);
+        const times = named(name, () => {
+          const note = parseNote(text);
+          const isSigned = verifyNote(note, [key], this.curves).size > 0;
+          const checkpoint = isSigned && parseCheckpoint(note.text);
+          const isOurs = isSigned && checkpoint.origin === origin && Number(checkpoint.size) === size;
+          if (!isOurs || checkpoint.root !== toHex(expected)) {
+            throw drawError(name, "is no checkpoint of these entries: find out who wrote it");
+          }
+          return verifyNote(note, witnessesOf(quorum), this.curves);
+        });
         const at = metAt(quorum, times);
         if (at < Infinity) return { at, seen: times.size };
       }
@@ -382,8 +446,11 @@ class ConfirmationCheck {
   }
 }
 
+/** Whether the step found no list with the entry. */
+export const isNotYet = ({ detail }) => detail.startsWith(NOT_YET);
+
 /** What a check did not read of the list, among its limits. */
-export const unreadOf = (limits) => limits.find((each) => each.startsWith(NOT_READ));
+export const unreadOf = (limits) => limits.filter((each) => [NOT_READ, LOG_NOT_READ].some((begin) => each.startsWith(begin)));
 
 /** Since when an entry is in the list, and by whom, in words. */
 export function sinceText({ at, by }) {

@@ -1,6 +1,7 @@
 // What a person gives to a page, a file or a text, and the receipt in it. What is refused is thrown as a sentence.
 
 import { parseJson } from "./canonical.js";
+import { uncheckedError } from "./fields.js";
 import { plain } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
@@ -40,12 +41,19 @@ export function receiptIn(text) {
 /** The address of the folder with `log` and `registrations`, of a page that is in it or beside a draw. */
 export const rootOf = (address) => address.replace(/[?#].*$/, "").replace(/(?:draws\/[^/]+\/page\/)?[^/]*$/, "");
 
-/** The bytes of a public file at an address, null for none. */
+/** The bytes of a public file at an address, null for none. What cannot be read leaves a step unchecked. */
 export async function fromHost(root, name) {
-  const answer = await fetch(new URL(name, root));
-  if (answer.ok) return new Uint8Array(await answer.arrayBuffer());
-  if ([403, 404].includes(answer.status)) return null;
-  throw new Error(`${name}: ${answer.status}`);
+  let what = "does not answer";
+  try {
+    // An older copy of a file that grows would contradict the newer ones.
+    const answer = await fetch(new URL(name, root), { cache: "no-cache" });
+    if (answer.ok) return new Uint8Array(await answer.arrayBuffer());
+    if ([403, 404].includes(answer.status)) return null;
+    what = `answers ${answer.status}`;
+  } catch {
+    // Below: the address cannot be reached, or it broke off.
+  }
+  throw uncheckedError(`${name} could not be read: the host ${what}; try again`);
 }
 
 /** The files of a folder that a person chose, which has `log` and `registrations` or is one of them. */

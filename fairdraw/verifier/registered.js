@@ -130,12 +130,15 @@ function required({ registrations }) {
   return registrations ?? contradicted("the receipt has a registration, and the manifest of phase 1 commits to none");
 }
 
+/** The hash of sizes/<size>.json. */
+export const sizeHash = (campaignId, { root, size }) =>
+  sha256Hex(`{"campaignId":"${campaignId}","root":"${root}","size":${size}}`);
+
 /** What is wrong with the manifest's registrations where the log had the size with the hash `last` before it; or "". */
 export function sizeProblem({ campaignId, registrations }, last) {
   if (registrations === null) return "";
   const { root, size } = registrations;
   if (last === null && size === 0 && root === sha256Hex("")) return "";
-  // As sizes/<size>.json.
-  if (last === sha256Hex(`{"campaignId":"${campaignId}","root":"${root}","size":${size}}`)) return "";
+  if (last === sizeHash(campaignId, registrations)) return "";
   return `registrations: ${size} entries with root ${root} are not what the log had last before the manifest`;
 }

@@ -17,6 +17,11 @@ export const STRINGS = {
       headline: "This receipt holds",
       summary: (steps, what) => `This ${what} holds: each of ${steps} was computed again on this device, and agrees.`,
     },
+    noted: {
+      mark: "i",
+      headline: "Every step agrees, and something else was found",
+      summary: (steps) => `Each of ${steps} was computed again on this device, and agrees. But read what else was found below.`,
+    },
     fits: {
       mark: "i",
       headline: "Everything fits together",
@@ -57,6 +62,7 @@ export const STRINGS = {
   annulled: "This draw was annulled: its results do not count",
   registered: "Registered",
   notRegistered: "Not found in the list",
+  notLooked: "Not checked: public files are missing",
   listed: (time, by) =>
     `Registered: in the list since ${time}, by ${by === null ? "the organiser’s word" : by === 1 ? "1 witness" : `${by} witnesses`}`,
   facts: {
@@ -292,7 +298,7 @@ export const STRINGS = {
       act: true,
     }),
     // It can be read again, whole.
-    unread: (text) => ({ title: "What was noted about your registration before", text, again: "Look in all entries" }),
+    unread: (text) => ({ title: "What was not read", text, again: "Look in all entries" }),
     inTheDraw: {
       title: "That you take part in the draw",
       text: "Only the receipt after the draw shows that. Keep this confirmation until then.",

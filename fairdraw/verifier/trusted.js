@@ -1,6 +1,6 @@
 // What is left to trust after a check, for people, and the one line on what was checked. For both pages.
 
-import { isConfirmation, unreadOf } from "./confirmed.js";
+import { isConfirmation, isNotYet, unreadOf } from "./confirmed.js";
 import { company, NO_EVENT } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
@@ -22,9 +22,10 @@ export function wordsOf(name, receipt = null) {
 }
 
 /** The verdict in words: `{mark, headline, summary, state}`; `state` is passed, failed or none, and never a warning. */
-export function verdictOf({ verdict, steps, receipt }) {
+export function verdictOf({ verdict, steps, receipt, findings }) {
   const unchecked = steps.filter((step) => step.state === "unchecked");
-  const kind = verdict === "incomplete" && !unchecked.length ? "fits" : verdict;
+  const passed = { holds: findings.length ? "noted" : "holds", incomplete: unchecked.length ? "incomplete" : "fits" };
+  const kind = passed[verdict] ?? verdict;
   const words = { ...STRINGS.verdicts[kind], ...(receipt === null && STRINGS.unreadable) };
   const { mark, summary } = words;
   const headline = isConfirmation(receipt) && words.otherHeadline ? words.otherHeadline : words.headline;
@@ -33,12 +34,12 @@ export function verdictOf({ verdict, steps, receipt }) {
   const named = receipt === null || !at ? [] : steps.filter((step) => step.state === at);
   const titles = named.map((step) => wordsOf(step.name, receipt).title).join(", ");
   const list = titles && `\n${STRINGS.states[at]}: ${titles}.`;
-  return { mark, headline, summary: of + list, state: { holds: "passed", fails: "failed" }[verdict] ?? "none" };
+  return { mark, headline, summary: of + list, state: { holds: "passed", fails: "failed" }[kind] ?? "none" };
 }
 
 /** What came of a confirmation: whether the entry is in the list, since when, and who saw that. */
 export function registeredWords(steps, listed) {
-  if (steps[0].state !== "passed") return STRINGS.notRegistered;
+  if (steps[0].state !== "passed") return isNotYet(steps[0]) ? STRINGS.notRegistered : STRINGS.notLooked;
   if (!listed) return STRINGS.registered;
   const [clock, day] = [{ hour: "2-digit", minute: "2-digit" }, { day: "numeric", month: "long", year: "numeric" }];
   // As clock and calendar show it here.
@@ -54,7 +55,7 @@ export function leftToTrust({ steps, keys, findings, limits, receipt }, compared
   if (isConfirmation(receipt)) {
     const items = [
       findings.length && trust.noted(findings),
-      unreadOf(limits) && trust.unread(unreadOf(limits)),
+      ...unreadOf(limits).map(trust.unread),
       given("log") && trust.keys,
       trust.page,
       trust.inTheDraw,

@@ -76,6 +76,34 @@ def test_a_confirmation_that_was_changed_does_not_hold(
     tab.close()
 
 
+class _Broken(_Ranges):
+    """A host that cannot read the log's checkpoint."""
+
+    def do_GET(self) -> None:
+        if self.path == "/log/checkpoint":
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+
+def test_a_host_that_cannot_answer_leaves_the_confirmation_unchecked_and_is_named(
+    chrome: Browser, curves: None, published: PublishedList, tmp_path: Path
+) -> None:
+    (tmp_path / "confirmation.json").write_bytes(published.text(0))
+    tab = chrome.tab()
+    with _served(published.folder, _Broken) as host:
+        chrome.loaded.discard(tab.session)
+        tab.call("Page.navigate", url=f"{host}/verifier.html")
+        chrome.wait(lambda: tab.session in chrome.loaded)
+        wait_for(tab, "#input")
+        tab.choose("#file", tmp_path / "confirmation.json")
+        assert tab.verdict() == "incomplete"
+        assert text(tab, "#headline") == "Not checked: public files are missing"
+        tab.run("document.querySelector('#audit').open = true")
+        assert "log/checkpoint could not be read: the host answers 503" in text(tab, "#steps")
+    tab.close()
+
+
 def test_of_a_long_list_the_newest_entries_are_read_and_all_when_the_fan_asks(
     chrome: Browser, curves: None, tmp_path: Path
 ) -> None:
@@ -109,7 +137,8 @@ def test_from_disk_the_page_says_what_is_missing_and_takes_a_folder_of_public_fi
     for name in ("log", "registrations"):
         shutil.copytree(published.folder / name, copy / name)
     tab = opened(json.loads(published.text(0)), trust=json.loads(published.trust or ""))
-    assert tab.verdict() == "incomplete" and text(tab, "#headline") == "Not found in the list"
+    assert tab.verdict() == "incomplete"
+    assert text(tab, "#headline") == "Not checked: public files are missing"
     assert "log/keys.json" in text(tab, "#files-missing")
     assert tab.run(AUDIT) == []
     tab.run("delete document.documentElement.dataset.verdict")

@@ -475,7 +475,8 @@ FRAUDS = (
         (Seer.LOG,),
         ("it did not only grow",),
         "each size and root of the list is a leaf of the log, and follows from the entries. Its fan sees it, too: the"
-        " confirmation does not lead to the list",
+        " confirmation does not lead to the list, and that of an entry in its place fails, because the list does not"
+        " begin with the first one that had that place",
         ("test_an_entry_that_is_taken_out_of_the_list",),
     ),
     Fraud(

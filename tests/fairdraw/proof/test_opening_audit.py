@@ -263,5 +263,7 @@ def test_the_command_says_what_was_found(draw: Draw, tmp_path: Path) -> None:
     for wrong in ({"sample": 0}, {"from_": None, "place": None}):
         with pytest.raises(UsageError):
             audit_registrations(CAMPAIGN, opening, **{"place": place, **wrong})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="is no id of a campaign"):
+        audit_registrations("../x", opening, place=place)
     with pytest.raises(UsageError, match="No such file"):
         audit_registrations(CAMPAIGN, tmp_path / "none", place=place)

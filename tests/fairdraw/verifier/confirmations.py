@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -208,11 +209,11 @@ def page_says(
 
 
 def changed(rng: Random, folder: Path, confirmation: Confirmation) -> bytes:
-    """Change one file of the copy in `folder`, or return another confirmation. No file is dropped, and none that only
-    one of the two programs reads is changed: tiles and facts of the log, and its bundles.
+    """Change or drop one file of the copy in `folder`, or return another confirmation. None that only one of the two
+    programs reads is changed: tiles of the log, and facts.
     """
     data = canonical_bytes(confirmation.as_document())
-    what = rng.randrange(4)
+    what = rng.randrange(5)
     if what == 0:
         return of_bytes(rng, data)
     if what == 1:
@@ -220,10 +221,12 @@ def changed(rng: Random, folder: Path, confirmation: Confirmation) -> bytes:
         change_place(rng, document)
         return layout(rng, document)
     paths = [
-        each for each in _files(folder) if what == 3 or each.name.endswith(".json") or each.name == CHECKPOINT
+        each for each in _files(folder) if what >= 3 or each.name.endswith(".json") or each.name == CHECKPOINT
     ]
     path = rng.choice(paths)
-    if path.name.endswith(".json") and rng.random() < 0.7:
+    if what == 4:
+        path.unlink()
+    elif path.name.endswith(".json") and rng.random() < 0.7:
         document = json.loads(path.read_bytes())
         change_place(rng, document)
         path.write_bytes(canonical(document) if rng.random() < 0.8 else layout(rng, document))
@@ -235,6 +238,6 @@ def changed(rng: Random, folder: Path, confirmation: Confirmation) -> bytes:
 def _files(folder: Path) -> list[Path]:
     def is_compared(path: Path) -> bool:
         name = str(path.relative_to(folder))
-        return path.is_file() and not name.startswith(("log/tile/", "log/facts/")) and "/tile/0/" not in name
+        return path.is_file() and not re.search("^log/(facts|tile/[0-9])/|/tile/0/", name)
 
     return sorted(filter(is_compared, folder.rglob("*")))
