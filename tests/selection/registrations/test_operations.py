@@ -122,7 +122,9 @@ def test_a_proof_makes_the_fans_confirmation_and_checks_it_as_the_fan_does(
 def test_a_confirmation_is_checked_offline_against_the_public_files(drawn: Runtime, tmp_path: Path) -> None:
     regworkers(drawn, "registrations", "proof", CAMPAIGN, "e7", "--save", str(tmp_path))
     confirmation, place = tmp_path / "confirmation.json", tmp_path / "site"
-    for key in [each for prefix in ("log/", "registrations/") for each in drawn.objects.list(prefix)]:
+    for key in [
+        each for prefix in ("draws/", "log/", "registrations/") for each in drawn.objects.list(prefix)
+    ]:
         (place / key).parent.mkdir(parents=True, exist_ok=True)
         drawn.objects.get_file(key, place / key)
     words = ("registrations", "proof", "--confirmation", str(confirmation), "--from", str(place))
