@@ -54,7 +54,10 @@ from regworkers_core.telemetry import configure_telemetry
 from regworkers_dagster.definitions import OPERATIONS, order_of_fields, tags_of_jobs
 from regworkers_dagster.factories import in_order, place_in
 from regworkers_dagster.resources import desk_runtime, shared_runtime
-from regworkers_dagster.web.desk.pages import Ask, Desk
+from regworkers_dagster.web.desk.acts import Acts, Ask
+from regworkers_dagster.web.desk.campaigns import Campaigns
+from regworkers_dagster.web.desk.frame import Frame
+from regworkers_dagster.web.desk.health import Health
 from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases
 from regworkers_dagster.web.mutations import Mutations
 from regworkers_dagster.web.rights import Rights
@@ -211,7 +214,7 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
         *,
         mutations: Mutations,
         files: Files,
-        desk: Callable[[Ask, Callable[[Request], Any]], Desk],
+        desk: Callable[[Ask, Callable[[Request], Any]], list[BaseRoute]],
     ) -> None:
         self._mutations, self._files = mutations, files
         self._desk = desk(self._answer, self.request_context)
@@ -232,7 +235,7 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
     def build_static_routes(self) -> list[BaseRoute]:
         # Before the route that answers everything else with Dagster's page.
         routes: list[BaseRoute] = super().build_static_routes()  # type: ignore[no-untyped-call]
-        return [*self._files.routes(), *self._desk.routes(), *routes]
+        return [*self._files.routes(), *self._desk, *routes]
 
 
 def show_in_order(schema: Schema) -> None:
@@ -291,21 +294,25 @@ def application(
     def actions() -> OperatorActions:
         return stores.runtime().operator_actions
 
+    def desk(ask: Ask, context_of: Callable[[Request], Any]) -> list[BaseRoute]:
+        frame = Frame(
+            operators,
+            operations,
+            reader=stores.reader,
+            context=context_of,
+            prefix=prefix,
+            read_only=read_only,
+        )
+        pages = (Campaigns(frame), Health(frame), Acts(frame, ask), frame)
+        return [route for each in pages for route in each.routes()]
+
     webserver = _Webserver(
         context,
         prefix,
         poll_milliseconds,
         mutations=Mutations(operators, Rights(settings, actions), actions),
         files=Files(operators, stores.runtime, prefix=prefix, read_only=read_only),
-        desk=lambda ask, request_context: Desk(
-            operators,
-            operations,
-            reader=stores.reader,
-            ask=ask,
-            context=request_context,
-            prefix=prefix,
-            read_only=read_only,
-        ),
+        desk=desk,
     )
     return Guard(
         webserver.create_asgi_app(lifespan=lifespan),

@@ -80,6 +80,19 @@ class RecordedFailures:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenCause:
+    """The open failures of one cause on one queue. Times are ISO strings."""
+
+    queue: str
+    fingerprint: str
+    items: int
+    first: str  # when one of them failed first
+    last: str  # when one of them failed last
+    reason: str
+    error: str  # what one of them raised
+
+
+@dataclass(frozen=True, slots=True)
 class NamedCause:
     """What operators call a cause and know of it, whichever queue has it."""
 
@@ -188,6 +201,31 @@ class DeadLetters(Store):
             cut = cut or len(page) > most
             found |= {document["_id"]: document for document in page[:most]}
         return RecordedFailures(tuple(_recorded(document) for document in found.values()), cut)
+
+    def open_causes(self) -> list[OpenCause]:
+        """What is open, by queue and cause, the latest first."""
+        # One text: the embedded server does not evaluate the fields of a document.
+        both = {"$concat": ["$queue", "|", "$fingerprint"]}
+        kept = dict.fromkeys(("firstFailedAt", "lastFailedAt", "reason", "error"), 1)
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"status": OPEN}},
+            {"$project": {"both": both, **kept}},
+            {
+                "$group": {
+                    "_id": "$both",
+                    "items": {"$sum": 1},
+                    "first": {"$min": "$firstFailedAt"},
+                    "last": {"$max": "$lastFailedAt"},
+                    "reason": {"$max": "$reason"},
+                    "error": {"$max": "$error"},
+                }
+            },
+        ]
+        found = []
+        for row in self._aggregate(pipeline):
+            queue, _, fingerprint = str(row.pop("_id")).partition("|")
+            found.append(OpenCause(queue, fingerprint, **row))
+        return sorted(found, key=lambda each: each.last, reverse=True)
 
     def failures(self, queue: str, since: str) -> dict[str, Counter[str]]:
         """How many items failed last since then, by fingerprint and ten minutes (`2026-11-26T22:4`)."""

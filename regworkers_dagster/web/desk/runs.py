@@ -131,14 +131,6 @@ def of_campaign(instance: dg.DagsterInstance, campaign_id: str, most: int) -> li
     return [brief(each) for each in newest[:most]]
 
 
-def latest_of(instance: dg.DagsterInstance, job: str) -> Seen | None:
-    """The latest run of the job that ended, with what it recorded."""
-    filters = dg.RunsFilter(job_name=job, statuses=[*ENDED])
-    for record in instance.get_run_records(filters, limit=1):
-        return look(instance, record.dagster_run.run_id)
-    return None
-
-
 def _left(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
     """What failures say for people: the text of the declared ones, never a trace."""
     for event in events:
@@ -176,13 +168,14 @@ def _parts(events: Sequence[dg.DagsterEvent]) -> Iterator[Part]:
             done = (declared.metadata if declared else None) or {}
     if done:
         # The record on an asset is the same once more.
-        yield _part("", done)
+        yield part_of("", done)
     else:
         for name, metadata in recorded.items():
-            yield _part(name, metadata)
+            yield part_of(name, metadata)
 
 
-def _part(title: str, metadata: Mapping[str, dg.MetadataValue]) -> Part:
+def part_of(title: str, metadata: Mapping[str, dg.MetadataValue]) -> Part:
+    """What was recorded, by what a page does with it."""
     said: list[str] = []
     values: dict[str, Any] = {}
     pages: dict[str, str] = {}

@@ -7,14 +7,23 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 
-from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.adapters.mongo.activity import EntryCount
+from regworkers_core.adapters.mongo.dead_letters import NamedCause
+from regworkers_core.domain.messages import DeadLetter
+from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
+from regworkers_core.domain.snapshot import Alert, Severity
+from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.operation import Operation
+from regworkers_core.operations.alerts.evaluate import SENSOR
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.definitions import OPERATIONS, managers_jobs, tags_of_jobs
+from regworkers_dagster.operations.health import FINDS_NOTHING
 from regworkers_dagster.web.desk import forms
+from regworkers_dagster.web.desk.campaigns import curve_of
 from tests.dagster.support import use
 from tests.dagster.web import acts
 from tests.dagster.web.test_roles import GROUPS, MANAGER, OPERATOR, PROXY, VIEWER
@@ -24,6 +33,7 @@ from tests.support import least_privilege, mongo_rights
 
 pytestmark = pytest.mark.namespace("module")
 
+OLD = "2026-11-26T08:00:00.000Z"
 FORM = {"campaign_id": "summer", "seats": " berlin = 4\n\nparis=2", "reserves": "berlin : loyal = 3"}
 CONFIG = {"campaign_id": "summer", "seats": {"berlin": 4, "paris": 2}, "reserves": {"berlin": {"loyal": 3}}}
 
@@ -251,6 +261,53 @@ def test_a_campaign_shows_its_state_what_waits_and_what_can_be_done(desk: Site, 
     opened(site, "/campaigns/none", {}, 404)
 
 
+def test_on_call_sees_incidents_dead_letters_and_the_doctor_each_with_its_acts(
+    desk: Site, runtime: Runtime
+) -> None:
+    site = Site(desk.context, runtime=runtime, operations=OPERATIONS)
+    page = opened(site, "/health", {})
+    assert "The system is not judged: the sensor of alerts looked last never" in page
+    assert "No incident is open." in page and "No dead letter is open." in page
+    runtime.evaluation_state.record_evaluation(SENSOR, runtime.clock())
+    alert = Alert("dead-letters:save", Severity.CRITICAL, "12 wait", "docs/runbooks/dead-letters.md")
+    runtime.incidents.open(alert, OLD, [])
+    failure = PermanentFailure(Reason.INVALID_ENTRY, "ref: <b>")
+    failed = [DeadLetter("replication-queue", f"m{number}", failure, "c", OLD) for number in range(3)]
+    runtime.dead_letters.record(failed, at="2026-11-26T09:00:00.000Z", run_id="r")
+    cause = failed[0].fingerprint
+    runtime.dead_letters.name_cause(NamedCause(cause, "Wrong refs", "ask the team", "ada", OLD))
+    desk.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=FINDS_NOTHING.asset_key,
+            check_name=FINDS_NOTHING.name,
+            passed=False,
+            metadata={"system": dg.MetadataValue.md("| section | state |\n|---|---|\n| queues | warn |")},
+        )
+    )
+    page = opened(site, "/health", {})
+    assert "is not judged" not in page and "Something is wrong since" in page and "<td>warn</td>" in page
+    assert "<b>Critical:</b> 12 wait" in page
+    assert "/desk/operations/acknowledge_alert?alert=dead-letters%3Asave" in page
+    assert "<b>3 items</b> of replication-queue: Wrong refs" in page and "ref: &lt;b&gt;" in page
+    assert f"/desk/operations/redrive_dead_letters?queue=replication-queue&amp;fingerprint={cause}" in page
+    reader = opened(desk, "/health", VIEWER)
+    assert "Wrong refs" in reader and "/desk/operations/" not in reader.partition("<main")[2]
+
+
+def test_entries_over_time_are_drawn_from_counts_and_minutes(desk: Site, runtime: Runtime) -> None:
+    close_campaign(runtime, entries=(), status="OPEN", closesAt="2099-02-01T00:00:00.000Z")
+    assert "They were not counted yet" in opened(desk, f"/campaigns/{CAMPAIGN}")
+    hours = [iso(runtime.clock() - 3600.0 * (3 - number))[:13] + ":00Z" for number in range(3)]
+    runtime.entry_counts.put(
+        CAMPAIGN, EntryCount(hours[2], 3_000_000, {hours[0]: 1_000_000, hours[1]: 500_000})
+    )
+    page = opened(desk, f"/campaigns/{CAMPAIGN}")
+    assert "<b>3,000,000 entries</b>" in page and 'aria-label="Entries from 20' in page
+    curve = curve_of([(hours[0], 10), (hours[1], 40)], (seconds(hours[1]) or 0) + 3600.0)
+    assert curve is not None and curve.points == "0.0,120.0 320.0,0.0 640.0,0.0" and curve.most == 40
+    assert curve_of([], 0.0) is None
+
+
 def test_pages_keep_to_the_rights_of_the_role_desk(
     desk: Site, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +316,7 @@ def test_pages_keep_to_the_rights_of_the_role_desk(
     close_campaign(runtime)
     [*_] = draw(runtime).steps(None)
     monkeypatch.setattr(least_privilege, "role_of_the_job", lambda: "desk")
-    for path in ("", f"/campaigns/{CAMPAIGN}", "/operations", "/operations/drop_market"):
+    for path in ("", f"/campaigns/{CAMPAIGN}", "/health", "/operations", "/operations/drop_market"):
         opened(desk, path)
     assert not mongo_rights.GUARD.taken()
     list(runtime.replica.entries(CAMPAIGN))

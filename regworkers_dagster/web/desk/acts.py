@@ -1,0 +1,200 @@
+"""Forms, what they launch, and the runs that follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from itertools import groupby
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from regworkers_core.domain.reasons import Failure, UsageError
+from regworkers_core.operation import Effect, Operation
+from regworkers_core.operations.uploads import MAX_BYTES
+from regworkers_dagster.runs import PARTITION_TAG
+from regworkers_dagster.web.desk import forms, runs
+from regworkers_dagster.web.desk.frame import Frame
+from regworkers_dagster.web.mutations import has_partitions_of
+
+_LAUNCH = """mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on Error { message }
+  }
+}"""
+# Sends the text and the variables of a request for GraphQL, as the person who sent `request`.
+Ask = Callable[[Request, str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+
+class Acts:
+    """The routes of forms and runs in a frame. `ask` asks Dagster's GraphQL."""
+
+    def __init__(self, frame: Frame, ask: Ask) -> None:
+        self._frame, self._ask = frame, ask
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes, relative to the application's prefix."""
+        return [
+            Route("/desk/operations", self.operations),
+            Route("/desk/operations/{job}", self.form),
+            Route("/desk/operations/{job}", self.submit, methods=["POST"]),
+            Route("/desk/runs/{run_id}", self.run),
+            Route("/desk/runs/{run_id}", self.confirm, methods=["POST"]),
+        ]
+
+    def operations(self, request: Request) -> Response:
+        """Every form, by what it is about."""
+        found = [each for each in self._frame.operations.values() if self._frame.may(request, each.job)]
+        found.sort(key=lambda each: each.command.split()[0])
+        groups = [(name, [*rows]) for name, rows in groupby(found, lambda each: each.command.split()[0])]
+        return self._frame.page(request, "operations", "All acts", groups=groups)
+
+    def form(self, request: Request) -> Response:
+        """The form of an operation. Its address may fill fields."""
+
+        def made() -> Response:
+            operation = self._frame.operations.get(request.path_params["job"])
+            if operation is None:
+                return self._frame.missing(request, "There is no such act.")
+            fields = forms.fields_of(operation, request.query_params)
+            known = []
+            if any(field.kind == "campaign" for field in fields):
+                known = [each.campaign_id for each in self._frame.reader().campaigns.list()]
+            return self._frame.page(
+                request,
+                "form",
+                forms.label_of(operation.job),
+                operation=operation,
+                fields=fields,
+                campaigns=known,
+                button=_button(operation),
+                most_mib=MAX_BYTES // 1024**2,
+            )
+
+        return self._frame.read(request, made)
+
+    async def submit(self, request: Request) -> Response:
+        """Check what was typed, and launch the job unless only that was asked: `{typed: {...}, check: true}`."""
+        operation = self._frame.operations.get(request.path_params["job"])
+        sent = await _sent(request)
+        if operation is None or sent is None:
+            return JSONResponse({"said": "There is no such act."}, HTTPStatus.NOT_FOUND)
+        typed = forms.read(operation, sent.get("typed") or {})
+        if typed.wrong is not None:
+            return JSONResponse({"wrong": typed.wrong._asdict()}, HTTPStatus.UNPROCESSABLE_ENTITY)
+        if sent.get("check"):
+            return JSONResponse({})
+        return await self._launch(request, operation, typed.config)
+
+    async def confirm(self, request: Request) -> Response:
+        """Launch what a run has previewed: `{word: "..."}`."""
+        sent = await _sent(request)
+        with self._frame.context(request) as context:
+            seen = await run_in_threadpool(runs.look, context.instance, request.path_params["run_id"])
+        operation = self._frame.operations.get(seen.job) if seen else None
+        if seen is None or operation is None or sent is None or not self._awaits(operation, seen):
+            return JSONResponse({"said": "This run waits for no confirmation."}, HTTPStatus.CONFLICT)
+        word = str(sent.get("word") or "").strip()
+        if seen.word and word != seen.word:
+            wrong = forms.Wrong("word", f"Nothing was changed: the word is {seen.word}.")
+            return JSONResponse({"wrong": wrong._asdict()}, HTTPStatus.UNPROCESSABLE_ENTITY)
+        return await self._launch(request, operation, forms.confirmed(operation, seen.config, word))
+
+    @staticmethod
+    def _awaits(operation: Operation[Any], seen: runs.Seen) -> bool:
+        """Whether a run showed what it would do, and there is something to confirm."""
+        found = seen.fine and forms.was_preview(operation, seen.config)
+        return found and (bool(seen.word) or operation.effect is Effect.CHANGE)
+
+    async def _launch(
+        self, request: Request, operation: Operation[Any], config: Mapping[str, Any]
+    ) -> Response:
+        with self._frame.context(request) as context:
+            selector = _selector(context, operation.job)
+            by_campaign = selector is not None and has_partitions_of(context, {"selector": selector})
+        if selector is None:
+            return JSONResponse({"said": "Dagster has not loaded this job yet: try again in a minute."}, 503)
+        tags: dict[str, str] = {}
+        if by_campaign:
+            config, named = {}, str(config.get("campaign_id", ""))
+            try:
+                found = await run_in_threadpool(lambda: self._frame.reader().campaigns.id_of(named))
+            except (Failure, UsageError) as failure:
+                return JSONResponse({"said": f"Nothing was launched: {failure}."}, 503)
+            tags[PARTITION_TAG] = found
+        params = {
+            "selector": selector,
+            "runConfigData": dict(config),
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }
+        answer = await self._ask(request, _LAUNCH, {"params": params})
+        launched = (answer.get("data") or {}).get("launchRun") or {}
+        if launched.get("__typename") == "LaunchRunSuccess":
+            return JSONResponse({"at": f"{self._frame.prefix}/desk/runs/{launched['run']['runId']}"}, 201)
+        return JSONResponse({"said": _why(launched)}, HTTPStatus.CONFLICT)
+
+    def run(self, request: Request) -> Response:
+        """A run: how far it is, and what it did."""
+        with self._frame.context(request) as context:
+            seen = runs.look(context.instance, request.path_params["run_id"])
+        if seen is None:
+            return self._frame.missing(request, "There is no such run. Runs are kept for some days.")
+        operation = self._frame.operations.get(seen.job)
+        awaits = operation is not None and self._awaits(operation, seen)
+        return self._frame.page(
+            request,
+            "run",
+            forms.label_of(seen.job),
+            run=seen,
+            operation=operation,
+            given=[(forms.label_of(name), value) for name, value in seen.config.items()] if operation else [],
+            awaits=awaits and self._frame.may(request, seen.job),
+            again=self._frame.form_link(request, seen.job, _texts(seen.config)),
+            previewed=operation is not None and forms.was_preview(operation, seen.config),
+        )
+
+
+def _button(operation: Operation[Any]) -> str:
+    if operation.acts:
+        return "Show what it would do"
+    return "Show" if operation.effect is Effect.READ else "Do it"
+
+
+def _texts(config: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in config.items() if isinstance(value, str)}
+
+
+async def _sent(request: Request) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(await request.body())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _selector(context: Any, job: str) -> dict[str, str] | None:
+    """Where Dagster has the job; None while it is not loaded."""
+    for location in context.code_locations:
+        for repository in location.get_repositories().values():
+            if repository.has_job(job):
+                return {
+                    "repositoryLocationName": location.name,
+                    "repositoryName": repository.name,
+                    "jobName": job,
+                }
+    return None
+
+
+def _why(launched: Mapping[str, Any]) -> str:
+    """Why nothing was launched, in one sentence."""
+    found = [each["message"] for each in launched.get("errors") or ()] or [str(launched.get("message") or "")]
+    text = found[0].strip().partition("\n")[0] or "Dagster does not say why"
+    text = text if text.startswith("not launched") else f"nothing was launched: {text}"
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
