@@ -25,7 +25,7 @@ from regworkers_core.drains.runner import DrainSpec, queue_parts
 
 class Refunds:
     type = MessageType.NOTIFY
-    def parse(self, raw): return raw
+    def parse(self, raw, kind): return raw
     def handle(self, batch): raise NotImplementedError
 
 def parts(runtime, run_id, _stop, on_step):

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from benchmarks.analytics.data import PER_MESSAGE, event, message, signer
 from regworkers_core.analytics import publishing
 from regworkers_core.analytics.publishing import PUBLISH, publisher
-from regworkers_core.domain.messages import MAX_ITEMS
+from regworkers_core.domain.messages import MAX_ITEMS, MessageType
 from regworkers_core.drains.runner import drain_limits, run_drain
 from regworkers_core.engine.handling import Requested
 from regworkers_core.engine.queue import Received
@@ -143,7 +143,9 @@ class Drain:
         fill(self._runtime, first, messages)
         self._messages = messages
         handler = publisher(self._runtime)
-        handler.handle([Requested(handler.parse(event(first * PER_MESSAGE)), "warm-up", "warm-up")])
+        handler.handle(
+            [Requested(handler.parse(event(first * PER_MESSAGE), MessageType.PUBLISH), "warm-up", "warm-up")]
+        )
 
     def run(self) -> float:
         limits = drain_limits(self._runtime.settings, PUBLISH, idle_seconds=0.0, max_seconds=3600)

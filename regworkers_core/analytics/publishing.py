@@ -126,7 +126,7 @@ class PublishHandler:
     `clockAheadSeconds` warns consumers not to trust its time.
     """
 
-    kind = MessageType.PUBLISH
+    kinds = (MessageType.PUBLISH,)
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class PublishHandler:
         self._tolerance_seconds = tolerance_seconds
         self._clock, self._on_step = clock, on_step
 
-    def parse(self, raw: object) -> Candidate:
+    def parse(self, raw: object, kind: MessageType) -> Candidate:
         return Candidate.of(raw)
 
     def key(self, item: Candidate) -> str:

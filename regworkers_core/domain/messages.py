@@ -32,14 +32,18 @@ class MessageType(StrEnum):
     ASSIGN = "selections.assign"
     NOTIFY = "notifications.send"
     PUBLISH = "analytics.publish"
+    REDEEMED = "codes.redeemed"
+    BLOCKED = "codes.blocked"
+    COMPLETE = "codes.complete"
 
 
 # What each queue holds, by its name without the environment's prefix.
-QUEUES: Mapping[str, MessageType] = {
-    "replication-queue": MessageType.REPLICATE,
-    "selection-queue": MessageType.ASSIGN,
-    "notification-queue": MessageType.NOTIFY,
-    "analytics-queue": MessageType.PUBLISH,
+QUEUES: Mapping[str, tuple[MessageType, ...]] = {
+    "replication-queue": (MessageType.REPLICATE,),
+    "selection-queue": (MessageType.ASSIGN,),
+    "notification-queue": (MessageType.NOTIFY,),
+    "analytics-queue": (MessageType.PUBLISH,),
+    "redemption-queue": (MessageType.REDEEMED, MessageType.BLOCKED, MessageType.COMPLETE),
 }
 
 
@@ -64,8 +68,8 @@ class Envelope:
     items: Sequence[Any]
 
 
-def decode(body: str | bytes, expected: MessageType) -> Envelope:
-    """Read a body; raises PermanentFailure INVALID_BODY, UNKNOWN_TYPE or UNSUPPORTED_VERSION."""
+def decode(body: str | bytes, *expected: MessageType) -> Envelope:
+    """Read a body of one of these types; raises PermanentFailure INVALID_BODY, UNKNOWN_TYPE or UNSUPPORTED_VERSION."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -78,15 +82,15 @@ def decode(body: str | bytes, expected: MessageType) -> Envelope:
     if kind is None or not isinstance(items, list):
         missing = "type" if kind is None else "items"
         raise PermanentFailure(Reason.INVALID_BODY, f"field {missing} is missing or malformed")
-    if kind != expected:
+    if kind not in expected:
         raise PermanentFailure(
-            Reason.UNKNOWN_TYPE, f"this queue carries {expected}, not what field type says"
+            Reason.UNKNOWN_TYPE, f"this queue carries {', '.join(expected)}, not what field type says"
         )
     if version is None:
         raise PermanentFailure(Reason.INVALID_BODY, "field version is missing")
     if version != VERSION or isinstance(version, bool):
         raise PermanentFailure(Reason.UNSUPPORTED_VERSION, f"field version should be {VERSION}")
-    return Envelope(expected, fit_correlation_id(document.get("correlationId")), items)
+    return Envelope(MessageType(kind), fit_correlation_id(document.get("correlationId")), items)
 
 
 def encode(kind: MessageType, correlation_id: str, items: Sequence[Any]) -> bytes:

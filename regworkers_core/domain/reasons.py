@@ -27,6 +27,8 @@ class Reason(StrEnum):
     DUPLICATE_KEY = "DUPLICATE_KEY"
     RESULT_MISMATCH = "RESULT_MISMATCH"
     CODE_CONFLICT = "CODE_CONFLICT"
+    # The issuer says of a code what contradicts what is known of it, or says it too late.
+    ISSUER_CONFLICT = "ISSUER_CONFLICT"
     KEY_CONFLICT = "KEY_CONFLICT"
     COUNT_MISMATCH = "COUNT_MISMATCH"
     SERVICE_REFUSED = "SERVICE_REFUSED"

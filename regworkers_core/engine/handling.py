@@ -83,8 +83,8 @@ class Handler(Protocol[I]):
     """
 
     @property
-    def kind(self) -> MessageType:
-        """The one type of message that it takes."""
+    def kinds(self) -> tuple[MessageType, ...]:
+        """The types of message that it takes."""
         ...
 
     @property
@@ -92,8 +92,8 @@ class Handler(Protocol[I]):
         """None where everybody who may send to the queue may send all of it."""
         ...
 
-    def parse(self, raw: object) -> I:
-        """Read one raw item. Raises PermanentFailure: the item becomes a dead letter."""
+    def parse(self, raw: object, kind: MessageType) -> I:
+        """Read one raw item of a message of this type. Raises PermanentFailure: the item becomes a dead letter."""
         ...
 
     def key(self, item: I) -> Hashable:
@@ -116,7 +116,7 @@ class Decoded(Generic[I]):
     """One message: its items in order, each parsed or refused."""
 
     message: Received
-    kind: MessageType  # type and version, as the message says
+    kind: MessageType  # as the message says; the first of its queue if it cannot be read
     correlation_id: str = ""
     items: list[I | PermanentFailure] = field(default_factory=list)  # refused items are failures
     refused: PermanentFailure | None = None  # why the message as a whole is refused
@@ -131,9 +131,9 @@ class Decoded(Generic[I]):
         return decode(self.message.body, self.kind).items
 
 
-def refused_message(message: Received, kind: MessageType, failure: PermanentFailure) -> Decoded[Any]:
+def refused_message(message: Received, handler: Handler[I], failure: PermanentFailure) -> Decoded[I]:
     """A message that cannot be read, or must not be."""
-    return Decoded(message, kind, message.known_as, refused=failure)
+    return Decoded(message, handler.kinds[0], message.known_as, refused=failure)
 
 
 def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
@@ -141,20 +141,20 @@ def decode_message(message: Received, handler: Handler[I]) -> Decoded[I]:
     TransientFailure for a seal that cannot be checked now.
     """
     try:
-        envelope = decode(message.body, handler.kind)
+        envelope = decode(message.body, *handler.kinds)
         if handler.seal is not None:
             handler.seal.check(message, envelope.items)
     except PermanentFailure as failure:
-        return refused_message(message, handler.kind, failure)
+        return refused_message(message, handler, failure)
     except TransientFailure:
         raise
     except Exception as error:
-        return refused_message(message, handler.kind, unforeseen(error))
-    decoded: Decoded[I] = Decoded(message, handler.kind, envelope.correlation_id or message.known_as)
+        return refused_message(message, handler, unforeseen(error))
+    decoded: Decoded[I] = Decoded(message, envelope.type, envelope.correlation_id or message.known_as)
     items, parse = decoded.items, handler.parse
     for raw in envelope.items:
         try:
-            items.append(parse(raw))
+            items.append(parse(raw, envelope.type))
         except PermanentFailure as failure:
             items.append(failure)
         except Exception as error:

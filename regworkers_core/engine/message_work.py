@@ -101,7 +101,7 @@ class MessageWork(Generic[I]):
             self._unmarked(message, failure, settlement)
             return
         if number is None:
-            self._settle([refused_message(message, self._handler.kind, KILLED)], Handled(), settlement)
+            self._settle([refused_message(message, self._handler, KILLED)], Handled(), settlement)
         elif number == 1:
             self._work([message], lambda batch: self._handle(readable_items(batch)), settlement)
         else:

@@ -199,7 +199,7 @@ class Settler(Generic[I]):
         deeper than the encoder goes.
         """
         try:
-            return encode(self._handler.kind, decoded.correlation_id, raw)
+            return encode(decoded.kind, decoded.correlation_id, raw)
         except Exception as error:
             if not may_be_the_items(error):
                 raise

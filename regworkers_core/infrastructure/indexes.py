@@ -113,6 +113,8 @@ INDEXES: Mapping[str, tuple[Index, ...]] = {
         # Prevents that a position is given twice, and finds the highest.
         _by("campaignId", "marketId", "position", unique=True),
         _by("campaignId", "marketId", "status"),
+        # What its issuer says of a code.
+        _optional("digest"),
         _EXPIRES,
     ),
     # The open chunks of a market, by number.

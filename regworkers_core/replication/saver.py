@@ -76,7 +76,7 @@ def _not_confirmed(failure: SendFailure) -> Failure:
 class Saver:
     """The save steps, and the drain's `Handler[ReplicationItem]` over them; shared by all its threads."""
 
-    kind = MessageType.REPLICATE
+    kinds = (MessageType.REPLICATE,)
     seal = None
 
     table: DemandReads
@@ -98,7 +98,7 @@ class Saver:
     def __post_init__(self) -> None:
         self._campaign_memory: dict[str, tuple[bool, float]] = {}
 
-    def parse(self, raw: object) -> ReplicationItem:
+    def parse(self, raw: object, kind: MessageType) -> ReplicationItem:
         return ReplicationItem.parse(raw)
 
     def key(self, item: ReplicationItem) -> EntryKey:

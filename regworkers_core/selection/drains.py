@@ -12,6 +12,7 @@ from regworkers_core.drains.runner import DrainSpec, Parts, queue_parts
 from regworkers_core.engine.queue import QUEUE_SERVICE, Received
 from regworkers_core.engine.stop import OnStep, StopSignal
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.codes.redeeming import Redeeming
 from regworkers_core.selection.notify.source import PARCELS, OutboxSource, Parcel
 from regworkers_core.selection.notify.work import NotifyWork
 from regworkers_core.selection.registrations.source import RegistrationSource, Round
@@ -34,6 +35,12 @@ def _notifications(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnS
 def _register(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[Round]:
     source = RegistrationSource(runtime, owner=_owner(run_id), sleep=stop.wait, on_step=on_step)
     return Parts(source, RegisterWork(runtime, source))
+
+
+def _redeem(runtime: Runtime, run_id: str, stop: StopSignal, on_step: OnStep) -> Parts[Received]:
+    return queue_parts(
+        runtime, REDEEM, Redeeming(runtime, run_id=run_id, on_step=on_step), run_id=run_id, on_step=on_step
+    )
 
 
 def _owner(run_id: str) -> str:
@@ -127,4 +134,31 @@ REGISTER: DrainSpec[Round] = DrainSpec(
     system="mongodb",
     runbook="registrations.md",
 )
-DRAINS: tuple[DrainSpec[Any], ...] = (SELECTIONS, NOTIFICATIONS, REGISTER)
+REDEEM: DrainSpec[Received] = DrainSpec(
+    name="redeem",
+    worker="redeemCodes",
+    summary="Take what the issuer of the codes says: redeemed, blocked, complete up to a time.",
+    job="redeem_codes",
+    duty="selection",
+    needs=(QUEUE_SERVICE, "mongo", "dynamodb"),
+    outcomes=(
+        "received",
+        "applied",
+        "unchanged",
+        "dropped",
+        "dead_lettered",
+        "returned",
+        "redeemed",
+        "blocked",
+        "completed",
+    ),
+    parts=_redeem,
+    queue="redemption-queue",
+    keep="selection.visibilitySeconds",
+    most_items=lambda settings: settings.selection.batch_messages * MAX_ITEMS,
+    # What is stated last is more often taken last.
+    most_drains=1,
+    can_wait=True,
+    runbook="redemptions.md",
+)
+DRAINS: tuple[DrainSpec[Any], ...] = (SELECTIONS, NOTIFICATIONS, REGISTER, REDEEM)

@@ -170,6 +170,7 @@ class Names:
         self.selection_queue = prefix + "selection-queue"
         self.notification_queue = prefix + "notification-queue"
         self.analytics_queue = prefix + "analytics-queue"
+        self.redemption_queue = prefix + "redemption-queue"
         self.queues = tuple(prefix + name for name in QUEUES)
         self.topics = tuple(
             self.topic(flow) for flow in ("entries", "eligibility", "selections", "notifications")

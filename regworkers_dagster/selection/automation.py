@@ -14,7 +14,7 @@ from regworkers_core.operation import CHANGES_CAMPAIGNS, STORES
 from regworkers_core.operations import draws
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
-from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
+from regworkers_core.selection.drains import NOTIFICATIONS, REDEEM, REGISTER, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
 from regworkers_core.selection.registrations.source import is_due
 from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed, or_none, pause_state
@@ -184,7 +184,10 @@ selection_dlq_empty = dlq_check(
 notification_dlq_empty = dlq_check(
     specs.NOTIFICATION_DLQ, lambda names: names.notification_queue, sensor="observe_selection", lost="message"
 )
-OF_QUEUES = (selection_dlq_empty, notification_dlq_empty)
+redemption_dlq_empty = dlq_check(
+    specs.REDEMPTION_DLQ, lambda names: names.redemption_queue, sensor="observe_selection", lost="message"
+)
+OF_QUEUES = (selection_dlq_empty, notification_dlq_empty, redemption_dlq_empty)
 
 
 DRAW = asset_job(
@@ -258,6 +261,7 @@ DRAINS = (
         every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
         uses=CHANGES_CAMPAIGNS,
     ),
+    automated(REDEEM, specs.REDEMPTIONS, every_seconds=_CAMPAIGNS_INTERVAL_SECONDS, uses=CHANGES_CAMPAIGNS),
 )
 
 
@@ -271,6 +275,7 @@ def read_all(runtime: Runtime) -> list[Reading]:
     """Read every queue of the selection and the outbox. Raises nothing for what does not answer."""
     names = runtime.names
     selection, notification = names.selection_queue, names.notification_queue
+    redemption = names.redemption_queue
     due = or_none(lambda: float(len(due_units(runtime))))
     return [
         Reading.of(
@@ -280,6 +285,10 @@ def read_all(runtime: Runtime) -> list[Reading]:
         Reading.of(specs.OUTBOX, {"markets_due": due, **pause_state(runtime, NOTIFICATIONS.name)}),
         Reading.of(specs.NOTIFICATIONS, depth_of(runtime, notification)),
         Reading.of(specs.NOTIFICATION_DLQ, depth_of(runtime, names.dead_letter_queue(notification))),
+        Reading.of(
+            specs.REDEMPTION_QUEUE, {**depth_of(runtime, redemption), **pause_state(runtime, REDEEM.name)}
+        ),
+        Reading.of(specs.REDEMPTION_DLQ, depth_of(runtime, names.dead_letter_queue(redemption))),
     ]
 
 

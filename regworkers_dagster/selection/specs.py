@@ -176,4 +176,36 @@ NOTIFICATION_DLQ = _FLOW.asset(
     freshness_policy=KEPT_FRESH,
 )
 
-EXTERNAL = (CAMPAIGNS, INVITES, CODES, SELECTION_QUEUE, SELECTION_DLQ, OUTBOX, NOTIFICATION_DLQ)
+REDEMPTION_QUEUE = _FLOW.asset(
+    "redemption_queue",
+    "SQS queue with what the issuer of the codes says of them, signed by its key. Observed: its depth.",
+    {"sqs"},
+    deps=[CODES],
+    freshness_policy=KEPT_FRESH,
+)
+REDEMPTION_DLQ = _FLOW.asset(
+    "redemption_dlq",
+    "What the issuer did not sign, or what contradicts what is known of a code. Should be empty.",
+    {"sqs"},
+    deps=[REDEMPTION_QUEUE],
+    freshness_policy=KEPT_FRESH,
+)
+REDEMPTIONS = _FLOW.asset(
+    "redemptions",
+    "Beside the codes in MongoDB: which of them were redeemed, which the issuer refuses, and up to when all of that "
+    "is stated. Filled by `redeem_codes`: one materialisation per drain of the queue.",
+    {"mongodb"},
+    deps=[REDEMPTION_QUEUE],
+)
+
+EXTERNAL = (
+    CAMPAIGNS,
+    INVITES,
+    CODES,
+    SELECTION_QUEUE,
+    SELECTION_DLQ,
+    OUTBOX,
+    NOTIFICATION_DLQ,
+    REDEMPTION_QUEUE,
+    REDEMPTION_DLQ,
+)

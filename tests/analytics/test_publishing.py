@@ -10,6 +10,7 @@ import pytest
 from regworkers_core.adapters.kafka.producer import OutgoingRecord
 from regworkers_core.analytics.publishing import PublishHandler
 from regworkers_core.domain.events import EventType
+from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import (
     DependencyDown,
     Failure,
@@ -67,7 +68,9 @@ class World:
         )
 
     def handle(self, *events: Any) -> Handled:
-        return self.handler.handle([Requested(self.handler.parse(event), "m", "c") for event in events])
+        return self.handler.handle(
+            [Requested(self.handler.parse(event, MessageType.PUBLISH), "m", "c") for event in events]
+        )
 
 
 def at(number: int, seconds_ahead: float) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_an_event_that_is_larger_than_kafka_takes_is_a_dead_letter_that_names_th
     handler = publisher(servers)
     answer = invoke_publish({"Records": [record(servers, "large", [event])]}, handler)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "large"}]}
-    candidate = handler.parse(event)
+    candidate = handler.parse(event, MessageType.PUBLISH)
     (outcome,) = handler.handle([Requested(candidate, "m", "c")]).outcomes.values()
     assert str(outcome) == "INVALID_EVENT: larger than Kafka takes (1000000 bytes)"
 

@@ -149,6 +149,9 @@ def test_the_graph_is_the_flow() -> None:
         ("selections", "outbox"),
         ("outbox", "notifications"),
         ("notifications", "notification_dlq"),
+        ("codes", "redemption_queue"),
+        ("redemption_queue", "redemptions"),
+        ("redemption_queue", "redemption_dlq"),
     }
 
 

@@ -30,7 +30,7 @@ class Handler:
     raise it, and one of `deadly` ends the process.
     """
 
-    kind = MessageType.ASSIGN
+    kinds = (MessageType.ASSIGN,)
     seal: Seal | None = None
 
     def __init__(self, **outcomes: Outcome) -> None:
@@ -43,7 +43,7 @@ class Handler:
         # How many items the last call was about.
         self.last = 0
 
-    def parse(self, raw: object) -> str:
+    def parse(self, raw: object, kind: MessageType) -> str:
         if not isinstance(raw, str):
             raise PermanentFailure(Reason.INVALID_BODY, "an item should be a string")
         return raw

@@ -148,10 +148,10 @@ def test_an_item_that_cannot_even_be_read_is_a_dead_letter_alone(method: str) ->
     world = World()
     well = getattr(world.handler, method)
 
-    def raising(item: str) -> Any:
+    def raising(item: str, *kind: Any) -> Any:
         if item == "b":
             raise RecursionError(SECRET)
-        return well(item)
+        return well(item, *kind)
 
     setattr(world.handler, method, raising)
     settlement = settle(world, message(*"abc"))

@@ -149,10 +149,10 @@ def test_a_message_that_kills_before_or_after_its_items_are_handled_is_a_dead_le
     world = World(b=ItemFailure("maybe"))
     well = getattr(world.handler, phase)
 
-    def deadly(item: str) -> object:
+    def deadly(item: str, *kind: object) -> object:
         if item == "b":
             raise Died
-        return well(item)
+        return well(item, *kind)
 
     setattr(world.handler, phase, deadly)
     life = Life(world, VirtualQueue(waiting("a", "b", number=1), waiting("c", number=2)))

@@ -43,6 +43,7 @@ class Code:
     entry_id: str = ""  # the winner's, empty while it has none
     import_id: str = ""
     blocked: bool = False  # its issuer refuses it
+    passed_on: int = 0  # the phase to which its seat lapsed; 0: it did not
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,17 @@ class Codes(Store):
             ]
         )
 
+    def by_digest(self, campaign_id: str, digests: Sequence[str]) -> dict[str, Code]:
+        """The codes of a campaign by these digests; one that is not known is absent."""
+        found = self._find({"digest": {"$in": list(digests)}, "campaignId": campaign_id}) if digests else []
+        return {each["digest"]: _code(each) for each in found}
+
+    def redeem(self, campaign_id: str, code: str, *, at: str, run_id: str) -> bool:
+        """Record that a fan has used an ASSIGNED code at `at`; False when it is not ASSIGNED, or its seat passed on."""
+        guard = {"_id": code, "campaignId": campaign_id, "status": "ASSIGNED", "passedOn": {"$exists": False}}
+        fields = {"status": "REDEEMED", "redeemedAt": at, "redeemedRunId": run_id}
+        return bool(self._update_one(guard, {"$set": fields}).matched_count)
+
     # For the assignment of codes to winners.
 
     def salts(self, codes: Sequence[str]) -> dict[str, str]:
@@ -305,6 +317,7 @@ def _code(document: Mapping[str, Any]) -> Code:
         import_id=document.get("importId") or "",
         # A server on SQLite returns a flag that was set by an update as 0 or 1.
         blocked=bool(document.get("blocked")),
+        passed_on=document.get("passedOn", 0),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -200,6 +200,8 @@ class DrawRecord:
     expired: Mapping[str, Mapping[str, Any]]
     # `{annulledAt, phase, manifestHash, reason, by}` of an annulled draw.
     annulled: Mapping[str, Any] | None = None
+    # `{completeTo, statedAt}`: the watermark of the issuer of the codes, and when it came.
+    redemptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def latest(self) -> PhaseRecord:
@@ -268,6 +270,11 @@ class DrawRecord:
                 again = [int(each["to"]) for each in entry.get("replanned") or ()]
                 highest = max([highest, int(entry["plan"]["lastPosition"]), *again])
         return highest
+
+    @property
+    def complete_to(self) -> str:
+        """Up to when the issuer says that it stated all redemptions (the watermark); empty: it said nothing yet."""
+        return str(self.redemptions.get("completeTo", ""))
 
     def codes_expire_at(self, market: MarketPhase) -> str:
         """When the codes expire that this market gave in this phase; empty: never, or it gave none."""
@@ -443,4 +450,5 @@ def _record(document: Mapping[str, Any]) -> DrawRecord:
         notifications=document.get("notifications") or {},
         expired=document.get("expired") or {},
         annulled=document.get("annulled"),
+        redemptions=document.get("redemptions") or {},
     )

@@ -240,6 +240,14 @@ class DrawMarkets(Store):
         fields = {"paused": False, "reason": reason, "by": by, "at": at, "tolerated": tolerated}
         return self._switch(campaign_id, fields)
 
+    def complete_to(self, campaign_id: str, to: str, at: str) -> bool:
+        """The issuer of the codes has stated all redemptions up to `to`. False when it said so of that or of a later
+        time before.
+        """
+        path = "redemptions.completeTo"
+        query = {"_id": campaign_id, "$or": [{path: {"$exists": False}}, {path: {"$lt": to}}]}
+        return self._update(query, {"$set": {"redemptions": {"completeTo": to, "statedAt": at}}})
+
     def _switch(self, campaign_id: str, fields: Mapping[str, Any]) -> bool:
         update = {"$set": {f"notifications.{name}": value for name, value in fields.items()}}
         return self._update({"_id": campaign_id}, update)

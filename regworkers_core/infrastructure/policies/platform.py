@@ -335,6 +335,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "discovery": ("discovery",),
     "erasure": ("erasure",),
     "invites": ("invites",),
+    "issuer": ("issuer",),
     "log-key": ("log-key",),
     "producer-key": ("producer-key",),
     "shadow": ("shadow",),

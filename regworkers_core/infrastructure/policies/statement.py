@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from regworkers_core.domain.events import ProducerRole, secret_name
+from regworkers_core.domain.messages import QUEUES
 from regworkers_core.settings import InvitesSettings, Names, Settings
 
 
@@ -162,7 +163,6 @@ def _arn(place: PolicyPlace, service: str, resource: str, *, region: str | None 
     return f"arn:aws:{service}:{place.region if region is None else region}:{place.account}:{resource}"
 
 
-QUEUES = ("replication-queue", "selection-queue", "notification-queue", "analytics-queue")
 WORK_QUEUES = tuple(queue(name) for name in QUEUES)
 DEAD_LETTER_QUEUES = tuple(queue(f"{name}-dlq") for name in QUEUES)
 ALL_QUEUES = tuple(each for pair in zip(WORK_QUEUES, DEAD_LETTER_QUEUES, strict=True) for each in pair)

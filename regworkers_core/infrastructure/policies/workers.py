@@ -38,7 +38,7 @@ from regworkers_core.infrastructure.policies.statement import (
     work_on,
 )
 from regworkers_core.replication.drains import ENQUEUE, SAVE
-from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
+from regworkers_core.selection.drains import NOTIFICATIONS, REDEEM, REGISTER, SELECTIONS
 
 _DEPTH_ACTION = "sqs:GetQueueAttributes"
 
@@ -230,6 +230,25 @@ SELECTION = (
             KEEP_DRAIN_ROWS,
             PUT_METRICS,
         ),
+    ),
+    Worker(
+        REDEEM.name,
+        f"runs of {REDEEM.job}",
+        (
+            DYNAMODB_ANSWERS,
+            depth("CheckThatSqsAnswers", "replication-queue"),
+            work_on("redemption-queue", _DEPTH_ACTION),
+            send("SendDeadLetters", "redemption-queue-dlq"),
+            # It signs what it sends on.
+            sign_events(ProducerRole.SELECTION),
+            KEEP_DRAIN_ROWS,
+            PUT_METRICS,
+        ),
+    ),
+    Worker(
+        "issuer",
+        "the issuer of the codes, perhaps another company: says what became of them",
+        (send("TellOfCodes", "redemption-queue"),),
     ),
 )
 

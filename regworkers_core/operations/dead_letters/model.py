@@ -17,6 +17,7 @@ from regworkers_core.domain.messages import (
     fingerprint,
 )
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
+from regworkers_core.domain.redemption import Statement
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.domain.timestamps import iso, seconds, span_seconds
 from regworkers_core.engine.queue import Outgoing, Received
@@ -35,16 +36,16 @@ _HASH_DIGITS = 64
 
 @dataclass(frozen=True, slots=True)
 class DeadQueue:
-    """A dead-letter queue: `source` is the queue whose failures it holds, `name` its own name, `kind` its messages."""
+    """A dead-letter queue: `source` is the queue whose failures it holds, `name` its own name, `kinds` its messages."""
 
     source: str
     name: str
-    kind: MessageType
+    kinds: tuple[MessageType, ...]
 
 
 def dead_queues(names: Names) -> tuple[DeadQueue, ...]:
     sources = zip(names.queues, QUEUES.values(), strict=True)
-    return tuple(DeadQueue(source, names.dead_letter_queue(source), kind) for source, kind in sources)
+    return tuple(DeadQueue(source, names.dead_letter_queue(source), kinds) for source, kinds in sources)
 
 
 def dead_queue(names: Names, text: str) -> DeadQueue:
@@ -72,7 +73,7 @@ class Item:
     # They identify its document in `dead_letters`.
     fields: Mapping[str, str | int] = field(default_factory=dict)
     # What its verdict is read for.
-    subject: EntryKey | Chunk | str | Mapping[str, Any] | None = None
+    subject: EntryKey | Chunk | Statement | str | Mapping[str, Any] | None = None
     # Why the item cannot be read.
     problem: str | None = None
 
@@ -82,6 +83,8 @@ class DeadMessage:
     """One message."""
 
     queue: DeadQueue
+    # The first of its queue where the body cannot be read.
+    kind: MessageType
     # The message as the queue gave it.
     received: Received
     reason: str
@@ -139,16 +142,18 @@ def read_message(queue: DeadQueue, message: Received) -> DeadMessage:
         error = NOT_SHOWN
     first = seconds(attributes.get("firstFailedAt", "")) or message.sent_at
     items: Sequence[Item] = ()
-    unreadable = None
+    kind, unreadable = queue.kinds[0], None
     try:
-        items = [_item(queue.kind, raw) for raw in decode(message.body, queue.kind).items]
-        if queue.kind is MessageType.REPLICATE and items and all(item.problem for item in items):
+        envelope = decode(message.body, *queue.kinds)
+        kind, items = envelope.type, [_item(envelope.type, raw) for raw in envelope.items]
+        if kind is MessageType.REPLICATE and items and all(item.problem for item in items):
             # Replication accepts none of its keys: the message fails again whatever happens to the entry.
             unreadable = items[0].problem
     except PermanentFailure as failure:
         unreadable = failure.error
     return DeadMessage(
         queue=queue,
+        kind=kind,
         received=message,
         reason=reason,
         error=error,
@@ -178,6 +183,11 @@ def _item(kind: MessageType, raw: Any) -> Item:
             chunk = Chunk.parse(raw)
             fields = {**chunk.market.as_fields(), "chunk": chunk.chunk}
             return Item(chunk.id, chunk.market.campaign_id, fields, chunk)
+        if kind in QUEUES["redemption-queue"]:
+            stated = Statement.parse(raw, kind)
+            return Item(
+                stated.digest or stated.at, stated.campaign_id, {"campaignId": stated.campaign_id}, stated
+            )
     except PermanentFailure as failure:
         return Item(problem=failure.error)
     if not isinstance(raw, dict):

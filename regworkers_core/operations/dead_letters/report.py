@@ -126,7 +126,7 @@ class Cause:
             return "replication refuses their keys: correct the items in the table, then drop them; a copy is kept"
         if self.unreadable == self.messages and self.reason not in _SENDER_REASONS:
             return "these cannot be read: find their sender, then drop them; a copy is kept"
-        if self.queue.kind is MessageType.NOTIFY and self.reason == Reason.RECEIVED_TOO_OFTEN:
+        if MessageType.NOTIFY in self.queue.kinds and self.reason == Reason.RECEIVED_TOO_OFTEN:
             return "the mailer did not accept these: ask its operators, then redrive; it drops repeats by key"
         return _ADVICE.get(self.reason, "read an example with `regworkers dlq show`")
 

@@ -148,7 +148,7 @@ class Round:
             self.look()
             if empty_since is not None and now - empty_since >= limit_seconds * _EMPTY_SHARE:
                 self.open = {}
-            elif self.queue.kind in PROVABLE:
+            elif PROVABLE.issuperset(self.queue.kinds):
                 self.open = {cause: self._unsettled(messages) for cause, messages in self.open.items()}
                 self._forget_empty()
             if self._number_open() < before:

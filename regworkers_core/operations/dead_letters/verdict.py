@@ -20,12 +20,14 @@ from functools import partial
 from typing import Any
 
 from regworkers_core.adapters.mongo.activity import operator
+from regworkers_core.adapters.mongo.codes import Code, CodeStatus
 from regworkers_core.adapters.mongo.entry_documents import UNSTORABLE, Stored, same_content
 from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.entry import Entry, is_erased, lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.reasons import PermanentFailure, Reason, UsageError
+from regworkers_core.domain.redemption import Statement
 from regworkers_core.domain.selection import Chunk
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, LeaseHolder, held_lease
@@ -116,11 +118,11 @@ class Assessor:
 
     def __call__(self, messages: Sequence[DeadMessage]) -> list[Assessed]:
         known: dict[int, ItemVerdict] = {}
-        for kind in {message.queue.kind for message in messages}:
+        for kind in {message.kind for message in messages}:
             items = [
                 item
                 for message in messages
-                if message.queue.kind is kind
+                if message.kind is kind
                 for item in message.items
                 if item.subject is not None
             ]
@@ -151,8 +153,20 @@ class Assessor:
                 }
             case MessageType.NOTIFY:
                 return self._notifications(items)
+            case MessageType.REDEEMED | MessageType.BLOCKED | MessageType.COMPLETE:
+                return self._statements(items)
             case MessageType.PUBLISH:
                 return {id(item): event_verdict(self._refusal(item.subject)) for item in items}
+
+    def _statements(self, items: Sequence[Item]) -> dict[int, ItemVerdict]:
+        found: dict[int, ItemVerdict] = {}
+        for item in items:
+            if isinstance(item.subject, Statement):
+                draw = self._runtime.draws.light(item.campaign_id)
+                codes = self._runtime.codes.by_digest(item.campaign_id, [item.subject.digest])
+                watermark = draw.complete_to if draw else ""
+                found[id(item)] = statement_verdict(item.subject, codes.get(item.subject.digest), watermark)
+        return found
 
     def _notifications(self, items: Sequence[Item]) -> dict[int, ItemVerdict]:
         """Reads the rows once, and once the draw of each of their campaigns."""
@@ -243,6 +257,19 @@ def notification_verdict(row: Mapping[str, Any] | None, changed_by: str | None =
     return _superseded("the outbox has not sent it yet, and will")
 
 
+def statement_verdict(stated: Statement, code: Code | None, watermark: str) -> ItemVerdict:
+    """`code` is the one that it names, `watermark` that of its campaign."""
+    if stated.kind is MessageType.COMPLETE:
+        known = stated.at <= watermark
+    else:
+        known = code is not None and (
+            code.blocked if stated.kind is MessageType.BLOCKED else code.status is CodeStatus.REDEEMED
+        )
+    if known:
+        return _superseded("what the issuer says is known")
+    return _needed("what the issuer says is not known here: settle it with the issuer")
+
+
 def event_verdict(refused: PermanentFailure | None) -> ItemVerdict:
     """An event may be sent any number of times: readers drop repeats by id."""
     if refused is not None:
@@ -330,11 +357,11 @@ def working(
 
 def close_settled(runtime: Runtime, queue: DeadQueue, assessor: Assessor, *, by: str) -> int:
     """Close the open documents of a queue whose entry or chunk is settled. Returns their number."""
-    if queue.kind not in PROVABLE:
+    if not PROVABLE.issuperset(queue.kinds):
         return 0
     closed = 0
     for page in runtime.dead_letters.open(queue.source):
-        if queue.kind is MessageType.REPLICATE:
+        if MessageType.REPLICATE in queue.kinds:
             settled = _settled_entries(page, assessor)
         else:
             settled = _done_chunks(runtime, page)
@@ -365,7 +392,7 @@ def close_moved(runtime: Runtime, messages: Sequence[DeadMessage], *, before: st
     """
     at = iso(runtime.clock())
     for message in messages:
-        if message.queue.kind in PROVABLE and message.unreadable is None:
+        if message.kind in PROVABLE and message.unreadable is None:
             continue
         cause = {"queue": message.queue.source, "fingerprint": message.fingerprint}
         named: list[dict[str, Any]] = [{**cause, **item.fields} for item in message.items if item.fields]

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 class Assigner:
     """An `engine.handling.Handler[Chunk]`, shared by all threads of a drain."""
 
-    kind = MessageType.ASSIGN
+    kinds = (MessageType.ASSIGN,)
     seal = None
 
     def __init__(self, runtime: Runtime, *, run_id: str, on_step: OnStep = no_step) -> None:
@@ -41,7 +41,7 @@ class Assigner:
         self._seen_open: dict[MarketPhase, str] = {}
         self._lock = scheduling.lock()
 
-    def parse(self, raw: object) -> Chunk:
+    def parse(self, raw: object, kind: MessageType) -> Chunk:
         return Chunk.parse(raw)
 
     def key(self, item: Chunk) -> Hashable:

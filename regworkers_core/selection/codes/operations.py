@@ -36,6 +36,7 @@ from regworkers_core.selection.codes.importing import (
     read_lines,
 )
 from regworkers_core.selection.codes.issuing import write_for_issuer
+from regworkers_core.selection.codes.redeeming import take_file
 from regworkers_core.selection.codes.stock import (
     MarketStock,
     mark_blocked,
@@ -62,6 +63,15 @@ class ExportCodes(OfCampaign):
         False,
         description="The file is for the issuer of the codes and for no one else. Without it nothing is written.",
     )
+
+
+class ImportRedemptions(OfCampaign):
+    words: ClassVar = ("campaign_id", "upload")
+    upload: GivenFile = Field(
+        description='A JSON object on each line: {"type": "codes.redeemed", "campaignId": "...", "digest": "...", '
+        '"redeemedAt": "..."}; likewise codes.blocked and codes.complete.'
+    )
+    dry_run: bool = Field(False, description="Check the form of each line only.")
 
 
 class CodesOf(Input):
@@ -193,6 +203,37 @@ def export(call: Call, given: ExportCodes) -> Report:
 
 
 @operation(
+    "codes redemptions",
+    "import_redemptions",
+    Effect.ADD,
+    duty="selection",
+    role="manager",
+    asset="codes",
+    long=True,
+    files="the lines that were refused, and why",
+)
+def redemptions(call: Call, given: ImportRedemptions) -> Report:
+    """Take what the issuer says of codes from a file, where it cannot send that: redeemed, blocked, complete up to a
+    time.
+
+    Make sure that the file is the issuer's: a line counts like a signed message. A repeat changes nothing. Fails if
+    lines are refused.
+    """
+    campaign_id = call.campaign(given.campaign_id).campaign_id
+    path = call.face.open(given.upload)
+    done = take_file(call.runtime, campaign_id, path, run_id=call.run_id, dry_run=given.dry_run)
+    numbers = {**done.taken, "refused": len(done.refused)}
+    return Report(
+        document={"campaignId": campaign_id, "lines": numbers},
+        facts=numbers,
+        files={"refused.csv": _csv(("line", "why"), done.refused)} if done.refused else {},
+        left=f"{len(done.refused)} lines are refused" if done.refused else "",
+        counts=numbers,
+        changed=not given.dry_run,
+    )
+
+
+@operation(
     "codes void",
     "void_codes",
     Effect.DELETE,
@@ -304,7 +345,7 @@ def _stock(stocks: Sequence[MarketStock], title: str = "stock") -> Table:
     return Table(title, _STOCK, [[each.as_dict()[name] for name in _STOCK] for each in stocks])
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     lines = io.StringIO()
     csv.writer(lines).writerows([columns, *rows])
     return lines.getvalue().encode()

@@ -28,6 +28,7 @@ BY_SENSORS = {
     "lag_within_objective",
     "doctor_finds_nothing",
     "notification_dlq_empty",
+    "redemption_dlq_empty",
     "replication_dlq_empty",
     "selection_dlq_empty",
 }

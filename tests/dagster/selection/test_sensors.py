@@ -352,10 +352,12 @@ def test_queues_and_outbox_are_observed_and_a_dead_letter_fails_its_check(
     # One chunk of berlin: the waiting list is empty, so no other fan is notified.
     assert seen["selection_queue"]["waiting"] == 1
     assert seen["outbox"] == {"markets_due": 1, "paused": 0}
-    assert set(seen) == {"selection_queue", "selection_dlq", "outbox", "notifications", "notification_dlq"}
+    queues = {f"{name}_{kind}" for name in ("selection", "redemption") for kind in ("queue", "dlq")}
+    assert set(seen) == {*queues, "outbox", "notifications", "notification_dlq"}
     verdicts = {
         event.check_name: event.passed
         for event in answer.asset_events
         if isinstance(event, dg.AssetCheckEvaluation)
     }
-    assert verdicts == {"selection_dlq_empty": False, "notification_dlq_empty": True}
+    empty = {"notification_dlq_empty": True, "redemption_dlq_empty": True}
+    assert verdicts == {"selection_dlq_empty": False, **empty}

@@ -20,7 +20,7 @@ from regworkers_core.operations.dead_letters.verdict import Assessed, DeadLetter
 from tests.operations.dead_letters.world import body
 from tests.support.in_memory import MemoryQueue
 
-QUEUE = DeadQueue("replication-queue", "replication-queue-dlq", MessageType.REPLICATE)
+QUEUE = DeadQueue("replication-queue", "replication-queue-dlq", (MessageType.REPLICATE,))
 BODY = body("e1").decode()
 # Of a receipt on AWS.
 RECEIPT = "r" * 350

@@ -30,7 +30,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings.operations import DeadLettersSettings
 from tests.support.in_memory import MemoryQueue, Switch
 
-QUEUE = DeadQueue("replication-queue", "replication-queue-dlq", MessageType.REPLICATE)
+QUEUE = DeadQueue("replication-queue", "replication-queue-dlq", (MessageType.REPLICATE,))
 BEGIN = 1_800_000_000.0
 
 
@@ -102,7 +102,7 @@ def watched(
     item: Mapping[str, object] | None = None,
 ) -> str:
     """What became of one message, on a clock that moves a tenth of the limit with every poll."""
-    queue, key, now = DeadQueue("q", "q-dlq", kind), EntryKey("summer", "e1"), [0.0]
+    queue, key, now = DeadQueue("q", "q-dlq", (kind,)), EntryKey("summer", "e1"), [0.0]
     raw = encode(kind, "", [dict(item) if item else {"pk": key.pk, "sk": key.sk}]).decode()
     message = read_message(queue, Received("m", "r", raw, {"correlationId": "corr-1"}, 1))
 

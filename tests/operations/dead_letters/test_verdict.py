@@ -106,7 +106,7 @@ def test_an_event_that_its_schema_refuses_would_fail_again() -> None:
 
 @pytest.mark.parametrize("kind", list(MessageType))
 def test_an_unreadable_item_of_any_kind_names_a_problem_and_no_value(kind: MessageType) -> None:
-    queue = DeadQueue("q", "q-dlq", kind)
+    queue = DeadQueue("q", "q-dlq", (kind,))
     body = encode(kind, "", ["jane@example.com", {"email": "jane@example.com"}]).decode()
     message = read_message(queue, Received("m", "r", body, {}, 1))
     assert "jane" not in repr([message.unreadable, [(each.id, each.problem) for each in message.items]])
@@ -117,7 +117,7 @@ def test_an_unreadable_item_of_any_kind_names_a_problem_and_no_value(kind: Messa
 
 def make(kind: MessageType, *items: Any) -> DeadMessage:
     return read_message(
-        DeadQueue("q", "q-dlq", kind), Received("m", "r", encode(kind, "", items).decode(), {}, 1)
+        DeadQueue("q", "q-dlq", (kind,)), Received("m", "r", encode(kind, "", items).decode(), {}, 1)
     )
 
 
