@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from fairdraw import commands
+from fairdraw.errors import DrawError
 from fairdraw.log.place import at_place
 from fairdraw.proof.check import INCOMPLETE, check_confirmation
 from fairdraw.proof.receipt_view import checked_text
@@ -87,19 +88,26 @@ def status(call: Call, given: RegistrationsOf) -> Report:
     document = [_state(call.runtime, each) for each in campaigns]
     columns = ("campaign", "status", "tree", "registered", "withdrawn", "erased", "waiting", "logged up to")
     names = ("campaignId", "status", "size", "registered", "withdrawn", "erased", "waiting", "loggedSize")
-    rows = [[each[name] for name in names] for each in document]
+    rows = [[each.get(name) for name in names] for each in document]
     return Report(
         document=document,
         facts={"campaigns": len(document)},
         tables=[Table("registrations", columns, rows)],
-        said=[f"{each['campaignId']}: {why}" for each in document for why in each["remarks"]],
-        left="; ".join(f"{each['campaignId']}: {NO_CHECKPOINT}" for each in document if each["damaged"]),
+        said=[why for each in document if not each["damaged"] for why in _said(each)],
+        left="; ".join(why for each in document if each["damaged"] for why in _said(each)),
     )
+
+
+def _said(shown: Mapping[str, Any]) -> list[str]:
+    return [f"{shown['campaignId']}: {why}" for why in shown["remarks"]]
 
 
 def _remarks(runtime: Runtime, campaign: Campaign, shown: Mapping[str, Any]) -> Iterator[str]:
     """What a person has to know who reads the numbers of a campaign."""
     campaign_id = campaign.campaign_id
+    if shown["damaged"]:
+        yield NO_CHECKPOINT
+        return
     if not campaign.logs_registrations:
         yield OFF
     if lost := shown["lost"]:
@@ -135,6 +143,21 @@ def _why_waiting(runtime: Runtime, campaign: Campaign) -> str:
 
 
 def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
+    named = {
+        "campaignId": campaign.campaign_id,
+        "status": campaign.status.value,
+        "log": campaign.registration.log.value,
+    }
+    try:
+        shown = named | _numbers(runtime, campaign)
+        return shown | {"remarks": [*_remarks(runtime, campaign, shown)]}
+    except DrawError as error:
+        # The others are shown all the same.
+        return named | {"damaged": True, "remarks": [str(error)]}
+
+
+def _numbers(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
+    """What a campaign's tree has, and what waits. Raises DrawError for a damaged one."""
     campaign_id = campaign.campaign_id
     files = RegistrationFiles(runtime.objects, campaign_id)
     state, live = files.state(), runtime.replica.count_campaign(campaign_id).live
@@ -143,10 +166,7 @@ def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
     registered = state.size - state.notices - state.withdrawn - state.erased
     record = runtime.draws.light(campaign_id)
     first = None if record is None else record.phases.get(1)
-    shown: dict[str, Any] = {
-        "campaignId": campaign_id,
-        "status": campaign.status.value,
-        "log": campaign.registration.log.value,
+    return {
         "size": state.size,
         "root": state.root,
         "registered": registered,
@@ -162,7 +182,6 @@ def _state(runtime: Runtime, campaign: Campaign) -> dict[str, Any]:
         # Whether it has entries and no checkpoint.
         "damaged": not state.size and files.has_bundles(),
     }
-    return shown | {"remarks": [*_remarks(runtime, campaign, shown)]}
 
 
 @operation(

@@ -74,7 +74,12 @@ def test_the_status_of_a_tree_that_lost_files_names_them_and_the_way_out(runtime
     runtime.objects.delete(size)
     shown = regworkers(runtime, "registrations", "status", CAMPAIGN)
     assert shown.code == 1
-    assert f"{size}: is missing" in shown.stderr and "restore the version" in shown.stderr
+    assert f"{size}: is missing" in shown.stdout + shown.stderr and "restore the version" in shown.stdout
+    # A damaged tree hides no other one.
+    several = regworkers(runtime, "registrations", "status", "--format", "json")
+    (named,) = several.document
+    assert several.code == 1 and named["campaignId"] == CAMPAIGN and named["damaged"]
+    assert f"{size}: is missing" in named["remarks"][0]
     runtime.objects.delete(partial)
     with pytest.raises(DrawError, match=f"{partial}: is missing.*restore"):
         RegistrationLog.open(runtime, CAMPAIGN)
