@@ -117,6 +117,23 @@ def tags_of_jobs() -> Mapping[str, Mapping[str, str]]:
 
 
 @cache
+def order_of_jobs() -> Sequence[str]:
+    """The jobs of ours as a list shows them: those of the pipeline in the order of the data flow, then what managers
+    launch, then what engineers on call launch, then what only sensors and schedules do.
+    """
+    pipeline = [
+        *(drain.job.name for drain in (*replication.DRAINS, *selection.DRAINS, *analytics.DRAINS)),
+        analytics.ARCHIVE_EVENTS.name,
+        replication.RECONCILE_ENTRIES.name,
+    ]
+    pipeline.insert(len(replication.DRAINS), selection_specs.DRAW_JOB)
+    who = ("manager", "on-call", "system")
+    forms = [name for name in (*OPERATIONS, *sorted(tags_of_jobs())) if name in tags_of_jobs()]
+    forms.sort(key=lambda name: who.index(tags_of_jobs()[name][FOR_TAG]))
+    return tuple(dict.fromkeys([*pipeline, *forms]))
+
+
+@cache
 def order_of_fields() -> Mapping[str, Sequence[str]]:
     """The fields of each launchpad of ours in the order of their declaration, by the name of its job and by the key of
     its type of config: what Dagster stores of a job has them by name. Configs in Dagster's own form, with `ops`, are

@@ -187,6 +187,15 @@ def place_in(fields: Sequence[str], name: str) -> int:
     return fields.index(name) if name in fields else len(fields)
 
 
+# A further sentence of ours begins with A to Z, or with the name of a job.
+_END = re.compile(r"(?<=\.)\s+(?=[A-Z`])")
+
+
+def in_a_sentence(description: str) -> str:
+    """What the list of jobs says of one. The whole text is that of its step, asset or check."""
+    return _END.split(description, 1)[0]
+
+
 def asset_job(
     name: str,
     selection: dg.AssetSelection,
@@ -204,7 +213,7 @@ def asset_job(
         config=config,
         tags={**tags, **tags_of(declared)},
         executor_def=dg.in_process_executor,
-        description=description,
+        description=in_a_sentence(description),
         hooks=hooks,
     )
 

@@ -36,6 +36,7 @@ from regworkers_dagster.factories import (
     asset_job,
     fields_of,
     flat,
+    in_a_sentence,
     tags_of,
 )
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
@@ -113,7 +114,7 @@ def job(
         config=flat(_step(operation), config_type),
         tags={**_tags(operation), **tags_of(Declared(operation.duty, operation.size, who))},
         executor_def=dg.in_process_executor,
-        description=operation.description,
+        description=in_a_sentence(operation.description),
     )
 
 

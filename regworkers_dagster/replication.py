@@ -250,8 +250,8 @@ def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
     config=dg.ConfigMapping(_shared, config_schema=fields_of(VerifyConfig)),
     tags={OPERATION_TAG: "reconcile", **tags_of(Declared("replication", "large"))},
     executor_def=dg.multi_or_in_process_executor,
-    description="The cycle of `reconcile_entries` on several workers at once. An executor that starts pods spreads "
-    "them over machines. Repairs nothing.",
+    description="Compares as `reconcile_entries` does, on several workers (machines, where an executor starts pods) at "
+    "once, and repairs nothing.",
 )
 def verify_entries() -> None:
     """Share, verify, report."""

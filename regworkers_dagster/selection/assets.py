@@ -17,7 +17,7 @@ from regworkers_core.operations.draws import draw_run
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
-from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table
+from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table, table
 from regworkers_dagster.resources import plain_failures, runtime_of
 from regworkers_dagster.runs import PARTITION_RANGE_TAG, PARTITION_TAG, is_by_hand, launched_by_hand
 from regworkers_dagster.selection import specs
@@ -144,7 +144,12 @@ def metadata_of(step: StepResult) -> Metadata:
     """The state, tables, plots and facts of a step."""
     shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
     state = dg.MetadataValue.text(step.state.value)
-    return {"state": state, **shown, **facts_as_metadata(step.facts), **table_of(step.name, step.facts)}
+    texts = {
+        name: table((name,), [(text,) for text in step.facts.get(name, ())])
+        for name in ("findings", "warnings")
+    }
+    facts = facts_as_metadata({**step.facts, **texts})
+    return {"state": state, **shown, **facts, **table_of(step.name, step.facts)}
 
 
 def table_of(step: str, facts: Mapping[str, Any]) -> Metadata:

@@ -12,6 +12,8 @@ from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, KEPT_FRESH, Flow
 
 _FLOW = Flow("selection", owner="selection")
 ELIGIBILITY = Flow("eligibility", owner="eligibility")
+# What a draw publishes is below it.
+_DRAWS = "draws/"
 # The job that runs all steps of a draw.
 DRAW_JOB = str(SelectionJob.DRAW)
 # One partition per campaign, by its id, from its DRAFT on. The sensor `watch_campaigns` adds them, and so does every
@@ -41,6 +43,7 @@ REGISTRATION_LOG = _FLOW.asset(
     "Below `registrations/` on S3: for each campaign that logs its registrations a public tree with a leaf of every "
     "entry, which only grows. Filled by `log_registrations`: one materialisation per drain.",
     {"s3"},
+    folder="registrations/",
     deps=[CAMPAIGNS, "entries"],
 )
 
@@ -62,7 +65,7 @@ def _step(
         name,
         description,
         kinds,
-        folder=PIPELINE if "parquet" in kinds else "",
+        folder=PIPELINE if "parquet" in kinds else _DRAWS if "s3" in kinds else "",
         deps=deps,
         partitions_def=CAMPAIGN_PARTITIONS,
         skippable=True,

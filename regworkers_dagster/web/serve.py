@@ -51,8 +51,8 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
 from regworkers_core.settings.operations import WebSettings
 from regworkers_core.telemetry import configure_telemetry
-from regworkers_dagster.definitions import OPERATIONS, order_of_fields, tags_of_jobs
-from regworkers_dagster.factories import in_order, place_in
+from regworkers_dagster.definitions import OPERATIONS, order_of_fields, order_of_jobs, tags_of_jobs
+from regworkers_dagster.factories import POD_TAGS, in_order, place_in
 from regworkers_dagster.resources import desk_runtime, shared_runtime
 from regworkers_dagster.web.desk.acts import Acts, Ask
 from regworkers_dagster.web.desk.campaigns import Campaigns
@@ -239,7 +239,9 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
 
 
 def show_in_order(schema: Schema) -> None:
-    """Let launchpads of our jobs show fields, and what they mean, in the order of their declaration."""
+    """Let the list of jobs begin with the pipeline, and launchpads of our jobs show fields, and what they mean, in the
+    order of their declaration. No job and no run shows its pod, which its duty and its size decide.
+    """
     order, types = order_of_fields(), schema.graphql_schema.type_map
 
     def change(kind: str, name: str, of: Callable[[Any, Any], Any]) -> None:
@@ -255,6 +257,23 @@ def show_in_order(schema: Schema) -> None:
         names = order.get(getattr(getattr(kind, "_config_type_snap", None), "key", ""), ())
         return sorted(found, key=lambda field: place_in(names, field.name))
 
+    def jobs(_root: Any, found: list[Any]) -> list[Any]:
+        names = order_of_jobs()
+        return sorted(found, key=lambda job: place_in(names, job.get_represented_job().name))
+
+    def tags(_root: Any, found: list[Any]) -> list[Any]:
+        return [tag for tag in found if not tag.key.startswith(POD_TAGS)]
+
+    for name in ("jobs", "pipelines"):
+        change("Repository", name, jobs)
+    for kind, name in (
+        ("Job", "tags"),
+        ("Job", "runTags"),
+        ("Pipeline", "tags"),
+        ("Pipeline", "runTags"),
+        ("Run", "tags"),
+    ):
+        change(kind, name, tags)
     change("RunConfigSchema", "rootDefaultYaml", yaml)
     change("CompositeConfigType", "fields", fields)
 

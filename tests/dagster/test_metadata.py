@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 from dagster._serdes import deserialize_value, serialize_value
 
+from regworkers_core.domain.selection import StepResult, StepState
 from regworkers_core.settings import load_settings
 from regworkers_dagster.definitions import defs
 from regworkers_dagster.drains.observing import Reading, recorded_event
 from regworkers_dagster.metadata import of_table, records
-from regworkers_dagster.selection.assets import table_of
+from regworkers_dagster.selection.assets import metadata_of, table_of
 
 SETTINGS = load_settings()
 
@@ -93,6 +94,13 @@ def test_a_step_of_a_draw_says_rows_and_columns_of_its_table(
     counted = found.get("dagster/partition_row_count")
     assert (counted and counted.value) == rows
     assert column in {each.name for each in found["dagster/column_schema"].value.columns}
+
+
+def test_the_warnings_of_a_report_are_one_table_and_none_is_no_table() -> None:
+    facts = {"warnings": ["berlin has no codes", "a|b"], "findings": []}
+    shown = metadata_of(StepResult("report", StepState.DONE, facts))
+    assert shown["warnings"].value == "| warnings |\n| --- |\n| berlin has no codes |\n| a\\|b |"
+    assert "findings" not in shown
 
 
 def test_a_step_without_a_table_says_nothing_of_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_core.settings.operations import WebSettings
+from regworkers_dagster.definitions import defs, order_of_jobs, tags_of_jobs
+from regworkers_dagster.factories import FOR_TAG, in_a_sentence
 from regworkers_dagster.web import serve
 from regworkers_dagster.web.serve import command, main, refuse_strangers
 from tests.dagster.web.world import REPOSITORY, Site
@@ -56,6 +59,33 @@ def test_a_launchpad_shows_the_fields_of_our_jobs_as_they_are_declared(
     monkeypatch.setattr(serve, "order_of_fields", lambda: {key: names})
     fields = launchpad(Site(context), "top_up")["rootConfigType"]["fields"]
     assert [each["name"] for each in fields] == [*names, "confirm"]
+
+
+SHOWN = """query ($repository: RepositorySelector!, $job: PipelineSelector!) {
+  repositoryOrError(repositorySelector: $repository) { ... on Repository { jobs { name } pipelines { name } } }
+  pipelineOrError(params: $job) { ... on Pipeline { tags { key } runTags { key } } } }"""
+
+
+def test_the_list_of_jobs_begins_with_the_pipeline_and_no_job_shows_its_pod(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "order_of_jobs", lambda: ("top_up", "draw"))
+    variables = {"repository": REPOSITORY, "job": {**REPOSITORY, "pipelineName": "top_up"}}
+    found = Site(context).ask(SHOWN, variables)["data"]
+    for kind in ("jobs", "pipelines"):
+        names = [each["name"] for each in found["repositoryOrError"][kind]]
+        assert names[:2] == ["top_up", "draw"] and names[2:] == sorted(names[2:])
+    keys = {each["key"] for kind in ("tags", "runTags") for each in found["pipelineOrError"][kind]}
+    assert keys == {"shown"}
+
+
+def test_pipeline_managers_on_call_and_system_follow_each_other() -> None:
+    order = order_of_jobs()
+    assert order[:3] == ("enqueue_entries", "save_entries", "draw") and {*order} == {*tags_of_jobs()}
+    who = [tags_of_jobs()[name][FOR_TAG] for name in order[order.index("create_campaign") :]]
+    assert [each for each, _ in groupby(who)] == ["manager", "on-call", "system"]
+    descriptions = [str(defs.resolve_job_def(name).description) for name in order]
+    assert [text for text in descriptions if in_a_sentence(text) != text or not text.endswith(".")] == []
 
 
 def test_by_default_it_listens_on_this_machine_alone() -> None:

@@ -54,7 +54,7 @@ defaults = {"reason": "two\\nconfirm: lines", "confirm": "", "another": "", "cap
 fields = {name: dg.Field(type(value), default_value=value) for name, value in defaults.items()}
 
 
-@dg.job(config=dg.ConfigMapping(lambda _: {}, fields))
+@dg.job(config=dg.ConfigMapping(lambda _: {}, fields), tags={"dagster-k8s/config": "{}", "shown": "yes"})
 def top_up():
     publish()
 
