@@ -52,8 +52,8 @@ class Acts:
     def operations(self, request: Request) -> Response:
         """Every form, by what it is about."""
         found = [each for each in self._frame.operations.values() if self._frame.may(request, each.job)]
-        found.sort(key=lambda each: each.command.split()[0])
-        groups = [(name, [*rows]) for name, rows in groupby(found, lambda each: each.command.split()[0])]
+        found.sort(key=_subject)
+        groups = [(name, [*rows]) for name, rows in groupby(found, _subject)]
         return self._frame.page(request, "operations", "All acts", groups=groups)
 
     def form(self, request: Request) -> Response:
@@ -198,3 +198,8 @@ def _why(launched: Mapping[str, Any]) -> str:
     text = found[0].strip().partition("\n")[0] or "Dagster does not say why"
     text = text if text.startswith("not launched") else f"nothing was launched: {text}"
     return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+
+
+def _subject(operation: Operation[Any]) -> str:
+    """What an operation is about; some have no command."""
+    return (operation.command or operation.job.replace("_", " ")).split()[0]

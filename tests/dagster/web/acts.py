@@ -89,7 +89,7 @@ class Nothing(Input):
     words = ()
 
 
-@operation("market count", "count_seats", Effect.ADD)
+@operation("", "count_seats", Effect.ADD)
 def count(call: Call, given: Nothing) -> Report:
     """Count all seats."""
     return Report(document={"seats": 7})
