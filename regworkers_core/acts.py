@@ -43,8 +43,8 @@ PANELS: dict[str, dict[str, str | Group]] = {
     },
     "Campaigns": {
         "campaign": Group(
-            "Create, open, close and show campaigns.",
-            ("campaign_cache:app", "selection.campaigns.operations"),
+            "Create, correct, open, close and show campaigns.",
+            ("campaign_cache:app", "selection.campaigns.operations", "operations.campaign_changes"),
         ),
         "eligibility": Group(
             "Report who may take part in a campaign, and why not.", ("operations.campaign_reports",)

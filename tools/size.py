@@ -32,7 +32,7 @@ LIMITS = {
     "regworkers_core/analytics": Size(12, 1_800),
     "regworkers_core/cli": Size(17, 1_750),
     "regworkers_core/domain": Size(14, 1_700),
-    "regworkers_core/drains": Size(6, 950),
+    "regworkers_core/drains": Size(5, 900),
     "regworkers_core/eligibility": Size(18, 2_600),
     "regworkers_core/engine": Size(13, 2_000),
     "regworkers_core/infrastructure": Size(15, 2_800),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -133,6 +133,42 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """A field of the definition that an operator changed, with its values in words; empty: none."""
+
+    field: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """One correction of a campaign."""
+
+    at: str  # an ISO time
+    reason: str
+    run_id: str
+    changes: tuple[Correction, ...]  # one of each field
+
+
+# What a definition says; all else of a campaign follows from its life.
+DEFINED = (
+    "slug",
+    "name",
+    "opens_at",
+    "closes_at",
+    "eligibility",
+    "markets",
+    "auto_draw",
+    "draw",
+    "event_id",
+    "issuer_keys",
+    "codes",
+    "registration",
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Campaign:
     """One campaign. Times are ISO-8601 UTC with milliseconds."""
 
@@ -156,6 +192,7 @@ class Campaign:
     opened: LoggedTerms | None = None  # None: it is not in the log
     refused: RefusedTerms | None = None  # the last terms that the log cannot have
     transitions: tuple[Transition, ...] = ()  # changes of status, the oldest first
+    amendments: tuple[Amendment, ...] = ()  # corrections by operators, the oldest first
     fence: int = 0  # the greatest token that changed the status
 
     @property
@@ -165,6 +202,11 @@ class Campaign:
     @property
     def logs_registrations(self) -> bool:
         return self.registration.log is RegistrationLog.ON
+
+    @property
+    def corrected_at(self) -> str | None:
+        """When an operator corrected it last; None: never."""
+        return self.amendments[-1].at if self.amendments else None
 
     def market(self, market_id: str) -> Market | None:
         return next((market for market in self.markets if market.market_id == market_id), None)
@@ -204,21 +246,20 @@ class Campaign:
         """
         return _Reader(document).campaign()
 
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What `DEFINED` names, as in the document."""
+        return as_document(self, *DEFINED)
+
+    def defined_as(self, other: Campaign) -> Campaign:
+        """This campaign with the definition of `other`."""
+        return replace(self, **{name: getattr(other, name) for name in DEFINED})
+
     def as_document(self) -> dict[str, Any]:
         """The document of the collection; `parse` gives the same campaign back."""
-        terms = (
-            "eligibility",
-            "markets",
-            "auto_draw",
-            "draw",
-            "event_id",
-            "issuer_keys",
-            "codes",
-            "registration",
-        )
-        document: dict[str, Any] = {"_id": self.campaign_id}
-        document |= as_document(self, "slug", "name", "status", "opens_at", "closes_at", *terms)
-        made = as_document(self, "unit_key_hash", "code_key", "opened", "refused", "transitions", "fence")
+        document: dict[str, Any] = {"_id": self.campaign_id, "status": self.status.value, **self.definition}
+        names = ("unit_key_hash", "code_key", "opened", "refused", "transitions", "amendments", "fence")
+        made = as_document(self, *names)
         return document | {name: value for name, value in made.items() if value}
 
 
@@ -262,6 +303,7 @@ class _Reader:
             opened=self._opened(document.get("opened")),
             refused=self._refused(document.get("refused")),
             transitions=self._transitions(_or(document.get("transitions"), [])),
+            amendments=self._amendments(_or(document.get("amendments"), [])),
             fence=self._integer(_or(document.get("fence"), 0), "fence", 0),
         )
 
@@ -381,6 +423,28 @@ class _Reader:
                     str(fields.get("reason") or ""),
                     str(fields.get("runId") or ""),
                     self._integer(_or(fields.get("token"), 0), f"{where}.token", 0),
+                )
+            )
+        return tuple(found)
+
+    def _amendments(self, value: Any) -> tuple[Amendment, ...]:
+        found: list[Amendment] = []
+        for index, each in enumerate(self._list(value, "amendments")):
+            where = f"amendments[{index}]"
+            fields = self._mapping(each, where)
+            changes = [
+                self._mapping(one, f"{where}.changes")
+                for one in self._list(_or(fields.get("changes"), []), f"{where}.changes")
+            ]
+            found.append(
+                Amendment(
+                    self._time(fields.get("at", _MISSING), f"{where}.at"),
+                    str(fields.get("reason") or ""),
+                    str(fields.get("runId") or ""),
+                    tuple(
+                        Correction(*(str(one.get(name) or "") for name in ("field", "before", "now")))
+                        for one in changes
+                    ),
                 )
             )
         return tuple(found)

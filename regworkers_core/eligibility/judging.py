@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,8 +225,10 @@ def judge_campaign(
     return judge_entries(runtime, campaign, as_of=as_of, folder=folder, tell=tell).judgement(folder)
 
 
-def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell) -> Tally:
-    """Write `folder/judged.parquet` and return the numbers.
+def judge_entries(
+    runtime: Runtime, campaign: Campaign, *, as_of: str, folder: Path, tell: Tell, most: int | None = None
+) -> Tally:
+    """Write `folder/judged.parquet` and return the numbers; with `most` those of the first entries, by id.
 
     An entry without a readable time counts as entered when the campaign opened, but comes after all others of the same
     person or household. Raises TransientFailure if MongoDB, the demand table (invites) or a service that the campaign
@@ -240,7 +243,7 @@ def judge_entries(runtime: Runtime, campaign: Campaign, *, as_of: str, folder: P
     ):
         services = Outside(runtime, campaign, pool)
         work = _CampaignJudge(campaign, as_of, services)
-        for batch in in_batches(_read(runtime, campaign, tally), ROWS):
+        for batch in in_batches(islice(_read(runtime, campaign, tally), most), ROWS):
             work.rejected |= _rejected(runtime, batch)
             for read, codes in zip(batch, work.alone(batch), strict=True):
                 staging.add(read.key, read.subject, read.fields, codes, is_dated=read.is_dated)

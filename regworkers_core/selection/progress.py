@@ -137,9 +137,16 @@ def acts_of(campaign: Campaign, record: DrawRecord | None) -> tuple[str, ...]:
     invites = _INVITES if campaign.eligibility.invite_only else ()
     match campaign.status:
         case CampaignStatus.DRAFT:
-            return ("campaign open", *invites, *_BEFORE_THE_DRAW[:2], *_ALWAYS)
+            return (
+                "campaign open",
+                "campaign amend",
+                *invites,
+                *_BEFORE_THE_DRAW[:2],
+                "campaign delete",
+                *_ALWAYS,
+            )
         case CampaignStatus.OPEN:
-            return ("campaign close", *invites, *_BEFORE_THE_DRAW, *_ALWAYS)
+            return ("campaign close", "campaign amend", *invites, *_BEFORE_THE_DRAW, *_ALWAYS)
         case CampaignStatus.CLOSED:
             return ("draw run", *_BEFORE_THE_DRAW, *_ALWAYS)
     if record is None or not record.phases:

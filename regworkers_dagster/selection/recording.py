@@ -5,7 +5,7 @@ the UI shows it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import orjson
@@ -15,9 +15,11 @@ from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseS
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.operations.campaign_changes import delete
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.operations import described
 from regworkers_dagster.drains.sensing import Answer, ticking
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
 from regworkers_dagster.launching import values_of
 from regworkers_dagster.metadata import facts_as_metadata
 from regworkers_dagster.selection import specs
@@ -59,31 +61,48 @@ def record_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
         events += missing(instance, campaign, whole, _of_commands(actions, campaign.campaign_id))
         known[campaign.campaign_id] = marks[campaign.campaign_id]
         read += 1
-    events += _by_hand(runtime, known, marks.keys(), now)
+    by_hand = _by_hand(runtime, known, marks.keys(), now)
+    events += by_hand.events
     kept = {name: mark for name, mark in known.items() if name in marks or name == _ACTIONS}
     cursor = orjson.dumps(kept).decode()
     summary = f"{len(events)} events of {read} campaigns recorded, {len(changed) - read} left"
-    return dg.SensorResult(asset_events=events, cursor=cursor, skip_reason=summary)
+    return dg.SensorResult(
+        asset_events=events,
+        dynamic_partitions_requests=[CAMPAIGN_PARTITIONS.build_delete_request(by_hand.deleted)]
+        if by_hand.deleted
+        else [],
+        cursor=cursor,
+        skip_reason=summary,
+    )
 
 
-def _by_hand(
-    runtime: Runtime, known: dict[str, str], campaigns: Collection[str], now: float
-) -> Iterator[Event]:
-    """What commands did to codes and invites since the last tick; jobs record their own changes."""
+class _ByHand(NamedTuple):
+    """What people did since the last tick."""
+
+    events: list[Event]  # what commands did to codes and invites; jobs record their own changes
+    deleted: list[str]  # campaigns that are gone
+
+
+def _by_hand(runtime: Runtime, known: dict[str, str], campaigns: Collection[str], now: float) -> _ByHand:
+    found = _ByHand([], [])
     since = known.get(_ACTIONS) or iso(now - _ENDS_WITHIN_SECONDS)
     for action in reversed(runtime.operator_actions.history(since=since, limit=_MOST_ACTIONS)):
         if action.started_at <= since:
             continue
         if action.ended_at is None and now - (seconds(action.started_at) or now) < _ENDS_WITHIN_SECONDS:
             # Read again once it has ended.
-            return
+            break
         known[_ACTIONS] = action.started_at
+        if action.what == delete.command and action.outcome == "done" and action.target not in campaigns:
+            found.deleted.append(action.target)
         asset = _OF_ACTIONS.get(action.what.partition(" ")[0])
         if asset is None or action.target not in campaigns:
             continue
         numbers = {name: value for name, value in action.result.items() if isinstance(value, int)}
         facts = {"command": action.what, "outcome": action.outcome, "at": action.started_at, **numbers}
-        yield dg.AssetObservation(asset, partition=action.target, metadata=facts_as_metadata(facts))
+        metadata = facts_as_metadata(facts)
+        found.events.append(dg.AssetObservation(asset, partition=action.target, metadata=metadata))
+    return found
 
 
 def mark_of(campaign: Campaign, record: DrawRecord | None) -> str:
@@ -93,7 +112,8 @@ def mark_of(campaign: Campaign, record: DrawRecord | None) -> str:
         for number, phase in (record.phases.items() if record else ())
     ]
     annulled = ["annulled"] if record and record.annulled else []
-    return " ".join([campaign.status.value, *phases, *annulled])
+    amended = [f"amended{len(campaign.amendments)}"] if campaign.amendments else []
+    return " ".join([campaign.status.value, *amended, *phases, *annulled])
 
 
 def _of_commands(actions: Collection[Action], campaign_id: str) -> Collection[tuple[str, int]]:
@@ -118,7 +138,8 @@ def missing(
     that ended before it could record them.
     """
     campaign_id, status = campaign.campaign_id, campaign.status.value
-    if _last(instance, specs.CAMPAIGNS, campaign_id).get("status") != status:
+    last = _last(instance, specs.CAMPAIGNS, campaign_id)
+    if (last.get("status"), last.get("corrected")) != (status, campaign.corrected_at):
         shown = facts_as_metadata(values_of(described(campaign)))
         yield dg.AssetMaterialization(specs.CAMPAIGNS.key, partition=campaign_id, metadata=shown)
     latest: dict[str, tuple[int, Mapping[str, Any]]] = {}

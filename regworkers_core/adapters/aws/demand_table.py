@@ -206,6 +206,19 @@ class DemandTable(TableClient):
             if start_key is None:
                 return
 
+    def has_campaign(self, campaign_id: str) -> bool:
+        """Whether the campaign has any item, an entry or another, by a consistent read of one."""
+        answer = self._call(
+            self._client.query,
+            TableName=self.table,
+            KeyConditionExpression="PK = :pk",
+            ExpressionAttributeValues={":pk": {"S": EntryKey(campaign_id, "").pk}},
+            ProjectionExpression="PK",
+            ConsistentRead=True,
+            Limit=1,
+        )
+        return bool(answer.get("Items"))
+
     def campaign_ids(self) -> Iterator[str]:
         """Every campaign that has an item, each with one read of one item, because the next read begins behind its
         partition. Partitions of other items are read through in growing pages.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection as Ids
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import structlog
@@ -124,6 +125,34 @@ class Campaigns(Store):
         now = self.get(campaign_id)
         return now is not None and bool(now.transitions) and now.transitions[-1] == transition
 
+    def amend(self, before: Campaign, after: Campaign) -> bool:
+        """Put what `after` has otherwise, over what was read; False where another writer was faster. Raises UsageError
+        for a slug that is taken.
+        """
+        from pymongo.errors import DuplicateKeyError
+
+        stored = self._first({"_id": before.campaign_id})
+        if stored is None or Campaign.parse(stored) != before:
+            return False
+        old, new = before.as_document(), after.as_document()
+        changed = {name: new.get(name) for name in {**old, **new} if old.get(name) != new.get(name)}
+        guard = _as_read(stored, (*changed, "status", "fence"))
+        try:
+            answer = self._update_one({"_id": before.campaign_id, **guard}, {"$set": changed})
+        except DuplicateKeyError:
+            raise UsageError(f"another campaign has the slug {after.slug!r}: choose another") from None
+        # A repeat of a write whose answer was lost is refused, although the write is ours.
+        return bool(answer.matched_count) or self.get(before.campaign_id) == after
+
+    def delete(self, campaign: Campaign) -> bool:
+        """Delete it as it was read, a DRAFT; False where another writer was faster."""
+        stored = self._first({"_id": campaign.campaign_id})
+        if stored is None or Campaign.parse(stored) != campaign:
+            return False
+        guard = _as_read(stored, ("opened", "codeKey", "amendments", "fence"))
+        draft = {"_id": campaign.campaign_id, "status": CampaignStatus.DRAFT.value, **guard}
+        return self._dependency.call(self._collection.delete_one, draft).deleted_count == 1
+
     def set_keys(self, campaign_id: str, unit_key_hash: str, code_key: str) -> bool:
         """Name the public halves of a campaign's keys; False for one that names any, or is gone."""
         guard = {"_id": campaign_id, "unitKeyHash": None, "codeKey": None}
@@ -147,3 +176,35 @@ class Campaigns(Store):
     def _one(self, query: dict[str, Any]) -> Campaign | None:
         document = self._first(query)
         return None if document is None else Campaign.parse(document)
+
+
+def _as_read(stored: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """What a document matches whose fields of these names are as they were read. The embedded server compares no lists,
+    so of a list it is the number of its elements and their plain values.
+    """
+    found: dict[str, Any] = {}
+    elements: list[dict[str, Any]] = []
+    for name in names:
+        if name not in stored:
+            found[name] = {"$exists": False}
+            continue
+        for path, value in _leaves(name, stored[name]):
+            found[path] = {"$size": len(value)} if isinstance(value, list) else {"$eq": value}
+            elements += [{path: _like(each)} for each in value] if isinstance(value, list) else []
+    return {**found, "$and": elements} if elements else found
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}", inner)
+    else:
+        yield name, value
+
+
+def _like(element: Any) -> dict[str, Any]:
+    if not isinstance(element, Mapping):
+        return {"$all": [element]}
+    return {
+        "$elemMatch": {key: each for key, each in element.items() if not isinstance(each, Mapping | list)}
+    }

@@ -116,8 +116,8 @@ SELECTION = (
         "campaign managers at a terminal, runs of their jobs",
         (
             hold_leases("HoldLeasesAndReadCheckpoints"),
-            # A preview warns when replication is behind.
-            allow("FindTheStream", "dynamodb:DescribeTable", table),
+            # A preview warns when replication is behind. A draft that is deleted has no item.
+            allow("FindTheStreamAndItems", "dynamodb:DescribeTable Query", table),
             PEEK,
             depth("ReadTheDepthOfReplication", "replication-queue"),
             allow(

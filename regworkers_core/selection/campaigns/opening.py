@@ -1,8 +1,9 @@
 """Logs campaigns: what a campaign promises as it opens, and every change of that.
 
 `draws/<campaignId>/opened.json` is put once, each `amended-<k>.json` after it, and the public log has a leaf of each.
-What we do ourselves is logged first. What others do in MongoDB is logged within a minute, by a run that the sensor
-`watch_campaigns` starts. A campaign opens whether or not log and witnesses answer.
+What we do ourselves is logged first, under the lease `campaign-<id>`, for which a run that logs waits. What others do
+in MongoDB is logged within a minute, by a run that the sensor `watch_campaigns` starts. A campaign opens whether or not
+log and witnesses answer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from fairdraw import scheduling
 from fairdraw.errors import DrawError
@@ -25,7 +27,12 @@ from regworkers_core.engine.deadline import NoAnswer, result_by, run_in_thread
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import ensure_keys
-from regworkers_core.selection.campaigns.registry import Advanced, advance, published_terms
+from regworkers_core.selection.campaigns.registry import (
+    Advanced,
+    advance,
+    campaign_lease,
+    published_terms,
+)
 from regworkers_core.selection.public.public_log import NotWitnessed, PublicLog
 
 # The reason of an amendment for a change that another writer made in MongoDB.
@@ -86,14 +93,25 @@ def waits_for_log(runtime: Runtime, campaign: Campaign) -> bool:
     return is_open and not is_logged(runtime, campaign) and not why_refused(runtime, campaign)
 
 
-def decide(runtime: Runtime, campaign_id: str, *, on_step: OnStep = no_step) -> LoggedTerms:
-    """Put the next file about the campaign unless the last one says the same, decide its leaf in the log, and name it
-    in the campaign's document. Asks no witness. Idempotent; of concurrent calls one puts each file.
+class Proposal(NamedTuple):
+    """An amendment that is logged before it acts."""
 
-    Raises UsageError for terms that the log can never have, and as `ensure_keys`; TransientFailure, DrawError for a
-    damaged log.
+    before: Campaign
+    after: Campaign
+    reason: str
+
+
+def decide(
+    runtime: Runtime, campaign_id: str, *, proposal: Proposal | None = None, on_step: OnStep = no_step
+) -> LoggedTerms:
+    """Put the next file about the campaign, as it is or as the proposal makes it, unless the last one says the same;
+    decide its leaf in the log, and name it in the campaign's document. Asks no witness. Idempotent; of concurrent calls
+    one puts each file.
+
+    Raises UsageError for terms that the log can never have, for a proposal about another definition than the
+    campaign's, and as `ensure_keys`; TransientFailure, DrawError for a damaged log.
     """
-    record = _extended(runtime, campaign_id, on_step)
+    record = _extended(runtime, campaign_id, proposal, on_step)
     on_step("campaigns.after_record")
     at = iso(runtime.clock())
     leaves = [
@@ -109,7 +127,9 @@ def decide(runtime: Runtime, campaign_id: str, *, on_step: OnStep = no_step) -> 
     return replace(logged, terms=record[-1].terms.hash)
 
 
-def _extended(runtime: Runtime, campaign_id: str, on_step: OnStep) -> tuple[Opened, ...]:
+def _extended(
+    runtime: Runtime, campaign_id: str, proposal: Proposal | None, on_step: OnStep
+) -> tuple[Opened, ...]:
     """The files about the campaign, the last of which has its terms: after a draw is committed, those of the commit."""
     for _ in range(_ATTEMPTS):
         record = recorded(runtime.objects, campaign_id)
@@ -122,15 +142,27 @@ def _extended(runtime: Runtime, campaign_id: str, on_step: OnStep) -> tuple[Open
         if not (record and campaign.unit_key_hash and campaign.code_key):
             keys = ensure_keys(runtime, campaign)
             campaign = replace(campaign, unit_key_hash=keys.unit_key_hash, code_key=keys.code_key)
+        reason = _reason(campaign, record[-1]) if record else ""
+        if proposal is not None:
+            require_unchanged(campaign, proposal.before)
+            campaign, reason = campaign.defined_as(proposal.after), proposal.reason
         terms = terms_of(runtime, campaign)
         if record and record[-1].terms == terms:
             return record
-        new = terms.amending(record[-1], _reason(campaign, record[-1])) if record else terms
+        new = terms.amending(record[-1], reason) if record else terms
         _require_loggable(runtime, record, new)
         # Another writer may have been faster: then the next one follows that file.
         if runtime.objects.put_once(_key(campaign_id, len(record)), new.to_bytes()) == new.to_bytes():
             return (*record, new)
     raise TransientFailure("s3", f"{_ATTEMPTS} other writers came between")
+
+
+def require_unchanged(campaign: Campaign, before: Campaign) -> None:
+    """Raise UsageError unless the campaign has the definition and the status that it had before."""
+    if (campaign.definition, campaign.status) != (before.definition, before.status):
+        raise UsageError(
+            f"campaign {campaign.campaign_id} was changed meanwhile: see what it is now, and repeat the correction"
+        )
 
 
 def _is_committed(runtime: Runtime, campaign_id: str) -> bool:
@@ -211,15 +243,19 @@ def log_open(runtime: Runtime) -> LoggingRound:
     for campaign in campaigns:
         if waits_for_log(runtime, campaign):
             try:
+                with campaign_lease(runtime, campaign.campaign_id, "log"):
+                    # A correction that is logged and not yet written is over. The lease is not held any longer, because
+                    # a closing does not wait for the log.
+                    pass
                 decided[campaign.campaign_id] = decide(runtime, campaign.campaign_id)
             except (TransientFailure, UsageError, DrawError) as error:
                 problems[campaign.campaign_id] = str(error)
-    if decided and (why := _publish(runtime, decided)):
+    if decided and (why := publish(runtime, decided)):
         problems |= dict.fromkeys(decided, why)
     return LoggingRound(tuple(each for each in decided if each not in problems), problems, refused)
 
 
-def _publish(runtime: Runtime, decided: dict[str, LoggedTerms]) -> str:
+def publish(runtime: Runtime, decided: dict[str, LoggedTerms]) -> str:
     """Publish these; returns why they still wait."""
     try:
         waiting: NotWitnessed | None = PublicLog.of(runtime).publish()
@@ -256,7 +292,7 @@ def open_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: st
         # From here on its entries are known without a count.
         count_entries(runtime, [campaign_id])
     advanced = advance(runtime, campaign_id, CampaignStatus.OPEN, reason=reason, run_id=run_id)
-    return Moved(advanced, logged if isinstance(logged, str) else _publish(runtime, {campaign_id: logged}))
+    return Moved(advanced, logged if isinstance(logged, str) else publish(runtime, {campaign_id: logged}))
 
 
 def close_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> Moved:
@@ -268,7 +304,7 @@ def close_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: s
     if campaign.opened is None or is_logged(runtime, campaign):
         return Moved(advanced, "")
     logged = _decided(runtime, campaign_id)
-    return Moved(advanced, logged if isinstance(logged, str) else _publish(runtime, {campaign_id: logged}))
+    return Moved(advanced, logged if isinstance(logged, str) else publish(runtime, {campaign_id: logged}))
 
 
 def _decided(runtime: Runtime, campaign_id: str) -> LoggedTerms | str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -37,8 +38,6 @@ from regworkers_core.selection.codes.stock import seats_of
 
 if TYPE_CHECKING:
     from regworkers_core.selection.status import CampaignReport
-
-_TEXTS = ("name", "slug", "opens_at", "closes_at", "event_id")
 
 
 class CreateCampaign(Input):
@@ -127,13 +126,11 @@ def _created_id(face: Face, given: CreateCampaign) -> str:
 def create(call: Call, given: CreateCampaign) -> Report:
     """Create a campaign in DRAFT, from a file or from fields.
 
-    No fan can enter before it is opened. It cannot be changed later, so check what is shown. Refuses an id or slug that
-    is taken, and names a wrong field.
+    No fan can enter before it is opened. Until then it can be corrected in everything, later in little. Refuses an id
+    or slug that is taken, and names a wrong field.
     """
-    try:
+    with named_as_given(call.face, given, [*given.capacities]):
         created = registry.create(call.runtime, _definition(call.face, given))
-    except UsageError as error:
-        raise RequestError(_as_given(call.face, given, str(error))) from None
     campaign_id = created.campaign_id
     call.face.found(campaign_id)
     opens = call.face.name_of("campaign open", campaign_id)
@@ -316,14 +313,24 @@ def described(campaign: Campaign, **more: Any) -> Report:
             "codes": {name: value for name, value in document["codes"].items() if value is not None},
             "registration": document["registration"],
             "openedHash": campaign.opened and campaign.opened.hash,
+            "corrected": campaign.corrected_at,
             **as_document(campaign.draw, "wins_per_unit", "waitlist_size"),
         },
         tables=[
             Table("markets", ("market", "name", "seats", "reserved", "reserved later"), markets),
             Table("changes", columns, changes),
+            Table("corrections", ("field", "before", "now", "at", "reason"), _corrections(campaign)),
         ],
         **more,
     )
+
+
+def _corrections(campaign: Campaign) -> list[tuple[str | None, ...]]:
+    return [
+        (one.field, one.before or None, one.now or None, each.at, each.reason or None)
+        for each in campaign.amendments
+        for one in each.changes
+    ]
 
 
 def _closing(campaign: Campaign) -> dict[str, str]:
@@ -359,44 +366,112 @@ def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:
             f"{face.field('campaign_id')} is missing: give the campaign's id, or a whole definition with "
             f"{face.field('upload')}"
         )
-    named = {*given.reserves, *given.later_reserves, *given.market_names}
-    if strays := sorted(named - given.capacities.keys()):
-        raise RequestError(f"market {quoted(strays[0])} has no seats: add it to {face.field('capacities')}")
+    require_seats(face, given)
     if given.invite_types and not given.invite_only:
         raise RequestError(
             f"{face.field('invite_types')} goes with {face.field('invite_only')}: without it, every fan may enter"
         )
-    rules = {camel(name): getattr(given, name) for name in TERMS}
-    return {
-        "campaignId": given.campaign_id,
-        **{camel(name): getattr(given, name) for name in _TEXTS if getattr(given, name)},
-        "autoDraw": given.auto_draw,
-        "eligibility": {name: value for name, value in rules.items() if value not in (None, [], False)},
-        "markets": [
-            {
-                "marketId": market_id,
-                "name": given.market_names.get(market_id, market_id),
-                "capacity": capacity,
-                "reserves": _reserves(given.reserves.get(market_id, {})),
-                "laterReserves": _reserves(given.later_reserves.get(market_id, {})),
-            }
-            for market_id, capacity in given.capacities.items()
-        ],
-        "draw": {"winsPerUnit": given.wins_per_unit, "waitlistSize": given.waitlist_size},
-        "codes": {"caseless": given.caseless_codes, "expireAfterHours": given.codes_expire_after_hours},
-        "registration": {"log": RegistrationLog.ON if given.registration_log else RegistrationLog.OFF},
-        "issuerKeys": [{"id": name, "key": key} for name, key in given.issuer_keys.items()],
-    }
+    return changed_by(given, {"campaignId": given.campaign_id})
+
+
+def require_seats(face: Face, given: CreateCampaign, known: Sequence[str] = ()) -> None:
+    """Raise RequestError for a market that is named and neither known nor given seats."""
+    named = {*given.reserves, *given.later_reserves, *given.market_names}
+    if strays := sorted(named - given.capacities.keys() - {*known}):
+        raise RequestError(f"market {quoted(strays[0])} has no seats: add it to {face.field('capacities')}")
+
+
+# Where the definition has the fields whose names differ there.
+_PLACES = {
+    **{name: f"eligibility.{camel(name)}" for name in TERMS},
+    "wins_per_unit": "draw.winsPerUnit",
+    "waitlist_size": "draw.waitlistSize",
+    "caseless_codes": "codes.caseless",
+    "codes_expire_after_hours": "codes.expireAfterHours",
+    "registration_log": "registration.log",
+}
+# Fields of a market by those of the form.
+OF_MARKETS = {
+    "capacities": "capacity",
+    "market_names": "name",
+    "reserves": "reserves",
+    "later_reserves": "laterReserves",
+}
+
+
+def changed_by(given: CreateCampaign, definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The definition with the fields that were given, which are those that have another value than their default.
+    Seats, names and reserves are those of the markets that are named.
+    """
+    changed = {**definition, "markets": [dict(each) for each in definition.get("markets", ())]}
+    for name, field in CreateCampaign.model_fields.items():
+        value = getattr(given, name)
+        if name in ("campaign_id", "upload") or value == field.get_default(call_default_factory=True):
+            continue
+        if name in OF_MARKETS:
+            for market_id, each in value.items():
+                market = _market_of(changed["markets"], market_id)
+                market[OF_MARKETS[name]] = _reserves(each) if isinstance(each, Mapping) else each
+            continue
+        section, _, key = _PLACES.get(name, camel(name)).rpartition(".")
+        if name == "registration_log":
+            value = RegistrationLog.ON
+        elif name == "issuer_keys":
+            value = [{"id": id_, "key": each} for id_, each in value.items()]
+        if section:
+            changed[section] = {**changed.get(section, {}), key: value}
+        else:
+            changed[key] = value
+    return changed
+
+
+def without(names: Sequence[str], definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The definition without the fields that the form calls so, which then have their defaults. Raises RequestError for
+    a name of none.
+    """
+    changed = dict(definition)
+    for name in names:
+        section, _, key = _PLACES.get(name, camel(name)).rpartition(".")
+        if name in OF_MARKETS and name != "capacities":
+            changed["markets"] = [
+                {field: value for field, value in each.items() if field != OF_MARKETS[name]}
+                for each in changed["markets"]
+            ]
+        elif section and section in changed:
+            changed[section] = {field: value for field, value in changed[section].items() if field != key}
+        elif key in changed and key not in ("markets", "opensAt", "closesAt"):
+            del changed[key]
+        else:
+            raise RequestError(f"{quoted(name)} is no field that has a default")
+    return changed
+
+
+def _market_of(markets: list[dict[str, Any]], market_id: str) -> dict[str, Any]:
+    """The market of this id, which is new where the definition has none."""
+    for each in markets:
+        if each["marketId"] == market_id:
+            return each
+    markets.append({"marketId": market_id})
+    return markets[-1]
 
 
 def _reserves(seats: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"segment": segment, "seats": number} for segment, number in seats.items()]
 
 
-def _as_given(face: Face, given: CreateCampaign, text: str) -> str:
+@contextmanager
+def named_as_given(face: Face, given: CreateCampaign, markets: Sequence[str]) -> Iterator[None]:
+    """What is wrong with a definition is said in the names of what the person gave. `markets` are its markets."""
+    try:
+        yield
+    except UsageError as error:
+        raise RequestError(_as_given(face, given, markets, str(error))) from None
+
+
+def _as_given(face: Face, given: CreateCampaign, markets: Sequence[str], text: str) -> str:
     """What is wrong with a definition, in the names of what the person gave."""
     # Fields have no list of markets.
-    for place, market_id in enumerate(given.capacities):
+    for place, market_id in enumerate(markets):
         text = text.replace(f"markets[{place}].", f"market {market_id}: ")
     for name in () if given.upload else CreateCampaign.model_fields:
         field = re.compile(rf"(^|: )(?:eligibility\.|draw\.)?{camel(name)}\b")

@@ -25,8 +25,8 @@ from regworkers_core.adapters.mongo.draws import Fenced, lease_name
 from regworkers_core.domain.campaign import Campaign, CampaignStatus, Market, RegistrationLog, brief
 from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.eligibility import TERMS
-from regworkers_core.domain.keys import is_selection_id
-from regworkers_core.domain.reasons import TransientFailure, UsageError
+from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id
+from regworkers_core.domain.reasons import RequestError, TransientFailure, UsageError
 from regworkers_core.domain.selection import DrawBusy
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import Lease, LeaseBusy, held_lease
@@ -35,6 +35,7 @@ from regworkers_core.runtime import Runtime
 
 # The tokens of a recreated lease table start from 1 again; each try increments them.
 _MAX_TRIES = 200
+_MAX_REASON_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +74,18 @@ def advance(
         campaign = runtime.campaigns.require_id(campaign_id)
         if not _allowed(campaign, to):
             return _unchanged(runtime, campaign)
-        try:
-            with held_lease(
-                runtime.leases,
-                f"campaign-{campaign_id}",
-                run_id,
-                lease_seconds=runtime.settings.selection.lease_seconds,
-            ) as lease:
-                on_step("campaigns.after_lease")
-                # The previous holder of the lease may have made this step.
-                campaign = runtime.campaigns.require_id(campaign_id)
-                if not _allowed(campaign, to):
-                    return _unchanged(runtime, campaign)
-                at = iso(runtime.clock())
-                if runtime.campaigns.advance(
-                    campaign_id, campaign.status, to, token=lease.token, at=at, reason=reason, run_id=run_id
-                ):
-                    runtime.campaign_cache.forget(campaign)
-                    return Advanced(campaign_id, to, True, at, reason, run_id)
-        except LeaseBusy as busy:
-            raise TransientFailure("leases", str(busy)) from None
+        with campaign_lease(runtime, campaign_id, run_id) as lease:
+            on_step("campaigns.after_lease")
+            # The previous holder of the lease may have made this step.
+            campaign = runtime.campaigns.require_id(campaign_id)
+            if not _allowed(campaign, to):
+                return _unchanged(runtime, campaign)
+            at = iso(runtime.clock())
+            if runtime.campaigns.advance(
+                campaign_id, campaign.status, to, token=lease.token, at=at, reason=reason, run_id=run_id
+            ):
+                runtime.campaign_cache.forget(campaign)
+                return Advanced(campaign_id, to, True, at, reason, run_id)
     raise UsageError(
         f"campaign {campaign_id} was moved under token {campaign.fence}, and `{runtime.names.lease_table}` is "
         "far behind: was another table restored? Wait for the right one, or clear the campaign's `fence`"
@@ -135,6 +128,21 @@ def _unchanged(runtime: Runtime, campaign: Campaign) -> Advanced:
         last.reason if last else "",
         last.run_id if last else "",
     )
+
+
+@contextmanager
+def campaign_lease(runtime: Runtime, campaign_id: str, run_id: str) -> Iterator[Lease]:
+    """Hold the lease under which a campaign's document is changed. Raises TransientFailure while another run does."""
+    try:
+        with held_lease(
+            runtime.leases,
+            f"campaign-{campaign_id}",
+            run_id,
+            lease_seconds=runtime.settings.selection.lease_seconds,
+        ) as lease:
+            yield lease
+    except LeaseBusy as busy:
+        raise TransientFailure("leases", str(busy)) from None
 
 
 @contextmanager
@@ -323,3 +331,17 @@ def published_terms(market: Market) -> MarketTerms:
         for kind in (market.reserves, market.later_reserves)
     )
     return MarketTerms(market.market_id, market.capacity, reserves, later)
+
+
+def published_reason(text: str, whose: str) -> str:
+    """Return an operator's reason as it is published, without surrounding space. Raises RequestError unless it is one
+    line of 1 to _MAX_REASON_CHARS characters.
+    """
+    reason = text.strip()
+    if not reason:
+        raise RequestError(f"{whose} needs a reason: it is published")
+    if len(reason) > _MAX_REASON_CHARS or not is_encodable(reason) or has_control(reason):
+        raise RequestError(
+            f"the reason of {whose} is published: it should be one line of at most {_MAX_REASON_CHARS} characters"
+        )
+    return reason

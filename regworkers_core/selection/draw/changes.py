@@ -41,7 +41,7 @@ from regworkers_core.engine.leases import Lease
 from regworkers_core.engine.stop import OnStep, no_step
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns import registry
-from regworkers_core.selection.campaigns.registry import draw_lease
+from regworkers_core.selection.campaigns.registry import draw_lease, published_reason
 from regworkers_core.selection.draw import freezing
 from regworkers_core.selection.draw.held import HeldDraw, Workbench, noted_stops, workbench
 from regworkers_core.selection.draw.terms import (
@@ -49,7 +49,6 @@ from regworkers_core.selection.draw.terms import (
     Strikes,
     TopUp,
     merged,
-    published_reason,
     refuse_late_strikes,
     require_room,
 )

@@ -40,9 +40,9 @@ from regworkers_core.domain.selection import (
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.leases import Lease
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns.registry import published_reason
 from regworkers_core.selection.codes.stock import count_pairs, count_redeemed
 from regworkers_core.selection.draw.held import HeldDraw, InputDiffers, Workbench
-from regworkers_core.selection.draw.terms import published_reason
 from regworkers_core.selection.public.public_log import PublicLog
 from regworkers_core.selection.report import notes
 

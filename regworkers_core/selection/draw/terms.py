@@ -11,13 +11,12 @@ from fairdraw.maths.manifest import STRIKE_REASON, undeclared
 from fairdraw.terms import ALGORITHM, Outcome
 from regworkers_core.adapters.mongo.draws import PhaseRecord
 from regworkers_core.domain.campaign import MAX_SEATS, Campaign, Market, Reserve
-from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id, quoted
+from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.selection.campaigns.registry import published_terms
+from regworkers_core.selection.campaigns.registry import published_reason, published_terms
 
 Strikes = tuple[tuple[str, str], ...]
 
-MAX_REASON_CHARS = 500
 # A draw is one document, and MongoDB's limit is 16 MiB. The strikes of all phases together may take this much; the rest
 # of the document needs far less than what remains.
 MAX_STRIKES_BYTES = 14 * 1024 * 1024
@@ -157,20 +156,6 @@ def require_room(phases: Sequence[PhaseTerms]) -> None:
         f"{earlier}. Before the freeze, remove the other entries at their source, or block their users there; after"
         " the draw, strike only those who won"
     )
-
-
-def published_reason(text: str, whose: str) -> str:
-    """Return an operator's reason as it is published, without surrounding space. Raises RequestError unless it is one
-    line of 1 to MAX_REASON_CHARS characters.
-    """
-    reason = text.strip()
-    if not reason:
-        raise RequestError(f"{whose} needs a reason: it is published")
-    if len(reason) > MAX_REASON_CHARS or not is_encodable(reason) or has_control(reason):
-        raise RequestError(
-            f"the reason of {whose} is published: it should be one line of at most {MAX_REASON_CHARS} characters"
-        )
-    return reason
 
 
 def _require_declared(market: Market, before: Sequence[Market]) -> None:

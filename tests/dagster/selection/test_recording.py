@@ -12,6 +12,7 @@ import pytest
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.draw.changes import annul
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
 from regworkers_dagster.selection import recording, specs
 from tests.dagster.support import job, plain
 from tests.selection.draw.world import CAMPAIGN, close_campaign, draw, drawn
@@ -34,6 +35,9 @@ class Sensor:
         )
         answer: Any = recording.record_tick(context)
         self.cursor = answer.cursor
+        for request in answer.dynamic_partitions_requests:
+            for partition in request.partition_keys:
+                self.instance.delete_dynamic_partition(request.partitions_def_name, partition)
         for event in answer.asset_events:
             self.instance.report_runless_asset_event(event)
         assert all(event.partition for event in answer.asset_events)
@@ -215,3 +219,21 @@ def test_a_draw_under_rules_that_are_gone_whose_files_cannot_be_read_hides_no_ot
     sensor.tick()
     known = sensor.instance.get_materialized_partitions(specs.CAMPAIGNS.key)
     assert known == {CAMPAIGN, "winter"}
+
+
+def test_a_correction_in_a_terminal_shows_in_the_ui_and_a_deleted_draft_leaves_it(
+    runtime: Runtime, sensor: Sensor
+) -> None:
+    create(runtime)
+    create(runtime, "wrong")
+    assert sensor.tick()["campaigns"]["status"] == "DRAFT"
+    assert sensor.tick() == {}
+    assert regworkers(runtime, "campaign", "amend", "summer", "--name", "Autumn", "--apply").code == 0
+    made = sensor.tick()["campaigns"]
+    assert made["name"] == "Autumn" and made["corrected"]
+    assert sensor.tick() == {}, "nothing happened since"
+    partitions = str(CAMPAIGN_PARTITIONS.name)
+    sensor.instance.add_dynamic_partitions(partitions, ["summer", "wrong"])
+    assert regworkers(runtime, "campaign", "delete", "wrong", "--apply", "--yes").code == 0
+    assert sensor.tick() == {}
+    assert sensor.instance.get_dynamic_partitions(partitions) == ["summer"]

@@ -13,6 +13,7 @@ from regworkers_core.operations import downloads, uploads
 from regworkers_core.replication.settled import lag_warnings, settled
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.release import resume_blocked
+from regworkers_core.selection.campaigns.amending import delete
 from regworkers_core.selection.campaigns.opening import decide, log_open, open_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
@@ -59,6 +60,8 @@ def test_a_campaign_manager_needs_what_the_policy_allows(
     # What others opened is logged by a run with the same rights.
     assert not open_campaign(hers, "winter", reason="test", run_id="r").not_logged
     assert not log_open(hers).problems
+    create(hers, "wrong")
+    delete(hers, "wrong", run_id="r")
     advance_to(hers, "winter", CampaignStatus.CLOSED)
     import_for_berlin(hers, tmp_path, upload)
     # The preview of a draw warns when replication is behind.
