@@ -96,7 +96,7 @@ _STACK_DOWN = Found(
     "the embedded stack is down",
     None,
     LOCAL_UP,
-    "docs/operating.md",
+    "docs/environments.md",
 )
 
 

@@ -68,7 +68,7 @@ def test_an_id_that_json_cannot_hold_or_has_to_escape_breaks_no_line(
 
 
 def test_a_line_is_as_long_as_the_manual_counts_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """docs/operating.md says what ten million entries cost."""
+    """docs/logs-and-metrics.md says what ten million entries cost."""
     configure_logging()
     bind(runId=str(uuid.uuid4()), worker="saveEntries")
     passed = Passed(str(uuid.uuid4()), "aurora-world-tour", "Bumcacih1nonZwIdU2a_HAnT")

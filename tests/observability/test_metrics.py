@@ -68,7 +68,7 @@ def test_names_are_unique_and_messaging_names_are_those_of_the_conventions() -> 
 
 
 def test_the_page_on_operating_lists_all_metrics() -> None:
-    page = (PROJECT_ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    page = (PROJECT_ROOT / "docs" / "logs-and-metrics.md").read_text(encoding="utf-8")
     for each in INSTRUMENTS:
         name = f"`{each.name}`" if each.name else "–"
         assert f"| {name} | `{each.otel}` | {each.does} |" in page
