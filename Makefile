@@ -147,7 +147,7 @@ mutants: $(STAMP) ## plant defects in a copy, and see a test fail for each (FLAG
 KILLS ?= 1000
 HOURS ?= 4
 
-campaign: $(STAMP) ## kill, pause and starve processes on real servers at random; the figures go to docs/reliability.md
+campaign: $(STAMP) ## kill, pause and starve processes on real servers at random; the figures go to benchmarks/reliability.md
 	$(BIN)/python -m tests.faults.campaign --kills $(KILLS) --hours $(HOURS) --write $(FLAGS)
 
 rehearse-night: $(STAMP) ## work off a night of dead letters and every runbook over GraphQL alone (some minutes)

@@ -76,8 +76,9 @@ CONFIG: dict[str, Any] = {
 
 def pages(root: Path = PROJECT_ROOT) -> list[Path]:
     """Every page of the documentation, sorted."""
-    found = [*(root / "docs").rglob("*.md"), *root.glob("*.md")]
-    return sorted([*found, *(root / folder / "README.md" for folder in ("deploy", "benchmarks"))])
+    folders = (root, root / "benchmarks")
+    found = [*(root / "docs").rglob("*.md"), *(each for folder in folders for each in folder.glob("*.md"))]
+    return sorted([*found, root / "deploy" / "README.md"])
 
 
 def tree(root: Path) -> list[dict[str, Any]]:

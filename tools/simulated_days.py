@@ -372,7 +372,7 @@ def _minutes(value: float | None) -> str:
 
 
 def seeds_table(seeds: Iterable[int] = (SEED, *range(1, 21))) -> str:
-    """The Markdown table of docs/reliability.md; takes some minutes."""
+    """The Markdown table of benchmarks/reliability.md; takes some minutes."""
     of_way = [f"{what}: {way}" for what in ("false pages", "missed", "minutes to page") for way in WAYS]
     lines = [f"| seed | {' | '.join(of_way)} |", "| ---: " * (len(of_way) + 1) + "|"]
     for seed in seeds:

@@ -170,7 +170,7 @@ TABLES = {
 SIZES = {("decisions/0012-size.md", "size"): size_table}
 ON_REQUEST: Mapping[str, Mapping[tuple[str, str], Callable[[], str]]] = {
     "pages": {("alerts.md", "pages"): pages_table},
-    "seeds": {("reliability.md", "seeds"): seeds_table},
+    "seeds": {("../benchmarks/reliability.md", "seeds"): seeds_table},
     "power": {
         ("fairness.md", "audit power"): smallest_table,
         ("fairness.md", "false alarms"): false_alarms_table,

@@ -46,7 +46,7 @@ from tests.support.runtimes import ADDRESSES, new_runtime, redis_url, remove_nam
 from tests.support.waiting import wait_until
 
 FOLDER = PROJECT_ROOT / ".local" / "campaign"
-PAGE = PROJECT_ROOT / "docs" / "reliability.md"
+PAGE = PROJECT_ROOT / "benchmarks" / "reliability.md"
 END = "<!-- figures of the campaigns: end -->"
 LATE = "late"
 SLOTS = ("writer", "enqueue", "save", "save", "publish", "draw", LATE)
@@ -389,7 +389,7 @@ class Campaign:
 
 
 def row(state: State) -> str:
-    """A line of the table in docs/reliability.md."""
+    """A line of the table in benchmarks/reliability.md."""
     found = [str(state.found.get(kind, 0)) for kind in (LOST, DOUBLED, OLDER, WRONG)]
     cells = [
         state.started,
@@ -427,7 +427,9 @@ def main() -> int:
     parser.add_argument(
         "--variant", default="good", choices=list(VARIANTS), help="break this on purpose, to see it found"
     )
-    parser.add_argument("--write", action="store_true", help="append the figures to docs/reliability.md")
+    parser.add_argument(
+        "--write", action="store_true", help="append the figures to benchmarks/reliability.md"
+    )
     parser.add_argument(
         "--folder", type=Path, default=FOLDER, help="histories and state (default: %(default)s)"
     )

@@ -3,7 +3,8 @@
 The points of replication and of the export twenty times each, those of a draw and of what follows it ten times
 (`--repetitions` for all).
 
-Prints a table of what was lost and doubled; exit code 1 if anything was. `--write` puts it into docs/reliability.md.
+Prints a table of what was lost and doubled; exit code 1 if anything was. `--write` puts it into
+benchmarks/reliability.md.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def once(step: str, occurrence: int) -> Verdict:
 
 
 HEAD = ("at", "repetitions", "lost", "doubled", "repeats", "seconds")
-PAGE = PROJECT_ROOT / "docs" / "reliability.md"
+PAGE = PROJECT_ROOT / "benchmarks" / "reliability.md"
 BEGIN, END = "<!-- figures of the soak: begin -->", "<!-- figures of the soak: end -->"
 
 
@@ -179,7 +180,7 @@ def main() -> int:
     parser.add_argument(
         "--step", action="append", choices=list(POINTS), help="only this one (may be repeated)"
     )
-    parser.add_argument("--write", action="store_true", help="update the table in docs/reliability.md")
+    parser.add_argument("--write", action="store_true", help="update the table in benchmarks/reliability.md")
     arguments = parser.parse_args()
     where = conditions()
     # Drains report at every end; here only troubles and the table are of interest.

@@ -3,7 +3,7 @@
 Prints a line for each: its name, `red` or `survived`, by which test, seconds. The servers are those that the
 environment names, and one embedded stack for the others. Exit code 1 if a defect survived, or its tests took longer
 than 60 s; 2 if an old text does not occur exactly once, or a test does not exist or pass without the defect. `--write`
-puts the table into docs/reliability.md.
+puts the table into benchmarks/reliability.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.mutants.table import Mutant, mutants, problems
 from tests.mutants.trial import CannotTry, Outcome, Trial, scratch_copy, try_all
 from tests.support.runtimes import ADDRESSES
 
-PAGE = PROJECT_ROOT / "docs" / "reliability.md"
+PAGE = PROJECT_ROOT / "benchmarks" / "reliability.md"
 BEGIN, END = "<!-- begin: make mutants -->", "<!-- end: make mutants -->"
 _WRONG_TABLE = 2
 
@@ -61,7 +61,7 @@ def exit_code(trials: Sequence[Trial]) -> int:
 
 
 def table(trials: Sequence[Trial], where: dict[str, Any]) -> str:
-    """The section of docs/reliability.md."""
+    """The section of benchmarks/reliability.md."""
     red = sum(each.outcome is Outcome.RED for each in trials)
     longest = max(each.seconds for each in trials)
     said = (
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="try only this defect")
     parser.add_argument("--jobs", type=int, default=2, help="try this number at a time (default: 2)")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="print text or JSON")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    parser.add_argument("--write", action="store_true", help="write the table into benchmarks/reliability.md")
     options = parser.parse_args(arguments)
     if options.write and options.only:
         parser.error("--write needs all defects: leave --only out")
