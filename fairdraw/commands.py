@@ -162,7 +162,7 @@ def check_receipt(
         Path | None, Help("list of planned codes (codes-<k>.txt), for a receipt with a winner's code")
     ] = None,
     from_: Annotated[
-        str | None, Help("a folder or https:// address with log and registrations, for a confirmation")
+        str | None, Help("a folder or https:// address with draws, log and registrations, for a confirmation")
     ] = None,
     whole: Annotated[
         bool, Help("look for notices about a confirmation's entry in all later ones: 66 bytes each are read")
@@ -186,7 +186,7 @@ def check_receipt(
         what, other = ("confirmation", "receipt") if confirms else ("receipt", "confirmation")
         raise UsageError(f"{file} is a {what}: {' and '.join(unused)} can be given with a {other} only")
     if confirms:
-        found = place or _place(from_, "log and registrations")
+        found = place or _place(from_, "draws, log and registrations")
         checked = check_confirmation(data, found, trusted, whole=whole)
     else:
         checked = checked_receipt(data, trusted, opened, None if codes is None else _codes(codes))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from fairdraw.documents import as_document
 from fairdraw.errors import DrawError
-from fairdraw.log.leaves import CHECKPOINT, KEYS, Kind, LeafTimes, LogLeaf
+from fairdraw.log.leaves import CHECKPOINT, KEYS, Kind, LeafTimes, LogLeaf, cosigned_at
 from fairdraw.log.note import NoteError
 from fairdraw.log.parts import Published, published
 from fairdraw.log.place import Place, Read, in_log
@@ -50,6 +50,7 @@ _NOT_READ = (
     "Notices about the registration were looked for in the newest entries alone, from entry {} on: `check-receipt"
     " --whole` looks in all later ones."
 )
+_AS_OF = "The log was read as witnesses saw it at {}: what the list got after that, and a later draw, does not show."
 _IN_THE_DRAW = "That the entry takes part in the draw shows its receipt, once there is one."
 
 
@@ -119,8 +120,8 @@ class ConfirmationChecker:
         self.confirmation, self._place, self._trust, self._whole = confirmation, place, trust, whole
         # What was noted about the entry that its fan may not know.
         self.findings: list[str] = []
-        # Where no notice was looked for.
-        self._unread: tuple[str, ...] = ()
+        # Where no notice was looked for, and until when.
+        self._unread: list[str] = []
         # The first size of the list in the log that has what is confirmed; None until that was found.
         self._first: _Logged | None = None
         # Since when the entry is in the list, and who saw it; empty if that is not known.
@@ -182,20 +183,27 @@ class ConfirmationChecker:
 
     @cached_property
     def _leaves(self) -> Sequence[tuple[int, LogLeaf]]:
-        """Those of the campaign in the log since it opened last, in order."""
+        """Those of the campaign in the log, in order."""
         found = self._log.state.of_campaign(self.confirmation.campaign_id)
-        opened = [at for at, (_, leaf) in enumerate(found, 1) if leaf.kind is Kind.OPENED]
-        return found[opened[-1] if opened else 0 :]
+        opened = [index for index, leaf in found if leaf.kind is Kind.OPENED]
+        if len(opened) > 1:
+            wrong(
+                f"leaf {opened[-1]} of the log opens the campaign again, after leaf {opened[0]}: a campaign opens once"
+            )
+        return found
 
     @cached_property
     def _logged(self) -> dict[str, int]:
-        """The leaves of sizes of the list, by hash. One that the log has again is where it was first: the list only
-        grows.
-        """
+        """The leaves of sizes of the list, by hash. One that the log has twice running is where it was first."""
         found: dict[str, int] = {}
         for index, leaf in self._leaves:
-            if leaf.kind is Kind.REGISTRATIONS:
-                found.setdefault(leaf.hash, index)
+            if leaf.kind is not Kind.REGISTRATIONS:
+                continue
+            if leaf.hash in found and leaf.hash != [*found][-1]:
+                wrong(
+                    f"leaf {index} of the log is the list of leaf {found[leaf.hash]} again: it did not only grow"
+                )
+            found.setdefault(leaf.hash, index)
         return found
 
     @cached_property
@@ -209,13 +217,19 @@ class ConfirmationChecker:
         ]
         if not manifests:
             return None
-        index, hash_ = manifests[-1]
         path = f"draws/{campaign_id}/phase-1/{MANIFEST}"
         data = self._read(path)
-        if sha256_hex(data) != hash_:
-            raise DrawError(path, f"is not the one that is leaf {index} of the log")
+        last, own = manifests[-1][0], [index for index, hash_ in manifests if hash_ == sha256_hex(data)]
+        if not own:
+            raise DrawError(path, f"is not the one that is leaf {last} of the log")
+        if own[-1] != last:
+            # The log has a manifest before it is published.
+            raise Unchecked(
+                f"{path} is still that of leaf {own[-1]} of the log, which leaf {last} replaced: try again"
+            )
         manifest = Manifest.parse(data)
-        before = [hash_ for hash_, at in self._logged.items() if at < index]
+        # One that replaces another counts the same list.
+        before = [hash_ for hash_, at in self._logged.items() if at < manifests[0][0]]
         if problem := size_problem(manifest, before[-1] if before else None):
             wrong(problem)
         counted = manifest.registrations
@@ -245,8 +259,8 @@ class ConfirmationChecker:
         """The newest size of the list in the log, which has the entry. An older one would hide notices."""
         if beyond := self._beyond():
             raise Unchecked(beyond)
-        found = self._first_logged(reversed(self._sizes))
         last = max(self._logged.values(), default=None)
+        found = self._first_logged(reversed(self._sizes))
         if last is not None and (found is None or found.index != last):
             raise DrawError(
                 self._checkpoint_path,
@@ -276,34 +290,32 @@ class ConfirmationChecker:
         since = 0 if self._whole else _newest_from(newest.size)
         tree = _ReadList(self._read, newest)
         found = tree.registration(own.index, since)
-        if own.leaf not in _leaves(found) and since > own.index:
+        if own.leaf not in _leaves(found).values() and since > own.index:
             # A notice before may have given it this unit.
             since, found = 0, tree.registration(own.index, 0)
-        leaves = _leaves(found)
-        if own.leaf not in leaves:
+        had = _leaves(found)
+        if own.leaf not in had.values():
             wrong(
                 f"entry {own.index} of the list is another one: ref, unit, time and salt do not give its leaf"
             )
         # A notice with the unit of the confirmation proves its ref no earlier: the entry before it may be of any.
-        shown_at = [own.index, *(each.index for each in found.notices if each.notice.leaf)][
-            leaves.index(own.leaf)
-        ]
+        shown_at = max(index for index, leaf in had.items() if leaf == own.leaf)
         first = self._first_logged(size for size in self._sizes if size > shown_at) or self._newest
         for size in (first.file, drawn):
             if size is not None:
                 tree.require_start(size)
         self._first = first
         # Notices before the unit of the confirmation are known to its fan.
-        for number, noted in enumerate(found.notices):
-            if noted.notice.leaf is None or own.leaf not in leaves[number + 1 :]:
-                self.findings.append(noted_line(noted))
+        self.findings += [noted_line(noted) for noted in found.notices if noted.index > shown_at]
         if drawn is not None and shown_at >= drawn.size:
-            self.findings.append(
-                f"entry {shown_at}: what is confirmed came into the list after the draw, which has another leaf"
-                f" for entry {own.index}"
-            )
+            counted = [leaf for index, leaf in had.items() if index < drawn.size][-1]
+            if counted != own.leaf:
+                self.findings.append(
+                    f"entry {shown_at}: what is confirmed came into the list after the draw, which has another leaf"
+                    f" for entry {own.index}"
+                )
         if since > own.index:
-            self._unread = (_NOT_READ.format(since),)
+            self._unread.append(_NOT_READ.format(since))
         line = f"entry {own.index} of {newest.size} in the list of registrations (from 0), registered at {own.at}"
         return "\n".join([line, *map(noted_line, found.notices)])
 
@@ -328,9 +340,11 @@ class ConfirmationChecker:
             kept = times.kept(first.index)
             notes = [note for note in (kept and kept.note, state.note) if note is not None]
             signed = [{each.key for each in note.verified(keys.quorum.witnesses)} for note in notes]
+            until = cosigned_at(notes[-1], keys.quorum)
         except NoteError as error:
             raise DrawError(f"log/{CHECKPOINT}", str(error)) from None
         found = seen_by(notes[-1], keys.quorum)
+        self._unread.append(_AS_OF.format(iso(until)))
         seen = len(signed[0])
         self.since = f"in the list since {iso(at)}, by {'1 witness' if seen == 1 else f'{seen} witnesses'}"
         if not keys.quorum.colluders:
@@ -375,14 +389,15 @@ class _ReadList:
 
     def require_start(self, part: RegistrationSize) -> None:
         """Refuse the list unless it begins with an earlier one."""
-        whole, rest = divmod(part.size, WIDTH)
+        # None of a later one.
+        whole, rest = divmod(min(part.size, self._size.size), WIDTH)
         nodes = self._blocks[:whole]
         if rest:
             hashes = [*map(leaf_hash, self._bundle(whole * WIDTH))]
             if root_over(hashes) != self._blocks[whole]:
                 wrong(f"the {self._size.size} entries of the list do not have the root that is in the log")
             nodes.append(root_over(hashes[:rest]))
-        if root_over(nodes).hex() != part.root:
+        if part.size > self._size.size or root_over(nodes).hex() != part.root:
             wrong(
                 f"the list of {self._size.size} entries does not begin with the {part.size} that the log has: it did"
                 " not only grow"
@@ -406,6 +421,7 @@ def _newest_from(size: int) -> int:
     return max(0, -(-size // WIDTH) * WIDTH - LOOKED_THROUGH)
 
 
-def _leaves(registration: Registration) -> list[str]:
-    """Those that it had, in order."""
-    return [registration.leaf, *(noted.notice.leaf for noted in registration.notices if noted.notice.leaf)]
+def _leaves(registration: Registration) -> dict[int, str]:
+    """Those that it had, by the index of their entry, in order."""
+    noted = {each.index: each.notice.leaf for each in registration.notices if each.notice.leaf}
+    return {registration.index: registration.leaf} | noted

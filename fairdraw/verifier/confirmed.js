@@ -1,6 +1,5 @@
-// The check of a fan's confirmation against the published files, as in proof/confirmation.py. The log is read from its end
-// back to the campaign's opening, or in its newest entries alone: what is before these is found by its fact. A file that is
-// missing leaves a step unchecked.
+// The check of a fan's confirmation against the published files, as in proof/confirmation.py. Of a long log the newest
+// entries are read: what is before these is found by its fact. A file that is missing leaves a step unchecked.
 
 import { parseCanonical } from "./canonical.js";
 import { drawError, fieldsOf, isAny, isHash, isoTime, milliseconds, short, uncheckedError } from "./fields.js";
@@ -25,6 +24,7 @@ const ITS_KEYS =
 const NOT_YET = "not in the list yet";
 const NOT_READ = "Notices about the registration were looked for in the newest entries alone";
 const LOG_NOT_READ = "Newer lists, and the draw, were looked for in the newest leaves of the log alone";
+const AS_OF = "The log was read as witnesses saw it at";
 const IN_THE_DRAW = "That the entry takes part in the draw shows its receipt, once there is one.";
 // Bundles that are read at a time, and the newest ones in which leaves of the campaign and notices are looked for.
 const [AT_A_TIME, NEWEST] = [8, 64];
@@ -66,7 +66,7 @@ export async function checkConfirmation(text, read, { curves = null, trust = nul
       steps.push(endedStep(name, values, error, error.artefact !== "receipt"));
     }
   }
-  const found = await checker.log.then((log) => log.given, () => []);
+  const found = await checker.log.then(({ given }) => given, () => []);
   const ofKeys = found.some((key) => key.given === "log") ? [ITS_KEYS] : [];
   return {
     verdict: verdictOn(steps, trusted),
@@ -137,13 +137,14 @@ class ConfirmationCheck {
   constructor(own, read, trust, options) {
     Object.assign(this, { ...options, own, read, findings: [], unread: [], listed: null, folder: `registrations/${own.campaignId}/` });
     this.log = this.publishedLog(trust);
+    this.logged = this.campaignLeaves();
     this.drawn = this.drawnList();
     this.sizes = this.listedSizes();
     this.newest = this.newestList();
     // The first size of the list in the log that has what is confirmed; null until that was found.
     this.first = null;
     // Each step that awaits them meets the error.
-    for (const each of [this.log, this.drawn, this.sizes, this.newest]) each.catch(() => {});
+    for (const each of [this.log, this.logged, this.drawn, this.sizes, this.newest]) each.catch(() => {});
   }
 
   steps() {
@@ -180,38 +181,62 @@ class ConfirmationCheck {
     const of = (what, given) => (key) => trustedKey(what, key.name, key.publicKey, given.length ? "trust" : "log");
     const given = [...log.map(of("log", trust.log)), ...witnessesOf(quorum).map(of("witness", trust.quorum.members))];
     const found = { note, origin, size: Number(size), root, keys: log, quorum, tree, given };
-    return { ...found, ...(await this.campaignLeaves(found)) };
+    return { ...found, ...(await this.campaignLines(found)) };
   }
 
-  // The leaves of the campaign since it opened last, in order, each once, and whether these are all.
-  async campaignLeaves({ size, root, tree }) {
+  // The leaves of the campaign as they are in the entries that are read, in order, and whether it has no others.
+  async campaignLines({ size, root, tree }) {
     const [begin, lines, roots] = [`{"campaignId":"${this.own.campaignId}",`, [], new Map()];
     const last = Math.ceil(size / WIDTH);
     const least = this.whole ? 0 : Math.max(0, last - NEWEST);
-    let opened = false;
-    for (let number = last - 1; number >= least && !opened; number--) {
+    const requireRoot = (isRight) => {
+      if (!isRight) throw drawError("log/checkpoint", `its root is not that of the ${size} entries`);
+    };
+    for (let number = last - 1; number >= least; number--) {
       const [start, entries] = [number * WIDTH, await tree.bundle(number)];
+      requireRoot(entries.length === Math.min(WIDTH, size - start));
       roots.set(number, rootOver(entries));
-      for (let at = entries.length - 1; at >= 0 && !opened; at--) {
-        const line = String.fromCharCode(...entries[at]);
-        if (!line.startsWith(begin)) continue;
-        opened = line.includes('","kind":"opened",');
-        if (!opened) lines.unshift([start + at, entries[at]]);
-      }
+      const own = entries.map((entry, at) => [start + at, entry]);
+      lines.unshift(...own.filter(([, entry]) => String.fromCharCode(...entry).startsWith(begin)));
     }
     const blocks = treeHash();
     for (let number = 0; number < last; number++) blocks.add(roots.get(number) ?? (await tree.node(8, number * WIDTH)));
-    if (toHex(blocks.root()) !== root) throw drawError("log/checkpoint", `its root is not that of the ${size} entries`);
-    const isWhole = opened || least === 0;
-    if (!isWhole) this.unread.push(`${LOG_NOT_READ}, from leaf ${least * WIDTH} on: \`check-receipt\` looks in all.`);
-    const leaves = lines.map(([index, entry]) => ({ index, leaf: parseLogLeaf(textIn(`entry ${index}`, entry)) }));
+    requireRoot(toHex(blocks.root()) === root);
+    return { lines, least: least * WIDTH };
+  }
+
+  // The leaves of the campaign in the entries that are read, and whether it has no others: it opened among them.
+  async campaignLeaves() {
+    const { lines, least } = await this.log;
+    const leaves = lines.map(([index, entry]) => ({ index, leaf: parseLogLeaf(textIn(`entry ${index}`, entry), `entry ${index}`) }));
+    const opened = leaves.filter(({ leaf }) => leaf.kind === "opened");
+    const [first, again] = [opened.at(0), opened.at(-1)];
+    if (first !== again) {
+      contradiction(`leaf ${again.index} of the log opens the campaign again, after leaf ${first.index}: a campaign opens once`);
+    }
+    const isWhole = least === 0 || first !== undefined;
+    if (!isWhole) this.unread.push(`${LOG_NOT_READ}, from leaf ${least} on: \`check-receipt\` looks in all.`);
     return { leaves, isWhole };
+  }
+
+  // The sizes of the list among them; one that the log has twice running is where it was first.
+  async loggedLists() {
+    const { leaves } = await this.logged;
+    const found = [];
+    for (const each of leaves.filter(({ leaf }) => leaf.kind === "registrations")) {
+      const before = found.find(({ leaf }) => leaf.hash === each.leaf.hash);
+      if (before && before !== found.at(-1)) {
+        contradiction(`leaf ${each.index} of the log is the list of leaf ${before.index} again: it did not only grow`);
+      }
+      if (!before) found.push(each);
+    }
+    return found;
   }
 
   // The first leaf of the log that says this, and its index; null if it has none. One before those that were read is found
   // by its fact.
   async leafOf({ kind, phase, hash }) {
-    const { leaves, isWhole, root, size, tree } = await this.log;
+    const [{ root, size, tree }, { leaves, isWhole }] = [await this.log, await this.logged];
     const known = leaves.find(({ leaf }) => leaf.kind === kind && leaf.phase === phase && leaf.hash === hash);
     if (known || isWhole) return known ?? null;
     const fact = `{"campaignId":"${this.own.campaignId}","hash":"${hash}","kind":"${kind}","phase":${phase},"time":"`;
@@ -236,23 +261,30 @@ class ConfirmationCheck {
 
   // The list that the draw counts; null before the draw.
   async drawnList() {
-    const [{ leaves, isWhole }, { campaignId }] = [await this.log, this.own];
-    let last = leaves.findLast(({ leaf }) => leaf.kind === "manifest" && leaf.phase === 1) ?? null;
-    if (last === null && isWhole) return null;
-    const bytes = await this.read(this.manifestName, last === null ? MAY_LACK : {});
-    if (last === null) last = bytes && (await this.leafOf({ kind: "manifest", phase: 1, hash: sha256Hex(bytes) }));
-    if (last === null) return null;
-    if (bytes === null) throw uncheckedError(`${this.manifestName} is missing`);
-    if (sha256Hex(bytes) !== last.leaf.hash) {
-      throw drawError(this.manifestName, `is not the one that is leaf ${last.index} of the log`);
+    const [{ leaves, isWhole }, { campaignId }, name] = [await this.logged, this.own, this.manifestName];
+    const manifests = leaves.filter(({ leaf }) => leaf.kind === "manifest" && leaf.phase === 1);
+    if (!manifests.length && isWhole) return null;
+    const bytes = await this.read(name, manifests.length ? {} : MAY_LACK);
+    if (!manifests.length) {
+      const said = bytes && (await this.leafOf({ kind: "manifest", phase: 1, hash: sha256Hex(bytes) }));
+      if (!said) return null;
+      manifests.push(said);
+    }
+    if (bytes === null) throw uncheckedError(`${name} is missing`);
+    const [first, last] = [manifests.at(0), manifests.at(-1)];
+    const own = manifests.findLast(({ leaf }) => leaf.hash === sha256Hex(bytes));
+    if (!own) throw drawError(name, `is not the one that is leaf ${last.index} of the log`);
+    // The log has a manifest before it is published.
+    if (own !== last) {
+      throw uncheckedError(`${name} is still that of leaf ${own.index} of the log, which leaf ${last.index} replaced: try again`);
     }
     const manifest = parseManifest(textIn("manifest.json", bytes));
     const counted = manifest.registrations ?? { root: sha256Hex(""), size: 0 };
-    const before = leaves.filter(({ leaf, index }) => leaf.kind === "registrations" && index < last.index);
-    const once = before.filter(({ leaf }, at) => before.findIndex((each) => each.leaf.hash === leaf.hash) === at);
+    // One that replaces another counts the same list.
+    const isBefore = (each) => each !== null && each.index < first.index;
     const said = { kind: "registrations", phase: 0, hash: sizeHash(campaignId, counted) };
-    const earlier = isWhole || once.length ? null : await this.leafOf(said);
-    const problem = sizeProblem(manifest, (once.at(-1) ?? earlier)?.leaf.hash ?? null);
+    const before = (await this.loggedLists()).findLast(isBefore) ?? (isWhole ? null : await this.leafOf(said));
+    const problem = sizeProblem(manifest, isBefore(before) ? before.leaf.hash : null);
     if (problem) contradiction(problem);
     return counted;
   }
@@ -265,11 +297,11 @@ class ConfirmationCheck {
 
   // Those of the list that have a file, ascending.
   async listedSizes() {
-    const { leaves } = await this.log;
+    await this.logged;
     const name = `${this.folder}checkpoint`;
     const text = await this.text(name);
     if (text === null) {
-      if (leaves.some(({ leaf }) => leaf.kind === "registrations")) throw uncheckedError(`${name} is missing`);
+      if ((await this.loggedLists()).length) throw uncheckedError(`${name} is missing`);
       return [];
     }
     const { about, sizes } = parseTreeState(text, name);
@@ -289,10 +321,9 @@ class ConfirmationCheck {
   async newestList() {
     const beyond = await this.beyond();
     if (beyond) throw uncheckedError(beyond);
-    const [{ leaves }, { index }] = [await this.log, this.own];
+    const { index } = this.own;
+    const last = (await this.loggedLists()).at(-1);
     const newest = await this.firstLogged([...(await this.sizes)].reverse());
-    const found = leaves.filter(({ leaf }) => leaf.kind === "registrations");
-    const last = found.findLast(({ leaf }, at) => found.findIndex((each) => each.leaf.hash === leaf.hash) === at);
     if (last && newest?.index !== last.index) {
       const what = `names no list of registrations that is leaf ${last.index} of the log`;
       throw drawError(`${this.folder}checkpoint`, `${what}: it was changed, or a file in sizes`);
@@ -336,14 +367,13 @@ class ConfirmationCheck {
       contradiction(`entry ${index} of the list is another one: ref, unit, time and salt do not give its leaf`);
     }
     // A notice with the unit of the confirmation proves its ref no earlier: the entry before it may be of any.
-    const shownAt = leaves.find(isOwn).index;
+    const shownAt = leaves.findLast(isOwn).index;
     const first = (await this.firstLogged((await this.sizes).filter((each) => each > shownAt))) ?? newest;
     for (const each of [first, drawn].filter(Boolean)) await requireStart(each);
     this.first = first;
     // Notices before the unit of the confirmation are known to its fan.
-    const isNews = (each, number) => each.leaf === null || !leaves.slice(number + 1).some(isOwn);
-    this.findings.push(...found.noted.filter((_, number) => isNews(found.notices[number], number)));
-    if (drawn !== null && shownAt >= drawn.size) {
+    this.findings.push(...found.noted.filter((_, number) => found.notices[number].index > shownAt));
+    if (drawn !== null && shownAt >= drawn.size && !isOwn(leaves.findLast((each) => each.index < drawn.size))) {
       const what = "what is confirmed came into the list after the draw, which has another leaf";
       this.findings.push(`entry ${shownAt}: ${what} for entry ${index}`);
     }
@@ -361,8 +391,13 @@ class ConfirmationCheck {
     const requireRoot = (isRight) => {
       if (!isRight) contradiction(`the ${size} entries of the list do not have the root that is in the log`);
     };
+    const requireCount = (entries, start) => {
+      const due = Math.min(WIDTH, size - start);
+      if (entries.length !== due) throw drawError(files.path("entries", start / WIDTH, size), `not a bundle of ${due} entries`);
+    };
     let found = null;
     const take = (entries, start) => {
+      requireCount(entries, start);
       entries.forEach((entry, number) => {
         const [at, text] = [start + number, String.fromCharCode(...entry)];
         if (at === index) {
@@ -380,18 +415,26 @@ class ConfirmationCheck {
       this.onRead(start, size);
       const starts = Array.from({ length: AT_A_TIME }, (_, each) => start + each * WIDTH).filter((each) => each < size);
       const parts = starts.map((each) => (isRead(each) ? files.bundle(each / WIDTH) : files.node(8, each)));
-      (await Promise.all(parts)).forEach((part, each) => blocks.push(isRead(starts[each]) ? take(part, starts[each]) : part));
+      // The first that cannot be read is named.
+      parts.forEach((part) => part.catch(() => {}));
+      for (const [each, begin] of starts.entries()) {
+        const part = await parts[each];
+        blocks.push(isRead(begin) ? take(part, begin) : part);
+      }
     }
     requireRoot(found !== null && hexRoot(blocks) === root);
     const requireStart = async (part) => {
-      const whole = Math.floor(part.size / WIDTH);
+      // It has none of a later one.
+      const end = Math.min(part.size, size);
+      const whole = Math.floor(end / WIDTH);
       const nodes = blocks.slice(0, whole);
-      if (part.size % WIDTH) {
+      if (end % WIDTH) {
         const entries = await files.bundle(whole);
+        requireCount(entries, whole * WIDTH);
         requireRoot(toHex(rootOver(entries)) === toHex(blocks[whole]));
-        nodes.push(rootOver(entries.slice(0, part.size % WIDTH)));
+        nodes.push(rootOver(entries.slice(0, end % WIDTH)));
       }
-      if (hexRoot(nodes) === part.root) return;
+      if (part.size <= size && hexRoot(nodes) === part.root) return;
       contradiction(`the list of ${size} entries does not begin with the ${part.size} that the log has: it did not only grow`);
     };
     return { found, requireStart };
@@ -412,8 +455,9 @@ class ConfirmationCheck {
     }
     const kept = await this.keptAfter(first);
     if (kept === null) contradiction("no checkpoint shows when enough witnesses saw the entry in the list");
-    named("log/checkpoint", () => verifyNote(note, witnessesOf(quorum), this.curves));
+    const times = named("log/checkpoint", () => verifyNote(note, witnessesOf(quorum), this.curves));
     const found = seenBy({ note, quorum }, values);
+    this.unread.push(`${AS_OF} ${when(metAt(quorum, times))}: what the list got after that, and a later draw, does not show.`);
     this.listed = { at: when(kept.at), by: kept.seen };
     if (!colludersOf(quorum)) throw uncheckedError(WEAK_QUORUM);
     return `${sinceText(this.listed)}\n${found}`;
@@ -451,6 +495,9 @@ export const isNotYet = ({ detail }) => detail.startsWith(NOT_YET);
 
 /** What a check did not read of the list, among its limits. */
 export const unreadOf = (limits) => limits.filter((each) => [NOT_READ, LOG_NOT_READ].some((begin) => each.startsWith(begin)));
+
+/** Until when a check read the log, among its limits. */
+export const asOf = (limits) => limits.filter((each) => each.startsWith(AS_OF));
 
 /** Since when an entry is in the list, and by whom, in words. */
 export function sinceText({ at, by }) {

@@ -38,7 +38,7 @@ export function receiptIn(text) {
   return text;
 }
 
-/** The address of the folder with `log` and `registrations`, of a page that is in it or beside a draw. */
+/** The address of the folder with `draws`, `log` and `registrations`, of a page that is in it or beside a draw. */
 export const rootOf = (address) => address.replace(/[?#].*$/, "").replace(/(?:draws\/[^/]+\/page\/)?[^/]*$/, "");
 
 /** The bytes of a public file at an address, null for none. What cannot be read leaves a step unchecked. */
@@ -56,7 +56,7 @@ export async function fromHost(root, name) {
   throw uncheckedError(`${name} could not be read: the host ${what}; try again`);
 }
 
-/** The files of a folder that a person chose, which has `log` and `registrations` or is one of them. */
+/** The files of a folder that a person chose, which has `draws`, `log` and `registrations` or is one of them. */
 export function byName(files) {
   return new Map(files.map((file) => [file.webkitRelativePath.replace(/^.*?(?=(?:draws|log|registrations)\/)/, ""), file]));
 }

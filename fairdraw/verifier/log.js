@@ -81,9 +81,9 @@ function parseEntry(fields) {
   return { line, leaf, index: fields.integer("index"), proof: fields.list("proof") };
 }
 
-export function parseLogLeaf(line) {
-  const document = parseCanonical(line, LOG_LEAF);
-  const fields = fieldsOf(LOG_LEAF, "", document, ["campaignId", "hash", "kind", "phase", "time"]);
+export function parseLogLeaf(line, name = LOG_LEAF) {
+  const document = parseCanonical(line, name);
+  const fields = fieldsOf(name, "", document, ["campaignId", "hash", "kind", "phase", "time"]);
   const kind = fields.text("kind", (text) => LEAF_KINDS.includes(text), `one of ${LEAF_KINDS.join(", ")}`);
   const campaignId =
     kind === "key"

@@ -299,6 +299,7 @@ export const STRINGS = {
     }),
     // It can be read again, whole.
     unread: (text) => ({ title: "What was not read", text, again: "Look in all entries" }),
+    asOf: (text) => ({ title: "What came later", text }),
     inTheDraw: {
       title: "That you take part in the draw",
       text: "Only the receipt after the draw shows that. Keep this confirmation until then.",
@@ -420,7 +421,7 @@ export const STRINGS = {
 
   filesTitle: "The public files that are needed",
   folderField: "Choose the folder with the public files",
-  folderHelp: "A copy of what the organiser publishes, with log and registrations. A page from disk can fetch nothing.",
+  folderHelp: "A copy of what the organiser publishes, with draws, log and registrations. A page from disk can fetch nothing.",
   filesMissing: (names) => `These files were not there: ${names.join(", ")}`,
 
   inputTitle: "Your receipt, or your confirmation",

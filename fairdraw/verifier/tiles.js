@@ -33,12 +33,17 @@ export class TreeFiles {
     Object.assign(this, { folder, size, read, tiles: new Map() });
   }
 
-  // The bytes of the tile with this number, which has one of `count` hashes of its level, or entries.
-  async file(kind, number, count) {
-    const width = Math.min(WIDTH, count - WIDTH * number);
+  /** The name of the tile with this number, which has `width` of the `count` hashes of its level, or entries. */
+  path(kind, number, count, width = Math.min(WIDTH, count - WIDTH * number)) {
     const digits = String(number).padStart(3 * Math.ceil(String(number).length / 3), "0");
     const path = digits.replace(/\d{3}(?=\d)/g, "x$&/");
-    const name = `${this.folder}tile/${kind}/${path}${width < WIDTH ? `.p/${width}` : ""}`;
+    return `${this.folder}tile/${kind}/${path}${width < WIDTH ? `.p/${width}` : ""}`;
+  }
+
+  // The bytes of that tile.
+  async file(kind, number, count) {
+    const width = Math.min(WIDTH, count - WIDTH * number);
+    const name = this.path(kind, number, count, width);
     const bytes = await this.read(name);
     if (bytes === null) throw uncheckedError(`${name} is missing`);
     return { bytes, name, width };

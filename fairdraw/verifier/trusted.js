@@ -1,6 +1,6 @@
 // What is left to trust after a check, for people, and the one line on what was checked. For both pages.
 
-import { isConfirmation, isNotYet, unreadOf } from "./confirmed.js";
+import { asOf, isConfirmation, isNotYet, unreadOf } from "./confirmed.js";
 import { company, NO_EVENT } from "./receipt.js";
 import { STRINGS } from "./strings.js";
 
@@ -56,6 +56,7 @@ export function leftToTrust({ steps, keys, findings, limits, receipt }, compared
     const items = [
       findings.length && trust.noted(findings),
       ...unreadOf(limits).map(trust.unread),
+      ...asOf(limits).map(trust.asOf),
       given("log") && trust.keys,
       trust.page,
       trust.inTheDraw,

@@ -32,6 +32,8 @@ class Listed:
         self.place, self.witness = witnessed()
         self.list, self.rng, self.sizes = Registered("summer"), Random(1), list[int]()
         self.refs: list[str] = []
+        # The hashes of the sizes in the log.
+        self.logged: list[str] = []
         self.at(-DAY)
         if record:
             self.place.open(RECORD)
@@ -57,7 +59,8 @@ class Listed:
             self.at(seconds)
         self.sizes.append(len(self.list.entries))
         self.publish()
-        self.place.leaf(Kind.REGISTRATIONS, self.list.size.hash, phase=0)
+        self.logged.append(self.list.size.hash)
+        self.place.leaf(Kind.REGISTRATIONS, self.logged[-1], phase=0)
 
     def draw(self, **counts: object) -> None:
         """Commit and draw, a minute after what was last logged."""

@@ -357,6 +357,6 @@ def test_the_command_takes_a_confirmation_and_where_the_files_are(fans: Fans, tm
     fans.log(-60.0)
     assert commands.check_receipt(file, trust=trust, place=Place.of(fans.place.read)).failed
     with pytest.raises(
-        UsageError, match="--from is missing: give the folder or the https:// address that has log and"
+        UsageError, match="--from is missing: give the folder or the https:// address that has draws, log and"
     ):
         commands.check_receipt(file, trust=trust)

@@ -12,9 +12,11 @@ from random import Random
 
 import pytest
 
-from fairdraw.log.leaves import Kind
-from fairdraw.maths.files import canonical_bytes
-from fairdraw.maths.registration import NoticeKind
+from fairdraw.log.leaves import Kind, LogLeaf
+from fairdraw.log.tree import root_over, write_bundle
+from fairdraw.maths.files import canonical_bytes, sha256_hex
+from fairdraw.maths.merkle import leaf_hash
+from fairdraw.maths.registration import NoticeKind, RegistrationSize
 from fairdraw.proof.confirmation import LOOKED_THROUGH
 from fairdraw.terms import iso
 from tests.fairdraw.log.test_follow import DAY, NOW
@@ -119,11 +121,61 @@ def _manifest_changed(fans: Fans) -> bytes:
     return confirmation
 
 
-def _second_manifest(fans: Fans) -> bytes:
-    """The file is that of the first one, and the last one counts."""
+def _manifest_replaced(fans: Fans) -> bytes:
+    """The log has the second one, and its file is not published yet."""
     fans.draw()
     fans.place.leaf(Kind.MANIFEST, "ab" * 32)
     return fans.list.confirmation(400)
+
+
+def _manifest_of_another_list(fans: Fans) -> bytes:
+    """The first one counts a list with another entry, the second one that with the fan's."""
+    before = _replace(fans, b"a" * 64)
+    fans.draw()
+    _replace(fans, before)
+    fans.draw()
+    return fans.list.confirmation(5)
+
+
+def _opened_again(fans: Fans) -> bytes:
+    """Only the list after the second opening has the entry, and the draw was before it."""
+    fans.draw()
+    fans.place.leaf(Kind.OPENED, "ab" * 32, phase=0)
+    fans.register(1)
+    fans.log()
+    return fans.list.confirmation(600)
+
+
+def _older_list_again(fans: Fans) -> bytes:
+    fact = LogLeaf("summer", fans.logged[0], Kind.REGISTRATIONS, 0, iso(NOW)).fact
+    # Else an honest log has it once.
+    fans.place.bucket.delete(f"log/facts/{sha256_hex(fact)}")
+    fans.place.leaf(Kind.REGISTRATIONS, fans.logged[0], phase=0)
+    return fans.list.confirmation(400)
+
+
+def _shorter_than_the_draw(fans: Fans) -> bytes:
+    fans.draw()
+    del fans.list.entries[512:]
+    fans.sizes = [300]
+    fans.log()
+    return fans.list.confirmation(5)
+
+
+def _bundle_of_fewer_entries(fans: Fans) -> bytes:
+    """The root is that over bundles as they are published, and the size more than these have."""
+    bundles = [fans.list.entries[first:end] for first, end in ((0, 255), (255, 511), (511, 599))]
+    root = root_over([root_over([*map(leaf_hash, each)]) for each in bundles]).hex()
+    size = RegistrationSize("summer", root, 600)
+    fans.place.leaf(Kind.REGISTRATIONS, size.hash, phase=0)
+    files = {"sizes/600.json": size.to_bytes()}
+    files |= {
+        f"tile/entries/{name}": write_bundle(each)
+        for name, each in zip(("000", "001", "002.p/88"), bundles, strict=True)
+    }
+    for name, data in files.items():
+        fans.place.bucket.put_bytes(f"registrations/summer/{name}", data)
+    return fans.list.confirmation(100)
 
 
 def _another_draw_list(fans: Fans) -> bytes:
@@ -238,7 +290,20 @@ def _other_list(fans: Fans) -> bytes:
         (_manifest_missing, "unchecked", "draws/summer/phase-1/manifest.json is missing"),
         (_manifest_of_a_list_missing, "unchecked", "draws/summer/phase-1/manifest.json is missing"),
         (_manifest_changed, "failed", "manifest.json: is not the one that is leaf 3 of the log"),
-        (_second_manifest, "failed", "manifest.json: is not the one that is leaf 5 of the log"),
+        (
+            _manifest_replaced,
+            "unchecked",
+            "manifest.json is still that of leaf 3 of the log, which leaf 5 replaced",
+        ),
+        (_manifest_of_another_list, "failed", "are not what the log had last before the manifest"),
+        (_opened_again, "failed", "leaf 5 of the log opens the campaign again, after leaf 0"),
+        (_older_list_again, "failed", "leaf 3 of the log is the list of leaf 1 again: it did not only grow"),
+        (
+            _shorter_than_the_draw,
+            "failed",
+            "the list of 512 entries does not begin with the 600 that the log has",
+        ),
+        (_bundle_of_fewer_entries, "failed", "tile/entries/000: not a bundle of 256 entries"),
         (_another_draw_list, "failed", "are not what the log had last before the manifest"),
         (
             _replaced_after_the_draw,
@@ -293,6 +358,50 @@ def test_a_notice_shows_its_ref_since_it_came_and_no_earlier_by_both(
         "entry 600: what is confirmed came into the list after the draw, which has another leaf for entry 5"
     )
     assert ours["findings"] == ([late] if changed is _unit_after_the_draw else [])
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 2])
+def test_an_entry_that_had_another_unit_in_the_draw_than_before_and_after_is_a_finding_by_both(
+    javascript: Node, tmp_path: Path, drawn: int
+) -> None:
+    """`drawn`: how many of the two notices come before the draw."""
+    fans = Fans()
+    fans.register(600)
+    fans.log(-DAY / 2)
+    own, data = fans.list.opened[5], fans.list.confirmation(5)
+    for number, unit in enumerate(("vip", own.unit or "")):
+        if number == drawn:
+            fans.draw()
+        fans.list.note(fans.list.opened[5], NoticeKind.UNIT, unit)
+        fans.log(-3600.0 * (2 - number) if number < drawn else None)
+    if drawn == 2:
+        fans.draw()
+    folder = _folder_of(fans, tmp_path)
+    ours = python_says(data, folder, fans.trust_text())
+    assert ours == page_says(javascript, data, folder, fans.trust_text()) and ours["verdict"] == "holds"
+    late = (
+        "entry 601: what is confirmed came into the list after the draw, which has another leaf for entry 5"
+    )
+    assert ours["findings"] == ([late] if drawn == 1 else [])
+    # It was another one between.
+    assert ours["since"] > f"in the list since {iso(NOW - DAY / 2)}"
+
+
+def test_a_check_says_until_when_it_read_the_log_by_both(javascript: Node, tmp_path: Path) -> None:
+    """A host may serve a log without what came later."""
+    fans = Fans()
+    fans.register(1)
+    fans.log(-DAY / 2)
+    fans.place.leaf(Kind.REGISTRATIONS, "ab" * 32, "autumn", phase=0)
+    data, folder = fans.list.confirmation(0), _folder_of(fans, tmp_path / "before")
+    fans.end(0, NoticeKind.WITHDRAWN)
+    fans.log(-60.0)
+    for place, until in ((folder, -DAY / 2), (_folder_of(fans, tmp_path / "after"), -60.0)):
+        ours = python_says(data, place, fans.trust_text())
+        assert ours == page_says(javascript, data, place, fans.trust_text())
+        assert f"as witnesses saw it at {iso(NOW + until)}: what the list got after that" in str(
+            ours["limits"]
+        )
 
 
 def _folder_of(fans: Fans, folder: Path) -> Path:
