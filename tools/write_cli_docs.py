@@ -56,6 +56,7 @@ _SAMPLES = {
     "reason": '"a known cause"',
     "ref": "r-7f3c",
     "role": "selection",
+    "rounds": "4",
     "server": "mongo",
     "signature": "0f3a...",
     "target": "spring-tour",

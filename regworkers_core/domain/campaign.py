@@ -6,8 +6,10 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from fairdraw.documents import as_document
 from regworkers_core.domain.eligibility import EligibilityTerms, WrongTerm
@@ -102,6 +104,48 @@ class IssuerKey:
     key: str  # 64 hex digits
 
 
+# `22:00-08:00 Europe/Berlin`: local times of the hours in which no round begins.
+_QUIET = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d) (\S+)", re.ASCII)
+# A seat that lapses less than a day after the result before is a finding for everybody.
+LEAST_ROUND_HOURS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class PassOn:
+    """That seats which no one claimed pass on by themselves."""
+
+    rounds: int  # at most
+    every_hours: int  # between the publication of a phase and the next round, at least
+    quiet: str = ""  # `22:00-08:00 Europe/Berlin`; empty: a round may begin at any hour
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it; empty if nothing is."""
+        if self.rounds < 1:
+            return "rounds should be at least 1"
+        if self.every_hours < LEAST_ROUND_HOURS:
+            return (
+                f"everyHours should be at least {LEAST_ROUND_HOURS}: winners need a day to claim their seats"
+            )
+        if not self.quiet:
+            return ""
+        found = _QUIET.fullmatch(self.quiet)
+        try:
+            zone = ZoneInfo(found[5]) if found else None
+        except (KeyError, ValueError, OSError):
+            zone = None
+        return "" if zone else "quiet should be two times and a zone, as 22:00-08:00 Europe/Berlin"
+
+    def is_quiet(self, at: float) -> bool:
+        """Whether no round may begin at this time (epoch seconds)."""
+        found = _QUIET.fullmatch(self.quiet)
+        if found is None:
+            return False
+        local = datetime.fromtimestamp(at, ZoneInfo(found[5]))
+        now, begin, end = (f"{local:%H:%M}", f"{found[1]}:{found[2]}", f"{found[3]}:{found[4]}")
+        return begin <= now < end if begin <= end else now >= begin or now < end
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedTerms:
     """The last file about the campaign in the public log."""
@@ -186,6 +230,7 @@ class Campaign:
     issuer_keys: tuple[IssuerKey, ...] = ()
     codes: CodeRules = CodeRules()
     registration: RegistrationRules = RegistrationRules()
+    pass_on: PassOn | None = None  # None: a person passes seats on
     # The public halves of the campaign's keys, once they are made: the SHA-256 of the unit key, and the code key in G2.
     unit_key_hash: str | None = None
     code_key: str | None = None
@@ -258,7 +303,16 @@ class Campaign:
     def as_document(self) -> dict[str, Any]:
         """The document of the collection; `parse` gives the same campaign back."""
         document: dict[str, Any] = {"_id": self.campaign_id, "status": self.status.value, **self.definition}
-        names = ("unit_key_hash", "code_key", "opened", "refused", "transitions", "amendments", "fence")
+        names = (
+            "pass_on",
+            "unit_key_hash",
+            "code_key",
+            "opened",
+            "refused",
+            "transitions",
+            "amendments",
+            "fence",
+        )
         made = as_document(self, *names)
         return document | {name: value for name, value in made.items() if value}
 
@@ -296,6 +350,7 @@ class _Reader:
             registration=self._registration(
                 self._mapping(_or(document.get("registration"), {}), "registration")
             ),
+            pass_on=self._pass_on(document.get("passOn")),
             unit_key_hash=None
             if (key := document.get("unitKeyHash")) is None
             else self._hex(key, "unitKeyHash", 64),
@@ -385,6 +440,19 @@ class _Reader:
             return RegistrationRules(RegistrationLog(value))
         except ValueError:
             raise self._wrong("registration.log", "must be on or off", value) from None
+
+    def _pass_on(self, value: Any) -> PassOn | None:
+        if value is None:
+            return None
+        fields = self._mapping(value, "passOn")
+        terms = PassOn(
+            self._integer(fields.get("rounds", _MISSING), "passOn.rounds", 1),
+            self._integer(fields.get("everyHours", _MISSING), "passOn.everyHours", LEAST_ROUND_HOURS),
+            str(_or(fields.get("quiet"), "")),
+        )
+        if terms.problem:
+            raise self._wrong("passOn", terms.problem, value)
+        return terms
 
     def _opened(self, value: Any) -> LoggedTerms | None:
         if value is None:

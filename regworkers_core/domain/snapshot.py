@@ -274,6 +274,7 @@ class SelectionJob(StrEnum):
 
     DRAW = "draw"
     TOP_UP = "top_up"
+    LAPSE = "pass_on"
     CONFIRM = "confirm_draw"
     RETRY = "retry_market_selection"
 

@@ -40,6 +40,7 @@ from regworkers_core.operations.draw_reports import outline
 from regworkers_core.operations.draws import ACCEPT, ACCEPT_REASON, STRIKES, WORD, read_strikes, run_of
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.markets import blocked_lines
+from regworkers_core.selection.draw.passing_on import RoundState, RoundStopped, claim, round_of
 from regworkers_core.selection.draw.terms import TopUp
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ class TopUpDraw(OfCampaign):
     )
     strikes: GivenFile = Field("", description=f"Entries that lose their place, {STRIKES}")
     reason: str = Field(description="Why, in words: no fan's data. It is published with the phase.")
+    confirm: str = Field("", description=f"Empty: draw and report only. Otherwise {WORD}")
+    yes: AtTerminal[bool] = Field(False, description=_YES)
+    no_wait: AtTerminal[bool] = Field(False, description=_NO_WAIT)
+
+
+class PassOnDraw(OfCampaign):
     confirm: str = Field("", description=f"Empty: draw and report only. Otherwise {WORD}")
     yes: AtTerminal[bool] = Field(False, description=_YES)
     no_wait: AtTerminal[bool] = Field(False, description=_NO_WAIT)
@@ -158,6 +165,50 @@ def top_up(call: Call, given: TopUpDraw) -> Report:
     return _drawn(
         call, draw, confirm=given.confirm, yes=given.yes, wait=call.face.waits and not given.no_wait
     )
+
+
+@operation(
+    "draw pass-on",
+    SelectionJob.LAPSE,
+    Effect.ADD,
+    duty="selection",
+    size="large",
+    role="manager",
+    uses=CHANGES_CAMPAIGNS,
+    long=True,
+    resumed=True,
+)
+def pass_on(call: Call, given: PassOnDraw) -> Report:
+    """Draw a round: a further phase in which seats that no one claimed go to the next in the order.
+
+    A seat lapses once its code has expired, its issuer has blocked the code, and has stated all redemptions up to its
+    end. Codes and messages wait for the confirmation. A repeat continues where the one before it stopped. The sensor
+    `pass_on_sensor` starts it with the confirmation for campaigns that pass seats on by themselves.
+    """
+    # Late, for it brings DuckDB and pyarrow.
+    from regworkers_core.selection.draw.changes import next_phase, open_phase
+    from regworkers_core.selection.draw.gate import NotAccepted
+
+    campaign = call.campaign(given.campaign_id)
+    campaign_id = campaign.campaign_id
+    decision = round_of(call.runtime, campaign, asked=True)
+    if decision.state is RoundState.STOPPED:
+        raise RoundStopped(campaign_id, decision.why)
+    if decision.state is not RoundState.DUE:
+        return _ended(campaign_id, decision.state, message=decision.why, said=[decision.why])
+    if given.confirm:
+        phase = next_phase(call.runtime.draws.get(campaign_id))
+        require_word(given.confirm, confirmation_word(campaign_id, phase))
+    phase = open_phase(call.runtime, campaign_id, claim(call.runtime, campaign), run_id=call.run_id)
+    call.face.tell(f"phase {phase} of {campaign_id}")
+    draw = run_of(call, campaign_id, phase=phase)
+    try:
+        return _drawn(
+            call, draw, confirm=given.confirm, yes=given.yes, wait=call.face.waits and not given.no_wait
+        )
+    except NotAccepted as refused:
+        # No person chose what is refused here, so that it is no mistake of one.
+        raise RoundStopped(campaign_id, str(refused)) from None
 
 
 def _drawn(call: Call, draw: DrawRun, *, confirm: str = "", yes: bool, wait: bool) -> Report:

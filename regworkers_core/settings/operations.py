@@ -289,7 +289,7 @@ class WebSettings(Section):
     jobs: dict[Limited, tuple[str, ...]] = Field(default_factory=dict)
     # Jobs that act only after two people launched them with the same config, the second one within this time. All of
     # them act by their field `confirm`: without, one person may launch them.
-    two_people: tuple[Literal["annul_draw", "confirm_draw", "top_up"], ...] = ()
+    two_people: tuple[Literal["annul_draw", "confirm_draw", "pass_on", "set_pass_on", "top_up"], ...] = ()
     two_people_minutes: float = Field(30.0, gt=0, le=1440)
     # The address of MongoDB with the user of the role `desk`, which only reads, and no entries: pages of the desk read
     # with it. Empty: as mongo.uri.

@@ -11,7 +11,7 @@ from regworkers_core.adapters.mongo.draws import PhaseStatus
 from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.observability.logs import bind
 from regworkers_core.operation import CHANGES_CAMPAIGNS, STORES
-from regworkers_core.operations import draws
+from regworkers_core.operations import drawing, draws
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
 from regworkers_core.selection.drains import NOTIFICATIONS, REDEEM, REGISTER, SELECTIONS
@@ -217,6 +217,8 @@ JOBS = (DRAW, CHECK_SELECTION, LOG_CAMPAIGNS)
 
 _CAMPAIGNS_INTERVAL_SECONDS = 10
 _OBSERVE_INTERVAL_SECONDS = 30
+# A seat may be idle for an hour.
+_ROUNDS_INTERVAL_SECONDS = 120
 
 process_tick = depth_tick(SELECTIONS)
 
@@ -316,6 +318,14 @@ SENSORS = (
         job_name=draws.retry.job,
         every_seconds=_OBSERVE_INTERVAL_SECONDS,
         description="Retries stalled markets: codes were imported since, or chunks were lost.",
+    ),
+    sensor(
+        "pass_on_sensor",
+        campaigns.rounds_tick,
+        job_name=drawing.pass_on.job,
+        every_seconds=_ROUNDS_INTERVAL_SECONDS,
+        description="Starts a round of seats that pass on, in campaigns that do so by themselves; also one that is "
+        "stopped, so that its run fails and says why.",
     ),
     sensor(
         "observe_selection",

@@ -21,13 +21,16 @@ from regworkers_core.adapters.mongo.draws import (
 )
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.keys import is_selection_id
+from regworkers_core.domain.selection import confirmation_word
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
+from regworkers_core.operations.drawing import pass_on
 from regworkers_core.operations.draws import retry
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.opening import waits_for_log
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
+from regworkers_core.selection.draw.passing_on import RoundState, round_of
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.sensing import ACTIVE, Answer, crashes_in_a_row, ticking
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
@@ -381,6 +384,36 @@ def markets_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
             for each in wanted
         ]
     )
+
+
+@ticking
+def rounds_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
+    """Read campaigns that pass seats on, their draws and codes; start a round that is due, and one that is stopped: its
+    run fails and says why.
+    """
+    requests, words, now = list[dg.RunRequest](), list[str](), time.time()
+    for campaign in runtime.campaigns.list(CampaignStatus.COMPLETED):
+        if campaign.pass_on is None or not is_selection_id(campaign.campaign_id):
+            continue
+        decision = round_of(runtime, campaign)
+        words.append(f"{campaign.campaign_id}: {decision.why}")
+        tags = {CAMPAIGN_TAG: campaign.campaign_id}
+        active = dg.RunsFilter(job_name=pass_on.job, tags=tags, statuses=list(ACTIVE))
+        if (
+            decision.state in (RoundState.DUE, RoundState.STOPPED)
+            and not context.instance.get_run_records(active, limit=1)
+            and not pause_after_crashes(*crashes_in_a_row(context.instance, tags, now, job_name=pass_on.job))
+        ):
+            given = {
+                "campaign_id": campaign.campaign_id,
+                "confirm": confirmation_word(campaign.campaign_id, decision.phase),
+            }
+            requests.append(
+                dg.RunRequest(job_name=pass_on.job, run_config=pass_on.request(**given), tags=tags)
+            )
+    if not requests:
+        return dg.SkipReason("; ".join(words) or "no campaign passes seats on by itself")
+    return dg.SensorResult(run_requests=requests[:_MAX_REQUESTS])
 
 
 def _retry_is_active(instance: dg.DagsterInstance, market: str) -> bool:

@@ -12,6 +12,8 @@ import dagster as dg
 import pytest
 import yaml
 
+from regworkers_core.domain.messages import QUEUES, decode
+from regworkers_core.domain.redemption import Statement
 from regworkers_core.eligibility import handler
 from regworkers_core.selection.campaigns.registry import draft, read_definition
 from regworkers_core.settings import PROJECT_ROOT, Settings
@@ -75,6 +77,14 @@ def read_campaign(document: Any, text: str, folder: Path) -> object:
 KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, str, Path], object]], ...] = (
     (is_campaign, read_campaign),
     (is_settings, lambda document, _text, _folder: Settings(**snaked(document))),
+    (
+        lambda document: str(document.get("type", "")).startswith("codes."),
+        lambda _document, text, _folder: [
+            Statement.parse(item, each.type)
+            for each in [decode(text.strip(), *QUEUES["redemption-queue"])]
+            for item in each.items
+        ],
+    ),
     (handler._is_appsync, lambda document, _text, _folder: handler._checks(document)),
 )
 

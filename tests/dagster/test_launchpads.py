@@ -60,6 +60,7 @@ KNOWN = {
     "event_id": "an event",
     "issuer_keys": "public keys, by their ids",
     "weights": "segments and numbers",
+    "quiet": "two times of day, and a zone",
     "terraform_file": "the name of a file",
     "backfill_id": "an id",
     "alert": "the key of an incident",

@@ -10,7 +10,14 @@ import structlog
 
 from fairdraw.documents import as_json
 from regworkers_core.adapters.mongo.store import Store
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, LoggedTerms, RefusedTerms, Transition
+from regworkers_core.domain.campaign import (
+    Campaign,
+    CampaignStatus,
+    LoggedTerms,
+    PassOn,
+    RefusedTerms,
+    Transition,
+)
 from regworkers_core.domain.keys import quoted, similar
 from regworkers_core.domain.reasons import RequestError, UsageError
 
@@ -168,6 +175,14 @@ class Campaigns(Store):
             return False
         guard = {"_id": campaign_id, "opened.hash": before.opened and before.opened.hash}
         return bool(self._update_one(guard, {"$set": {"opened": as_json(opened)}}).matched_count)
+
+    def set_pass_on(self, before: Campaign, pass_on: PassOn | None) -> bool:
+        """Set whether and how seats pass on by themselves; False if that was changed since `before` was read."""
+        names = ("rounds", "everyHours", "quiet")
+        known = as_json(before.pass_on) if before.pass_on else dict.fromkeys(names)
+        guard = {"_id": before.campaign_id, **{f"passOn.{name}": known[name] for name in names}}
+        update = {"$set": {"passOn": as_json(pass_on)}} if pass_on else {"$unset": {"passOn": ""}}
+        return bool(self._update_one(guard, update).matched_count)
 
     def set_refused(self, campaign_id: str, refused: RefusedTerms) -> None:
         """Name the terms that the log cannot have, over any before."""

@@ -73,6 +73,13 @@ class IssuedCode(NamedTuple):
     phase: int  # the one that gave it; 0: none yet
 
 
+class ExpiredCodes(NamedTuple):
+    """The codes of one market and phase that were given, not redeemed, and whose seats did not lapse yet."""
+
+    lapsing: int  # blocked
+    unsettled: int  # not blocked
+
+
 class Codes(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
@@ -192,6 +199,27 @@ class Codes(Store):
         guard = {"_id": code, "campaignId": campaign_id, "status": "ASSIGNED", "passedOn": {"$exists": False}}
         fields = {"status": "REDEEMED", "redeemedAt": at, "redeemedRunId": run_id}
         return bool(self._update_one(guard, {"$set": fields}).matched_count)
+
+    # For seats that pass on.
+
+    def count_expired(self, market: MarketPhase) -> ExpiredCodes:
+        """How many seats of the market's winners in this phase could lapse once their codes have expired."""
+        blocked, open_ = (
+            self._count({**_unclaimed(market), "blockedAt": {"$exists": flag}}) for flag in (True, False)
+        )
+        return ExpiredCodes(blocked, open_)
+
+    def pass_on(self, market: MarketPhase, phase: int) -> int:
+        """Let the seats of this market's winners lapse to `phase`, each whose code is blocked and not redeemed; its
+        redemption is refused from now on. Returns how many.
+        """
+        guard = {**_unclaimed(market), "blockedAt": {"$exists": True}}
+        return self._update_many(guard, {"$set": {"passedOn": phase}}).modified_count
+
+    def passed_on(self, campaign_id: str) -> list[str]:
+        """The refs of all whose seats lapsed by their codes."""
+        found = self._find({"campaignId": campaign_id, "passedOn": {"$exists": True}}, {"ref": 1})
+        return sorted(str(each["ref"]) for each in found)
 
     # For the assignment of codes to winners.
 
@@ -328,6 +356,10 @@ def _not_void(campaign_id: str, market_id: str, position: int) -> Document:
         "position": {"$gt": position},
         "status": {"$ne": "VOID"},
     }
+
+
+def _unclaimed(market: MarketPhase) -> Document:
+    return {**market.as_fields(), "status": "ASSIGNED", "passedOn": {"$exists": False}}
 
 
 def _claim(market: MarketPhase, winner: Planned, at: str, run_id: str) -> Update:

@@ -102,6 +102,8 @@ class PhaseRecord:
     outcomes = _Stored[Mapping[str, int]]("outcomes", {})
     # `{at, passed}` of the last check of its codes and messages after it completed; empty: none was made.
     judged = _Stored[Mapping[str, Any]]("judged", {})
+    # The number of the round of seats that pass on, from 1; 0: it is none.
+    round = _Stored("round", 0)
     # Each market by its id, with `-` for the messages to entries that did not win; empty before the publication.
     markets = _Stored[Mapping[str, Mapping[str, Any]]]("markets", {})
 

@@ -12,7 +12,14 @@ from pydantic import Field
 from fairdraw.documents import as_document, camel
 from fairdraw.maths.opened import IN_TIME_SECONDS
 from regworkers_core.adapters.mongo.draws import DrawRecord
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, RegistrationLog, Reserve
+from regworkers_core.domain.campaign import (
+    LEAST_ROUND_HOURS,
+    Campaign,
+    CampaignStatus,
+    PassOn,
+    RegistrationLog,
+    Reserve,
+)
 from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
@@ -97,6 +104,16 @@ class CreateCampaign(Input):
     upload: GivenFile = Field(
         "",
         description="Instead of all other fields: a definition in YAML or JSON, as docs/examples/campaign.yml.",
+    )
+
+
+class SetPassOn(OfCampaign):
+    rounds: int = Field(ge=0, description="How many rounds at most; 0: no further one.")
+    every_hours: int = Field(
+        LEAST_ROUND_HOURS, description="The least time from the publication of a phase to the next round."
+    )
+    quiet: str = Field(
+        "", description="When no round begins, by local time: 22:00-08:00 Europe/Berlin. Empty: at any hour."
     )
 
 
@@ -248,6 +265,58 @@ def close(call: Call, given: MoveCampaign) -> Report:
     campaign_id = call.campaign(given.campaign_id).campaign_id
     done = close_campaign(call.runtime, campaign_id, reason=given.reason, run_id=call.run_id)
     return _moved(done, f"repeat {call.face.name_of('campaign close')} before the draw commits")
+
+
+@operation(
+    "campaign pass-on",
+    "set_pass_on",
+    Effect.DELETE,
+    duty="selection",
+    role="manager",
+    asset="campaigns",
+    uses=CHANGES_CAMPAIGNS,
+)
+def pass_on(call: Call, given: SetPassOn) -> Report:
+    """Let seats that no one claimed pass on by themselves: further phases, drawn and published without a person.
+
+    A round begins once codes have expired, and their issuer has blocked them and stated all redemptions until then.
+    A finding of the gate stops a round. Refused without keys of the issuer, and where a winner has less than a day.
+    """
+    campaign = call.campaign(given.campaign_id)
+    terms = PassOn(given.rounds, given.every_hours, given.quiet) if given.rounds else None
+    hours = campaign.codes.expire_after_hours
+    if terms and terms.problem:
+        raise RequestError(terms.problem)
+    if terms and not campaign.issuer_keys:
+        raise RequestError(
+            f"{campaign.campaign_id} names no key of the issuer (`issuerKeys`), so that no one could prove that a"
+            " code was not used"
+        )
+    if terms and (hours is None or hours < LEAST_ROUND_HOURS):
+        raise RequestError(
+            f"codes of {campaign.campaign_id} do not expire, or in less than {LEAST_ROUND_HOURS} hours"
+            " (`codes.expireAfterHours`): no seat would lapse, or without a day to claim it"
+        )
+    if call.apply:
+        if not call.runtime.campaigns.set_pass_on(campaign, terms):
+            raise RequestError(f"{campaign.campaign_id} was changed meanwhile: look again")
+        call.runtime.campaign_cache.forget(campaign)
+    new = as_document(terms) if terms else None
+    return Report(
+        document={
+            "campaignId": campaign.campaign_id,
+            "before": as_document(campaign.pass_on) if campaign.pass_on else None,
+            "passOn": new,
+        },
+        facts={"before": campaign.pass_on and as_document(campaign.pass_on), "passOn": new},
+        counts={"rounds": given.rounds},
+        word=campaign.campaign_id,
+        question=f"up to {given.rounds} rounds will be published without a person"
+        if terms
+        else "no further round will begin by itself",
+        pending=not call.apply,
+        changed=call.apply,
+    )
 
 
 @operation("campaign status", "campaign_status", duty="selection", role="manager", asset="campaigns")

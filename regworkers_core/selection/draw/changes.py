@@ -174,6 +174,7 @@ def _open(runtime: Runtime, campaign_id: str, request: TopUp, run_id: str, held:
         "asOf": record.phases[1].as_of,
         "openedAt": iso(runtime.clock()),
         "runId": run_id,
+        **({"round": request.round} if request.round else {}),
     }
     runtime.draws.open(campaign_id, number, fields, token=held.token)
     return number

@@ -77,6 +77,8 @@ class TopUp:
     # (ref, reason), added to the earlier ones.
     strikes: tuple[tuple[str, str], ...]
     reason: str
+    # The number of the round of seats that pass on, from 1; 0: it is none.
+    round: int = 0
 
     def after(self, earlier: Sequence[PhaseTerms], pinned: Mapping[str, int]) -> PhaseTerms:
         """Return the terms of the phase after `earlier`, which are all before it. `pinned` counts the winners who keep

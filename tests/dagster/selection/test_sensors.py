@@ -335,6 +335,34 @@ def test_what_is_paused_starts_no_sender(tick: Tick, runtime: Runtime) -> None:
     assert "nothing in the outbox may be sent" in _said(tick(automation.notify_tick))
 
 
+# Seats that pass on
+
+
+def test_a_round_is_started_when_it_is_due_or_stopped_and_one_at_a_time(
+    tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
+) -> None:
+    _publish(runtime, codes=2)
+    run(runtime, "selections")
+    assert "no campaign passes seats on" in _said(tick(campaigns.rounds_tick))
+    database, past = runtime.database, iso(time.time() - 3 * 3600)
+    terms = {"rounds": 1, "everyHours": 24}
+    database["campaigns"].update_one({}, {"$set": {"passOn": terms}})
+    assert "the next round is at" in _said(tick(campaigns.rounds_tick))
+    released = {"phases.1.releasedAt": iso(time.time() - 25 * 3600)}
+    expired = {"phases.1.markets.berlin.codesExpireAt": past}
+    database["draws"].update_one({}, {"$set": {**released, **expired}})
+    given = {"campaign_id": CAMPAIGN, "confirm": f"{CAMPAIGN}:2"}
+    # The issuer is silent: the run says so, and fails.
+    (request,) = tick(campaigns.rounds_tick).run_requests
+    assert (request.job_name, request.run_config) == ("pass_on", given)
+    database["draws"].update_one({}, {"$set": {"redemptions": {"completeTo": past, "statedAt": past}}})
+    database["codes"].update_many({}, {"$set": {"blockedAt": past}})
+    (request,) = tick(campaigns.rounds_tick).run_requests
+    assert (request.job_name, request.run_config) == ("pass_on", given)
+    _run_of(instance, dg.DagsterRunStatus.STARTED, "pass_on", **request.tags)
+    assert "2 seats lapse" in _said(tick(campaigns.rounds_tick))
+
+
 # Observing
 
 

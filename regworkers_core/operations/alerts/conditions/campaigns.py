@@ -96,7 +96,7 @@ def _done_since(snapshot: Snapshot, run: FailedRun) -> Reading[bool]:
     campaign = next((each for each in snapshot.campaigns if each.campaign_id == run.partition), None)
     if campaign is None:
         return False
-    if run.job == SelectionJob.TOP_UP:
+    if run.job in (SelectionJob.TOP_UP, SelectionJob.LAPSE):
         return any(drawn is not None and _is_later(drawn, run.ended_at) for _, drawn in campaign.draws)
     if run.job == SelectionJob.RETRY:
         return campaign.is_drawn and not campaign.open_markets
