@@ -6,7 +6,7 @@ path says how long it is. So what is stored is never changed, and who appends ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple, Self
 
@@ -217,10 +217,10 @@ def bundle_path(size: int) -> str:
     return _path("entries", size)
 
 
-def bundle_paths(size: int) -> list[str]:
-    """Paths of all bundles of a log of `size`, in order."""
-    ends = [*range(WIDTH, size + 1, WIDTH), *([size] if size % WIDTH else [])]
-    return [bundle_path(end) for end in ends]
+def bundle_paths(size: int) -> Iterator[str]:
+    """Yield the paths of all bundles of a log of `size`, in order. A checkpoint may claim any size."""
+    for end in range(WIDTH, size + WIDTH, WIDTH):
+        yield bundle_path(min(end, size))
 
 
 def _path(level: str, count: int) -> str:

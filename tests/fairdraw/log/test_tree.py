@@ -112,7 +112,10 @@ def test_a_log_of_70000_leaves_has_the_tiles_of_the_specification() -> None:
     assert tree.bundle_path(70_000) == "tile/entries/273.p/112"
     assert tree.bundle_path(256) == "tile/entries/000"
     assert tree.bundle_path(1_234_067 * 256 + 1) == "tile/entries/x001/x234/067.p/1"
-    assert tree.bundle_paths(513) == ["tile/entries/000", "tile/entries/001", "tile/entries/002.p/1"]
+    assert [*tree.bundle_paths(513)] == ["tile/entries/000", "tile/entries/001", "tile/entries/002.p/1"]
+    assert [*tree.bundle_paths(512)] == ["tile/entries/000", "tile/entries/001"]
+    # A checkpoint with such a size is refused for its first file, and takes no memory.
+    assert next(tree.bundle_paths(10**18)) == "tile/entries/000"
 
 
 def test_the_tiles_of_all_sizes_together_are_those_of_the_last_one() -> None:
