@@ -115,7 +115,11 @@ def test_explanations_blank_lines_and_imports_are_no_code() -> None:
     assert size.code_lines("") == 0
 
 
-def test_a_folder_above_its_limit_or_without_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_above_its_limit_or_without_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "page.md").write_text("No limit is raised.")
+    monkeypatch.setattr(size, "DECISION", tmp_path / "page.md")
     monkeypatch.setattr(size, "LIMITS", {name: size.Size(1_000, 100_000) for name in size.LIMITS})
     monkeypatch.setitem(size.LIMITS, "regworkers_core/drains", size.Size(1, 10_000))
     monkeypatch.delitem(size.LIMITS, "regworkers_core/engine")

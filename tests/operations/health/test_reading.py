@@ -14,6 +14,7 @@ import pytest
 from fairdraw.terms import QUICKNET
 from regworkers_core import runtime as runtime_module
 from regworkers_core.adapters.mongo import client
+from regworkers_core.domain.messages import QUEUES
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import BeaconState, LinesState, SchedulerState, Unread
 from regworkers_core.domain.timestamps import iso
@@ -60,7 +61,8 @@ def test_a_snapshot_of_a_system_that_has_worked(runtime: Runtime) -> None:
     assert dict(found.dependencies) == dict.fromkeys(DEPENDENCIES)
     assert not isinstance(found.queues, Unread)
     queues = {state.name: state for state in found.queues}
-    assert len(queues) == 8 and sum(state.is_dead_letter for state in found.queues) == 4
+    assert len(queues) == 2 * len(QUEUES)
+    assert sum(state.is_dead_letter for state in found.queues) == len(QUEUES)
     dead = queues[runtime.names.dead_letter_queue(runtime.names.replication_queue)]
     assert dead.waiting == 1 and dead.retention_seconds == 14 * 24 * 3600
     assert dead.oldest_seconds is not None and dead.oldest_seconds < 600
@@ -173,7 +175,7 @@ def test_unavailable_dependencies_are_unread_and_never_empty() -> None:
         "mongo",
         "mongo",
     ]
-    assert len(found.unread_queues) == 8
+    assert len(found.unread_queues) == 2 * len(QUEUES)
 
 
 def test_on_a_busy_machine_what_is_late_is_not_judged_and_what_refuses_is(
