@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 import dagster as dg
-from dagster_shared.check import CheckError
 
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.domain.snapshot import FailedRun, SchedulerState, TickState
@@ -32,6 +31,7 @@ from regworkers_core.operations.health.scheduler import (
 )
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
+from regworkers_dagster.internals import CheckError
 
 # All of these begin with it. The web application accepts none of them from a client.
 OUR_TAGS = "regworkers/"

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 import structlog
-from dagster._core.scheduler.instigation import InstigatorType
 
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.snapshot import PausedDrain
@@ -38,6 +37,7 @@ from regworkers_dagster.drains.decisions import (
     parse_memory,
     pause_after_crashes,
 )
+from regworkers_dagster.internals import InstigatorType
 from regworkers_dagster.resources import TICK_CALL_SECONDS, runtime_of
 from regworkers_dagster.runs import DRAIN_TAG, ENDED
 

@@ -18,6 +18,7 @@ from regworkers_core.acts import every_operation
 from regworkers_core.operation import Call, Effect, Face, Input, Operation, Report, operation
 from regworkers_core.settings import load_settings
 from regworkers_dagster.factories import Flow, schedule
+from regworkers_dagster.internals import event_tables
 from regworkers_dagster.launching import Run, asset
 from regworkers_dagster.runs import ENDED
 
@@ -182,19 +183,14 @@ def prune_events(instance: dg.DagsterInstance, *, before: datetime, dry_run: boo
     The latest event of each kind and asset stays, and so does the latest result of each check, so that the pages of a
     quiet system keep their last numbers; all that belongs to a partition stays, because it says which exist.
     """
-    # late: it brings sqlalchemy.
-    from dagster._core.storage.event_log.schema import (
-        AssetCheckExecutionsTable,
-        AssetEventTagsTable,
-        SqlEventLogStorageTable,
-    )
+    # late: it brings a second of imports.
     from sqlalchemy import and_, func, select
 
     storage: Any = instance.event_log_storage
     index: Any = getattr(storage, "index_connection", None)
     if index is None:
         return 0
-    events, checks, tags = SqlEventLogStorageTable, AssetCheckExecutionsTable, AssetEventTagsTable
+    events, checks, tags = event_tables()
     # Dagster stores UTC without a zone.
     limit = before.astimezone(UTC).replace(tzinfo=None)
     kept = select(func.max(events.c.id)).where(events.c.run_id == "")

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import structlog
 from dagster import AssetKey
 from dagster_graphql.schema.errors import GraphenePythonError
-from dagster_shared.error import SerializableErrorInfo
 from graphene import Schema
 from graphql import GraphQLError, GraphQLUnionType, default_field_resolver, get_named_type
 
@@ -26,6 +25,7 @@ from regworkers_dagster.definitions import pod_of_assets
 from regworkers_dagster.factories import POD_TAGS
 from regworkers_dagster.runs import OPERATOR_TAG, OUR_TAGS, PARTITION_TAG
 from regworkers_dagster.web.guard import Operators, Person
+from regworkers_dagster.web.internals import SerializableErrorInfo
 from regworkers_dagster.web.rights import (
     JobsOf,
     NotAllowed,

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 import structlog
 from dagster import AssetKey
-from dagster._core.remote_representation.code_location import is_implicit_asset_job_name
-from dagster._core.remote_representation.external_data import job_name_for_partition_set_snap_name
 from dagster_graphql.schema.runs import parse_run_config_input
 
 from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.settings.operations import WebSettings
 from regworkers_dagster.web.guard import Person
+from regworkers_dagster.web.internals import is_implicit_asset_job_name, job_name_for_partition_set_snap_name
 
 log = structlog.get_logger()
 

@@ -24,10 +24,6 @@ import anyio
 import click
 import uvicorn
 from dagster import DagsterInstance
-from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
-from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
-from dagster._utils.log import configure_loggers
-from dagster_shared.cli import WorkspaceOpts
 from dagster_webserver.cli import dagster_webserver
 from dagster_webserver.version import __version__
 from dagster_webserver.webserver import DagsterWebserver
@@ -59,6 +55,13 @@ from regworkers_dagster.web.desk.campaigns import Campaigns
 from regworkers_dagster.web.desk.frame import Frame
 from regworkers_dagster.web.desk.health import Health
 from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases
+from regworkers_dagster.web.internals import (
+    WorkspaceOpts,
+    WorkspaceProcessContext,
+    WorkspaceRequestContext,
+    configure_loggers,
+    workspace_opts_to_load_target,
+)
 from regworkers_dagster.web.mutations import Mutations
 from regworkers_dagster.web.rights import Rights
 
