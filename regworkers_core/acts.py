@@ -44,7 +44,12 @@ PANELS: dict[str, dict[str, str | Group]] = {
     "Campaigns": {
         "campaign": Group(
             "Create, correct, open, close and show campaigns.",
-            ("campaign_cache:app", "selection.campaigns.operations", "operations.campaign_changes"),
+            (
+                "campaign_cache:app",
+                "selection.campaigns.operations",
+                "operations.campaign_changes",
+                "replication.pausing",
+            ),
         ),
         "eligibility": Group(
             "Report who may take part in a campaign, and why not.", ("operations.campaign_reports",)

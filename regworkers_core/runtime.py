@@ -51,6 +51,7 @@ from regworkers_core.adapters.mongo.dead_letters import DeadLetters
 from regworkers_core.adapters.mongo.draws import Draws
 from regworkers_core.adapters.mongo.incidents import EvaluationState, Incidents, Mutes
 from regworkers_core.adapters.mongo.outbox import Outbox
+from regworkers_core.adapters.mongo.parking import Parking
 from regworkers_core.adapters.mongo.registrations import Registrations
 from regworkers_core.adapters.mongo.replica import Replica
 from regworkers_core.adapters.mongo.selections import Chunks, DrawMarkets, Selections
@@ -245,6 +246,11 @@ class Runtime:
     def drain_log(self) -> DrainLog:
         # A separate guard: these writes neither open the breaker of the work nor count as its cost.
         return DrainLog(self.database["drain_log"], self.dependency("drain-log"))
+
+    @cached_property
+    def parking(self) -> Parking:
+        database = self.database
+        return Parking(database["parked_entries"], database["switches"], self.dependency("mongo"))
 
     @cached_property
     def entry_counts(self) -> EntryCounts:

@@ -75,6 +75,7 @@ def saver(
             runtime.dead_letters, runtime.names.replication_queue, clock=runtime.clock
         ),
         second_look=second_look,
+        parking=runtime.parking,
         run_id=run_id,
         clock=runtime.clock,
         on_step=on_step,
@@ -114,6 +115,7 @@ SAVE: DrainSpec[Received] = DrainSpec(
         "stale",
         "gone",
         "resurrected",
+        "dropped",
         "dead_lettered",
         "resent",
         "returned",

@@ -43,6 +43,11 @@ class DemandReads(Protocol):
     def clear_flags(self, entries: Sequence[Entry], replicated_at: str) -> Cleared: ...
 
 
+class PausedCampaigns(Protocol):
+    def paused(self) -> frozenset[str]: ...
+    def park(self, campaign_id: str, items: Sequence[ReplicationItem]) -> bool: ...
+
+
 class KnownCampaigns(Protocol):
     def known(self, ids: set[str]) -> set[str]: ...
 
@@ -88,6 +93,8 @@ class Saver:
     _: KW_ONLY
     dead_letters: OpenDeadLetters | None = None
     second_look: SecondLook | None = None
+    # None: no campaign is paused.
+    parking: PausedCampaigns | None = None
     # It is stored with each state.
     run_id: str
     clock: Callable[[], float] = scheduling.now
@@ -108,12 +115,37 @@ class Saver:
         return ItemSubject.entry(item.key, item.order)
 
     def handle(self, requested: Sequence[Requested[ReplicationItem]]) -> Handled:
-        """Save each key once, however many messages name it. Raises as `save`."""
+        """Save each key once, however many messages name it; park those of campaigns that are paused. Raises as
+        `save`.
+        """
         wanted: dict[EntryKey, KeyRequest] = {}
+        paused = self._parked(requested)
         for each in requested:
+            if each.item.key in paused.outcomes:
+                continue
             want = wanted.setdefault(each.item.key, KeyRequest(each.message_id, each.correlation_id))
             want.add(each.item, each.message_id)
-        return self.save(wanted)
+        saved = self.save(wanted)
+        saved.add(paused)
+        return saved
+
+    def _parked(self, requested: Sequence[Requested[ReplicationItem]]) -> Handled:
+        """What became of the keys of paused campaigns. Where the pause has ended meanwhile, they come again."""
+        parked = Handled()
+        paused = self.parking.paused() if self.parking is not None else ()
+        items: dict[str, list[ReplicationItem]] = {}
+        for each in requested:
+            if each.item.key.campaign_id in paused:
+                items.setdefault(each.item.key.campaign_id, []).append(each.item)
+        for campaign_id, some in items.items():
+            keys = {item.key for item in some}
+            if self.parking is not None and self.parking.park(campaign_id, some):
+                parked.outcomes.update(dict.fromkeys(keys, "dropped"))
+                parked.counts["parked"] += len(keys)
+            else:
+                again = TransientFailure("mongo", "the campaign was resumed while its keys were parked")
+                parked.outcomes.update(dict.fromkeys(keys, again))
+        return parked
 
     def save(self, wanted: Mapping[EntryKey, KeyRequest]) -> Handled:
         """Save the current state of each key. Blocks for up to eight calls. Raises TransientFailure when a dependency

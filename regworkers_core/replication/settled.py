@@ -62,6 +62,10 @@ def settled(
         on_phase(f"replication is at work: {depth} messages wait{', the stream has more' if unread else ''}")
         sleep(_POLL_SECONDS)
     stuck = (unread or depth) and len(seen) == 1
+    if (paused := runtime.parking.of(campaign_id)) is not None:
+        # Its entries wait, and a repair would park them again.
+        help_ = f"its replication is paused since {paused.at}: `regworkers campaign resume {campaign_id}`"
+        return ReplicationProgress((help_,))
     result = reconcile(runtime, Comparing(campaign_id), on_phase=on_phase)
     counts = {kind: number for kind, number in result.counts.items() if number and kind not in _IN_NO_POOL}
     if not counts:

@@ -146,7 +146,14 @@ def acts_of(campaign: Campaign, record: DrawRecord | None) -> tuple[str, ...]:
                 *_ALWAYS,
             )
         case CampaignStatus.OPEN:
-            return ("campaign close", "campaign amend", *invites, *_BEFORE_THE_DRAW, *_ALWAYS)
+            return (
+                "campaign close",
+                "campaign amend",
+                "campaign pause",
+                *invites,
+                *_BEFORE_THE_DRAW,
+                *_ALWAYS,
+            )
         case CampaignStatus.CLOSED:
             return ("draw run", *_BEFORE_THE_DRAW, *_ALWAYS)
     if record is None or not record.phases:

@@ -119,6 +119,12 @@ def find_to_do(
 
 def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[ToDo]:
     now, campaign_id = iso(runtime.clock()), campaign.campaign_id
+    if (paused := runtime.parking.of(campaign_id)) is not None:
+        yield ToDo(
+            f"its replication is paused since {paused.at}: {paused.reason}",
+            f"regworkers campaign resume {campaign_id}",
+            "resume_campaign",
+        )
     if campaign.status is CampaignStatus.DRAFT and campaign.opens_at <= now:
         yield ToDo(
             "opensAt has passed and it is a draft", f"regworkers campaign open {campaign_id}", "open_campaign"
