@@ -205,7 +205,7 @@ def _steps(campaign: Campaign, record: DrawRecord | None, codes: Sequence[Market
 def _of_draw(phase: PhaseRecord) -> Iterator[Step]:
     which = f", phase {phase.phase}" if phase.phase > 1 else ""
     drawn = phase.reached(PhaseStatus.DRAWN) and "report" in phase.fields
-    found = ", ".join(f"{number:,} {name.lower()}" for name, number in phase.outcomes.items() if number)
+    found = ", ".join(f"{name.lower()} {number:,}" for name, number in phase.outcomes.items() if number)
     text = found or f"it is {phase.status.value.lower()}"
     yield Step(f"Draw{which}", drawn, text, phase.fields.get("drawnAt"), "draw run")
     confirmed = phase.fields.get("confirmedAt")

@@ -9,18 +9,19 @@ const post = (body) =>
     body: JSON.stringify(body),
   });
 
-// The sentence of the server for each field, and for the whole.
-function show(form, answer, only) {
+// The sentence of the server for each field, and for the whole. While one types, only what was touched is said to be wrong.
+function show(form, answer, touched) {
   for (const field of form.elements) {
-    if (field.name && (!only || only === field.name)) {
-      const wrong = answer.wrong && answer.wrong.field === field.name ? answer.wrong.why : "";
-      at("wrong-" + field.name).textContent = wrong;
-      field.setAttribute("aria-invalid", wrong ? "true" : "false");
-      if (wrong && !only) field.focus();
-    }
+    if (!field.name) continue;
+    const named = answer.wrong && answer.wrong.field === field.name;
+    const wrong = named && (!touched || touched.has(field.name)) ? answer.wrong.why : "";
+    at("wrong-" + field.name).textContent = wrong;
+    field.setAttribute("aria-invalid", wrong ? "true" : "false");
+    if (wrong && !touched) field.focus();
   }
+  if (touched) return;
   const whole = answer.said || (answer.wrong && !form.elements[answer.wrong.field] ? answer.wrong.why : "");
-  if (!only) at("said").textContent = whole || "";
+  at("said").textContent = whole || "";
 }
 
 function typed(form, uploads) {
@@ -66,6 +67,7 @@ async function send(form) {
 
 function serve(form) {
   const button = form.querySelector("button");
+  const touched = new Set();
   let waiting;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -83,10 +85,10 @@ function serve(form) {
   if (!form.dataset.uploads) return;
   form.addEventListener("input", (event) => {
     clearTimeout(waiting);
-    const name = event.target.name;
+    touched.add(event.target.name);
     waiting = setTimeout(async () => {
       const answer = await post({ typed: typed(form, {}), check: true });
-      if (answer.headers.get("Content-Type").startsWith("application/json")) show(form, await answer.json(), name);
+      if (answer.headers.get("Content-Type").startsWith("application/json")) show(form, await answer.json(), touched);
     }, 300);
   });
 }

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.live_entries import EntriesOverTime, entries_over_time
-from regworkers_core.runtime import Runtime
 from regworkers_core.selection.progress import read_progress, sentence_of
 from regworkers_dagster.web.desk import runs
 from regworkers_dagster.web.desk.frame import Frame, Shown
@@ -23,6 +22,8 @@ _MOST_RUNS = 20
 _WIDTH, _HEIGHT = 640, 160
 # A campaign that is younger is shown by minute.
 _BY_MINUTE_SECONDS = 6 * 3600.0
+By = Literal["minute", "hour"]
+_BUCKET_SECONDS: dict[By, float] = {"minute": 60.0, "hour": 3600.0}
 
 
 class Curve(NamedTuple):
@@ -98,7 +99,9 @@ class Campaigns:
                 (each, self._frame.act(request, each.command, of_it) if each.command in found.acts else None)
                 for each in found.steps
             ]
-            entries = _entries(runtime, campaign)
+            opened, now = seconds(campaign.takes_entries_from) or 0.0, runtime.clock()
+            by: By = "minute" if now - opened < _BY_MINUTE_SECONDS else "hour"
+            entries = entries_over_time(runtime, campaign_id, since=opened, by=by)
             return self._frame.page(
                 request,
                 "campaign",
@@ -106,7 +109,7 @@ class Campaigns:
                 campaign=campaign,
                 progress=found,
                 entries=entries,
-                curve=curve_of(entries.totals, runtime.clock()),
+                curve=curve_of(entries, now, _BUCKET_SECONDS[by]),
                 waits=waits,
                 steps=steps,
                 acts=[each for each in acts if each],
@@ -126,18 +129,19 @@ class Campaigns:
         return found
 
 
-def _entries(runtime: Runtime, campaign: Campaign) -> EntriesOverTime:
-    opened = seconds(campaign.takes_entries_from) or 0.0
-    young = runtime.clock() - opened < _BY_MINUTE_SECONDS
-    return entries_over_time(runtime, campaign.campaign_id, since=opened, by="minute" if young else "hour")
-
-
-def curve_of(totals: Sequence[tuple[str, int]], now: float) -> Curve | None:
-    """The line through the totals at the end of each bucket, up to `now` (epoch seconds); None without two of them."""
-    reached = [(seconds(begin) or 0.0, total) for begin, total in totals]
-    if not reached:
+def curve_of(entries: EntriesOverTime, now: float, width_seconds: float) -> Curve | None:
+    """The line through the totals, which change within buckets of that width, up to `now` (epoch seconds); None without
+    a total or a change.
+    """
+    if not entries.totals:
         return None
-    reached.append((max(now, reached[-1][0] + 60.0), reached[-1][1]))
+    before = entries.totals[0][1] - entries.buckets[0][1]
+    reached: list[tuple[float, int]] = []
+    for begin, total in entries.totals:
+        at = seconds(begin) or 0.0
+        reached += [(at, before), (min(at + width_seconds, max(now, at + 1.0)), total)]
+        before = total
+    reached.append((max(now, reached[-1][0]), before))
     (first, _), (last, _) = reached[0], reached[-1]
     most = max(total for _, total in reached) or 1
     points = " ".join(

@@ -150,7 +150,9 @@ def read(operation: Operation[Any], typed: Mapping[str, Any]) -> Typed:
     try:
         operation.input.of(config, shown)
     except UsageError as error:
-        return Typed({}, Wrong(named[0] if named else "", f"{error}."))
+        # A form holds texts; that one could not be read as a number is clear.
+        why = str(error).partition(", unable to parse")[0]
+        return Typed({}, Wrong(named[0] if named else "", f"{why}."))
     return Typed(config)
 
 

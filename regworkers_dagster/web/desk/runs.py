@@ -145,8 +145,8 @@ def _left(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
 def sentence(text: str) -> str:
     """A text as a sentence."""
     text = text.strip()
-    # An id is kept as it is.
-    text = text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
+    # A name is kept as it is.
+    text = text[:1].upper() + text[1:] if text.partition(" ")[0].islower() else text
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

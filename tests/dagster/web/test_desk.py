@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from regworkers_core.domain.messages import DeadLetter
 from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFailure
 from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso, seconds
+from regworkers_core.drains.live_entries import EntriesOverTime
 from regworkers_core.operation import Operation
 from regworkers_core.operations.alerts.evaluate import SENSOR
 from regworkers_core.runtime import Runtime
@@ -261,13 +263,8 @@ def test_a_campaign_shows_its_state_what_waits_and_what_can_be_done(desk: Site, 
     opened(site, "/campaigns/none", {}, 404)
 
 
-def test_on_call_sees_incidents_dead_letters_and_the_doctor_each_with_its_acts(
-    desk: Site, runtime: Runtime
-) -> None:
-    site = Site(desk.context, runtime=runtime, operations=OPERATIONS)
-    page = opened(site, "/health", {})
-    assert "The system is not judged: the sensor of alerts looked last never" in page
-    assert "No incident is open." in page and "No dead letter is open." in page
+def at_night(runtime: Runtime, instance: dg.DagsterInstance) -> str:
+    """An incident is open, three items failed for one cause, whose fingerprint it returns, and the doctor looked."""
     runtime.evaluation_state.record_evaluation(SENSOR, runtime.clock())
     alert = Alert("dead-letters:save", Severity.CRITICAL, "12 wait", "docs/runbooks/dead-letters.md")
     runtime.incidents.open(alert, OLD, [])
@@ -276,7 +273,7 @@ def test_on_call_sees_incidents_dead_letters_and_the_doctor_each_with_its_acts(
     runtime.dead_letters.record(failed, at="2026-11-26T09:00:00.000Z", run_id="r")
     cause = failed[0].fingerprint
     runtime.dead_letters.name_cause(NamedCause(cause, "Wrong refs", "ask the team", "ada", OLD))
-    desk.instance.report_runless_asset_event(
+    instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
             asset_key=FINDS_NOTHING.asset_key,
             check_name=FINDS_NOTHING.name,
@@ -284,6 +281,17 @@ def test_on_call_sees_incidents_dead_letters_and_the_doctor_each_with_its_acts(
             metadata={"system": dg.MetadataValue.md("| section | state |\n|---|---|\n| queues | warn |")},
         )
     )
+    return cause
+
+
+def test_on_call_sees_incidents_dead_letters_and_the_doctor_each_with_its_acts(
+    desk: Site, runtime: Runtime
+) -> None:
+    site = Site(desk.context, runtime=runtime, operations=OPERATIONS)
+    page = opened(site, "/health", {})
+    assert "The system is not judged: the sensor of alerts has not looked yet" in page
+    assert "No incident is open." in page and "No dead letter is open." in page
+    cause = at_night(runtime, desk.instance)
     page = opened(site, "/health", {})
     assert "is not judged" not in page and "Something is wrong since" in page and "<td>warn</td>" in page
     assert "<b>Critical:</b> 12 wait" in page
@@ -303,9 +311,22 @@ def test_entries_over_time_are_drawn_from_counts_and_minutes(desk: Site, runtime
     )
     page = opened(desk, f"/campaigns/{CAMPAIGN}")
     assert "<b>3,000,000 entries</b>" in page and 'aria-label="Entries from 20' in page
-    curve = curve_of([(hours[0], 10), (hours[1], 40)], (seconds(hours[1]) or 0) + 3600.0)
-    assert curve is not None and curve.points == "0.0,120.0 320.0,0.0 640.0,0.0" and curve.most == 40
-    assert curve_of([], 0.0) is None
+    now = (seconds(hours[1]) or 0.0) + 7200.0
+    entries = EntriesOverTime(CAMPAIGN, iso(now), 40, hours[2], ((hours[0], 10), (hours[1], 30)))
+    curve = curve_of(entries, now, 3600.0)
+    assert (
+        curve is not None
+        and curve.most == 40
+        and curve.points.split()
+        == [
+            "0.0,160.0",
+            "213.3,120.0",
+            "213.3,120.0",
+            "426.7,0.0",
+            "640.0,0.0",
+        ]
+    )
+    assert curve_of(replace(entries, total=None), now, 3600.0) is None
 
 
 def test_pages_keep_to_the_rights_of_the_role_desk(

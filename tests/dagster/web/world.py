@@ -99,12 +99,12 @@ LAUNCH_INLINE = """mutation { launchPipelineExecution(executionParams: {selector
 
 
 @contextmanager
-def dagster_context(code: str = LOCATION) -> Iterator[WorkspaceProcessContext]:
-    """A workspace with the location above, or another, on an instance of its own."""
+def dagster_context(code: str = LOCATION, home: str = HOME) -> Iterator[WorkspaceProcessContext]:
+    """A workspace with the location above, or another, on an instance of its own with the dagster.yaml `home`."""
     with tempfile.TemporaryDirectory() as folder:
         location = Path(folder) / "location.py"
         location.write_text(code)
-        (Path(folder) / "dagster.yaml").write_text(HOME)
+        (Path(folder) / "dagster.yaml").write_text(home)
         with (
             dg.DagsterInstance.from_config(folder) as instance,
             WorkspaceProcessContext(

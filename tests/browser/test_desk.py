@@ -1,0 +1,279 @@
+"""The desk in Chromium, by clicks and keys alone: a campaign from its creation to its public page, two persons who
+confirm, an operator, and a reader who can do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
+from regworkers_dagster.definitions import OPERATIONS
+from tests.browser.chromium import Browser
+from tests.browser.conftest import shrink
+from tests.browser.hands import Person, axe_core, served
+from tests.dagster.support import job, use
+from tests.dagster.web.test_desk import at_night
+from tests.dagster.web.world import Site, dagster_context
+from tests.selection.draw.world import ref_of
+from tests.support.drains import replicate_all
+from tests.support.entries import key, put
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.namespace("module")]
+
+CAMPAIGN = "spring-tour"
+AT_IT = f"/desk/campaigns/{CAMPAIGN}"
+# A launch runs its job at once, in the thread of its request: no daemon and no process start here.
+HOME = """run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
+run_launcher:
+  module: dagster._core.launcher.sync_in_memory_run_launcher
+  class: SyncInMemoryRunLauncher
+telemetry: {enabled: false}
+"""
+DEFINITIONS = "from regworkers_dagster.definitions import defs\n"
+IN_THE_DOCS = ("campaign", "campaign-phone-dark", "confirm", "form", "health")
+GROUPS = {"operator": ("ops",), "manager": ("box office",), "viewer": ("all",)}
+NEW = {
+    "Campaign": CAMPAIGN,
+    "Opens at": "2026-01-01T00:00:00Z",
+    "Closes at": "2099-12-31T18:00:00+01:00",
+    "Capacities": "berlin = 4\nparis = 2",
+    "Reserves": "berlin: loyal = 1",
+    "Name": "Sprng Tour",
+}
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return axe_core(tmp_path_factory.mktemp("axe"))
+
+
+@dataclass
+class People:
+    """Makes people who use the desk at this address."""
+
+    browser: Browser
+    address: str
+    instance: dg.DagsterInstance
+    made: list[Person] = field(default_factory=list)
+
+    def __call__(self, name: str, group: str) -> Person:
+        self.made.append(Person(self.browser, self.address, name, group))
+        return self.made[-1]
+
+
+@pytest.fixture
+def people(chrome: Browser, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
+    """At the end no page has complained."""
+    use(monkeypatch, runtime)
+    with dagster_context(DEFINITIONS, HOME) as context:
+        site = Site(
+            context,
+            runtime=runtime,
+            operations=OPERATIONS,
+            operator_header="X-User",
+            proxies=("127.0.0.1",),
+            groups_header="X-Groups",
+            groups=GROUPS,
+            two_people=("confirm_draw", "annul_draw"),
+        )
+        with served(site.app) as address:
+            people = People(chrome, address, site.instance)
+            yield people
+            for each in people.made:
+                # What the desk refuses is no complaint of a page; a report is in a sandbox without scripts.
+                refused = ("status of 4", "Blocked script execution")
+                assert [error for error in each.tab.errors if not any(map(error.count, refused))] == []
+                each.tab.close()
+
+
+def drains(name: str, op: str) -> None:
+    quick = {"ops": {op: {"config": {"idle_seconds": 0.1, "max_seconds": 20.0}}}}
+    assert job(name).execute_in_process(run_config=quick).success
+
+
+def file(folder: Path, name: str, *lines: str) -> Path:
+    path = folder / name
+    path.write_text("\n".join(lines))
+    return path
+
+
+def pictures(request: pytest.FixtureRequest, folder: Path) -> Path:
+    return PROJECT_ROOT / "docs" / "images" if request.config.getoption("--write") else folder
+
+
+def test_a_campaign_needs_the_desk_and_a_mouse_alone(
+    people: People, runtime: Runtime, axe: str, tmp_path: Path, request: Any
+) -> None:
+    ada, ben = people("ada", "box office"), people("ben", "box office")
+    shots, seen = pictures(request, tmp_path), dict[str, list[str]]()
+
+    def looked(person: Person, name: str, **window: Any) -> None:
+        """Judge the page, and keep its picture."""
+        seen[name] = person.judged(axe)
+        person.tab.run("document.activeElement.blur(), scrollTo(0, 0)")
+        person.window(**window)
+        picture = (shots if name in IN_THE_DOCS else tmp_path) / f"desk-{name}.png"
+        person.tab.picture(picture)
+        shrink(picture)
+        person.window()
+
+    ada.opens("/desk")
+    ada.sees("There is no campaign yet.")
+    ada.clicks("Create campaign")
+    ada.sees("Wins per unit")
+    ada.types("Wins per unit", "none")
+    ada.sees("Wins per unit should be a valid integer")
+    ada.types("Wins per unit", "1")
+    ada.fills(NEW)
+    ada.until("!document.body.innerText.includes('valid integer')")
+    looked(ada, "form", height=1000)
+    ada.sends("Do it")
+    ada.clicks(f"Campaign {CAMPAIGN}")
+    ada.sees("It is a draft: no fan sees it.", "6 are missing")
+    ada.clicks("Amend campaign")
+    ada.fills({"Name": "Spring Tour", "Reason": "a slip"})
+    ada.sends("Show what it would do", done="It was a preview: nothing was changed.")
+    ada.sends("Do it")
+    ada.opens(AT_IT)
+    ada.sees("Spring Tour")
+
+    ada.clicks("Import codes")
+    codes = ["code,marketId", *(f"B-{n},berlin" for n in range(5)), *(f"P-{n},paris" for n in range(4))]
+    ada.chooses("upload", file(tmp_path, "codes.csv", *codes))
+    ada.sends("Do it")
+    ada.opens(AT_IT)
+    ada.clicks("Open campaign")
+    ada.sees("Why, in words")
+    # By keys alone: to the button and through it.
+    ada.tabs_to("Do it")
+    ada.key("Enter", 13)
+    ada.sees("It is done.", "OPEN")
+    for number in range(12):
+        old = "2026-01-15T00:00:00.000Z"
+        put(
+            runtime,
+            key(f"e{number}", CAMPAIGN),
+            ref=ref_of(number),
+            markets=["berlin", "paris"],
+            createdAt=old,
+            updatedAt=old,
+        )
+    replicate_all(runtime)
+    ada.opens(AT_IT)
+    ada.sees("Fans register until 2099-12-31")
+    ada.clicks("Strike entries")
+    ada.chooses("upload", file(tmp_path, "bots.txt", f"{ref_of(0)}|BOT"))
+    ada.sends("Show what it would do", done="It was a preview: nothing was changed.")
+    ada.sends("Do it")
+    ada.opens(AT_IT)
+    ada.clicks("Close campaign")
+    ada.types("Reason", "sold out")
+    ada.sends("Do it")
+    ada.opens(AT_IT)
+    ada.clicks("Draw")
+    ada.sends("Do it")
+    ada.opens(AT_IT)
+    ada.sees("Waits for a person", "Phase 1 waits for the confirmation")
+    looked(ada, "campaign", height=1250)
+    looked(ada, "campaign-phone-dark", width=390, height=844, scheme="dark")
+    ada.clicks("Report of phase 1")
+    ada.sees("Draw report: Spring Tour, phase 1")
+
+    confirm_together(ada, ben, 1)
+    drains("process_selections", "selections")
+    drains("send_notifications", "notifications")
+    ada.opens(AT_IT)
+    ada.sees("Phase 1 is complete: each winner has a code.")
+
+    ada.clicks("Make receipt")
+    ada.types("Entry", "e5")
+    ada.sends("Show")
+    ada.sees("Receipt")
+    ada.opens(AT_IT)
+    ada.clicks("Publish draw page")
+    ada.sends("Show what it would do", done="It was a preview: nothing was changed.")
+    ada.sends("Do it")
+    ada.clicks("Open the page")
+    ada.sees("Spring Tour")
+    ada.opens(AT_IT)
+    ada.clicks("Top up")
+    ada.fills({"Capacities": "paris = 3", "Reason": "a larger hall"})
+    ada.sends("Do it")
+    looked(ada, "run", height=1100)
+    confirm_together(ada, ben, 2)
+    drains("process_selections", "selections")
+    drains("send_notifications", "notifications")
+    ada.opens(AT_IT)
+    ada.clicks("Retry notifications")
+    ada.sends("Do it")
+
+    eve = people("eve", "all")
+    for path in ("/desk", AT_IT, "/desk/operations/annul_draw", "/desk/health"):
+        eve.opens(path)
+        eve.sees("You may read, and change nothing.")
+        assert eve.tab.run("[...document.querySelectorAll('button:enabled, a.button')].length") == 0
+
+    tom = people("tom", "ops")
+    tom.opens("/desk/operations/erase_entry")
+    tom.fills({"Campaign": CAMPAIGN, "Entry": "e7"})
+    tom.sends("Show what it would do", done="It was a preview: nothing was changed.")
+    tom.types("The word", "something else")
+    tom.clicks("Do it", "button")
+    tom.sees("Nothing was changed: the word is e7.")
+    looked(tom, "confirm", height=1000)
+    tom.types("The word", "e7")
+    tom.sends("Do it")
+    at_night(runtime, people.instance)
+    tom.opens("/desk/health")
+    tom.sees("Wrong refs", "Redrive dead letters", "12 wait")
+    looked(tom, "health")
+
+    ada.opens(AT_IT)
+    ada.clicks("Annul draw")
+    ada.types("Reason", "a wrong list")
+    ada.sends("Show what it would do", done="It was a preview: nothing was changed.")
+    preview = ada.path
+    ada.types("The word", f"{CAMPAIGN}:2")
+    ada.clicks("Do it", "button")
+    ada.sees("a second person has to launch annul_draw")
+    ben.opens(preview)
+    ben.types("The word", f"{CAMPAIGN}:2")
+    ben.sends("Do it", done="left to do")
+    ben.opens(AT_IT)
+    ben.sees("Its draw was annulled: a wrong list.")
+    ben.opens("/desk")
+    looked(ben, "campaigns")
+    ben.opens("/desk/operations")
+    looked(ben, "operations")
+    assert {name: found for name, found in seen.items() if found} == {}
+    assert {each.who for each in runtime.operator_actions.history()} == {"ada", "ben", "tom"}
+
+
+def confirm_together(first: Person, second: Person, phase: int) -> None:
+    for person in (first, second):
+        person.opens(AT_IT)
+        person.clicks("Confirm draw", ".waits a")
+        person.types("Confirm", f"{CAMPAIGN}:{phase}")
+        person.clicks("Do it", "button")
+        if person is first:
+            person.sees("a second person has to launch confirm_draw")
+    second.sees("It is done.")
+
+
+def test_no_page_is_wider_than_a_phone_in_light_or_dark(people: People, runtime: Runtime, axe: str) -> None:
+    tom = people("tom", "ops")
+    paths = ("/desk", "/desk/operations", "/desk/health", "/desk/operations/create_campaign", "/desk/nowhere")
+    for scheme in ("light", "dark"):
+        for width in (390, 1200):
+            tom.window(width=width, scheme=scheme)
+            for path in paths:
+                tom.opens(path)
+                assert tom.judged(axe) == [], (path, scheme, width)
+                assert tom.tab.run("document.documentElement.scrollWidth <= innerWidth"), (path, width)
