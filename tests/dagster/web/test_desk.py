@@ -145,6 +145,8 @@ def test_a_change_is_shown_first_and_done_once_it_is_confirmed(desk: Site) -> No
     acted = ran(desk, "rename_market", **CONFIG, apply=True)
     assert "preview" not in opened(desk, acted) and "Confirm it" not in opened(desk, acted)
     assert sent(desk, acted, {"word": "summer:seats"})[0] == 409
+    refused = ran(desk, "rename_market", campaign_id="summer", names={"berlin": "refuse"})
+    assert "Confirm it" not in opened(desk, refused) and sent(desk, refused, {})[0] == 409
 
 
 def test_a_deletion_needs_the_word_that_its_preview_showed(desk: Site) -> None:
