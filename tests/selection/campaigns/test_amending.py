@@ -328,7 +328,8 @@ def test_a_draft_of_which_nothing_exists_is_deleted_and_no_other_campaign(runtim
 
 def test_every_field_of_a_definition_has_a_place_in_it() -> None:
     made = {"campaign_id", "status", "unit_key_hash", "code_key", "opened", "refused", "transitions"}
-    made |= {"amendments", "fence"}
+    # `campaign pass-on` sets how seats pass on.
+    made |= {"amendments", "fence", "pass_on"}
     assert {each.name for each in fields(Campaign)} == made | {*DEFINED}
 
 
