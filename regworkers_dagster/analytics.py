@@ -103,7 +103,6 @@ DRAINS = (
         tick=publish_tick,
         uses={"aws", "mongo", "kafka"},
         before=watch_renewals,
-        more="While Kafka is unavailable it returns what it holds to the queue and ends; nothing is lost or given up.",
     ),
 )
 

@@ -180,21 +180,19 @@ def automated(
     every_seconds: int = DRAIN_INTERVAL_SECONDS,
     uses: Set[str] = STORES,
     before: Callable[[Runtime], None] = lambda _: None,
-    more: str = "",
 ) -> Automation:
     """The drain `spec`, which fills `asset`, by default one of its own name. Its sensor starts it by the depth of its
     queue, or by `tick`, whose docstring says when, and `also` other drains. `uses` are the resources of a run, `before`
-    is called first in it, `more` ends the description of the job.
+    is called first in it.
     """
     filled = asset or Flow(spec.duty, owner=spec.duty).asset(spec.name, spec.summary, {"sqs"})
     made = _asset(spec, filled, uses, before)
-    ends = "Ends when idle; a terminated run finishes what is in flight."
     job = asset_job(
         spec.job,
         dg.AssetSelection.assets(made).without_checks(),
         tags={DRAIN_TAG: spec.name},
         declared=Declared(spec.duty, "drain", "system"),
-        description=f"Drain: {spec.summary} {ends} {more}".strip(),
+        description=f"Drain: {spec.summary}",
     )
     return Automation(
         spec,

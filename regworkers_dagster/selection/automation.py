@@ -254,7 +254,6 @@ DRAINS = (
         specs.NOTIFICATIONS,
         tick=notify_tick,
         every_seconds=_CAMPAIGNS_INTERVAL_SECONDS,
-        more="`regworkers notifications pause` stops it.",
     ),
     automated(
         REGISTER,

@@ -110,7 +110,7 @@ def test_an_added_operation_has_its_command_its_job_and_the_help_of_both(added: 
     assert group.help == "Look at things." and set(group.commands) == set(added)
     assert group.commands["delete"].help.startswith("Look at a drain.\n\nMore")
     made = launching.job(added["delete"], {})
-    assert made.description == "Look at a drain. More is said here."
+    assert made.description == "Look at a drain."
     shape: Any = made.run_config_schema.config_type
     given = [*Given.model_fields, "confirm"]
     assert [name for name in shape.fields if name in given] == given, "in the order of the fields"

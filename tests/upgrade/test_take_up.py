@@ -87,6 +87,8 @@ def test_no_message_of_before_becomes_a_dead_letter(upgraded: Upgraded) -> None:
         names.selection_queue: 0,
         names.notification_queue: 0,
         names.analytics_queue: 1,
+        # Before, there was none.
+        names.redemption_queue: 0,
     }
     groups = regworkers(runtime, "dlq", "groups", "--format", "json").document["groups"]
     reasons = Counter(each["reason"] for each in groups)

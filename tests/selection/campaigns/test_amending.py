@@ -26,6 +26,7 @@ from regworkers_core.selection.campaigns.registry import draft
 from tests.selection.campaigns.test_opening import leaves, not_logged, opened, record, without
 from tests.support.campaigns import create, definition
 from tests.support.entries import key, put
+from tests.support.terminal import regworkers
 
 pytestmark = pytest.mark.namespace("module")
 
@@ -324,6 +325,28 @@ def test_a_draft_of_which_nothing_exists_is_deleted_and_no_other_campaign(runtim
     found = runtime.campaigns.require_id("coded")
     runtime.database["campaigns"].update_one({"_id": "coded"}, {"$set": {"status": "OPEN"}})
     assert len(drafts) == 4 and runtime.campaigns.delete(found) is False
+
+
+def test_the_commands_change_what_is_named_and_say_what_they_did(runtime: Runtime) -> None:
+    create(runtime, draw={"winsPerUnit": 2})
+
+    def said(*words: str, code: int = 0) -> Any:
+        done = regworkers(runtime, "campaign", *words, "--format", "json")
+        assert done.code == code, done.stderr
+        return done.document
+
+    amended = ("amend", "summer", "--name", "Autumn", "--reason", "a new name")
+    # A dry run that finds something to change ends with 1.
+    for words, code, name in ((amended, 1, "Summer – Été"), ((*amended, "--apply", "--yes"), 0, "Autumn")):
+        assert "Autumn" in str(said(*words, code=code))
+        found = runtime.campaigns.require_id("summer")
+        assert (found.name, found.draw.wins_per_unit) == (name, 2)
+    said("pause", "summer", "--reason", "a wrong import")
+    said("resume", "summer")
+    for words, code in (((), 1), (("--apply", "--yes"), 0)):
+        assert runtime.campaigns.get("summer") is not None
+        said("delete", "summer", *words, code=code)
+    assert runtime.campaigns.get("summer") is None
 
 
 def test_every_field_of_a_definition_has_a_place_in_it() -> None:
