@@ -197,7 +197,7 @@ REDEMPTIONS = _FLOW.asset(
     "redemptions",
     "Beside the codes in MongoDB: which of them were redeemed, which the issuer refuses, and up to when all of that "
     "is stated. Filled by `redeem_codes`: one materialisation per drain of the queue.",
-    {"mongodb"},
+    {"sqs"},
     deps=[REDEMPTION_QUEUE],
 )
 

@@ -35,6 +35,13 @@ def _is_listed(tab: Tab) -> bool:
     return text(tab, "#headline").startswith("Registered: in the list since 14:")
 
 
+def _visit(chrome: Browser, tab: Tab, address: str) -> None:
+    chrome.loaded.discard(tab.session)
+    tab.call("Page.navigate", url=address)
+    chrome.wait(lambda: tab.session in chrome.loaded)
+    wait_for(tab, "#input")
+
+
 @pytest.mark.parametrize("path", ["verifier.html", "draws/<id>/page/verifier.html"])
 def test_a_confirmation_is_checked_against_the_files_of_the_pages_host(
     chrome: Browser, curves: None, published: PublishedList, tmp_path: Path, path: str
@@ -42,11 +49,8 @@ def test_a_confirmation_is_checked_against_the_files_of_the_pages_host(
     (tmp_path / "confirmation.json").write_bytes(published.text(0))
     tab = chrome.tab()
     with _served(published.folder, _Ranges) as host:
-        chrome.loaded.discard(tab.session)
         address = f"{host}/{path.replace('<id>', published.confirmations[0].campaign_id)}"
-        tab.call("Page.navigate", url=address)
-        chrome.wait(lambda: tab.session in chrome.loaded)
-        wait_for(tab, "#input")
+        _visit(chrome, tab, address)
         assert tab.requests == [address], "nothing is loaded before a confirmation is given"
         tab.choose("#file", tmp_path / "confirmation.json")
         assert tab.verdict() == "holds" and _is_listed(tab), text(tab, "main")
@@ -65,10 +69,7 @@ def test_a_confirmation_that_was_changed_does_not_hold(
     (tmp_path / "confirmation.json").write_text(json.dumps(other))
     tab = chrome.tab()
     with _served(published.folder, _Ranges) as host:
-        chrome.loaded.discard(tab.session)
-        tab.call("Page.navigate", url=f"{host}/verifier.html")
-        chrome.wait(lambda: tab.session in chrome.loaded)
-        wait_for(tab, "#input")
+        _visit(chrome, tab, f"{host}/verifier.html")
         tab.choose("#file", tmp_path / "confirmation.json")
         assert tab.verdict() == "fails"
         assert text(tab, "#headline") == "This confirmation does not hold"
@@ -92,10 +93,7 @@ def test_a_host_that_cannot_answer_leaves_the_confirmation_unchecked_and_is_name
     (tmp_path / "confirmation.json").write_bytes(published.text(0))
     tab = chrome.tab()
     with _served(published.folder, _Broken) as host:
-        chrome.loaded.discard(tab.session)
-        tab.call("Page.navigate", url=f"{host}/verifier.html")
-        chrome.wait(lambda: tab.session in chrome.loaded)
-        wait_for(tab, "#input")
+        _visit(chrome, tab, f"{host}/verifier.html")
         tab.choose("#file", tmp_path / "confirmation.json")
         assert tab.verdict() == "incomplete"
         assert text(tab, "#headline") == "Not checked: public files are missing"
@@ -112,10 +110,7 @@ def test_of_a_long_list_the_newest_entries_are_read_and_all_when_the_fan_asks(
     (tmp_path / "confirmation.json").write_bytes(made.text(0))
     tab = chrome.tab()
     with _served(tmp_path, _Ranges) as host:
-        chrome.loaded.discard(tab.session)
-        tab.call("Page.navigate", url=f"{host}/verifier.html")
-        chrome.wait(lambda: tab.session in chrome.loaded)
-        wait_for(tab, "#input")
+        _visit(chrome, tab, f"{host}/verifier.html")
         tab.choose("#file", tmp_path / "confirmation.json")
         assert tab.verdict() and states(tab)["registration"] == "passed"
         assert "in the newest entries alone, from entry" in text(tab, "#trust-list")

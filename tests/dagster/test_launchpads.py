@@ -48,6 +48,7 @@ KNOWN = {
     "confirm": "a campaign and its phase, or a queue",
     "reason": "words that are published, or kept with the change",
     "accept": "names of findings",
+    "unset": "names of fields",
     "queue": "a queue",
     "drain": "a drain",
     "lasts": "a span of time",
