@@ -122,6 +122,12 @@ CATALOG: tuple[Runbook, ...] = (
         "regworkers registrations status",
     ),
     Runbook(
+        "redemptions",
+        "what the issuer of the codes says is not taken; redemption-queue grows",
+        "regworkers dlq groups",
+        "its own commands redrive messages, or drop them",
+    ),
+    Runbook(
         "campaign-configuration",
         "a campaign is shown with wrong times, markets or status",
         "regworkers runbook campaign-configuration",

@@ -26,7 +26,7 @@ def pause(call: Call, given: PauseCampaign) -> Report:
     Fans enter all the same, and the other campaigns go on. Keys of its entries wait until it is resumed, their flags
     stay set, and its draw does not begin. A campaign that is paused keeps its first reason.
     """
-    runtime, campaign_id = call.runtime, call.campaign_id(given.campaign_id)
+    runtime, campaign_id = call.runtime, call.campaign(given.campaign_id).campaign_id
     found = runtime.parking.pause(campaign_id, Pause(iso(runtime.clock()), call.who, given.reason))
     return Report(
         document={
@@ -51,7 +51,7 @@ def resume(call: Call, given: OfCampaign) -> Report:
 
     Repeat it if it was stopped: it sends what is left, and a key that is sent twice is saved once.
     """
-    runtime, campaign_id = call.runtime, call.campaign_id(given.campaign_id)
+    runtime, campaign_id = call.runtime, call.campaign(given.campaign_id).campaign_id
     # First the end, then the keys: what is parked in between is not left behind.
     was_paused = runtime.parking.end(campaign_id)
     queue = runtime.queue(runtime.names.replication_queue)

@@ -21,7 +21,7 @@ from regworkers_core.domain.campaign import (
     Reserve,
 )
 from regworkers_core.domain.eligibility import TERMS
-from regworkers_core.domain.keys import quoted
+from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import market_in_words
 from regworkers_core.domain.timestamps import iso
@@ -444,8 +444,12 @@ def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:
 
 
 def require_seats(face: Face, given: CreateCampaign, known: Sequence[str] = ()) -> None:
-    """Raise RequestError for a market that is named and neither known nor given seats."""
+    """Raise RequestError for a market that is named and neither known nor given seats, or whose name is no id."""
     named = {*given.reserves, *given.later_reserves, *given.market_names}
+    if wrong := [name for name in (*given.capacities, *sorted(named)) if not is_selection_id(name)]:
+        raise RequestError(
+            f"the id of a market has 1 to 64 of the characters A-Z a-z 0-9 _ -, found {quoted(wrong[0])}"
+        )
     if strays := sorted(named - given.capacities.keys() - {*known}):
         raise RequestError(f"market {quoted(strays[0])} has no seats: add it to {face.field('capacities')}")
 
