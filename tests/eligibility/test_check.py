@@ -187,14 +187,9 @@ def test_a_service_that_is_not_configured_is_missed_only_where_it_is_needed(serv
 
 
 def elsewhere(runtime: Runtime, **sections: dict[str, Any]) -> Runtime:
-    """The same environment with some addresses of somewhere else, and without patience."""
-    quick: dict[str, Any] = {
-        "retry": {"attempts": 1, "total_seconds": 0.5},
-        "eligibility": {"read_seconds": 0.3, "user_budget_seconds": 0.1},
-        "cache": {"wait_seconds": 0.3},
-    }
+    """The same environment with some addresses of somewhere else, which refuse: one attempt at each is enough."""
     values = runtime.settings.model_dump()
-    for name, section in {**quick, **sections}.items():
+    for name, section in {"retry": {"attempts": 1}, **sections}.items():
         values[name] = {**values[name], **section}
     return Runtime(Settings(**values))
 
@@ -203,6 +198,15 @@ def closed_port() -> str:
     """An address without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def without_replica(runtime: Runtime, **sections: dict[str, Any]) -> Runtime:
+    return elsewhere(
+        runtime,
+        mongo={"uri": f"mongodb://{closed_port()}", "server_selection_timeout_seconds": 0.2},
+        eligibility={"read_seconds": 0.3},
+        **sections,
+    )
 
 
 def test_an_unavailable_table_gives_unknown_and_writes_nothing(servers: Runtime) -> None:
@@ -229,9 +233,7 @@ def test_another_server_at_the_address_of_the_table_gives_unknown(servers: Runti
 def test_an_unavailable_replica_gives_unknown(servers: Runtime) -> None:
     create(servers)
     one(servers)
-    down = elsewhere(
-        servers, mongo={"uri": f"mongodb://{closed_port()}", "server_selection_timeout_seconds": 0.2}
-    )
+    down = without_replica(servers)
     answer = one(down, doTransfer=True)
     assert (answer["status"], answer["missing"]) == (
         "UNKNOWN",
@@ -284,11 +286,7 @@ def test_unknown_verdicts_are_counted_in_cloudwatch_at_once_and_then_not_in_each
 ) -> None:
     create(servers)
     one(servers)
-    down = elsewhere(
-        servers,
-        mongo={"uri": f"mongodb://{closed_port()}", "server_selection_timeout_seconds": 0.2},
-        observability={"cloudwatch_enabled": True, "cloudwatch_logs": "none"},
-    )
+    down = without_replica(servers, observability={"cloudwatch_enabled": True, "cloudwatch_logs": "none"})
 
     def counted() -> float:
         return sum(down.metrics.own_values(UNKNOWN_VERDICTS, down.clock(), 600.0))
