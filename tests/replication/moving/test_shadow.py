@@ -196,7 +196,10 @@ def test_records_that_were_lost_are_in_the_report_before_a_kill_can_hide_it(
             raise Trimmed(lost.pop())
         return read(*arguments)
 
-    def killed(_step: str) -> None:
+    def killed(step: str) -> None:
+        # Slow machines beat before the first read.
+        if step != "enqueue.before_checkpoint":
+            return
         report = ShadowRows(runtime).report()
         assert report is not None
         stored.append(report.trimmed)
