@@ -443,6 +443,9 @@ class operation:
     resumed: bool = False
     # One call waits at most a few seconds: a person waits for the answer.
     quick: bool = False
+    # Its preview takes moments and reads no more than pages of the desk may: MongoDB as the role `desk`, and files that
+    # the web application serves. So the desk makes it without a run.
+    instant: bool = False
     # Its word is the number of what it changes. It compares that with `confirmed` itself, so a run makes no preview.
     counted: bool = False
     # At most one run at a time of all operations with this word; empty: any number.

@@ -273,8 +273,23 @@ def _field(field: FieldInfo) -> _Field:
     return _Field(kind, Field(default=default, description=text))
 
 
+class Launchpad:
+    """What a person who has no terminal calls things. It asks no one while a call goes on."""
+
+    __slots__ = ()
+
+    def ask(self, seen: Report) -> str:
+        return ""
+
+    def name_of(self, command: str, arguments: str = "") -> str:
+        return f"`{operation_of(command).job or f'regworkers {command} {arguments}'.rstrip()}`"
+
+    def field(self, name: str) -> str:
+        return name
+
+
 @dataclass(slots=True)
-class Run:
+class Run(Launchpad):
     """A run as the face of a call."""
 
     # The run.
@@ -299,9 +314,6 @@ class Run:
     def say(self, text: str) -> None:
         self.context.log.warning(text)
 
-    def ask(self, seen: Report) -> str:
-        return ""
-
     def progress(self, done: int, total: int | None = None, unit: str = "") -> None:
         self._show = self._show or throttled(self.tell)
         self._show(lambda: f"{done:,}{f' of {total:,}' if total else ''} {unit}".rstrip())
@@ -316,12 +328,6 @@ class Run:
         self.campaign_id = campaign_id
         if is_selection_id(campaign_id):
             self.context.instance.add_run_tags(self.context.run_id, {CAMPAIGN_TAG: campaign_id})
-
-    def name_of(self, command: str, arguments: str = "") -> str:
-        return f"`{operation_of(command).job or f'regworkers {command} {arguments}'.rstrip()}`"
-
-    def field(self, name: str) -> str:
-        return name
 
 
 def _done(

@@ -209,6 +209,7 @@ def retry(call: Call, given: RetryMarket) -> Report:
     role="manager",
     asset="draw",
     uses=CHANGES_CAMPAIGNS,
+    instant=True,
 )
 def annul(call: Call, given: AnnulDraw) -> Report:
     """Annul a draw: no more messages, no further phase; publish the reason.

@@ -88,7 +88,7 @@ class Person:
 
     @property
     def path(self) -> str:
-        return str(self.tab.run("location.pathname"))
+        return str(self.tab.run("location.pathname + location.search"))
 
     def sees(self, *texts: str) -> None:
         for text in texts:
@@ -142,12 +142,11 @@ class Person:
         raise AssertionError(f"no Tab reaches {text}")
 
     def sends(self, button: str, *, done: str = "It is done.") -> None:
-        """Press the button of a form and follow the run to its end."""
+        """Press the button of a form, and follow its run to the end or see its preview."""
         before = self.path
         self.clicks(button, "button")
-        self.until(
-            f"location.pathname !== {json.dumps(before)} && location.pathname.startsWith('/desk/runs/')"
-        )
+        there = "/^.desk.(runs.|operations.\\w+.preview$)/.test(location.pathname)"
+        self.until(f"location.pathname + location.search !== {json.dumps(before)} && {there}")
         self.sees(done)
 
     def fills(self, fields: Mapping[str, str]) -> None:

@@ -238,7 +238,7 @@ def test_a_campaign_needs_the_desk_and_a_mouse_alone(
     ada.opens(AT_IT)
     ada.clicks("Annul draw")
     ada.types("Reason", "a wrong list")
-    ada.sends("Show what it would do", done="It was a preview: nothing was changed.")
+    ada.sends("Show what it would do", done="This is a preview: nothing was changed.")
     preview = ada.path
     ada.types("The word", f"{CAMPAIGN}:2")
     ada.clicks("Do it", "button")

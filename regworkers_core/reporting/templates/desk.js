@@ -3,7 +3,7 @@
 
 const at = (id) => document.getElementById(id);
 const post = (body) =>
-  fetch(location.pathname, {
+  fetch(location.pathname + location.search, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),

@@ -275,6 +275,7 @@ def close(call: Call, given: MoveCampaign) -> Report:
     role="manager",
     asset="campaigns",
     uses=CHANGES_CAMPAIGNS,
+    instant=True,
 )
 def pass_on(call: Call, given: SetPassOn) -> Report:
     """Let seats that no one claimed pass on by themselves: further phases, drawn and published without a person.

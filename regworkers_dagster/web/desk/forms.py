@@ -81,7 +81,7 @@ def _field(name: str, field: FieldInfo, given: str | None) -> Field:
     if given is not None and name == CONFIRM:
         word = given
     elif given is not None:
-        value = given
+        value = given == "true" if kind == "flag" else given
     choices = tuple(_choices(field))
     if not field.is_required() and default in (None, ""):
         choices = ("", *choices) if choices else ()
@@ -154,6 +154,12 @@ def read(operation: Operation[Any], typed: Mapping[str, Any]) -> Typed:
         why = str(error).partition(", unable to parse")[0]
         return Typed({}, Wrong(named[0] if named else "", f"{why}."))
     return Typed(config)
+
+
+def as_query(operation: Operation[Any], typed: Mapping[str, Any]) -> dict[str, str]:
+    """What was typed, in the form in which an address has it and `read` reads it."""
+    texts = {name: str(each).lower() if isinstance(each, bool) else str(each) for name, each in typed.items()}
+    return {name: texts[name] for name in operation.input.model_fields if texts.get(name, "").strip()}
 
 
 def _value(name: str, field: FieldInfo, typed: Any) -> Any:

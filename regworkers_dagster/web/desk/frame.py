@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from http import HTTPStatus
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from markupsafe import Markup
 from starlette.requests import Request
@@ -51,7 +52,7 @@ class Frame:
     ) -> None:
         self._operators, self.operations = operators, operations
         self.reader, self.context, self.prefix, self._read_only = reader, context, prefix, read_only
-        self._by_command = {each.command: each for each in operations.values()}
+        self._by_command = {each.command: each for each in operations.values() if each.command}
 
     def routes(self) -> list[BaseRoute]:
         """The route of stylesheet and script, behind those of all pages."""
@@ -65,6 +66,11 @@ class Frame:
             return self.missing(request, "There is no such page.")
         headers = {"Cache-Control": "no-cache"}
         return Response(beside(name), media_type=kinds[name], headers=headers)
+
+    def who(self, request: Request) -> str:
+        """The name of the person, as the audit log has it; empty: it is not known."""
+        person = self._operators.who(request)
+        return person.name if person else ""
 
     def may(self, request: Request, job: str) -> bool:
         """Whether the person may launch the job."""
@@ -83,23 +89,25 @@ class Frame:
             return None
         fields = operation.input.model_fields
         query = {name: value for name, value in given.items() if name in fields}
-        address = request.url.replace(path=f"{self.prefix}/desk/operations/{job}", query="")
-        return Shown(
-            forms.label_of(job), str(address.include_query_params(**query)).partition(address.netloc)[2]
-        )
+        address = self.form_address(job)
+        return Shown(forms.label_of(job), f"{address}?{urlencode(query)}" if query else address)
+
+    def form_address(self, job: str) -> str:
+        return f"{self.prefix}/desk/operations/{job}"
 
     def read(self, request: Request, made: Callable[[], Response]) -> Response:
         """The page, or a page with one sentence that says what does not answer."""
         try:
             return made()
         except (Failure, UsageError) as failure:
-            return self._sentence(request, f"This cannot be shown now: {failure}.", 503)
+            return self.sentence(request, f"This cannot be shown now: {failure}.", 503)
 
     def missing(self, request: Request, why: str) -> Response:
         """A page that says in one sentence what is not there."""
-        return self._sentence(request, why, HTTPStatus.NOT_FOUND)
+        return self.sentence(request, why, HTTPStatus.NOT_FOUND)
 
-    def _sentence(self, request: Request, text: str, status: int) -> Response:
+    def sentence(self, request: Request, text: str, status: int) -> Response:
+        """A page with one sentence."""
         return self.page(request, "sentence", "The desk", text=text, status=status)
 
     def page(
@@ -111,7 +119,7 @@ class Frame:
             f"desk_{template}",
             title=title,
             prefix=self.prefix,
-            who=person.name if person else "",
+            who=self.who(request),
             read_only=self._read_only or person is None or not person.may_launch,
             when=_when,
             prose=self._prose,
@@ -125,8 +133,9 @@ class Frame:
         pieces = []
         for at, piece in enumerate(str(text).split("`")):
             if at % 2 and piece in self.operations:
-                address = f"{self.prefix}/desk/operations/{piece}"
-                pieces.append(f'<a href="{escape(address)}">{escape(forms.label_of(piece))}</a>')
+                pieces.append(
+                    f'<a href="{escape(self.form_address(piece))}">{escape(forms.label_of(piece))}</a>'
+                )
             else:
                 pieces.append(f"<code>{escape(piece)}</code>" if at % 2 else escape(piece))
         return Markup("".join(pieces))  # noqa: S704 (each piece is escaped)

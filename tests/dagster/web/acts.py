@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from enum import StrEnum
 from typing import Literal
 
@@ -45,7 +46,13 @@ class Given(OfCampaign):
     folder: AtTerminal[str] = Field("", description="Where a terminal writes.")
 
 
+# What waits for it goes on once a test sets it.
+GO_ON = threading.Event()
+
+
 def _answer(call: Call, given: Given) -> Report:
+    if given.names.get("berlin") == "wait":
+        GO_ON.wait(20)
     if given.names.get("berlin") == "refuse":
         raise RequestError("berlin has no such name")
     if given.names.get("berlin") == "break":
@@ -85,6 +92,19 @@ def drop(call: Call, given: Given) -> Report:
     return _answer(call, given)
 
 
+@operation("market close", "close_market", Effect.DELETE, role="manager", instant=True)
+def close(call: Call, given: Given) -> Report:
+    """Close a market."""
+    return _answer(call, given)
+
+
+@operation("market empty", "empty_market", Effect.CHANGE, role="manager", instant=True)
+def empty(call: Call, given: OfCampaign) -> Report:
+    """Empty a market."""
+    call.face.found(given.campaign_id)
+    return Report(document={"seats": 0}, left="" if given.campaign_id == "summer" else "a seat is taken")
+
+
 class Nothing(Input):
     words = ()
 
@@ -95,5 +115,5 @@ def count(call: Call, given: Nothing) -> Report:
     return Report(document={"seats": 7})
 
 
-OPERATIONS = {each.job: each for each in (look, rename, drop, count)}
+OPERATIONS = {each.job: each for each in (look, rename, drop, close, empty, count)}
 defs = dg.Definitions(jobs=[job(each, {}) for each in OPERATIONS.values()], resources=connections())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -19,7 +18,6 @@ from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFa
 from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.live_entries import EntriesOverTime
-from regworkers_core.operation import Operation
 from regworkers_core.operations.alerts.evaluate import SENSOR
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.definitions import OPERATIONS, managers_jobs, tags_of_jobs
@@ -207,15 +205,11 @@ def test_the_partition_of_a_draw_is_the_campaign_of_its_form(
     context: WorkspaceProcessContext, runtime: Runtime
 ) -> None:
     close_campaign(runtime, entries=(), slug="hot-summer")
-    job = {"announce": SimpleNamespace(**{**_fields(OPERATIONS["draw"]), "job": "announce"})}
+    job = {"announce": replace(OPERATIONS["draw"], job="announce")}
     site = Site(context, runtime=runtime, operations=job)
     assert [each.name for each in forms.fields_of(OPERATIONS["draw"], {})] == ["campaign_id"]
     run = launched(site, sent(site, "/operations/announce", {"typed": {"campaign_id": "hot-summer"}}, {}))
     assert run.tags["dagster/partition"] == CAMPAIGN and run.run_config == {}
-
-
-def _fields(operation: Operation[Any]) -> dict[str, Any]:
-    return {name: getattr(operation, name) for name in ("command", "input", "effect", "acts", "help")}
 
 
 @pytest.mark.parametrize(
