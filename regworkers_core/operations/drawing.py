@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -47,19 +47,28 @@ if TYPE_CHECKING:
     from regworkers_core.selection.draw_run import DrawRun
 
 _STEPS = 8
-_YES = "Publish without a prompt."
-_NO_WAIT = "Do not assign codes here until the markets complete."
 
 
-class RunDraw(OfCampaign):
-    yes: AtTerminal[bool] = Field(False, description=_YES)
+class Publishing(OfCampaign):
+    """How a draw that was started by hand ends."""
+
+    yes: AtTerminal[bool] = Field(False, description="Publish without a prompt.")
+    no_wait: AtTerminal[bool] = Field(
+        False, description="Do not assign codes here until the markets complete."
+    )
+
+
+class RunDraw(Publishing):
     strikes: LocalFile = Field("", description=f"Entries to strike, {STRIKES}")
     accept: AtTerminal[list[str]] = Field([], description=ACCEPT)
     reason: AtTerminal[str] = Field("", description=ACCEPT_REASON)
-    no_wait: AtTerminal[bool] = Field(False, description=_NO_WAIT)
 
 
-class TopUpDraw(OfCampaign):
+class FurtherPhase(Publishing):
+    confirm: str = Field("", description=f"Empty: draw and report only. Otherwise {WORD}")
+
+
+class TopUpDraw(FurtherPhase):
     """The terms of a further phase. A field that is empty keeps its value."""
 
     capacities: dict[str, int] = Field(
@@ -72,15 +81,6 @@ class TopUpDraw(OfCampaign):
     )
     strikes: GivenFile = Field("", description=f"Entries that lose their place, {STRIKES}")
     reason: str = Field(description="Why, in words: no fan's data. It is published with the phase.")
-    confirm: str = Field("", description=f"Empty: draw and report only. Otherwise {WORD}")
-    yes: AtTerminal[bool] = Field(False, description=_YES)
-    no_wait: AtTerminal[bool] = Field(False, description=_NO_WAIT)
-
-
-class PassOnDraw(OfCampaign):
-    confirm: str = Field("", description=f"Empty: draw and report only. Otherwise {WORD}")
-    yes: AtTerminal[bool] = Field(False, description=_YES)
-    no_wait: AtTerminal[bool] = Field(False, description=_NO_WAIT)
 
 
 @operation(
@@ -142,14 +142,7 @@ def top_up(call: Call, given: TopUpDraw) -> Report:
     over several. Terms and reason are published with the phase, so that everyone can see why seats were added; codes
     and messages wait for the confirmation. A repeat with the same terms continues where the one before it stopped.
     """
-    # Late, for it brings DuckDB and pyarrow.
-    from regworkers_core.selection.draw.changes import next_phase, open_phase
-
     strikes = read_strikes(call, given.strikes) if given.strikes else ()
-    campaign_id = call.campaign(given.campaign_id).campaign_id
-    if given.confirm:
-        phase = next_phase(call.runtime.draws.get(campaign_id))
-        require_word(given.confirm, confirmation_word(campaign_id, phase))
     request = TopUp(
         capacities=given.capacities,
         reserves={
@@ -159,12 +152,7 @@ def top_up(call: Call, given: TopUpDraw) -> Report:
         strikes=strikes,
         reason=given.reason,
     )
-    phase = open_phase(call.runtime, campaign_id, request, run_id=call.run_id)
-    call.face.tell(f"phase {phase} of {campaign_id}")
-    draw = run_of(call, campaign_id, phase=phase)
-    return _drawn(
-        call, draw, confirm=given.confirm, yes=given.yes, wait=call.face.waits and not given.no_wait
-    )
+    return _further(call, given, call.campaign(given.campaign_id).campaign_id, lambda: request)
 
 
 @operation(
@@ -178,7 +166,7 @@ def top_up(call: Call, given: TopUpDraw) -> Report:
     long=True,
     resumed=True,
 )
-def pass_on(call: Call, given: PassOnDraw) -> Report:
+def pass_on(call: Call, given: FurtherPhase) -> Report:
     """Draw a round: a further phase in which seats that no one claimed go to the next in the order.
 
     A seat lapses once its code has expired, its issuer has blocked the code, and has stated all redemptions up to its
@@ -186,7 +174,6 @@ def pass_on(call: Call, given: PassOnDraw) -> Report:
     `pass_on_sensor` starts it with the confirmation for campaigns that pass seats on by themselves.
     """
     # Late, for it brings DuckDB and pyarrow.
-    from regworkers_core.selection.draw.changes import next_phase, open_phase
     from regworkers_core.selection.draw.gate import NotAccepted
 
     campaign = call.campaign(given.campaign_id)
@@ -196,19 +183,30 @@ def pass_on(call: Call, given: PassOnDraw) -> Report:
         raise RoundStopped(campaign_id, decision.why)
     if decision.state is not RoundState.DUE:
         return _ended(campaign_id, decision.state, message=decision.why, said=[decision.why])
-    if given.confirm:
-        phase = next_phase(call.runtime.draws.get(campaign_id))
-        require_word(given.confirm, confirmation_word(campaign_id, phase))
-    phase = open_phase(call.runtime, campaign_id, claim(call.runtime, campaign), run_id=call.run_id)
-    call.face.tell(f"phase {phase} of {campaign_id}")
-    draw = run_of(call, campaign_id, phase=phase)
     try:
-        return _drawn(
-            call, draw, confirm=given.confirm, yes=given.yes, wait=call.face.waits and not given.no_wait
-        )
+        return _further(call, given, campaign_id, lambda: claim(call.runtime, campaign))
     except NotAccepted as refused:
         # No person chose what is refused here, so that it is no mistake of one.
         raise RoundStopped(campaign_id, str(refused)) from None
+
+
+def _further(call: Call, given: FurtherPhase, campaign_id: str, terms: Callable[[], TopUp]) -> Report:
+    """Draw the next phase on these terms, which are asked for once the word is known to be right."""
+    # Late, for it brings DuckDB and pyarrow.
+    from regworkers_core.selection.draw.changes import next_phase, open_phase
+
+    if given.confirm:
+        phase = next_phase(call.runtime.draws.get(campaign_id))
+        require_word(given.confirm, confirmation_word(campaign_id, phase))
+    phase = open_phase(call.runtime, campaign_id, terms(), run_id=call.run_id)
+    call.face.tell(f"phase {phase} of {campaign_id}")
+    return _drawn(
+        call,
+        run_of(call, campaign_id, phase=phase),
+        confirm=given.confirm,
+        yes=given.yes,
+        wait=call.face.waits and not given.no_wait,
+    )
 
 
 def _drawn(call: Call, draw: DrawRun, *, confirm: str = "", yes: bool, wait: bool) -> Report:
