@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -26,6 +26,7 @@ from regworkers_core.engine.dependency import retry_parts
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.opening import log_open
+from regworkers_local.issuer import OF_THIS_MACHINE
 from regworkers_local.service_stores import Stores
 
 LOCALES = ("de_DE", "fr_FR", "pl_PL", "ja_JP", "el_GR", "ar_AA", "es_MX", "en_US")
@@ -44,6 +45,7 @@ class DemoCampaign:
     name: str
     auto_draw: bool = False  # a sensor draws it once it is closed
     logs_registrations: bool = False  # each entry is in a public tree before the draw
+    codes_expire: bool = False  # after a day, and the issuer of this machine says which were used
     markets: tuple[str, ...] = MARKETS  # what its entries choose from
 
     def document(self, opens_at: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
@@ -67,11 +69,22 @@ class DemoCampaign:
             "registration": {
                 "log": (RegistrationLog.ON if self.logs_registrations else RegistrationLog.OFF).value
             },
+            **(_expiring() if self.codes_expire else {}),
         }
 
 
+def _expiring() -> dict[str, Any]:
+    return {"codes": {"expireAfterHours": 24}, "issuerKeys": [asdict(OF_THIS_MACHINE.key)]}
+
+
 CAMPAIGNS = (
-    DemoCampaign("aurora-world-tour", "Aurora – World Tour", auto_draw=True, logs_registrations=True),
+    DemoCampaign(
+        "aurora-world-tour",
+        "Aurora – World Tour",
+        auto_draw=True,
+        logs_registrations=True,
+        codes_expire=True,
+    ),
     DemoCampaign("harbour-nights", "Harbour Nights – Été"),
 )
 

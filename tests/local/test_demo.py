@@ -16,16 +16,21 @@ from fairdraw.log.place import at_place
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.stop import StopSignal
+from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.dagster_server import FAILURES, DagsterProcess, RunFailure
+from regworkers_local.issuer import OF_THIS_MACHINE
 from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
 from tests.fairdraw.log.test_follow import Place, opened
+from tests.selection.draw.rounds import Rounds
+from tests.selection.draw.world import CAMPAIGN as DRAWN
 from tests.selection.public.fakes import NOW
 from tests.support.waiting import wait_until
 from tools.demo import __main__ as demo
 from tools.demo import life
 from tools.demo.__main__ import Stopped, choose_instance, servers
+from tools.demo.rounds import pass_seats_on
 from tools.demo.selection import CAMPAIGN, Troubles, copy_public
 
 
@@ -280,3 +285,19 @@ def test_failed_runs_are_read_from_dagster_up_to_the_last_that_succeeded(
         ("it says no reason", "http://ui/runs/r2"),
     ]
     assert dagster.failures("draw") == dagster.failures("draw") == []
+
+
+# Two phases are drawn, which takes some seconds.
+def test_seats_whose_codes_no_one_used_pass_on_and_the_demo_accounts_for_each(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    rounds = Rounds(runtime.settings, tmp_path, seats=10, rounds=1, issuer=OF_THIS_MACHINE)
+    rounds.draw()
+    console = life.Console(stderr=True, soft_wrap=True)
+    assert pass_seats_on(runtime, DRAWN, StopSignal(), console, 60.0)
+    lapsed = runtime.database["codes"].count_documents({"passedOn": 2})
+    shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert lapsed and f"codes given 10 = {10 - lapsed} redeemed + {lapsed} lapsed" in shown
+    assert f"winners now 10 = {10 - lapsed} redeemed + {lapsed} passed on" in shown
+    assert "verified yes 2 phases" in shown

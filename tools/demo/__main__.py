@@ -2,8 +2,8 @@
 
 The demo starts a stack and Dagster, writes entries of two campaigns while sensors and drains replicate them, waits
 until the replica equals the source and each entry of one campaign is in its public tree, closes that campaign, draws
-it, assigns codes, queues messages, verifies the draw, prints a summary and deletes everything (`KEEP=1` keeps it
-running).
+it, assigns codes, queues messages, verifies the draw, lets the seats pass on whose codes no one used, prints summaries
+and deletes everything (`KEEP=1` keeps it running).
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from regworkers_local.stack import Stack
 from tools.demo.life import LIFE_SECONDS, Console, alive, watching
 from tools.demo.registrations import confirm
 from tools.demo.replication import replicate
-from tools.demo.selection import publish, select
+from tools.demo.rounds import pass_seats_on
+from tools.demo.selection import CAMPAIGN, publish, select
 
 GIVE_UP_SECONDS = 300.0
 # Slow enough that replication runs while entries are still written, changed and removed.
@@ -79,6 +80,7 @@ def demo(
             clean = clean and confirm(runtime, confirmations, stop, console, GIVE_UP_SECONDS)
             clean = clean and select(runtime, dagster, stop, console, GIVE_UP_SECONDS)
         published = publish(runtime, PROJECT_ROOT / "build" / "demo", confirmations, console) if clean else {}
+        clean = clean and pass_seats_on(runtime, CAMPAIGN.campaign_id, stop, console, GIVE_UP_SECONDS)
         if planted:
             # Imported here, because nothing else needs it.
             from tools.demo.leaks import nothing_leaked

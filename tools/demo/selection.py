@@ -6,7 +6,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,8 +42,8 @@ from tools.demo.life import Console
 from tools.demo.replication import Sums
 
 CAMPAIGN = CAMPAIGNS[0]
-# A few more codes than seats, as a code provider sends them.
-CODES = SEATS + 20
+# Half as many again as seats, for those that pass on.
+CODES = SEATS + SEATS // 2
 # What a draw needs; their sensors start another run after one that failed.
 _JOBS = (SelectionJob.DRAW.value, SELECTIONS.job, NOTIFICATIONS.job)
 # Runs in a row that fail for one reason, and after which no other one succeeds.
@@ -76,7 +76,7 @@ def select(runtime: Runtime, runs: Runs, stop: StopSignal, console: Console, giv
         return False
     taken = time.monotonic() - began
     console.print("everything is assigned and queued; replaying the draw from its published files")
-    selected = Selected(record, _verify(runtime), taken)
+    selected = Selected(record, replayed(runtime, CAMPAIGN.campaign_id, [1]), taken)
     table, fine = funnel(runtime, selected)
     Console(soft_wrap=True).print(table)
     for finding in selected.verification.findings:
@@ -230,7 +230,7 @@ def _watch(
         if line != printed and (new_step or now - printed_at >= _LINE_SECONDS):
             console.print(f"{now - began:4.0f} s  {line}")
             printed, printed_at = line, now
-        if record is not None and _is_sent(record):
+        if record is not None and is_sent(record):
             return record
         if troubles.are_final(record):
             return None
@@ -251,7 +251,7 @@ def _line(record: DrawRecord | None) -> str:
     return f"draw {phase.status.lower()}: {done} of {len(phase.markets)} markets assigned, {sent:,} messages queued"
 
 
-def _is_sent(record: DrawRecord) -> bool:
+def is_sent(record: DrawRecord) -> bool:
     """Whether every message of the phase is on the notification queue."""
     phase = record.latest
     planned = sum(market["planned"] for market in phase.markets.values())
@@ -262,9 +262,10 @@ def _sent(phase: PhaseRecord) -> int:
     return sum(int(market.get("sent", 0)) for market in phase.markets.values())
 
 
-def _verify(runtime: Runtime) -> Verification:
+def replayed(runtime: Runtime, campaign_id: str, phases: Sequence[int]) -> Verification:
+    """The draw as its published files say it, replayed offline up to the last of these phases."""
     with tempfile.TemporaryDirectory(prefix="demo-draw-") as folder:
-        export(runtime.objects, CAMPAIGN.campaign_id, [1], Path(folder))
+        export(runtime.objects, campaign_id, phases, Path(folder))
         beacon, engine = runtime.settings.selection.beacon, LargeEngine(scratch=Path(folder) / "scratch")
         return verify(Path(folder), engine=engine, trust=Trust({beacon.chain.hash: beacon.lead_seconds}))
 
