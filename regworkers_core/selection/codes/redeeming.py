@@ -141,7 +141,7 @@ class Redeeming:
             elif problem := _refusal(item, codes.get(item.digest), watermark):
                 outcome = PermanentFailure(Reason.ISSUER_CONFLICT, problem)
             elif item.kind is MessageType.REDEEMED:
-                outcome = self._redeem(item, codes[item.digest])
+                outcome = self._redeem(item, codes[item.digest], watermark)
             else:
                 outcome = self._block(item, codes[item.digest])
             if isinstance(outcome, str) and outcome != "unchanged":
@@ -158,12 +158,19 @@ class Redeeming:
         moved = self._runtime.draw_markets.complete_to(item.campaign_id, item.at, iso(self._runtime.clock()))
         return "completed" if moved else "unchanged"
 
-    def _redeem(self, item: Statement, code: Code) -> str:
+    def _redeem(self, item: Statement, code: Code, watermark: str) -> str | Failure:
         if code.status is CodeStatus.REDEEMED:
             return "unchanged"
-        if not self._runtime.codes.redeem(item.campaign_id, code.code, at=item.at, run_id=self._run_id):
-            raise TransientFailure("mongo", "a code changed while it was recorded as redeemed")
-        return "redeemed"
+        codes = self._runtime.codes
+        if codes.redeem(item.campaign_id, code.code, at=item.at, run_id=self._run_id):
+            return "redeemed"
+        # A repeat of it was taken meanwhile, or its seat passed on.
+        changed = codes.get([code.code]).get(code.code)
+        if problem := _refusal(item, changed, watermark):
+            return PermanentFailure(Reason.ISSUER_CONFLICT, problem)
+        if changed is not None and changed.status is CodeStatus.REDEEMED:
+            return "unchanged"
+        raise TransientFailure("mongo", "a code changed while it was recorded as redeemed")
 
     def _block(self, item: Statement, code: Code) -> str:
         at = iso(self._runtime.clock())

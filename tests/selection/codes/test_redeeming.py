@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.adapters.mongo.codes import Codes
 from regworkers_core.domain.events import PRODUCER
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.redemption import ISSUER, Statement
@@ -115,6 +116,20 @@ def test_what_is_signed_counts_once_in_any_order(given: Runtime) -> None:
         assert watermark == messages[2][0].at
         counts = {name: report.counts[name] for name in ("redeemed", "blocked", "completed")}
         assert counts == {"redeemed": 2, "blocked": 2, "completed": 1} and not dead(given)
+
+
+def test_a_redemption_whose_repeat_was_taken_meanwhile_changes_nothing_and_is_not_given_back(
+    given: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redeem = Codes.redeem
+
+    def second(codes: Codes, *of: Any, **at: Any) -> bool:
+        return redeem(codes, *of, **at) and redeem(codes, *of, **at)
+
+    monkeypatch.setattr(Codes, "redeem", second)
+    states(given, says(REDEEMED, 1))
+    counts = run(given, REDEEM).counts
+    assert (counts["unchanged"], counts["returned"]) == (1, 0) and known(given)[0]["C1"] == "REDEEMED"
 
 
 def test_what_no_key_of_the_campaign_has_signed_is_forged_as_a_whole_and_changes_nothing(
