@@ -10,7 +10,7 @@ import hmac
 import json
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
 from tests.simulation.faults import CLOSING_SECONDS
+from tests.simulation.passing import ROUNDS, RULES
 from tests.simulation.platform import DAY, attributes, open_campaign, order_of, stamp
 from tests.simulation.scheduler import EPOCH, Process
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 CAMPAIGN = "summer"
 ENTRANTS = 30
-_MARKETS: list[dict[str, Any]] = [
+MARKETS: list[dict[str, Any]] = [
     {"marketId": "berlin", "name": "Berlin", "capacity": 6, "reserves": [{"segment": "loyal", "seats": 2}]},
     {"marketId": "paris", "name": "Paris", "capacity": 5},
 ]
@@ -64,13 +65,17 @@ class Drawing:
         self.at_step: dict[str, Callable[[Process], None]] = {}
         # For how many seconds no run begins.
         self.pause = 0.0
+        # By ref, key and type of each message to it.
+        self._mailed: dict[str, set[tuple[str, str]]] = {}
         # Since the epoch: when the round of the beacon is due for which the draw waits.
-        self._due = 0.0
+        self.due = 0.0
 
     @property
     def waits(self) -> float:
         """For how many seconds."""
-        return max(0.0, self._due - self._play.scheduler.time)
+        left = self.due - self._play.scheduler.time
+        # What is less is lost in the sum, and would be waited for without an end.
+        return left if left > 0.001 else 0.0
 
     def _entrant(self, number: int) -> dict[str, Any]:
         at = stamp(EPOCH + self._random.uniform(0.5, _ENTRY_SECONDS))
@@ -95,8 +100,10 @@ class Drawing:
         }
 
     def prepare(self) -> None:
-        open_campaign(self._runtime, CAMPAIGN, EPOCH - 2 * DAY, EPOCH + CLOSING_SECONDS, _MARKETS)
-        for market in _MARKETS:
+        passing = self._play.plan.passing
+        rules = RULES if passing else {}
+        open_campaign(self._runtime, CAMPAIGN, EPOCH - 2 * DAY, EPOCH + CLOSING_SECONDS, MARKETS, rules)
+        for market in MARKETS:
             self._runtime.database["codes"].insert_many(
                 [
                     {
@@ -106,7 +113,7 @@ class Drawing:
                         "position": position,
                         "status": "AVAILABLE",
                     }
-                    for position in range(1, market["capacity"] + 3)
+                    for position in range(1, market["capacity"] * (1 + ROUNDS * passing) + 3)
                 ]
             )
 
@@ -148,7 +155,7 @@ class Drawing:
             scheduler.sleep(1.0)
         for number in range(_MOST_RUNS):
             process = play.begin("draw", f"draw.{number}")
-            scheduler.spawn(partial(self._draw, process), process.name, process).join()
+            scheduler.spawn(partial(self.draw, process), process.name, process).join()
             play.end("draw", process)
             if self.published:
                 return
@@ -164,7 +171,8 @@ class Drawing:
             return False
         return True
 
-    def _draw(self, process: Process) -> None:
+    def draw(self, process: Process, phase: int | None = None) -> None:
+        """As far as this process comes with the phase, by default the latest."""
         runtime = self._world.runtime(process)
         stop = StopSignal()
         run = DrawRun(
@@ -177,6 +185,7 @@ class Drawing:
                 stop=stop,
                 on_step=lambda step: self.at_step.pop(step, lambda _process: None)(process),
                 patience_seconds=_PATIENCE_SECONDS,
+                phase=phase,
             ),
         )
         try:
@@ -189,7 +198,7 @@ class Drawing:
                     self._leave(self._entrants[0])
                 self.published = step.name == "publish" and step.state in ("done", StepState.UNCHANGED)
                 if step.state == "waiting":
-                    self._due = timestamps.seconds(step.facts["dueAt"])
+                    self.due = timestamps.seconds(step.facts["dueAt"])
         except Failure as failure:
             # The job fails, and its retry or an operator runs it again.
             self._play.tell(f"{process.name} failed: {failure}")
@@ -205,7 +214,7 @@ class Drawing:
         """What is still to be done."""
         if not self.published:
             return [f"the draw of {CAMPAIGN} is not published"]
-        markets = self._phase().get("markets", {})
+        markets = self._phases[-1].get("markets", {})
         found = [
             f"the messages of market {name}, which is {entry.get('status')}, are not delivered"
             for name, entry in markets.items()
@@ -216,20 +225,19 @@ class Drawing:
             found.append(f"{CAMPAIGN} is {campaign['status']}: {markets}")
         return found
 
-    def _phase(self) -> dict[str, Any]:
+    @property
+    def _phases(self) -> list[dict[str, Any]]:
         (draw,) = self._world.documents("draws")
-        return draw["phases"]["1"]  # type: ignore[no-any-return]
+        return [draw["phases"][number] for number in sorted(draw["phases"])]
 
     def _is_early(self) -> bool:
         """Whether messages still wait for their time: that of the draw's own clock, which may be ahead."""
-        return self._phase().get("notBefore", "") > stamp(self._play.scheduler.time)
+        return self._phases[-1].get("notBefore", "") > stamp(self._play.scheduler.time)
 
     def check(self) -> Iterator[str]:
         """The result is the oracle's; one code a winner, and each entrant got one message, the right one."""
         self._world.reached["drawn"] += 1
-        manifest, seed, result = (
-            self._artefact(name) for name in ("manifest.json", "seed.json", "result.txt")
-        )
+        manifest, seed = (self._artefact(name) for name in ("manifest.json", "seed.json"))
         named, terms = json.loads(seed), json.loads(manifest)
         source = terms["seedSource"]
         if self._play.plan.beacon:
@@ -250,26 +258,40 @@ class Drawing:
             )
             for item in self._entrants
         ]
-        markets = [
-            (
-                market["marketId"],
-                market["capacity"],
-                [(each["segment"], each["seats"]) for each in market.get("reserves", [])],
+        drawn: list[Drawn] = []
+        for number in range(1, len(self._phases) + 1):
+            markets = [
+                (
+                    market["marketId"],
+                    market["capacity"],
+                    [(each["segment"], each["seats"]) for each in market.get("reserves", []) if number == 1],
+                )
+                for market in MARKETS
+            ]
+            drawn.append(
+                oracle.draw(
+                    leaves,
+                    markets,
+                    named["seed"],
+                    CAMPAIGN,
+                    wins_per_unit=terms["winsPerUnit"],
+                    waitlist_size=terms["waitlistSize"],
+                    strikes=self._lapsed(number),
+                    previous=drawn[-1].outcomes if drawn else None,
+                )
             )
-            for market in _MARKETS
-        ]
-        drawn = oracle.draw(
-            leaves,
-            markets,
-            named["seed"],
-            CAMPAIGN,
-            wins_per_unit=terms["winsPerUnit"],
-            waitlist_size=terms["waitlistSize"],
-        )
-        if drawn.result != result:
-            yield f"the result differs from the oracle's: {result.decode()} instead of {drawn.result.decode()}"
-        yield from self._codes(drawn)
+            if (result := self._artefact("result.txt", number)) != drawn[-1].result:
+                yield (
+                    f"the result of phase {number} differs from the oracle's: {result.decode()} instead of"
+                    f" {drawn[-1].result.decode()}"
+                )
+        yield from self._codes(drawn[-1])
         yield from self._messages(drawn)
+
+    def _lapsed(self, phase: int) -> dict[str, str]:
+        """Who lost a seat up to this phase, by the codes."""
+        codes = self._world.documents("codes")
+        return {each["ref"]: "UNCLAIMED" for each in codes if each.get("passedOn", phase + 1) <= phase}
 
     def _unit(self, stored: str) -> str:
         """The unit as it is published: under the campaign's key, which is in the secret with the code key."""
@@ -277,14 +299,14 @@ class Drawing:
         mac = hmac.digest(key, f"vfunit2|{CAMPAIGN}|{stored}".encode(), "sha256")
         return "u-" + urlsafe_b64encode(mac).decode().rstrip("=")
 
-    def _artefact(self, name: str) -> bytes:
-        return self._runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/{name}")
+    def _artefact(self, name: str, phase: int = 1) -> bytes:
+        return self._runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-{phase}/{name}")
 
     def _codes(self, drawn: Drawn) -> Iterator[str]:
         winners = {ref: market for ref, (market, _, outcome) in drawn.outcomes.items() if outcome == "WINNER"}
         given: Counter[str] = Counter()
         for code in self._world.documents("codes"):
-            if code["status"] == "AVAILABLE":
+            if code["status"] == "AVAILABLE" or "passedOn" in code:
                 continue
             given[code["ref"]] += 1
             if winners.get(code["ref"]) != code["marketId"]:
@@ -293,26 +315,31 @@ class Drawing:
             if given[ref] != 1:
                 yield f"winner {ref} has {given[ref]} codes"
         selections = {each["ref"]: each for each in self._world.documents("selections")}
-        if selections.keys() != winners.keys():
+        if selections.keys() - self._lapsed(len(self._phases)).keys() != winners.keys():
             yield f"{len(selections)} selections of {len(winners)} winners"
 
-    def _messages(self, drawn: Drawn) -> Iterator[str]:
-        """The mailer drops a second message with the same key, and no other."""
-        notified: dict[str, set[tuple[str, str]]] = {}
+    def mail(self) -> None:
+        """The mailer takes what is on its queue, which keeps nothing for days."""
         queue = self._world.servers.queues.queues[self._play.platform.names.notification_queue]
         for message in queue.messages.values():
             for item in json.loads(message.body)["items"]:
-                notified.setdefault(item["ref"], set()).add((item["key"], item["type"]))
+                self._mailed.setdefault(item["ref"], set()).add((item["key"], item["type"]))
+
+    def _messages(self, drawn: Sequence[Drawn]) -> Iterator[str]:
+        """The mailer drops a second message with the same key, and no other."""
+        self.mail()
+        notified = self._mailed
         if self._is_early():
             self._world.reached["messages not due"] += 1
             for row in self._world.documents("outbox"):
                 if row["status"] == "PENDING":
                     notified.setdefault(row["ref"], set()).add((row["_id"], row["type"]))
-        for ref, (market, _, outcome) in drawn.outcomes.items():
+        for ref, (market, _, first) in drawn[0].outcomes.items():
+            outcomes = [phase.outcomes[ref][2] for phase in drawn]
+            # Who gets a seat that passed on gets another message, and who loses one gets none.
+            wanted = sorted({_NOTIFIED[first], *(["winner"] if "WINNER" in outcomes else [])})
             messages = notified.pop(ref, set())
-            if len(messages) != 1:
-                yield f"{ref} was notified {len(messages)} times: {sorted(messages)}"
-            elif min(messages)[1] != _NOTIFIED[outcome]:
-                yield f"{ref} is {outcome} {market}, and was notified {min(messages)}"
+            if sorted(kind for _, kind in messages) != wanted:
+                yield f"{ref} is {outcomes} {market}, and was notified {sorted(messages)}"
         for ref in notified:
             yield f"{ref} was notified, and did not take part"

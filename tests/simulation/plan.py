@@ -84,6 +84,11 @@ class Plan:
         """Whether the draw waits for a round of the beacon, as every second one does."""
         return self.drawing and self.seed % 20 == 0
 
+    @property
+    def passing(self) -> bool:
+        """Whether seats that no one claimed pass on after the draw, over four more days."""
+        return self.drawing and self.seed % 40 == 10
+
     def with_parts(self, changes: Sequence[Change], faults: Sequence[Fault]) -> Plan:
         cut = len(self.changes) + len(self.faults) - len(changes) - len(faults)
         return replace(self, changes=tuple(changes), faults=tuple(faults), cut=self.cut + cut)

@@ -52,9 +52,9 @@ def open_campaign(
     opens: float,
     closes: float,
     markets: Sequence[Mapping[str, Any]],
-    registers: str = "on",
+    rules: Mapping[str, Any] | None = None,
 ) -> None:
-    """A campaign that logs registrations, as an operator opens it."""
+    """A campaign that logs registrations, as an operator opens it; `rules` are other fields of its definition."""
     definition = {
         "campaignId": campaign_id,
         "name": campaign_id.capitalize(),
@@ -62,6 +62,7 @@ def open_campaign(
         "closesAt": stamp(closes),
         "markets": [*markets],
         "registration": {"log": "on"},
+        **(rules or {}),
     }
     registry.create(runtime, definition)
     registry.advance(runtime, campaign_id, CampaignStatus.OPEN, reason="play", run_id="play")

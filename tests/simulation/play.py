@@ -35,6 +35,7 @@ from tests.simulation import checks
 from tests.simulation.drawing import CAMPAIGN as DRAWN_CAMPAIGN
 from tests.simulation.drawing import Drawing
 from tests.simulation.faults import ACTS, TROUBLES, Fault
+from tests.simulation.passing import Passing
 from tests.simulation.plan import Plan
 from tests.simulation.platform import CAMPAIGN, Platform
 from tests.simulation.registering import Registering
@@ -87,6 +88,7 @@ class Play:
         self.outcome = Outcome(plan)
         self.drawing = Drawing(self) if plan.drawing else None
         self.registering: Registering | None = None
+        self.passing = Passing(self, DRAWN_CAMPAIGN) if plan.passing else None
         self.reports: list[tuple[str, DrainReport]] = []
         self.stopping = False
         # Entries that were set back to a state that replication refuses: their writer has to correct them.
@@ -161,7 +163,9 @@ class Play:
         self._heal()
         if drawn is not None:
             drawn.join(PROMISED_SECONDS * 2 + (BEACON_SECONDS if plan.beacon else 0.0))
-        self._await_agreement()
+        if self.passing is not None:
+            self.passing.run()
+        self.await_agreement()
         if plan.residents:
             self._await_residents()
         self.stopping = True
@@ -172,6 +176,20 @@ class Play:
             if thread.is_alive():
                 raise Broken("a drain did not end after its stop signal")
         self._check()
+
+    def rest_until(self, at: float) -> None:
+        """Let the time pass, in seconds since the epoch; no drain runs meanwhile without work."""
+        assert self.drawing is not None
+        self.drawing.mail()
+        self.drawing.due = at
+        for stop in self._stops.values():
+            stop.set()
+        self.scheduler.sleep(self.drawing.waits)
+
+    def kill_one(self, drain: str) -> None:
+        """One of its processes dies, if one lives."""
+        for process in self._living(drain)[:1]:
+            self.scheduler.kill(process)
 
     # Drains
 
@@ -460,7 +478,7 @@ class Play:
 
     # The end
 
-    def _await_agreement(self) -> None:
+    def await_agreement(self) -> None:
         began = self.world.elapsed
         while differences := self._differences():
             waited = self.world.elapsed - began
@@ -492,6 +510,8 @@ class Play:
         self.outcome.broken += self.watch.broken + checks.at_the_end(self)
         if self.drawing is not None:
             self.outcome.broken += self.drawing.check()
+        if self.passing is not None:
+            self.outcome.broken += self.passing.check()
         if self.registering is not None:
             self.outcome.broken += self.registering.check()
 

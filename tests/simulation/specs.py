@@ -10,20 +10,24 @@ from regworkers_core.replication.drains import ENQUEUE, SAVE
 
 # What is imported late would be imported within a play, with its clocks and locks.
 from regworkers_core.selection.assign import assigner  # noqa: F401
-from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
+from regworkers_core.selection.drains import NOTIFICATIONS, REDEEM, REGISTER, SELECTIONS
 from regworkers_core.selection.notify import counts  # noqa: F401
 from tests.simulation.plan import Plan
 
 
 class Played(NamedTuple):
-    """`draw`: only in plays with a draw; `registers`: only where registrations are logged."""
+    """`draw`: only in plays with a draw; `registers`: only where registrations are logged; `passes`: only where seats
+    pass on.
+    """
 
     spec: DrainSpec[Any]
     draw: bool = False
     registers: bool = False
+    passes: bool = False
 
     def is_in(self, plan: Plan) -> bool:
-        return (plan.drawing or not self.draw) and (plan.registering or plan.drawing or not self.registers)
+        registers = plan.registering or plan.drawing or not self.registers
+        return (plan.drawing or not self.draw) and registers and (plan.passing or not self.passes)
 
 
 SPECS = {
@@ -33,4 +37,5 @@ SPECS = {
     "selections": Played(SELECTIONS, draw=True),
     "notifications": Played(NOTIFICATIONS, draw=True),
     "register": Played(REGISTER, registers=True),
+    "redeem": Played(REDEEM, passes=True),
 }
