@@ -23,7 +23,7 @@ from benchmarks.page import write_tables
 from benchmarks.plots import write_plots
 from benchmarks.readme import conditions, say
 from benchmarks.replication import lag, memory, shards, throughput, verifying
-from benchmarks.selection import assigning, drawing, in_the_list, phone, publishing, registering
+from benchmarks.selection import assigning, drawing, in_the_list, passing_on, phone, publishing, registering
 from regworkers_core.observability.logs import configure_logging
 from tests.support.environment import leave_instances
 
@@ -115,6 +115,7 @@ SUITES: Mapping[str, Suite] = {
     "assign": Suite(
         "codes for winners beside bare writes", 4, 100_000, "winners", _saying(assigning.measure)
     ),
+    "rounds": Suite("seats that pass on", 25, 100_000, "seats", _saying(passing_on.measure)),
     "check": Suite("CPU of a warm check", 2, 9, "rounds", _on_a_stack(warm.measure)),
     "function": Suite("checkEligibility beside bare calls", 1, 7, "starts", _on_a_stack(function.measure)),
     "rates": Suite("checks a second", 2, 3, "rounds", _on_a_stack(rates.measure)),

@@ -31,6 +31,8 @@ MOST_BEHIND_SECONDS = 15
 _HASH = re.compile(r"[0-9a-f]{64}")
 # Internal files of draws in the object store, by campaign and phase.
 PIPELINE = "pipeline/"
+# Files that only the issuer of the codes may read.
+ISSUER_FOLDER = "issuer"
 
 
 def confirmation_word(campaign_id: str, phase: int) -> str:
@@ -59,6 +61,11 @@ def public_key(campaign_id: str, phase: int, name: str) -> str:
 def pipeline_key(campaign_id: str, phase: int, name: str) -> str:
     """The key of an internal file, which may name entries or codes."""
     return f"{PIPELINE}{campaign_id}/phase-{phase}/{name}"
+
+
+def issuer_key(campaign_id: str) -> str:
+    """The key of the file for the issuer of a campaign's codes, the only one that may read it."""
+    return f"{ISSUER_FOLDER}/{campaign_id}/codes.csv"
 
 
 def report_key(campaign_id: str, phase: int, name: str) -> str:

@@ -219,6 +219,8 @@ class CampaignState:
     # What an evaluation compares while the public log lacks it, or a change of it; empty: the log has it.
     not_logged: str = ""
     refused: str = ""  # why the public log can never have it as it is; empty: it can
+    # Why no seat of it passes on by itself although one should; empty: none should, or it does.
+    round_stopped: str = ""
     keys: str = ""  # the name of the secret with its keys, which it needs now; empty: none
     # The ISO times at which each of its phases began and was drawn, None: it is not yet.
     draws: tuple[tuple[str, str | None], ...] = ()

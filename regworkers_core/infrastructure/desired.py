@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fairdraw.documents import as_document
+from regworkers_core.domain.selection import ISSUER_FOLDER
 from regworkers_core.settings import Settings
 
 # The only files of a draw that are ever replaced, under If-Match: of phase 1, by a repeated commit, and its page.
@@ -171,6 +172,8 @@ LIFECYCLES = (
     # bucket an expired object only gets a delete marker: its bytes are deleted a day later.
     Lifecycle("uploads/", replaced_days=1, expire_days=1),
     Lifecycle("downloads/", replaced_days=1, expire_days=1),
+    # Codes are as good as tickets: their issuer has a week to fetch them.
+    Lifecycle(f"{ISSUER_FOLDER}/", replaced_days=1, expire_days=7),
 )
 
 

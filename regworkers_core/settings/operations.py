@@ -75,6 +75,7 @@ class AlertSeverities(Section):
     data_loss_critical: Severity = Severity.CRITICAL
     selection_run: Severity = Severity.CRITICAL
     campaign_stuck: Severity = Severity.CRITICAL
+    round_stopped: Severity = Severity.CRITICAL  # seats that no one claimed stay empty
     # Held by a further phase that is not confirmed; and those that raised an exception by themselves.
     messages_waiting: Severity = Severity.WARNING
     messages_failed: Severity = Severity.CRITICAL

@@ -14,6 +14,7 @@ from regworkers_core.operation import CHANGES_CAMPAIGNS, STORES
 from regworkers_core.operations import drawing, draws
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
+from regworkers_core.selection.codes.operations import export as export_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, REDEEM, REGISTER, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
 from regworkers_core.selection.registrations.source import is_due
@@ -211,8 +212,10 @@ CHECK_SELECTION = asset_job(
     'Config: {"campaign_id": "..."}; none: every published campaign.',
 )
 LOG_CAMPAIGNS = job(log_campaigns, {"campaigns": specs.CAMPAIGNS}, {log_campaigns.job})
+PASS_ON = job(drawing.pass_on, {}, of_step=assets.event_of)
+EXPORT_CODES = job(export_codes, {"codes": specs.CODES})
 
-JOBS = (DRAW, CHECK_SELECTION, LOG_CAMPAIGNS)
+JOBS = (DRAW, CHECK_SELECTION, LOG_CAMPAIGNS, PASS_ON, EXPORT_CODES)
 
 
 _CAMPAIGNS_INTERVAL_SECONDS = 10
@@ -321,10 +324,10 @@ SENSORS = (
     sensor(
         "pass_on_sensor",
         campaigns.rounds_tick,
-        job_name=drawing.pass_on.job,
+        jobs=[PASS_ON, EXPORT_CODES],
         every_seconds=_ROUNDS_INTERVAL_SECONDS,
-        description="Starts a round of seats that pass on, in campaigns that do so by themselves; also one that is "
-        "stopped, so that its run fails and says why.",
+        description="Starts a round of seats that pass on, in campaigns that do so by themselves, and exports "
+        "their codes for the issuer once they are given. One that is stopped is an alert.",
     ),
     sensor(
         "observe_selection",

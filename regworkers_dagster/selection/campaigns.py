@@ -24,12 +24,14 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.selection import confirmation_word
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseHolder, LeaseRow
+from regworkers_core.operation import Operation
 from regworkers_core.operations.drawing import pass_on
 from regworkers_core.operations.draws import retry
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.opening import waits_for_log
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
+from regworkers_core.selection.codes.operations import export as export_codes
 from regworkers_core.selection.draw.passing_on import RoundState, round_of
 from regworkers_dagster.drains.decisions import pause_after_crashes
 from regworkers_dagster.drains.sensing import ACTIVE, Answer, crashes_in_a_row, ticking
@@ -388,32 +390,41 @@ def markets_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answe
 
 @ticking
 def rounds_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer:
-    """Read campaigns that pass seats on, their draws and codes; start a round that is due, and one that is stopped: its
-    run fails and says why.
+    """Read campaigns that pass seats on, their draws and codes; start a round that is due. An alert says why one is
+    stopped. Start the export of codes that were given since the last one.
     """
-    requests, words, now = list[dg.RunRequest](), list[str](), time.time()
-    for campaign in runtime.campaigns.list(CampaignStatus.COMPLETED):
-        if campaign.pass_on is None or not is_selection_id(campaign.campaign_id):
+    requests, words = list[dg.RunRequest](), list[str]()
+    # Phases of a draw that goes on may have given codes already.
+    for campaign in runtime.campaigns.list():
+        campaign_id = campaign.campaign_id
+        if campaign.pass_on is None or not is_selection_id(campaign_id):
+            continue
+        record = runtime.draws.light(campaign_id)
+        if record is not None and not record.is_over and record.issuer_lacks_codes:
+            given = {"campaign_id": campaign_id, "for_issuer": True, "put": True}
+            requests += _unless_active(context.instance, campaign_id, export_codes, given)
+        if campaign.status is not CampaignStatus.COMPLETED:
             continue
         decision = round_of(runtime, campaign)
-        words.append(f"{campaign.campaign_id}: {decision.why}")
-        tags = {CAMPAIGN_TAG: campaign.campaign_id}
-        active = dg.RunsFilter(job_name=pass_on.job, tags=tags, statuses=list(ACTIVE))
-        if (
-            decision.state in (RoundState.DUE, RoundState.STOPPED)
-            and not context.instance.get_run_records(active, limit=1)
-            and not pause_after_crashes(*crashes_in_a_row(context.instance, tags, now, job_name=pass_on.job))
-        ):
-            given = {
-                "campaign_id": campaign.campaign_id,
-                "confirm": confirmation_word(campaign.campaign_id, decision.phase),
-            }
-            requests.append(
-                dg.RunRequest(job_name=pass_on.job, run_config=pass_on.request(**given), tags=tags)
-            )
+        words.append(f"{campaign_id}: {decision.why}")
+        if decision.state is RoundState.DUE:
+            given = {"campaign_id": campaign_id, "confirm": confirmation_word(campaign_id, decision.phase)}
+            requests += _unless_active(context.instance, campaign_id, pass_on, given)
     if not requests:
         return dg.SkipReason("; ".join(words) or "no campaign passes seats on by itself")
     return dg.SensorResult(run_requests=requests[:_MAX_REQUESTS])
+
+
+def _unless_active(
+    instance: dg.DagsterInstance, campaign_id: str, operation: Operation[Any], given: Mapping[str, Any]
+) -> list[dg.RunRequest]:
+    """A run of this campaign, unless one is active, or the last ones crashed a moment ago."""
+    tags = {CAMPAIGN_TAG: campaign_id}
+    active = dg.RunsFilter(job_name=operation.job, tags=tags, statuses=list(ACTIVE))
+    crashes = crashes_in_a_row(instance, tags, time.time(), job_name=operation.job)
+    if instance.get_run_records(active, limit=1) or pause_after_crashes(*crashes):
+        return []
+    return [dg.RunRequest(job_name=operation.job, run_config=operation.request(**given), tags=tags)]
 
 
 def _retry_is_active(instance: dg.DagsterInstance, market: str) -> bool:

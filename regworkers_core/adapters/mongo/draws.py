@@ -204,6 +204,8 @@ class DrawRecord:
     annulled: Mapping[str, Any] | None = None
     # `{completeTo, statedAt}`: the watermark of the issuer of the codes, and when it came.
     redemptions: Mapping[str, str] = field(default_factory=dict)
+    # `{given, at}`: what `given` was when the issuer's file was put where the issuer may fetch it, and when that was.
+    issued: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def latest(self) -> PhaseRecord:
@@ -282,6 +284,21 @@ class DrawRecord:
         """When the codes expire that this market gave in this phase; empty: never, or it gave none."""
         phase = self.phases.get(market.phase)
         return str((phase.markets if phase else {}).get(market.market_id, {}).get("codesExpireAt", ""))
+
+    @property
+    def given(self) -> int:
+        """How often codes that expire were given: by each market in each phase, and in place of each void code."""
+        return sum(
+            1 + len(entry.get("replanned") or ())
+            for phase in self.phases.values()
+            for entry in phase.markets.values()
+            if entry.get("codesExpireAt") and entry["status"] == MarketStatus.COMPLETED
+        )
+
+    @property
+    def issuer_lacks_codes(self) -> bool:
+        """Whether codes were given since the issuer's file was made."""
+        return self.given > int(self.issued.get("given", 0))
 
     @property
     def is_former(self) -> bool:
@@ -453,4 +470,5 @@ def _record(document: Mapping[str, Any]) -> DrawRecord:
         expired=document.get("expired") or {},
         annulled=document.get("annulled"),
         redemptions=document.get("redemptions") or {},
+        issued=document.get("issued") or {},
     )

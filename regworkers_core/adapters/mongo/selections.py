@@ -248,6 +248,14 @@ class DrawMarkets(Store):
         query = {"_id": campaign_id, "$or": [{path: {"$exists": False}}, {path: {"$lt": to}}]}
         return self._update(query, {"$set": {"redemptions": {"completeTo": to, "statedAt": at}}})
 
+    def issued(self, campaign_id: str, given: int, at: str) -> bool:
+        """The issuer's file has all codes that were given so far, which are `given` (`DrawRecord.given`). False when
+        that was known of as many or more.
+        """
+        path = "issued.given"
+        query = {"_id": campaign_id, "$or": [{path: {"$exists": False}}, {path: {"$lt": given}}]}
+        return self._update(query, {"$set": {"issued": {"given": given, "at": at}}})
+
     def _switch(self, campaign_id: str, fields: Mapping[str, Any]) -> bool:
         update = {"$set": {f"notifications.{name}": value for name, value in fields.items()}}
         return self._update({"_id": campaign_id}, update)

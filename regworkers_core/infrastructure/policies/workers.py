@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from regworkers_core.analytics.publishing import PUBLISH
 from regworkers_core.domain.events import ProducerRole
+from regworkers_core.domain.selection import ISSUER_FOLDER
 from regworkers_core.infrastructure.policies.statement import (
     ALL_QUEUES,
     DYNAMODB_ANSWERS,
@@ -132,6 +133,7 @@ SELECTION = (
                 *objects("draws", "log", "pipeline"),
             ),
             allow("LockFilesOfTheDraw", "s3:PutObjectRetention", *objects("draws", "log")),
+            allow("PutCodesForTheIssuer", "s3:AbortMultipartUpload PutObject", *objects(ISSUER_FOLDER)),
             MISSING_OBJECTS,
             send("QueueThem", "selection-queue"),
             allow("ReadUploads", "s3:GetObject", *objects("uploads")),
@@ -247,8 +249,11 @@ SELECTION = (
     ),
     Worker(
         "issuer",
-        "the issuer of the codes, perhaps another company: says what became of them",
-        (send("TellOfCodes", "redemption-queue"),),
+        "the issuer of the codes, perhaps another company: fetches them, and says what became of them",
+        (
+            send("TellOfCodes", "redemption-queue"),
+            allow("FetchCodes", "s3:GetObject", *objects(ISSUER_FOLDER)),
+        ),
     ),
 )
 

@@ -63,6 +63,7 @@ from regworkers_core.replication.second_look import COUNTED
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import secret_needed, stored_keys
 from regworkers_core.selection.campaigns.opening import is_logged, why_refused
+from regworkers_core.selection.draw.passing_on import RoundState, round_of
 from regworkers_core.selection.notify.outbox import due_units
 from regworkers_core.selection.registrations.source import is_due
 
@@ -294,6 +295,7 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
             not_logged=_not_logged(runtime, campaign),
             refused=why_refused(runtime, campaign) if campaign.status is CampaignStatus.OPEN else "",
             keys=secret_needed(runtime, campaign),
+            round_stopped=_round_stopped(runtime, campaign),
             failed_messages=failed[campaign.campaign_id] if campaign.campaign_id in draws else 0,
         )
         for campaign in campaigns
@@ -304,6 +306,13 @@ def _not_logged(runtime: Runtime, campaign: Campaign) -> str:
     if campaign.status is not CampaignStatus.OPEN or is_logged(runtime, campaign):
         return ""
     return campaign.opened.hash if campaign.opened else campaign.opens_at
+
+
+def _round_stopped(runtime: Runtime, campaign: Campaign) -> str:
+    if campaign.status is not CampaignStatus.COMPLETED or campaign.pass_on is None:
+        return ""
+    decision = round_of(runtime, campaign)
+    return decision.why if decision.state is RoundState.STOPPED else ""
 
 
 def campaign_state(

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from fairdraw.maths.codes import digest_of, normal, salt_of
 from regworkers_core.adapters.files import open_private
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.domain.selection import MarketPhase
+from regworkers_core.domain.selection import MarketPhase, issuer_key
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.keys import ensure_keys
 
@@ -55,6 +56,19 @@ class SaltedCode(NamedTuple):
     @property
     def digest(self) -> str:
         return digest_of(self.salt, self.code)
+
+
+def put_for_issuer(runtime: Runtime, campaign: Campaign, path: Path) -> int:
+    """Write the file to `path`, then put it where the issuer may fetch it, in place of the one before. Returns the
+    number of codes. Raises as `write_for_issuer`.
+    """
+    # Before the codes are read: those that are given meanwhile make the next file due.
+    record = runtime.draws.light(campaign.campaign_id)
+    written = write_for_issuer(runtime, campaign, path)
+    runtime.objects.put_file(issuer_key(campaign.campaign_id), path)
+    if record is not None:
+        runtime.draw_markets.issued(campaign.campaign_id, record.given, iso(runtime.clock()))
+    return written
 
 
 def write_for_issuer(runtime: Runtime, campaign: Campaign, path: Path) -> int:

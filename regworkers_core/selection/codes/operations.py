@@ -35,7 +35,7 @@ from regworkers_core.selection.codes.importing import (
     named_campaign,
     read_lines,
 )
-from regworkers_core.selection.codes.issuing import write_for_issuer
+from regworkers_core.selection.codes.issuing import put_for_issuer, write_for_issuer
 from regworkers_core.selection.codes.redeeming import take_file
 from regworkers_core.selection.codes.stock import (
     MarketStock,
@@ -62,6 +62,11 @@ class ExportCodes(OfCampaign):
     for_issuer: bool = Field(
         False,
         description="The file is for the issuer of the codes and for no one else. Without it nothing is written.",
+    )
+    put: bool = Field(
+        False,
+        description="Put the file into the artefacts' bucket as `issuer/<campaignId>/codes.csv`, which only the issuer "
+        "may read, and hand out none here.",
     )
 
 
@@ -184,7 +189,8 @@ def export(call: Call, given: ExportCodes) -> Report:
     digest from then on.
 
     A code is as good as a ticket: hand the file to the issuer only, over a way that is private, and delete it.
-    Export again after each phase, because a code has an end only once it is given.
+    Export again after each phase, because a code has an end only once it is given. Where seats pass on by themselves,
+    the sensor `pass_on_sensor` does so.
     """
     campaign = call.campaign(given.campaign_id)
     if not given.for_issuer:
@@ -192,10 +198,11 @@ def export(call: Call, given: ExportCodes) -> Report:
             f"the file has the codes themselves, which only their issuer may have: give {call.face.field('for_issuer')}"
         )
     path = call.face.folder() / f"codes-{campaign.campaign_id}.csv"
-    written = write_for_issuer(call.runtime, campaign, path)
+    write = put_for_issuer if given.put else write_for_issuer
+    written = write(call.runtime, campaign, path)
     return Report(
         document={"campaignId": campaign.campaign_id, "codes": written},
-        files={path.name: path},
+        files={} if given.put else {path.name: path},
         left="" if written else f"{campaign.campaign_id} has no codes",
         counts={"codes": written},
         changed=True,

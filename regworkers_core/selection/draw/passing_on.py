@@ -73,6 +73,11 @@ def decide(
     last = record.latest
     if not last.reached(PhaseStatus.COMPLETED):
         if last.round and not last.confirmed:
+            if terms is not None and (found := last.gate.get("findings")):
+                names = ", ".join(each["name"] for each in found)
+                return RoundDecision(
+                    RoundState.STOPPED, f"the gate found {names} in round {last.round}", last.phase
+                )
             return RoundDecision(RoundState.DUE, f"round {last.round} goes on", last.phase)
         return RoundDecision(RoundState.WAITING, f"phase {last.phase} is {last.status}")
     if terms is not None:
@@ -131,7 +136,11 @@ def round_of(runtime: Runtime, campaign: Campaign, *, asked: bool = False) -> Ro
     """What is to be done about the campaign's seats now. `asked`: by a person, at any time. Raises TransientFailure."""
     record = runtime.draws.light(campaign.campaign_id)
     terms = None if asked else campaign.pass_on
-    return decide(terms, record, lambda: read_expired(runtime, record) if record else (), runtime.clock())
+    decision = decide(terms, record, lambda: read_expired(runtime, record) if record else (), runtime.clock())
+    if record is None or decision.state is not RoundState.DUE or decision.phase in record.phases:
+        return decision
+    lack = _lack(runtime, record, _covered(runtime, record))
+    return RoundDecision(RoundState.STOPPED, lack, decision.phase) if lack else decision
 
 
 def claim(runtime: Runtime, campaign: Campaign) -> TopUp:
@@ -148,16 +157,13 @@ def claim(runtime: Runtime, campaign: Campaign) -> TopUp:
     if record is None or not record.phases:
         raise RequestError(f"{campaign_id} was not drawn yet: seats pass on after its draw")
     record.require_counts()
-    phase, now = next_phase(record), iso(runtime.clock())
+    phase = next_phase(record)
     struck = dict(record.phases[phase - 1].strikes)
-    ends = {
-        market: at
-        for market in record.market_phases(before=phase)
-        if (at := record.codes_expire_at(market)) and at <= min(now, record.complete_to)
-    }
     if phase not in record.phases:
-        _require_fresh(runtime, record, list(ends))
-        for market in ends:
+        markets = _covered(runtime, record)
+        if lack := _lack(runtime, record, markets):
+            raise RoundStopped(campaign_id, lack)
+        for market in markets:
             runtime.codes.pass_on(market, phase)
     refs = [ref for ref in runtime.codes.passed_on(campaign_id) if ref not in struck]
     if not refs:
@@ -170,8 +176,14 @@ def claim(runtime: Runtime, campaign: Campaign) -> TopUp:
     return TopUp({}, {}, strikes, f"round {number}: seats that were not claimed in time pass on", number)
 
 
-def _require_fresh(runtime: Runtime, record: DrawRecord, markets: Sequence[MarketPhase]) -> None:
-    """Raise RoundStopped if a market has fewer fresh codes than seats that lapse."""
+def _covered(runtime: Runtime, record: DrawRecord) -> list[MarketPhase]:
+    """The markets and phases whose codes have expired, and all of whose redemptions were stated."""
+    until = min(iso(runtime.clock()), record.complete_to)
+    return [each for each in record.market_phases() if (at := record.codes_expire_at(each)) and at <= until]
+
+
+def _lack(runtime: Runtime, record: DrawRecord, markets: Sequence[MarketPhase]) -> str:
+    """Which market has fewer fresh codes than seats that lapse; empty: none."""
     needed = Counter[str]()
     for market in markets:
         needed[market.market_id] += runtime.codes.count_expired(market).lapsing
@@ -179,8 +191,8 @@ def _require_fresh(runtime: Runtime, record: DrawRecord, markets: Sequence[Marke
         behind = record.highest_planned(market_id)
         fresh = runtime.codes.count_behind(record.campaign_id, market_id, behind, number)
         if fresh < number:
-            raise RoundStopped(
-                record.campaign_id,
-                f"market {market_id} needs {number:,} fresh codes and has {fresh:,}: import"
-                " codes (`regworkers codes import`), and export them for the issuer; no seat was taken",
+            return (
+                f"market {market_id} needs {number:,} fresh codes and has {fresh:,}: import codes (`regworkers codes"
+                " import`); no seat was taken"
             )
+    return ""

@@ -338,7 +338,7 @@ def test_what_is_paused_starts_no_sender(tick: Tick, runtime: Runtime) -> None:
 # Seats that pass on
 
 
-def test_a_round_is_started_when_it_is_due_or_stopped_and_one_at_a_time(
+def test_the_issuer_gets_codes_once_they_are_given_and_a_round_begins_unless_a_person_is_needed(
     tick: Tick, runtime: Runtime, instance: dg.DagsterInstance
 ) -> None:
     _publish(runtime, codes=2)
@@ -351,16 +351,28 @@ def test_a_round_is_started_when_it_is_due_or_stopped_and_one_at_a_time(
     released = {"phases.1.releasedAt": iso(time.time() - 25 * 3600)}
     expired = {"phases.1.markets.berlin.codesExpireAt": past}
     database["draws"].update_one({}, {"$set": {**released, **expired}})
-    given = {"campaign_id": CAMPAIGN, "confirm": f"{CAMPAIGN}:2"}
-    # The issuer is silent: the run says so, and fails.
     (request,) = tick(campaigns.rounds_tick).run_requests
-    assert (request.job_name, request.run_config) == ("pass_on", given)
+    assert request.job_name == "export_codes"
+    assert job("export_codes").execute_in_process(run_config=request.run_config, instance=instance).success
+    assert runtime.objects.get_bytes(f"issuer/{CAMPAIGN}/codes.csv").decode().count(f",{past}\n") == 2
+
+    def stopped() -> str:
+        # No run could help; an alert says why, until the cause is gone.
+        said = _said(tick(campaigns.rounds_tick))
+        (seen,) = read_campaigns(runtime)
+        assert seen.round_stopped in said
+        return seen.round_stopped
+
+    assert "stated all redemptions up to no time" in stopped()
     database["draws"].update_one({}, {"$set": {"redemptions": {"completeTo": past, "statedAt": past}}})
     database["codes"].update_many({}, {"$set": {"blockedAt": past}})
+    assert "market berlin needs 2 fresh codes and has 0" in stopped()
+    add_codes(runtime, "berlin", 2, first=3)
     (request,) = tick(campaigns.rounds_tick).run_requests
+    given = {"campaign_id": CAMPAIGN, "confirm": f"{CAMPAIGN}:2"}
     assert (request.job_name, request.run_config) == ("pass_on", given)
     _run_of(instance, dg.DagsterRunStatus.STARTED, "pass_on", **request.tags)
-    assert "2 seats lapse" in _said(tick(campaigns.rounds_tick))
+    assert "2 seats lapse" in _said(tick(campaigns.rounds_tick)) and not stopped()
 
 
 # Observing

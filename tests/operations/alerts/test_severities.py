@@ -70,6 +70,7 @@ ILL = replace(
             stopped="a file differs",
             unjudged_since=ago(DAY),
             not_logged="opening",
+            round_stopped="codes are missing",
             keys="qa-campaign-keys/c",
         ),
     ),

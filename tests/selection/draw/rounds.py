@@ -11,24 +11,33 @@ import hashlib
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fairdraw.log.trust import Trust
+from fairdraw.maths.files import canonical_bytes
+from fairdraw.proof.check import check_receipt
+from fairdraw.proof.checker import State
 from regworkers_core.domain.messages import MessageType
 from regworkers_core.domain.redemption import Statement
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
-from regworkers_core.selection.codes.issuing import write_for_issuer
+from regworkers_core.selection.codes.issuing import put_for_issuer
 from regworkers_core.selection.drains import NOTIFICATIONS, REDEEM, SELECTIONS
 from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.passing_on import RoundState, claim, round_of
+from regworkers_core.selection.draw_run import DrawRun
+from regworkers_core.selection.public.source import campaign_source
+from regworkers_core.settings import Settings
 from regworkers_local.issuer import Issuer, Known, read_export
-from tests.selection.draw.world import CAMPAIGN, artefact, draw, entry
+from tests.selection.draw.world import CAMPAIGN, STEPS, artefact, draw, entry
+from tests.support.beacon import OWN, SETTINGS
 from tests.support.drains import run, taken
-from tests.support.runtimes import test_settings
 
+TRUST = Trust({OWN.chain.hash: int(SETTINGS["lead_seconds"])})
 HOUR = 3600.0
 _PASS_SECONDS = 600.0
 _EXPIRE_HOURS = 24
@@ -43,13 +52,14 @@ class Rounds:
     many are lost, doubled, late and forged, each.
     """
 
-    prefix: str
+    settings: Settings
     folder: Path
     seats: int
     rounds: int
     trouble: int = 10
     seed: int = 1
     issuer: Issuer = Issuer(bytes([7]) * 32, "k1")
+    say: Callable[[str], None] = lambda _: None
     now: float = field(default_factory=time.time)
     # When each round began, and how long the seats of it were idle at most.
     began: list[float] = field(default_factory=list)
@@ -59,9 +69,11 @@ class Rounds:
     # By the mailer's key, how often a message was handed to it; and by ref, the messages of winners.
     mails: Counter[str] = field(default_factory=Counter)
     wins: Counter[str] = field(default_factory=Counter)
+    # By step, of this machine's clock.
+    seconds: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.runtime = Runtime(test_settings(self.prefix), clock=lambda: self.now)
+        self.runtime = Runtime(self.settings, clock=lambda: self.now)
         self.random = random.Random(self.seed)
         self._late: list[Outgoing] = []
         self._known: list[Known] = []
@@ -71,8 +83,30 @@ class Rounds:
         berlin = self.seats * 3 // 5
         return {"berlin": berlin, "paris": self.seats - berlin}
 
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Inside, time is that of this step."""
+        began, cpu = time.monotonic(), time.process_time()
+        yield
+        spent = time.monotonic() - began
+        self.seconds[step] += spent
+        self.say(f"{step}: {spent:.1f} s, {time.process_time() - cpu:.1f} s of CPU here")
+
     def draw(self) -> None:
         """The campaign, and the first phase of its draw."""
+        with self.timed("write"):
+            self._write()
+        self._draw(draw(self.runtime))
+        self._released()
+
+    def _draw(self, phase: DrawRun) -> None:
+        steps = phase.steps(unasked=True)
+        for name in (*STEPS, "publish"):
+            with self.timed(name):
+                step = next(steps)
+        assert step.state == "done", step
+
+    def _write(self) -> None:
         runtime, key = self.runtime, self.issuer.key
         runtime.database["campaigns"].insert_one(
             {
@@ -100,24 +134,26 @@ class Rounds:
             for first in range(1, 2 * seats + 1, 10_000):
                 positions = range(first, min(first + 10_000, 2 * seats + 1))
                 runtime.database["codes"].insert_many([_code(name, position) for position in positions])
-        list(draw(runtime).steps(unasked=True))
-        self._released()
 
     def _released(self) -> None:
         """Assign the codes of a phase, notify, and give the issuer what it has to know."""
         runtime = self.runtime
-        while runtime.queue(runtime.names.selection_queue).depth().total:
-            run(runtime, SELECTIONS, max_seconds=600)
-        run(runtime, NOTIFICATIONS, max_seconds=600)
-        # What waited for the canary.
-        self.now += HOUR
-        run(runtime, NOTIFICATIONS, max_seconds=600)
-        for item in taken(runtime, runtime.names.notification_queue):
-            self.mails[item["key"]] += 1
-            self.wins[item["ref"]] += item["type"] == "winner"
-        path = self.folder / "codes.csv"
-        write_for_issuer(runtime, runtime.campaigns.require_id(CAMPAIGN), path)
-        self._known = read_export(path)
+        with self.timed("assign"):
+            while runtime.queue(runtime.names.selection_queue).depth().total:
+                run(runtime, SELECTIONS, max_seconds=600)
+        with self.timed("notify"):
+            run(runtime, NOTIFICATIONS, max_seconds=600)
+            # What waited for the canary.
+            self.now += HOUR
+            run(runtime, NOTIFICATIONS, max_seconds=600)
+        with self.timed("mail"):
+            for item in taken(runtime, runtime.names.notification_queue):
+                self.mails[item["key"]] += 1
+                self.wins[item["ref"]] += item["type"] == "winner"
+        with self.timed("export"):
+            path = self.folder / "codes.csv"
+            put_for_issuer(runtime, runtime.campaigns.require_id(CAMPAIGN), path)
+            self._known = read_export(path)
 
     def play(self) -> None:
         """All rounds. Raises AssertionError if one does not begin within a day after the end of the codes."""
@@ -130,9 +166,7 @@ class Rounds:
                 self.now += _PASS_SECONDS
                 assert self.now < give_up, round_of(self.runtime, self._campaign())
             phase = self.runtime.draws.get(CAMPAIGN).latest.phase  # type: ignore[union-attr]
-            run_of_phase = draw(self.runtime, phase=phase)
-            last = [step.state for step in run_of_phase.steps(f"{CAMPAIGN}:{phase}")][-1]
-            assert last == "done", last
+            self._draw(draw(self.runtime, phase=phase))
             self._released()
 
     def _campaign(self):  # type: ignore[no-untyped-def]
@@ -153,11 +187,13 @@ class Rounds:
         self.lapsed.append(len(ready))
         self.idle.append(self.now - min(ready))
         self.began.append(self.now)
-        terms = claim(runtime, self._campaign())
+        with self.timed("claim"):
+            terms = claim(runtime, self._campaign())
         assert terms.round == number and len(terms.strikes) == len(ready)
         # A run that died here finds what it has claimed.
         assert claim(runtime, self._campaign()) == terms
-        open_phase(runtime, CAMPAIGN, terms, run_id="round")
+        with self.timed("open"):
+            open_phase(runtime, CAMPAIGN, terms, run_id="round")
         return True
 
     def _pass(self) -> None:
@@ -177,9 +213,11 @@ class Rounds:
             if chance < 4 * self.trouble:
                 sent += self._forgeries()
         self.random.shuffle(sent)
-        for first in range(0, len(sent), 10):
-            assert not queue.send(sent[first : first + 10])
-        run(runtime, REDEEM, max_seconds=600)
+        with self.timed("send"):
+            for first in range(0, len(sent), 10):
+                assert not queue.send(sent[first : first + 10])
+        with self.timed("redeem"):
+            run(runtime, REDEEM, max_seconds=600)
 
     def _messages(self, stated: Sequence[Statement]) -> Iterator[Outgoing]:
         """Blocks and redemptions, and the watermark once no redemption before it is on the way."""
@@ -218,6 +256,15 @@ class Rounds:
         """Of each ref its market and outcome in the last phase."""
         lines = artefact(self.runtime, "result.txt", self.rounds + 1).decode().splitlines()
         return {ref: (market, outcome) for ref, market, _, outcome in (line.split("|") for line in lines)}
+
+    def unproven(self, refs: Iterable[str]) -> Iterator[str]:
+        """Which of these receipts do not hold, but for witnesses, which a test has none of."""
+        source = campaign_source(self.runtime, CAMPAIGN, self.folder)
+        for ref in refs:
+            checked = check_receipt(canonical_bytes(source.receipt(ref)), TRUST)
+            open_ = [step.name for step in checked.checks if step.state is not State.PASSED]
+            if open_ != ["witnesses"]:
+                yield f"the receipt of {ref} does not hold: {', '.join(open_)}"
 
     def check(self) -> Iterator[str]:
         """What is wrong with the seats and messages."""

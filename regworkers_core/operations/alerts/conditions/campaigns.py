@@ -149,6 +149,28 @@ def stuck(context: Context, campaigns: Campaigns) -> Iterator[Finding | Unknown]
 
 
 @Check(
+    name="round-stopped",
+    section="campaigns",
+    key="campaignId",
+    several="campaigns do not pass seats on",
+    runbook="redemptions.md",
+    reads=("campaigns",),
+)
+def round_stopped(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    """Fires when seats should pass on by themselves and a person is needed first: fresh codes are missing, the issuer
+    has stated nothing for an hour after the end of codes, or the gate found something in the round.
+    """
+    for campaign in campaigns:
+        if campaign.round_stopped:
+            yield Finding(
+                campaign.campaign_id,
+                context.severity.round_stopped,
+                f"no seat of {campaign.campaign_id} passes on: {campaign.round_stopped}",
+                {"campaignId": campaign.campaign_id},
+            )
+
+
+@Check(
     name="messages-waiting",
     section="campaigns",
     key="campaignId",

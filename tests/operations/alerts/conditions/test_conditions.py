@@ -480,6 +480,13 @@ def test_an_open_campaign_that_the_log_can_never_have_as_it_is_is_found_at_once(
     assert found("campaign-not-logged", replace(WELL, campaigns=(state,))) == [("c", "warning", why)]
 
 
+def test_a_campaign_whose_seats_do_not_pass_on_because_a_person_is_needed() -> None:
+    state = CampaignState("c", "COMPLETED", ago(900), None, round_stopped="market berlin needs 2 fresh codes")
+    line = "no seat of c passes on: market berlin needs 2 fresh codes"
+    assert found("round-stopped", replace(WELL, campaigns=(state,))) == [("c", "critical", line)]
+    assert found("round-stopped", replace(WELL, campaigns=(replace(state, round_stopped=""),))) == []
+
+
 def test_a_campaign_whose_keys_the_secret_store_lacks() -> None:
     state = CampaignState("c", "OPEN", ago(900), None, keys="campaign-keys/c")
     lost = replace(WELL, campaigns=(state,), campaign_keys=frozenset({"campaign-keys/d"}))
