@@ -28,7 +28,7 @@ from tests.fairdraw.maths.draws import (
 from tests.fairdraw.maths.oracle import OracleLeaf
 from tests.fairdraw.proof.draws import CAMPAIGN, UNIT_KEY, Terms
 
-few = settings(max_examples=25)
+few = settings(max_examples=10)
 
 
 def _drawn(folder: Path, leaves: list[OracleLeaf], terms: Terms, previous: Path | None = None) -> Drawn:

@@ -37,7 +37,7 @@ from tests.fairdraw.maths.draws import (
 from tests.fairdraw.maths.oracle import OracleLeaf, OracleMarket
 from tests.fairdraw.proof.draws import CAMPAIGN, Terms
 
-few = settings(max_examples=15)
+few = settings(max_examples=6)
 Outcomes = dict[str, tuple[str, int, str]]
 
 
@@ -200,7 +200,7 @@ def test_the_cutoffs_alone_give_every_free_candidate_the_outcome_in_each_phase(
                     assert (found or "") == market
 
 
-@settings(few, max_examples=6)
+@settings(few, max_examples=4)
 @given(pools(most=5, markets=("east", "north", "south")), market_terms(), st.data())
 def test_no_other_order_of_preferences_gets_an_entry_a_better_market(
     leaves: list[OracleLeaf], markets: list[OracleMarket], data: st.DataObject

@@ -181,7 +181,7 @@ def test_a_process_that_dies_at_a_step_loses_nothing_and_appends_nothing_twice(
     assert set(logged) == set(tree.state.sizes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_dies_when_every_decided_entry_is_in_the_tree_once(seed: int) -> None:
     random, place = Random(seed), Place()
