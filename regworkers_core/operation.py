@@ -70,6 +70,10 @@ LocalFile = Annotated[str, _File(), _AtTerminal()]
 # Words of a fan: `-` reads them from stdin, one a line, and the audit log has their number. Dagster keeps what is typed
 # into a launchpad, so none has them.
 TypedIn = Annotated[list[str], _Typed(), _AtTerminal()]
+# Seats by market.
+Seats = Annotated[dict[str, int], Field(examples=[{"berlin": 500}])]
+# Seats by market and segment.
+SegmentSeats = Annotated[dict[str, dict[str, int]], Field(examples=[{"berlin": {"loyal": 50}}])]
 
 
 def is_file(metadata: Sequence[object]) -> bool:
@@ -102,12 +106,14 @@ class Effect(StrEnum):
 
 class Input(BaseModel):
     """Each field is an option of the command and a field of the job's config; `description` explains both. A text
-    without a default must not be empty.
+    without a default must not be empty. A mapping has one of its `examples`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     # Fields that a command takes as words without a name, in this order.
     words: ClassVar[tuple[str, ...]] = ("campaign_id",)
+    # Fields that a long form does not fold, beside those words, files and what has no default.
+    first: ClassVar[tuple[str, ...]] = ()
     # Other names of fields in a config, for documents that the operations manual prescribes.
     spellings: ClassVar[Mapping[str, str]] = {}
 

@@ -23,7 +23,7 @@ from regworkers_core.domain.snapshot import SchedulerState
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import WATCHED_JOBS
 from regworkers_core.observability.logs import bind
-from regworkers_core.operation import Call, Effect, Operation, Report, is_at_terminal, is_file
+from regworkers_core.operation import Call, Effect, Operation, Report, form_of, is_at_terminal, is_file
 from regworkers_core.operations import downloads, uploads
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_core.runtime import Runtime
@@ -54,12 +54,6 @@ from regworkers_dagster.runs import (
 )
 
 UPLOAD = "The name that the upload form answers with (`uploads/...`). Uploads are kept for a day."
-# How a mapping is written.
-_FORMS: Mapping[Any, str] = {
-    dict[str, int]: "In the form {berlin: 500}.",
-    dict[str, str]: "In the form {berlin: Waldbühne}.",
-    dict[str, dict[str, int]]: "In the form {berlin: {loyal: 50}}.",
-}
 Event = dg.AssetMaterialization | dg.AssetObservation
 _WORD = "The word that a run without it shows. Empty: show only what would be done."
 
@@ -262,8 +256,19 @@ class _Field(NamedTuple):
     field: Any
 
 
+def _written(field: FieldInfo) -> str:
+    """How a mapping is written, empty for another field."""
+    return "".join(f"In the form {_in_braces(each)}." for each in field.examples or () if form_of(field))
+
+
+def _in_braces(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    return f"{{{', '.join(f'{name}: {_in_braces(each)}' for name, each in value.items())}}}"
+
+
 def _field(field: FieldInfo) -> _Field:
-    text = f"{field.description} {UPLOAD if is_file(field.metadata) else _FORMS.get(field.annotation, '')}".rstrip()
+    text = f"{field.description} {UPLOAD if is_file(field.metadata) else _written(field)}".rstrip()
     if field.annotation in (str, str | None):
         return _Field(
             str, Field(default="" if field.is_required() else field.default or "", description=text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -43,6 +43,7 @@ _MOST_JUDGED = 10_000
 class AmendCampaign(CreateCampaign):
     """The fields of a new campaign; what is left out stays as it is."""
 
+    first: ClassVar = (*CreateCampaign.first, "reason")
     campaign_id: str = Field(description=CAMPAIGN)
     unset: list[str] = Field(
         [],

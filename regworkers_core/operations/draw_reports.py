@@ -18,7 +18,17 @@ from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import report_key
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.operation import AtTerminal, Call, OfCampaign, Remark, Report, Table, operation
+from regworkers_core.operation import (
+    AtTerminal,
+    Call,
+    OfCampaign,
+    Remark,
+    Report,
+    Seats,
+    SegmentSeats,
+    Table,
+    operation,
+)
 from regworkers_core.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -95,11 +105,11 @@ def _reported_phase(campaign_id: str, record: DrawRecord | None, wanted: int | N
 class SimulateDraw(OfCampaign):
     """A rule that is empty is as the campaign has it."""
 
-    capacities: dict[str, int] = Field({}, description="Per market its seats.")
-    reserves: dict[str, dict[str, int]] = Field(
-        {}, description="Per market the seats reserved for a segment, 0 for none."
+    capacities: Seats = Field({}, description="Per market its seats.")
+    reserves: SegmentSeats = Field({}, description="Per market the seats reserved for a segment, 0 for none.")
+    weights: dict[str, int] = Field(
+        {}, description="Per segment the tickets of each member, 1 to 64.", examples=[{"loyal": 2}]
     )
-    weights: dict[str, int] = Field({}, description="Per segment the tickets of each member, 1 to 64.")
     wins_per_unit: int | None = Field(None, ge=1, description="How many entries of one household may win.")
     waitlist_size: int | None = Field(None, ge=0, description="The size of the waiting list.")
     rounds: int = Field(10, ge=1, le=1000, description="How many draws to simulate, 1 to 1000.")

@@ -33,6 +33,8 @@ from regworkers_core.operation import (
     LocalFile,
     OfCampaign,
     Report,
+    Seats,
+    SegmentSeats,
     Table,
     operation,
 )
@@ -71,10 +73,8 @@ class FurtherPhase(Publishing):
 class TopUpDraw(FurtherPhase):
     """The terms of a further phase. A field that is empty keeps its value."""
 
-    capacities: dict[str, int] = Field(
-        {}, description="Per market its new total of seats, with those already taken."
-    )
-    reserves: dict[str, dict[str, int]] = Field(
+    capacities: Seats = Field({}, description="Per market its new total of seats, with those already taken.")
+    reserves: SegmentSeats = Field(
         {},
         description="Per market the seats of this phase for a segment, of the later reserves that the campaign "
         "declared, in their order.",

@@ -66,6 +66,7 @@ class _OfType(OfCampaign):
 
 class UploadInvites(_OfType):
     words: ClassVar[tuple[str, ...]] = ("campaign_id", "type", "file", "ttl")
+    first: ClassVar[tuple[str, ...]] = ("key",)
     file: LocalFile = Field(
         "",
         description="CSV, UTF-8, with a header that has TYPE as a column. "

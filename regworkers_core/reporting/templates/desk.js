@@ -17,7 +17,11 @@ function show(form, answer, touched) {
     const wrong = named && (!touched || touched.has(field.name)) ? answer.wrong.why : "";
     at("wrong-" + field.name).textContent = wrong;
     field.setAttribute("aria-invalid", wrong ? "true" : "false");
-    if (wrong && !touched) field.focus();
+    if (wrong && !touched) {
+      const folded = field.closest("details");
+      if (folded) folded.open = true;
+      field.focus();
+    }
   }
   if (touched) return;
   const whole = answer.said || (answer.wrong && !form.elements[answer.wrong.field] ? answer.wrong.why : "");

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ from regworkers_core.operation import (
     OfCampaign,
     Remark,
     Report,
+    Seats,
+    SegmentSeats,
     Table,
     operation,
 )
@@ -47,9 +49,14 @@ if TYPE_CHECKING:
     from regworkers_core.selection.status import CampaignReport
 
 
+# That of RFC 8032, 7.1.
+_EXAMPLE_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+
+
 class CreateCampaign(Input):
     """A rule that is empty does not restrict; the other fields have defaults."""
 
+    first: ClassVar = ("opens_at", "closes_at", "capacities", "name")
     campaign_id: str = Field(
         "", description="1 to 64 of A-Z a-z 0-9 _ -, for example spring-tour; it never changes."
     )
@@ -57,11 +64,11 @@ class CreateCampaign(Input):
         "", description="When the registration begins: 2027-02-01T09:00:00+01:00; UTC if no zone is given."
     )
     closes_at: str = Field("", description="When it ends, in the same form.")
-    capacities: dict[str, int] = Field({}, description="Per market its seats. At least one market.")
-    reserves: dict[str, dict[str, int]] = Field(
+    capacities: Seats = Field({}, description="Per market its seats. At least one market.")
+    reserves: SegmentSeats = Field(
         {}, description="Per market the seats reserved for a segment, in precedence order."
     )
-    later_reserves: dict[str, dict[str, int]] = Field(
+    later_reserves: SegmentSeats = Field(
         {},
         description="Per market the most seats that all later phases may keep for a segment, in precedence order.",
     )
@@ -71,7 +78,9 @@ class CreateCampaign(Input):
     )
     name: str = Field("", description="The display name. Empty: the slug.")
     slug: str = Field("", description="The name in links. Empty: the id.")
-    market_names: dict[str, str] = Field({}, description="Per market its display name. Empty: its id.")
+    market_names: dict[str, str] = Field(
+        {}, description="Per market its display name. Empty: its id.", examples=[{"berlin": "Berlin Arena"}]
+    )
     wins_per_unit: int = Field(1, description="How many entries of one household may win.")
     waitlist_size: int | None = Field(
         None, description="The size of the waiting list. Empty: all who did not win."
@@ -89,7 +98,9 @@ class CreateCampaign(Input):
         "in. It cannot be switched off later.",
     )
     issuer_keys: dict[str, str] = Field(
-        {}, description="By its id each Ed25519 key, 64 hex digits, by which the issuer of the codes signs."
+        {},
+        description="By its id each Ed25519 key, 64 hex digits, by which the issuer of the codes signs.",
+        examples=[{"issuer-1": _EXAMPLE_KEY}],
     )
     invite_only: bool = Field(False, description="Only invited fans may enter: upload their invites.")
     invite_types: list[str] = Field(

@@ -78,7 +78,7 @@ class Acts:
             if operation is None:
                 return self._frame.missing(request, "There is no such act.")
             fields = forms.fields_of(operation, request.query_params)
-            known = []
+            more, known = forms.folded(operation, fields), []
             if any(field.kind == "campaign" for field in fields):
                 known = [each.campaign_id for each in self._frame.reader().campaigns.list()]
             return self._frame.page(
@@ -86,9 +86,10 @@ class Acts:
                 "form",
                 forms.label_of(operation.job),
                 operation=operation,
-                fields=fields,
+                fields=[field for field in fields if field not in more],
+                more=more,
                 campaigns=known,
-                button=_button(operation),
+                button=forms.button_of(operation),
                 most_mib=MAX_BYTES // 1024**2,
             )
 
@@ -239,12 +240,6 @@ class Acts:
             and operation is not None
             and forms.was_preview(operation, seen.config),
         )
-
-
-def _button(operation: Operation[Any]) -> str:
-    if operation.acts:
-        return "Show what it would do"
-    return "Show" if operation.effect is Effect.READ else "Do it"
 
 
 def _not_shown(operation: Operation[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -16,12 +16,9 @@ Kind = Literal["text", "number", "flag", "choice", "lines", "file", "campaign"]
 _CAMPAIGN = "campaign_id"
 # The page shows the word beside this field, and never fills it in.
 CONFIRM = "confirm"
-# How a line of a mapping is typed, by the form of its pairs.
-_LINES = {
-    "NAME=N": "One a line: berlin = 500",
-    "NAME=TEXT": "One a line: berlin = Berlin Arena",
-    "NAME:SEGMENT=N": "One a line: berlin: loyal = 50",
-}
+# Kinds of fields that a form never folds, and how many others it shows if they may be left out.
+_MAIN: tuple[Kind, ...] = ("campaign", "file")
+_FEW = 3
 
 
 class Field(NamedTuple):
@@ -43,6 +40,8 @@ class Field(NamedTuple):
     form: str = ""
     # The word to type into it.
     word: str = ""
+    # Whether it is filled already.
+    given: bool = False
 
 
 class Wrong(NamedTuple):
@@ -65,6 +64,13 @@ def label_of(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def button_of(operation: Operation[Any]) -> str:
+    """What the button of the form says: what it does."""
+    if operation.acts:
+        return "Show what it would do"
+    return "Show" if operation.effect is Effect.READ else label_of(operation.job)
+
+
 def fields_of(operation: Operation[Any], given: Mapping[str, str]) -> list[Field]:
     """The fields of the form in the order of their declaration. `given` fills some of them."""
     return [
@@ -74,10 +80,17 @@ def fields_of(operation: Operation[Any], given: Mapping[str, str]) -> list[Field
     ]
 
 
+def folded(operation: Operation[Any], fields: Sequence[Field]) -> list[Field]:
+    """Those of the fields that a form need not show at once; none if they are few."""
+    at_once = {*operation.input.words, *operation.input.first, CONFIRM}
+    rest = [each for each in fields if not (each.required or each.kind in _MAIN or each.name in at_once)]
+    return rest if len(rest) > _FEW else []
+
+
 def _field(name: str, field: FieldInfo, given: str | None) -> Field:
     kind, default = _kind(name, field), field.get_default(call_default_factory=True)
     value: str | bool = "" if field.is_required() or default is None else _as_typed(default)
-    word, form = "", _LINES.get(form_of(field) or "", "One a line." if kind == "lines" else "")
+    word, form = "", _how_typed(field) if kind == "lines" else ""
     if given is not None and name == CONFIRM:
         word = given
     elif given is not None:
@@ -86,8 +99,21 @@ def _field(name: str, field: FieldInfo, given: str | None) -> Field:
     if not field.is_required() and default in (None, ""):
         choices = ("", *choices) if choices else ()
     return Field(
-        name, label_of(name), field.description or "", kind, value, field.is_required(), choices, form, word
+        name,
+        label_of(name),
+        field.description or "",
+        kind,
+        value,
+        field.is_required(),
+        choices,
+        form,
+        word,
+        given is not None,
     )
+
+
+def _how_typed(field: FieldInfo) -> str:
+    return f"One a line: {_as_typed(field.examples[0])}" if field.examples else "One a line."
 
 
 def _alternatives(field: FieldInfo) -> list[Any]:
@@ -125,8 +151,17 @@ def _as_typed(value: Any) -> str | bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, Mapping):
-        return "\n".join(f"{name} = {each}" for name, each in value.items())
+        return lines_of(value)
     return "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def lines_of(value: Mapping[str, Any]) -> str:
+    """A mapping as one types it, a pair on each line."""
+    lines: list[str] = []
+    for name, each in value.items():
+        inner = lines_of(each).splitlines() if isinstance(each, Mapping) else ()
+        lines += [f"{name}: {line}" for line in inner] or [f"{name} = {each}"]
+    return "\n".join(lines)
 
 
 def read(operation: Operation[Any], typed: Mapping[str, Any]) -> Typed:

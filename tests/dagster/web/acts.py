@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from enum import StrEnum
-from typing import Literal
+from typing import ClassVar, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -19,6 +19,8 @@ from regworkers_core.operation import (
     OfCampaign,
     Remark,
     Report,
+    Seats,
+    SegmentSeats,
     Table,
     operation,
 )
@@ -32,9 +34,10 @@ class Hall(StrEnum):
 
 
 class Given(OfCampaign):
-    seats: dict[str, int] = Field({}, description="Seats by market, as `codes_status` counts them.")
-    reserves: dict[str, dict[str, int]] = Field({}, description="Seats by market and segment.")
-    names: dict[str, str] = Field({}, description="Names by market.")
+    first: ClassVar = ("seats",)
+    seats: Seats = Field({}, description="Seats by market, as `codes_status` counts them.")
+    reserves: SegmentSeats = Field({}, description="Seats by market and segment.")
+    names: dict[str, str] = Field({}, description="Names by market.", examples=[{"b": "Bern"}])
     places: list[int] = Field([], description="Some places.")
     words_: list[str] = Field([], description="Some words.")
     number: int = Field(3, ge=1, le=9, description="A number from 1 to 9.")

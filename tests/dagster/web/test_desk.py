@@ -18,6 +18,7 @@ from regworkers_core.domain.reasons import PermanentFailure, Reason, TransientFa
 from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.drains.live_entries import EntriesOverTime
+from regworkers_core.operation import form_of
 from regworkers_core.operations.alerts.evaluate import SENSOR
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.definitions import OPERATIONS, managers_jobs, tags_of_jobs
@@ -99,6 +100,19 @@ def test_an_operation_that_is_declared_has_a_form_with_all_its_fields(desk: Site
     # A job in backticks is a link; any other word in them is code.
     assert '<a href="/desk/operations/count_seats">Count seats</a>' in page
     assert "<code>codes_status</code>" in page
+
+
+def test_a_button_says_what_it_does_and_what_is_seldom_needed_is_folded(desk: Site) -> None:
+    page = opened(desk, "/operations/look_at_market")
+    at_once, _, folded = page.partition("<details>")
+    assert 'id="campaign_id"' in at_once and 'id="seats"' in at_once
+    assert 'id="upload"' in at_once and 'id="names"' in folded and "<summary>More</summary>" in folded
+    assert "One a line: berlin = 500" in page and "One a line: b = Bern" in page
+    assert "<details open>" in opened(desk, "/operations/look_at_market?number=4")
+    assert "<details" not in opened(desk, "/operations/count_seats", OPERATOR)
+    assert "<button>Count seats</button>" in opened(desk, "/operations/count_seats", OPERATOR)
+    assert "<button>Show</button>" in page
+    assert "<button>Rename market</button>" in opened(desk, ran(desk, "rename_market", **CONFIG))
 
 
 def test_what_is_typed_becomes_the_config_of_a_run_with_the_persons_name(desk: Site) -> None:
@@ -355,5 +369,12 @@ def test_every_operation_has_a_form_and_every_job_of_a_manager_an_operation() ->
     for job, operation in OPERATIONS.items():
         fields = forms.fields_of(operation, {})
         assert all(each.label and each.help for each in fields), job
+        folded = forms.folded(operation, fields)
+        assert set(operation.input.first) <= {each.name for each in fields} - {each.name for each in folded}
+        for name, field in operation.input.model_fields.items():
+            assert (form_of(field) is None) == (not field.examples), name
+            for example in field.examples or ():
+                typed = {"campaign_id": "a", "reason": "b", name: forms.lines_of(example)}
+                assert forms.read(operation, typed).config[name] == example, name
         assert job in tags_of_jobs()
     assert managers_jobs() <= OPERATIONS.keys()
