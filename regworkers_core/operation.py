@@ -91,12 +91,17 @@ def is_typed_in(metadata: Sequence[object]) -> bool:
     return any(isinstance(each, _Typed) for each in metadata)
 
 
+# The field with which what only adds changes nothing.
+DRY_RUN = "dry_run"
+
+
 class Effect(StrEnum):
     """What an operation does to what exists. A dry run is not in the audit log."""
 
     # It is not in the audit log either.
     READ = "read"
-    # It acts at once; with a field `dry_run` that is true it only counts.
+    # It acts at once; with a field `dry_run` that is true it only counts. The desk previews an instant one with that
+    # field.
     ADD = "add"
     # It acts with `--apply`, or `apply: true`.
     CHANGE = "change"
@@ -489,6 +494,11 @@ class Operation(operation, Generic[I]):
         """Whether it changes something only when a person confirms it."""
         return self.effect in (Effect.CHANGE, Effect.DELETE)
 
+    @property
+    def is_previewed(self) -> bool:
+        """Whether the desk shows what it would do before it does it."""
+        return self.acts or (self.instant and DRY_RUN in self.input.model_fields)
+
     def row_of(self, call: Call, given: I) -> AuditRow:
         """What the audit log says of a call, where the face that makes it writes it there."""
         what = self.command or self.job
@@ -505,7 +515,7 @@ class Operation(operation, Generic[I]):
 
     def _arguments(self, given: Input) -> dict[str, Any]:
         """Return what was given and is not the target, in camelCase."""
-        left_out = {"campaign_id", str(self.target), "dry_run", "yes"}
+        left_out = {"campaign_id", str(self.target), DRY_RUN, "yes"}
         values = given.model_dump(exclude=left_out, exclude_defaults=True)
         fields = type(given).model_fields
         for name, value in values.items():

@@ -176,6 +176,8 @@ def test_a_campaign_needs_the_desk_and_a_mouse_alone(
     ada.opens(AT_IT)
     ada.clicks("Close campaign")
     ada.types("Reason", "sold out")
+    ada.sends("Show what it would do", done="days before its closing time")
+    ada.types("The word", CAMPAIGN)
     ada.sends("Close campaign")
     ada.opens(AT_IT)
     ada.clicks("Draw")

@@ -23,8 +23,9 @@ from regworkers_core.domain.campaign import (
 from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
-from regworkers_core.domain.selection import market_in_words
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.selection import market_in_words, require_word
+from regworkers_core.domain.timestamps import duration, iso, seconds
+from regworkers_core.drains.live_entries import entries_over_time
 from regworkers_core.operation import (
     CHANGES_CAMPAIGNS,
     Call,
@@ -56,7 +57,7 @@ _EXAMPLE_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a
 class CreateCampaign(Input):
     """A rule that is empty does not restrict; the other fields have defaults."""
 
-    first: ClassVar = ("opens_at", "closes_at", "capacities", "name")
+    first: ClassVar[tuple[str, ...]] = ("opens_at", "closes_at", "capacities", "name")
     campaign_id: str = Field(
         "", description="1 to 64 of A-Z a-z 0-9 _ -, for example spring-tour; it never changes."
     )
@@ -135,6 +136,10 @@ class CampaignsOf(Input):
 
 class MoveCampaign(OfCampaign):
     reason: str = Field("by a person", description="Why, in words: no fan's data. Kept with the change.")
+
+
+class CloseCampaign(MoveCampaign):
+    dry_run: bool = Field(False, description="Show only what would end, and how early.")
 
 
 def _created_id(face: Face, given: CreateCampaign) -> str:
@@ -265,17 +270,47 @@ def log(call: Call, given: Input) -> Report:
     role="manager",
     asset="campaigns",
     uses=CHANGES_CAMPAIGNS,
+    instant=True,
 )
-def close(call: Call, given: MoveCampaign) -> Report:
+def close(call: Call, given: CloseCampaign) -> Report:
     """End the registration for good; the draw is next. A closed campaign is left unchanged.
 
-    One that ends before its closing time is put into the public log with its true end.
+    One that ends before its closing time is put into the public log with its true end, after the person at a terminal
+    or at the desk has typed its id.
 
     A campaign that draws automatically is closed by itself once its closing time has passed.
     """
-    campaign_id = call.campaign(given.campaign_id).campaign_id
-    done = close_campaign(call.runtime, campaign_id, reason=given.reason, run_id=call.run_id)
+    campaign = call.campaign(given.campaign_id)
+    if not call.apply:
+        return _ending(call, campaign, given.reason)
+    if call.face.waits and campaign.status is CampaignStatus.OPEN:
+        seen = _ending(call, campaign, given.reason)
+        if seen.word and (typed := call.face.ask(seen)):
+            require_word(typed, seen.word)
+    done = close_campaign(call.runtime, campaign.campaign_id, reason=given.reason, run_id=call.run_id)
     return _moved(done, f"repeat {call.face.name_of('campaign close')} before the draw commits")
+
+
+def _ending(call: Call, campaign: Campaign, reason: str) -> Report:
+    """What a closing would end now. One that comes early has a word, because nothing opens a campaign again. Raises
+    RequestError for a campaign that is not open.
+    """
+    if campaign.status is not CampaignStatus.OPEN:
+        raise RequestError(
+            f"campaign {campaign.campaign_id} is {campaign.status}: only an open one is closed"
+        )
+    left = (seconds(campaign.closes_at) or 0.0) - call.runtime.clock()
+    when = f"{duration(left)} before its closing time" if left > 0 else "after its closing time"
+    facts = as_document(campaign, "campaign_id", "status", "closes_at")
+    facts["entries"] = entries_over_time(call.runtime, campaign.campaign_id).total
+    return Report(
+        document={**facts, "changed": False, "at": None, "reason": reason, "runId": call.run_id},
+        facts=facts,
+        said=[f"the registration would end now, {when}; it cannot be opened again"],
+        pending=True,
+        word=campaign.campaign_id if left > 0 else "",
+        question=f"end the registration {when}",
+    )
 
 
 @operation(

@@ -120,7 +120,7 @@ class Acts:
             else:
                 query = urlencode(forms.as_query(operation, given))
                 return JSONResponse({"at": f"{self._frame.form_address(operation.job)}/preview?{query}"})
-        return await self._launch(request, operation, typed.config)
+        return await self._launch(request, operation, forms.previewing(operation, typed.config))
 
     def preview(self, request: Request) -> Response:
         """What the operation would do, by the fields in the address, and the form that confirms it."""
@@ -170,7 +170,8 @@ class Acts:
     def _previewed(self, request: Request, operation: Operation[Any], config: Mapping[str, Any]) -> runs.Seen:
         if not self._frame.may(request, operation.job):
             raise RequestError(_not_shown(operation))
-        return self._previews.make(operation, config, self._frame.who(request))
+        shown = forms.previewing(operation, config)
+        return self._previews.make(operation, shown, self._frame.who(request))
 
     async def _confirmed(
         self, request: Request, operation: Operation[Any], seen: runs.Seen, sent: Mapping[str, Any]
@@ -187,7 +188,7 @@ class Acts:
     def _awaits(operation: Operation[Any], seen: runs.Seen) -> bool:
         """Whether a run showed what it would do, and there is something to confirm."""
         found = seen.fine and forms.was_preview(operation, seen.config)
-        return found and (bool(seen.word) or operation.effect is Effect.CHANGE)
+        return found and (bool(seen.word) or operation.effect is not Effect.DELETE)
 
     async def _launch(
         self, request: Request, operation: Operation[Any], config: Mapping[str, Any]

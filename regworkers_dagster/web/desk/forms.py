@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operation import Effect, Operation, form_of, is_at_terminal, is_file, of_pairs
+from regworkers_core.operation import DRY_RUN, Effect, Operation, form_of, is_at_terminal, is_file, of_pairs
 
 Kind = Literal["text", "number", "flag", "choice", "lines", "file", "campaign"]
 _CAMPAIGN = "campaign_id"
@@ -66,7 +66,7 @@ def label_of(name: str) -> str:
 
 def button_of(operation: Operation[Any]) -> str:
     """What the button of the form says: what it does."""
-    if operation.acts:
+    if operation.is_previewed:
         return "Show what it would do"
     return "Show" if operation.effect is Effect.READ else label_of(operation.job)
 
@@ -76,7 +76,7 @@ def fields_of(operation: Operation[Any], given: Mapping[str, str]) -> list[Field
     return [
         _field(name, field, given.get(name))
         for name, field in operation.input.model_fields.items()
-        if not is_at_terminal(field.metadata)
+        if not is_at_terminal(field.metadata) and not (name == DRY_RUN and operation.is_previewed)
     ]
 
 
@@ -228,13 +228,22 @@ def _number(text: str) -> int | float | str:
     return text
 
 
+def previewing(operation: Operation[Any], config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a run that only shows what one with `config` would do, where the desk shows that first."""
+    return {**config, DRY_RUN: True} if operation.is_previewed and not operation.acts else config
+
+
 def confirmed(operation: Operation[Any], config: Mapping[str, Any], word: str) -> dict[str, Any]:
     """The config of the run that acts, after a run with `config` that previewed it."""
     if operation.counted:
         return {**config, CONFIRM: _number(word)}
+    if not operation.acts:
+        return {name: value for name, value in config.items() if name != DRY_RUN}
     return {**config, **({CONFIRM: word} if operation.effect is Effect.DELETE else {"apply": True})}
 
 
 def was_preview(operation: Operation[Any], config: Mapping[str, Any]) -> bool:
     """Whether a run with this config only showed what it would do."""
-    return operation.acts and not config.get("apply") and config.get(CONFIRM) in (None, "")
+    if not operation.acts:
+        return operation.is_previewed and bool(config.get(DRY_RUN))
+    return not config.get("apply") and config.get(CONFIRM) in (None, "")

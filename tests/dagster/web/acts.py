@@ -24,6 +24,7 @@ from regworkers_core.operation import (
     Table,
     operation,
 )
+from regworkers_core.selection.campaigns.operations import close as close_campaign
 from regworkers_dagster.launching import job
 from regworkers_dagster.resources import connections
 
@@ -118,5 +119,5 @@ def count(call: Call, given: Nothing) -> Report:
     return Report(document={"seats": 7})
 
 
-OPERATIONS = {each.job: each for each in (look, rename, drop, close, empty, count)}
+OPERATIONS = {each.job: each for each in (look, rename, drop, close, empty, count, close_campaign)}
 defs = dg.Definitions(jobs=[job(each, {}) for each in OPERATIONS.values()], resources=connections())

@@ -102,7 +102,7 @@ def test_an_operation_that_is_declared_has_a_form_with_all_its_fields(desk: Site
     assert "<code>codes_status</code>" in page
 
 
-def test_a_button_says_what_it_does_and_what_is_seldom_needed_is_folded(desk: Site) -> None:
+def test_a_button_says_what_it_does_and_what_is_rarely_needed_is_folded(desk: Site) -> None:
     page = opened(desk, "/operations/look_at_market")
     at_once, _, folded = page.partition("<details>")
     assert 'id="campaign_id"' in at_once and 'id="seats"' in at_once

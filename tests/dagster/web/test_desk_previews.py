@@ -11,7 +11,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.definitions import OPERATIONS
-from regworkers_dagster.web.desk import previews
+from regworkers_dagster.web.desk import forms, previews
 from regworkers_dagster.web.desk.previews import Previews
 from tests.dagster.web import acts
 from tests.dagster.web.test_desk import launched, opened, sent
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.namespace("module")
 FORM = {"campaign_id": "summer", "seats": "berlin = 4\nparis = 2", "flag": False, "hall": "", "number": "5"}
 CONFIG = {"campaign_id": "summer", "seats": {"berlin": 4, "paris": 2}, "flag": False, "number": 5}
 CLOSE, EMPTY = "/operations/close_market", "/operations/empty_market"
+ENDING = "/operations/close_campaign"
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,10 @@ def desk(jobs: WorkspaceProcessContext, runtime: Runtime) -> Iterator[Site]:
     acts.GO_ON.set()
 
 
-def previewed(site: Site, form: dict[str, Any], path: str = CLOSE) -> str:
+def previewed(site: Site, form: dict[str, Any], path: str = CLOSE, who: dict[str, str] = MANAGER) -> str:
     """The path of the preview of a form, without a run."""
     before = site.instance.get_runs_count()
-    status, answer = sent(site, path, {"typed": form})
+    status, answer = sent(site, path, {"typed": form}, who)
     assert status == 200, answer
     assert site.instance.get_runs_count() == before
     return str(answer["at"]).removeprefix("/desk")
@@ -132,9 +133,29 @@ def test_who_may_not_launch_it_gets_no_preview(desk: Site) -> None:
     assert answer.status_code == 403 and desk.instance.get_runs_count() == before
 
 
+def test_an_early_closing_is_shown_and_confirmed_and_its_job_gets_the_config_that_it_always_had(
+    desk: Site, runtime: Runtime
+) -> None:
+    close_campaign(runtime, entries=(), status="OPEN", closesAt="2099-02-01T00:00:00.000Z")
+    form = opened(desk, ENDING, OPERATOR)
+    assert "Show what it would do" in form and "Dry run" not in form and "starts a run" not in form
+    path = previewed(desk, {"campaign_id": CAMPAIGN, "reason": "sold out"}, ENDING, OPERATOR)
+    page = opened(desk, path, OPERATOR)
+    assert "days before its closing time; it cannot be opened again." in page
+    assert f"The word <code>{CAMPAIGN}</code>" in page
+    assert sent(desk, path, {"word": "yes"}, OPERATOR)[0] == 422
+    run = launched(desk, sent(desk, path, {"word": CAMPAIGN}, OPERATOR))
+    assert run.run_config == {"campaign_id": CAMPAIGN, "reason": "sold out"}
+    assert forms.was_preview(OPERATIONS["close_campaign"], {**run.run_config, "dry_run": True})
+    runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"status": "CLOSED"}})
+    status, answer = sent(desk, ENDING, {"typed": {"campaign_id": CAMPAIGN}}, OPERATOR)
+    assert status == 409 and answer["said"] == f"Campaign {CAMPAIGN} is CLOSED: only an open one is closed."
+
+
 # What each instant preview is tried with, on a campaign that is drawn and published.
 GIVEN: dict[str, dict[str, Any]] = {
     "annul_draw": {"campaign_id": CAMPAIGN, "reason": "a wrong list"},
+    "close_campaign": {"campaign_id": CAMPAIGN, "dry_run": True},
     "set_pass_on": {"campaign_id": CAMPAIGN, "rounds": 2},
 }
 
@@ -142,10 +163,14 @@ GIVEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("job", [name for name, each in OPERATIONS.items() if each.instant])
 def test_each_instant_preview_keeps_to_the_rights_of_the_desk(runtime: Runtime, job: str) -> None:
     operation = OPERATIONS[job]
-    assert operation.acts and not operation.files
+    assert operation.is_previewed and not operation.files
     close_campaign(runtime, issuerKeys=[{"id": "k1", "key": "0a" * 32}])
     runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": {"codes.expireAfterHours": 48}})
-    drawn(runtime)
+    if job == "close_campaign":
+        open_ = {"status": "OPEN", "closesAt": "2099-02-01T00:00:00.000Z"}
+        runtime.database["campaigns"].update_one({"_id": CAMPAIGN}, {"$set": open_})
+    else:
+        drawn(runtime)
     with acting_as("desk"):
         seen = Previews(lambda: runtime).make(operation, GIVEN[job], "ada")
         assert seen.word and seen.campaign_id == CAMPAIGN

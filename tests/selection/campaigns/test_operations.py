@@ -13,7 +13,7 @@ from regworkers_core.runtime import Runtime
 from tests.support.campaigns import create
 from tests.support.faces import Face
 from tests.support.terminal import Answer
-from tests.support.typing_in import Typed
+from tests.support.typing_in import Typed, at_a_terminal
 
 pytestmark = pytest.mark.namespace("module")
 
@@ -82,6 +82,28 @@ def test_a_campaign_that_was_closed_early_shows_its_true_end_and_why(
         text = typed("campaign", *words).stdout
         assert at in text and "sold out (it was to close at 2099-01-01T00:00:00.000Z)" in text
     assert [each["closesAt"] for each in ask("campaign", "list").document] == [at]
+
+
+def test_a_person_is_asked_before_a_registration_ends_early_and_a_script_is_not(
+    runtime: Runtime, ask: Ask, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(runtime)
+    assert typed("campaign", "close", "summer", "--dry-run").code == 2, "a draft"
+    ask("campaign", "open", "summer")
+    seen = ask("campaign", "close", "summer", "--dry-run")
+    assert seen.code == 1 and (seen.document["status"], seen.document["entries"]) == ("OPEN", 0)
+    text = typed("campaign", "close", "summer", "--dry-run").stdout
+    assert "days before its closing time; it cannot be opened again" in " ".join(text.split())
+    at_a_terminal(monkeypatch, "spring", "summer")
+    refused = typed("campaign", "close", "summer")
+    assert refused.code == 2 and "nothing was done" in refused.stderr
+    assert ask("campaign", "show", "summer").document["status"] == "OPEN"
+    assert ask("campaign", "close", "summer").document["changed"] is True
+    # One prompt is left for neither: there is nothing to end, or it ends late.
+    assert ask("campaign", "close", "summer").document["changed"] is False
+    create(runtime, "winter", closesAt="2026-02-01T00:00:00.000Z")
+    ask("campaign", "open", "winter")
+    assert ask("campaign", "close", "winter").document["changed"] is True
 
 
 def test_what_the_log_can_never_have_is_said_at_the_terminal_each_time(
