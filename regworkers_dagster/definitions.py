@@ -62,7 +62,7 @@ _MADE = (
 )
 # Every operation with a job, by its name. That of a check is made of the check, and a sensor that starts several jobs
 # holds them.
-OPERATIONS = {each.job: each for each in (*every_operation(), upkeep.prune_runs) if each.job}
+OPERATIONS = {each.job: each for each in (*every_operation(), upkeep.prune_runs, health.doctor) if each.job}
 _OPERATIONS = [
     job(each, _ASSETS, _STARTED, selection_assets.event_of)
     for name, each in OPERATIONS.items()

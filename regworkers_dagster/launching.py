@@ -58,7 +58,9 @@ Event = dg.AssetMaterialization | dg.AssetObservation
 _WORD = "The word that a run without it shows. Empty: show only what would be done."
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
+    """What a call came to."""
+
     report: Report
     metadata: Metadata
     campaign_id: str  # empty: of no campaign, or of several
@@ -93,7 +95,7 @@ def job(
         with plain_failures(context):
             runtime = runtime_of(context, call_seconds=TICK_CALL_SECONDS if operation.quick else None)
             config = config_type(**context.op_config)
-        found = _answered(operation, context, config, runtime)
+        found = answered(operation, context, config, runtime)
         yield from recorded(
             context,
             found.metadata,
@@ -127,7 +129,7 @@ def check(operation: Operation[Any], spec: dg.AssetCheckSpec) -> dg.AssetChecksD
         op = context.op_execution_context
         with plain_failures():
             runtime = runtime_of(context)
-            found = _answered(operation, op, config_type(**op.op_config), runtime)
+            found = answered(operation, op, config_type(**op.op_config), runtime)
         for each in materialised(found.report, spec):
             op.log_event(each)
         yield dg.AssetCheckResult(**verdict(found.report, spec))
@@ -172,7 +174,7 @@ def asset(operation: Operation[Any], spec: dg.AssetSpec) -> dg.AssetsDefinition:
         op = context.op_execution_context
         with plain_failures():
             runtime = runtime_of(context)
-        report, metadata, _ = _answered(operation, op, config(**op.op_config), runtime)
+        report, metadata, _ = answered(operation, op, config(**op.op_config), runtime)
         if report.left:
             context.log.warning(report.left)
         check = dg.AssetCheckResult(
@@ -217,9 +219,10 @@ def _step(operation: Operation[Any]) -> str:
     return f"do_{operation.job}"
 
 
-def _answered(
+def answered(
     operation: Operation[Any], context: dg.OpExecutionContext, config: dg.Config, runtime: Runtime
-) -> _Answer:
+) -> Answer:
+    """What the operation answers in a run of its job. A known failure is a dg.Failure of one line."""
     bind(runId=context.run_id, worker=operation.job)
     with ExitStack() as around:
         around.enter_context(plain_failures(context))
@@ -228,7 +231,7 @@ def _answered(
         with refusals(operation.job):
             report = _done(operation, context, config.model_dump(), runtime, stop, face)
         metadata = facts_as_metadata({**values_of(report), **_links(report, runtime)})
-    return _Answer(report, metadata, face.campaign_id)
+    return Answer(report, metadata, face.campaign_id)
 
 
 def config_of(operation: Operation[Any]) -> type[dg.Config]:

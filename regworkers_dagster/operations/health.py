@@ -4,6 +4,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -13,25 +14,24 @@ import structlog
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.snapshot import Budget, Snapshot, Unread
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.observability.logs import bind, describe
+from regworkers_core.observability.logs import describe
 from regworkers_core.observability.metrics import BUDGET_LEFT, CONCURRENCY, EVALUATED, Metering
-from regworkers_core.operation import Report, Table
+from regworkers_core.operation import EVERYTHING, Call, Report, Table, operation
 from regworkers_core.operations.alerts.conditions.availability import ALERTS_SENSOR
 from regworkers_core.operations.alerts.evaluate import SENSOR, Evaluation, Outage, evaluate
 from regworkers_core.operations.doctor import Examination, examine_snapshot
 from regworkers_core.operations.health.objectives import read_budgets
 from regworkers_core.operations.health.rows import SECTIONS, RowState
 from regworkers_core.operations.health.snapshot import read_system
+from regworkers_core.operations.upkeep import Nothing
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.drains.observing import unless_known
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import Declared, Flow, asset_job, sensor
-from regworkers_dagster.launching import values_of, verdict
-from regworkers_dagster.metadata import facts_as_metadata
+from regworkers_dagster.launching import answered, verdict
 from regworkers_dagster.resources import ALL, TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import (
     OPERATION_TAG,
-    scheduler_here,
     scheduler_of,
     short_run,
 )
@@ -54,6 +54,20 @@ FINDS_NOTHING = dg.AssetCheckSpec(
 )
 
 
+@operation("", "doctor", uses=EVERYTHING, quick=True)
+def doctor(call: Call, given: Nothing) -> Report:
+    """Check everything in a few seconds, and change nothing. Fails when something is wrong or could not be read.
+
+    The table says for each finding since when it holds, and what helps.
+    """
+    if call.face.scheduler is None:
+        raise TypeError("the job asks Dagster itself; a terminal has a doctor of its own")
+    snapshot = read_system(call.runtime, call.face.scheduler)
+    report = report_of(examine_snapshot(call.runtime, snapshot))
+    left = {f"budget_left_{each.objective}": 100 * each.left for each in _budgets(call.runtime, snapshot)}
+    return replace(report, document=report.document | left)
+
+
 @dg.multi_asset(
     name="examine_system",
     specs=[SYSTEM_HEALTH],
@@ -63,34 +77,28 @@ FINDS_NOTHING = dg.AssetCheckSpec(
 )
 def examine_system(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     """Check the system. A finding fails the run, and with it the exit code of `dagster job execute`."""
-    bind(runId=context.run.run_id, worker="doctor")
     with plain_failures():
         runtime = runtime_of(context, call_seconds=TICK_CALL_SECONDS)
-        snapshot = read_system(runtime, lambda: scheduler_here(context.op_execution_context))
-        examination = examine_snapshot(runtime, snapshot)
-        left = {f"budget_left_{each.objective}": 100 * each.left for each in _budgets(runtime, snapshot)}
-    report = report_of(examination)
-    metadata = facts_as_metadata(values_of(report) | left)
-    check = dg.AssetCheckResult(**_verdict(examination, report))
+    report, metadata, _ = answered(doctor, context.op_execution_context, dg.Config(), runtime)
+    check = dg.AssetCheckResult(**_verdict(report))
     yield dg.MaterializeResult(asset_key=SYSTEM_HEALTH.key, metadata=metadata, check_results=[check])
     if report.left:
         raise dg.Failure(description=report.left, allow_retries=False)
 
 
-def _verdict(examination: Examination, report: Report) -> dict[str, Any]:
+def _verdict(report: Report) -> dict[str, Any]:
     """Fields of a result of the doctor's check."""
-    critical = examination.state is RowState.CRITICAL
+    critical = report.document["state"] == RowState.CRITICAL
     severity = dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN
     return {**verdict(report, FINDS_NOTHING), "severity": severity}
 
 
 DOCTOR = asset_job(
-    "doctor",
+    doctor.job,
     dg.AssetSelection.assets(examine_system),
-    tags={OPERATION_TAG: "doctor", **short_run()},
+    tags={OPERATION_TAG: doctor.job, **short_run()},
     declared=Declared("operations"),
-    description="Checks everything in a few seconds; changes nothing. Fails when something is wrong or could not be "
-    "read. `regworkers doctor` in the terminal shows the same.",
+    description=doctor.description,
 )
 
 
@@ -136,7 +144,7 @@ def alerts_tick(context: dg.SensorEvaluationContext, runtime: Runtime) -> Answer
     if found.outage is None:
         runtime.metrics.put([Metering(EVALUATED, 1), *_running(snapshot), *_hourly(runtime, snapshot)])
     examination = examine_snapshot(runtime, snapshot)
-    check = dg.AssetCheckEvaluation(**_verdict(examination, report_of(examination)))
+    check = dg.AssetCheckEvaluation(**_verdict(report_of(examination)))
     return dg.SensorResult(
         skip_reason=alerts_in_words(found),
         cursor=orjson.dumps(found.outage.as_state()).decode() if found.outage else "",

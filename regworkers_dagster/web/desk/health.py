@@ -75,6 +75,7 @@ class Health:
                 looked=None if looked is None else iso(looked),
                 silent=silent,
                 judged=judged,
+                again=self._frame.form_link(request, "doctor", {}),
                 incidents=[(each, self._of_incident(request, each)) for each in open_],
                 causes=[
                     Cause(each, named.get(each.fingerprint), self._of_cause(request, each)) for each in causes

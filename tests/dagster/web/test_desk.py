@@ -306,6 +306,8 @@ def test_on_call_sees_incidents_dead_letters_and_the_doctor_each_with_its_acts(
     assert "is not judged" not in page and "Something is wrong since" in page and "<td>warn</td>" in page
     assert "<b>Critical:</b> 12 wait" in page
     assert "/desk/operations/acknowledge_alert?alert=dead-letters%3Asave" in page
+    assert '<a class="button" href="/desk/operations/doctor">Look again now</a>' in page
+    assert "<button>Show</button>" in opened(site, "/operations/doctor", {})
     assert "<b>3 items</b> of replication-queue: Wrong refs" in page and "ref: &lt;b&gt;" in page
     assert f"/desk/operations/redrive_dead_letters?queue=replication-queue&amp;fingerprint={cause}" in page
     reader = opened(desk, "/health", VIEWER)
