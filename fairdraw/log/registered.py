@@ -134,6 +134,7 @@ class RegistrationAccount:
     ) -> None:
         self._place, self._times, self._id = place, times, campaign_id
         self._leaves = [(at, leaf) for at, leaf in leaves if leaf.kind is Kind.REGISTRATIONS]
+        self._is_opened = any(leaf.kind is Kind.OPENED for _, leaf in leaves)
         self._logged: list[_Logged] = []
         self._late: dict[str, LateMinute] = {}
         # Paths of bundles and tiles.
@@ -166,6 +167,11 @@ class RegistrationAccount:
         yield from self._differing()
         if counted is not None and found[counted.size] != Numbers.of(counted):
             yield f"{REGISTRATIONS}: the manifest has {Numbers.of(counted)}; the list has {found[counted.size]}"
+        if not self._is_opened and max(found):
+            yield (
+                f"{opened_name(0)}: not in the log, and the list of registrations has {max(found)} entries: which of"
+                " them came after the close is unknown"
+            )
         if record:
             early = [each.numbers.size for each in self._logged if each.index < record[0].index]
             if any(early):

@@ -155,7 +155,7 @@ def size_problem(manifest: Manifest, last: str | None) -> str:
     """
     logged = manifest.registrations
     if logged is None:
-        return ""
+        return "" if last is None else "registrations: null is not what the log had last before the manifest"
     size = RegistrationSize(manifest.campaign_id, logged.root, logged.size)
     if last is None and (logged.size, logged.root) == (0, sha256_hex(b"")):
         return ""

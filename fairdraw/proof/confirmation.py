@@ -316,8 +316,14 @@ class ConfirmationChecker:
                 )
         if since > own.index:
             self._unread.append(_NOT_READ.format(since))
+        annulled = [
+            f"leaf {index} of the log annuls the draw"
+            for index, leaf in self._leaves
+            if leaf.kind is Kind.ANNULLED
+        ]
+        self.findings += annulled
         line = f"entry {own.index} of {newest.size} in the list of registrations (from 0), registered at {own.at}"
-        return "\n".join([line, *map(noted_line, found.notices)])
+        return "\n".join([line, *map(noted_line, found.notices), *annulled])
 
     def _check_log(self) -> str:
         newest, state = self._newest, self._log.state

@@ -378,7 +378,12 @@ class ConfirmationCheck {
       this.findings.push(`entry ${shownAt}: ${what} for entry ${index}`);
     }
     if (since > index) this.unread.push(`${NOT_READ}, from entry ${since} on: \`check-receipt --whole\` looks in all later ones.`);
-    return [`entry ${index} of ${size} in the list of registrations (from 0), registered at ${at}`, ...found.noted].join("\n");
+    const annulled = (await this.logged).leaves
+      .filter((each) => each.leaf.kind === "annulled")
+      .map((each) => `leaf ${each.index} of the log annuls the draw`);
+    this.findings.push(...annulled);
+    const line = `entry ${index} of ${size} in the list of registrations (from 0), registered at ${at}`;
+    return [line, ...found.noted, ...annulled].join("\n");
   }
 
   // The entry at the index with the notices about it from the entry `since` on, from a list whose root is computed again:

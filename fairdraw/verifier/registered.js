@@ -136,7 +136,9 @@ export const sizeHash = (campaignId, { root, size }) =>
 
 /** What is wrong with the manifest's registrations where the log had the size with the hash `last` before it; or "". */
 export function sizeProblem({ campaignId, registrations }, last) {
-  if (registrations === null) return "";
+  if (registrations === null) {
+    return last === null ? "" : "registrations: null is not what the log had last before the manifest";
+  }
   const { root, size } = registrations;
   if (last === null && size === 0 && root === sha256Hex("")) return "";
   if (last === sizeHash(campaignId, registrations)) return "";

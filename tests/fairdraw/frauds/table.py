@@ -508,7 +508,8 @@ FRAUDS = (
         "another list in the manifest than the last one of the log",
         (Seer.LOG,),
         ("the log had last before the manifest",),
-        "size and root in the manifest are those of the last leaf before it. A receipt has that leaf, too, and says so",
+        "size and root in the manifest are those of the last leaf before it, also where the log never opened the"
+        " campaign and the manifest has no list at all. A receipt has that leaf, too, and says so",
         ("test_another_list_than_the_last_one_of_the_log",),
     ),
     Fraud(

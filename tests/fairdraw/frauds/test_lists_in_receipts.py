@@ -13,16 +13,19 @@ from fairdraw.log import registered as logged_lists
 from fairdraw.log.leaves import Kind, LogLeaf
 from fairdraw.log.registered import RegistrationAccount
 from fairdraw.maths import registration
+from fairdraw.maths.files import canonical_bytes
 from fairdraw.maths.leaves import Leaf
 from fairdraw.maths.manifest import Registrations
 from fairdraw.maths.registration import NoticeKind, RegistrationTree
+from fairdraw.proof.check import check_receipt
 from fairdraw.proof.registered import RegistrationPart
 from fairdraw.terms import iso
-from tests.fairdraw.frauds.forging import failed, page_without, redraw, without
+from tests.fairdraw.frauds.forging import failed, page_says, page_without, redraw, without
 from tests.fairdraw.frauds.test_with_the_log import (
     BEFORE,
     LEAVES,
     TRUST,
+    TRUSTED,
     files_of,
     found,
     leaf,
@@ -35,7 +38,9 @@ from tests.fairdraw.proof.registering import EXCLUDED, Registered
 from tests.fairdraw.proof.test_record_in_receipts import OPENED
 
 OTHER = "u-" + "A" * 43
-RECORD = replace(OPENED, registration=True)
+# It opens some minutes before the witnesses see its log.
+WINDOW = {"opens_at": iso(BEFORE - 500), "closes_at": iso(BEFORE - 400)}
+RECORD = replace(OPENED, registration=True, waitlist_size=None, **WINDOW)
 
 
 def honest_list() -> Registered:
@@ -59,20 +64,30 @@ class Draw:
 
     @property
     def log(self) -> list[LogLeaf]:
-        """The list and the draw as an honest operator logs them."""
-        return [leaf(Kind.REGISTRATIONS, self.listed.size.hash, 0), *leaves_of(self.folder)]
+        """The campaign, its list and its draw as an honest operator logs them."""
+        opened = [leaf(Kind.OPENED, RECORD.hash, 0)] if (self.folder / "opened.json").exists() else []
+        return [*opened, leaf(Kind.REGISTRATIONS, self.listed.size.hash, 0), *leaves_of(self.folder)]
 
     def files(self, *sizes: int) -> dict[str, bytes]:
-        return files_of(self.folder) | self.listed.files(sizes or [len(self.listed.entries)])
+        record = {f"draws/{CAMPAIGN}/{each.name}": each.read_bytes() for each in self.folder.glob("*.json")}
+        return files_of(self.folder) | record | self.listed.files(sizes or [len(self.listed.entries)])
 
 
 def draw_of(
-    root: Path, listed: Registered, leaves: list[Leaf] = LEAVES, counted: Registrations | None = None
+    root: Path,
+    listed: Registered,
+    leaves: list[Leaf] = LEAVES,
+    counted: Registrations | None = None,
+    *,
+    counts: bool = True,
 ) -> Draw:
+    """`counts`: whether the manifest has a list, and the log the campaign as it opened."""
     phase = root / "draw" / "phase-1"
-    counted = counted or listed.counted(len(leaves))
+    counted = (counted or listed.counted(len(leaves))) if counts else None
     write_inputs(phase, [each.line for each in leaves], Terms(FIRST), registrations=counted)
     redraw(phase, root)
+    if counts:
+        (root / "draw" / "opened.json").write_bytes(RECORD.to_bytes())
     return Draw(root / "draw", listed, listed.source(root / "entries"))
 
 
@@ -170,13 +185,28 @@ def test_an_entry_that_was_taken_back_and_drawn(tmp_path: Path, monkeypatch: pyt
     assert found(log_of(draw.log), draw.files()) == []
 
 
-def test_another_list_than_the_last_one_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("counts", ["another", "none"])
+def test_another_list_than_the_last_one_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: str
+) -> None:
     listed = honest_list()
-    draw = draw_of(tmp_path, listed)
-    older = replace(listed.size, root="0" * 64)
-    log = log_of([leaf(Kind.REGISTRATIONS, older.hash, 0), *leaves_of(draw.folder)])
+    if counts == "another":
+        draw = draw_of(tmp_path, listed)
+        other = replace(listed.size, root="0" * 64)
+        log = log_of([draw.log[0], leaf(Kind.REGISTRATIONS, other.hash, 0), *leaves_of(draw.folder)])
+        receipt = with_log(draw.receipt(LEAVES[3].ref), log)
+    else:
+        # The campaign never opened in the log, so that nothing says that the draw has to count a list.
+        draw = draw_of(tmp_path, listed, counts=False)
+        log = log_of(draw.log)
+        receipt = with_log(build_receipt(draw.folder, LEAVES[3].ref), log)
     said = found(log, draw.files())
     assert any("the log had last before the manifest" in each for each in said)
+    assert failed(receipt, TRUST) == []
+    data = canonical_bytes(receipt)
+    findings = check_receipt(data, TRUSTED).findings
+    assert [*findings] == page_says(data, TRUST)["findings"]
+    assert any("the log had last before the manifest" in each for each in findings)
     for module in (logged_lists, "fairdraw.proof.logged"):
         name = module if isinstance(module, str) else module.__name__
         monkeypatch.setattr(f"{name}.size_problem", lambda *_: "")

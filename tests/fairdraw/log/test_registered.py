@@ -315,13 +315,16 @@ def test_a_campaign_that_was_logged_after_its_list_is_found() -> None:
     )
 
 
-def test_a_list_of_a_campaign_that_never_opened_has_no_close() -> None:
+def test_a_list_of_a_campaign_that_never_opened_is_found_because_it_has_no_close() -> None:
     listed = Listed(record=False)
     listed.register(3)
     listed.log(3_600.0)
     listed.draw()
-    found = listed.follow()
-    assert not found.findings and not found.late and "no leaf says when it opened" in found.remarks[0]
+    assert listed.finding() == (
+        "summer, opened.json: not in the log, and the list of registrations has 3 entries: which of them came after"
+        " the close is unknown"
+    )
+    assert not listed.follow().late and "no leaf says when it opened" in listed.follow().remarks[0]
 
 
 def test_the_list_of_another_campaign_is_not_read(listed: Listed) -> None:

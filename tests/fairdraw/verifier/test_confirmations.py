@@ -19,7 +19,7 @@ from fairdraw.maths.merkle import leaf_hash
 from fairdraw.maths.registration import NoticeKind, RegistrationSize
 from fairdraw.proof.confirmation import LOOKED_THROUGH
 from fairdraw.terms import iso
-from tests.fairdraw.log.test_follow import DAY, NOW
+from tests.fairdraw.log.test_follow import DAY, NOW, manifest
 from tests.fairdraw.proof.test_confirmation import Fans
 from tests.fairdraw.verifier.confirmations import (
     PublishedList,
@@ -188,6 +188,18 @@ def _another_draw_list(fans: Fans) -> bytes:
     return fans.list.confirmation(400)
 
 
+def _draw_without_a_list(fans: Fans) -> bytes:
+    """The campaign did not open in the log, and its manifest answers for no registrations."""
+    fans.place.commit(manifest())
+    return fans.list.confirmation(5)
+
+
+def _annulled(fans: Fans) -> bytes:
+    fans.draw()
+    fans.place.annul()
+    return fans.list.confirmation(5)
+
+
 def _replace(fans: Fans, entry: bytes) -> bytes:
     """Log a list in which entry 5 is another one, beside the former sizes; returns what it was."""
     before, fans.list.entries[5] = fans.list.entries[5], entry
@@ -315,6 +327,12 @@ def _other_list(fans: Fans) -> bytes:
             "failed",
             "the list of 602 entries does not begin with the 601 that the log has",
         ),
+        (
+            _draw_without_a_list,
+            "failed",
+            "registrations: null is not what the log had last before the manifest",
+        ),
+        (_annulled, "passed", "leaf 5 of the log annuls the draw"),
         (_notice_hidden, "failed", "names no list of registrations that is leaf 3 of the log"),
         (_no_sizes, "failed", "names no list of registrations that is leaf 2 of the log: it was changed"),
         (_size_changed, "failed", "or a file in sizes"),
@@ -341,6 +359,7 @@ def test_what_a_confirmation_comes_to_says_the_page_as_the_reader(
     assert ours == page_says(javascript, data, folder, fans.trust_text())
     name, found, detail = ours["steps"][0]
     assert (name, found) == ("registration", state) and said in detail
+    assert (said in ours["findings"]) is (state == "passed")
 
 
 @pytest.mark.parametrize("changed", [_unit_of_another_ref, _unit_after_the_draw])
