@@ -113,59 +113,6 @@ def test_an_entry_that_is_not_in_a_logged_list_is_not_in_it_yet(fans: Fans) -> N
     )
 
 
-def test_an_entry_beyond_the_list_of_the_draw_is_not_in_it_whatever_was_logged_since(fans: Fans) -> None:
-    fans.draw()
-    fans.register(1)
-    said = "not in the list: the draw closed it at 600 entries"
-    for publish in (fans.publish, fans.log):
-        publish()
-        checked = fans.check(600)
-        assert (failed(checked), checked.verdict) == (["registration"], "fails")
-        assert [each.detail for each in checked.checks] == [said] * 3
-        assert fans.check(599).verdict == "holds"
-
-
-def test_a_draw_that_counts_an_entry_of_no_list_in_the_log_is_never_not_yet(fans: Fans) -> None:
-    fans.register(1)
-    fans.draw()
-    checked = fans.check(600)
-    assert failed(checked) == ["registration", "log", "witnesses"]
-    assert "are not what the log had last before the manifest" in str(checked.checks)
-
-
-def test_after_the_draw_a_manifest_that_is_not_published_or_another_one_is_named(fans: Fans) -> None:
-    fans.draw()
-    path, read = "draws/summer/phase-1/manifest.json", fans.place.read
-    fans.register(1)
-    own = fans.list.confirmation(600)
-    for data, expected in (
-        (None, ("unchecked", f"{path} is missing")),
-        (b"{}", ("failed", f"{path}: is not the one that is leaf 3 of the log")),
-    ):
-        place = Place.of(lambda asked, it=data: it if asked == path else read(asked))  # type: ignore[misc]
-        for asked in (own, fans.list.confirmation(0)):
-            assert state(check_confirmation(asked, place, fans.trust()), "registration") == expected
-
-
-@pytest.mark.parametrize("sizes", [[], [300]])
-def test_a_list_that_the_log_has_and_the_checkpoint_does_not_name_was_changed(
-    fans: Fans, sizes: list[int]
-) -> None:
-    fans.sizes = sizes
-    fans.publish()
-    checked = fans.check(400)
-    assert failed(checked) == ["registration", "log", "witnesses"]
-    assert "names no list of registrations that is leaf 2 of the log: it was changed" in str(checked.checks)
-
-
-def test_a_size_that_is_not_the_one_in_the_log_was_changed(fans: Fans) -> None:
-    path = f"{tree_folder('summer')}/{size_name(600)}"
-    fans.place.bucket.put_bytes(path, (fans.place.read(path) or b"").replace(b'"root":"', b'"root":"0'))
-    checked = fans.check(400)
-    assert failed(checked) == ["registration", "log", "witnesses"]
-    assert "or a file in sizes" in str(checked.checks)
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"ref": "another"}, {"unit": OTHER}, {"at": iso(NOW)}, {"salt": "0" * 32}, {"index": 6}],
