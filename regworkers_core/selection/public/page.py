@@ -28,6 +28,7 @@ from fairdraw.verifier.assemble import (
 )
 from regworkers_core.reporting import page
 from regworkers_core.reporting.figures import svg
+from regworkers_core.selection.report.arrivals import VOUCHED
 from regworkers_core.selection.report.build import DIMENSIONS
 from regworkers_core.selection.report.inputs import LEAST_GROUP
 from regworkers_core.selection.report.notes import verdict
@@ -96,6 +97,7 @@ def draw_page(
         plots=plots({**shown, "audit": plotted}, naming.markets, svg),
         dimensions=DIMENSIONS,
         arrival_plots=ARRIVALS.items(),
+        vouched=VOUCHED,
         proofs=proofs,
         verifier=verifier_hash(),
     )

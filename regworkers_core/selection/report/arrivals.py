@@ -9,7 +9,7 @@ from the difference of two: hours are joined until each class of a partition has
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,17 @@ FROM leaf JOIN preference_list l ON l.n = leaf.preferences WHERE created IS NOT 
 """
 # The classes of all entries, and of those that listed a market.
 ALL, LISTED = "entries", "true"
-# The class of entries that do not say who vouched for them.
-NOT_SAID = "not said"
+# The class of entries that do not say who vouched for them, and that of vouchers of too few entries.
+NOT_SAID, OTHERS = "not said", "others"
+# What the page says of the share of each voucher, in order.
+VOUCHED = {
+    Voucher.CALLER: "came from a system that the organiser trusts",
+    Voucher.PROVIDER: "with a mail address that an identity provider had verified",
+    Voucher.UNVERIFIED: "with an address that was only typed",
+    NOT_SAID: "do not say who vouched for the address: another program wrote them",
+    OTHERS: "are of another voucher, or do not say",
+}
+_VOUCHER = f"coalesce(vouched_by, '{NOT_SAID}')"
 # Entries by hour since the epoch and class.
 Counts = Mapping[int, Mapping[str, int]]
 
@@ -43,20 +52,21 @@ class Bin:
 
 def arrivals(work: Workspace, markets: Sequence[str]) -> dict[str, Any]:
     """The curves `all`, `householdSizes` and `vouchers` as bins, `markets` as bins by id, where class `true` listed the
-    market; and `vouchedShares` by voucher, of the entries that name one. A curve of too few entries is empty.
+    market; `vouchedShares` by voucher, of all entries; and `undated`, the number of entries that no curve has because
+    they have no readable time, None for too few to name and where none has one. A curve of too few entries is empty.
     """
     sizes = _counted(_by_hour(work, "size::VARCHAR"))
-    vouched = dict(
-        work.rows("SELECT vouched_by, count(*) FROM leaf WHERE vouched_by IS NOT NULL GROUP BY ALL")
-    )
-    known = sum(vouched.values())
+    vouched: dict[str, int] = dict(work.rows(f"SELECT {_VOUCHER}, count(*) FROM leaf GROUP BY ALL"))
+    total, is_said = sum(vouched.values()), any(each != NOT_SAID for each in vouched)
+    undated = work.number("SELECT count(*) FROM leaf WHERE created IS NULL")
     made = {
         "all": bins(_counted(_by_hour(work, f"'{ALL}'"))),
         "householdSizes": bins(pooled_sizes(sizes)),
         "markets": {market: bins(_counted(work.rows(_OF_MARKET, {"market": market}))) for market in markets},
-        "vouchers": bins(_counted(_by_hour(work, f"coalesce(vouched_by, '{NOT_SAID}')"))) if known else [],
-        "vouchedShares": {each: vouched.get(each, 0) / known for each in Voucher}
-        if known >= LEAST_GROUP
+        "undated": undated if undated < total and not 0 < undated < LEAST_GROUP else None,
+        "vouchers": bins(pooled_vouchers(_counted(_by_hour(work, _VOUCHER)))) if is_said else [],
+        "vouchedShares": {each: n / total for each, n in pooled_vouchers({0: vouched})[0].items()}
+        if is_said and total >= LEAST_GROUP
         else None,
     }
     shown: dict[str, Any] = as_json(made)
@@ -78,18 +88,33 @@ def _counted(rows: Iterable[tuple[Any, ...]]) -> dict[int, dict[str, int]]:
 
 def pooled_sizes(counts: Counts) -> Counts:
     """The same with the largest households together, so that no class has too few entries."""
-    totals = Counter[int]()
+    return _pooled(counts, lambda size, _entries: int(size), lambda sizes: f"{min(map(int, sizes))} or more")
+
+
+def pooled_vouchers(counts: Counts) -> Counts:
+    """The same with the rarest vouchers together: else one entry of another voucher would leave no curve."""
+    return _pooled(counts, lambda _name, entries: -entries, lambda _names: OTHERS)
+
+
+def _pooled(
+    counts: Counts, place: Callable[[str, int], int], named: Callable[[Sequence[str]], str]
+) -> Counts:
+    """Join classes, from the last `place` of a class and its entries on, until each has enough entries."""
+    totals = Counter[str]()
     for classes in counts.values():
-        totals.update({int(size): entries for size, entries in classes.items()})
-    alone, together = sorted(totals), 0
-    while alone and (0 < together < LEAST_GROUP or min(totals[size] for size in alone) < LEAST_GROUP):
-        together += totals[alone.pop()]
-    rest = f"{min(set(totals) - set(alone))} or more" if together else ""
+        totals.update(classes)
+    alone, joined = sorted(totals, key=lambda each: place(each, totals[each])), list[str]()
+    while alone and (
+        0 < sum(totals[each] for each in joined) < LEAST_GROUP
+        or min(totals[each] for each in alone) < LEAST_GROUP
+    ):
+        joined.append(alone.pop())
+    rest = named(joined) if joined else ""
     pooled: dict[int, Mapping[str, int]] = {}
     for hour, classes in counts.items():
         mine = Counter[str]()
-        for size, entries in classes.items():
-            mine[size if int(size) in alone else rest] += entries
+        for each, entries in classes.items():
+            mine[rest if each in joined else each] += entries
         pooled[hour] = mine
     return pooled
 

@@ -524,7 +524,7 @@ FRAUDS = (
         (Seer.SHOWN,),
         (),
         "an invented entry is registered as any other. Page and report have the curves of arrival and the share of"
-        " entries that were vouched for: 10,000 in one night show, and 10,000 spread over all days do not",
+        " entries that were vouched for: 10,000 in one night show; 10,000 whose times are spread over all days do not",
     ),
     Fraud(
         "strangers drawn as one household, or a household split",

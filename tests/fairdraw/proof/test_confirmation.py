@@ -236,24 +236,6 @@ def test_a_notice_about_another_entry_concerns_no_one_else(fans: Fans) -> None:
     assert not fans.check(5).findings and not failed(fans.check(5))
 
 
-def test_a_list_whose_files_do_not_have_its_root_fails(fans: Fans) -> None:
-    """A notice that is left out of the files, or a tile with another hash, does not go unnoticed."""
-    fans.end(5, NoticeKind.WITHDRAWN)
-    fans.log(-60.0)
-    folder = tree_folder("summer")
-    bundle = f"{folder}/tile/entries/002.p/{601 - 512}"
-    whole = fans.place.read(bundle) or b""
-    forged = whole[: whole.index(b"vfnote1") - 2] + len(b"a" * 64).to_bytes(2, "big") + b"a" * 64
-    for path, data in ((bundle, forged), (f"{folder}/tile/1/000.p/2", bytes(64))):
-        kept = fans.place.read(path) or b""
-        fans.place.bucket.put_bytes(path, data)
-        own = fans.list.confirmation(300)
-        checked = check_confirmation(own, Place.of(fans.place.read), fans.trust())
-        assert failed(checked) == ["registration"]
-        assert "do not have the root that is in the log" in state(checked, "registration")[1]
-        fans.place.bucket.put_bytes(path, kept)
-
-
 def test_a_size_that_is_not_in_the_log_is_not_the_newest(fans: Fans) -> None:
     fans.register(1)
     fans.sizes.append(601)

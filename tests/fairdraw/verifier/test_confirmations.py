@@ -104,19 +104,12 @@ def _counted_and_not_listed(fans: Fans) -> bytes:
 
 def _manifest_missing(fans: Fans) -> bytes:
     fans.draw()
-    fans.register(1)
-    fans.place.bucket.delete(_MANIFEST)
-    return fans.list.confirmation(600)
-
-
-def _manifest_of_a_list_missing(fans: Fans) -> bytes:
-    fans.draw()
     fans.place.bucket.delete(_MANIFEST)
     return fans.list.confirmation(400)
 
 
 def _manifest_changed(fans: Fans) -> bytes:
-    confirmation = _manifest_of_a_list_missing(fans)
+    confirmation = _manifest_missing(fans)
     fans.place.bucket.put_bytes(_MANIFEST, b"{}")
     return confirmation
 
@@ -287,6 +280,11 @@ def _withdrawn(fans: Fans) -> bytes:
     return confirmation
 
 
+def _other_tile(fans: Fans) -> bytes:
+    fans.place.bucket.put_bytes("registrations/summer/tile/1/000.p/2", bytes(64))
+    return fans.list.confirmation(400)
+
+
 def _other_list(fans: Fans) -> bytes:
     path = "registrations/summer/tile/entries/002.p/88"
     whole = fans.place.read(path) or b""
@@ -300,7 +298,6 @@ def _other_list(fans: Fans) -> bytes:
         (_beyond_the_draw, "failed", "not in the list: the draw closed it at 600 entries"),
         (_counted_and_not_listed, "failed", "registrations: 601 entries with root"),
         (_manifest_missing, "unchecked", "draws/summer/phase-1/manifest.json is missing"),
-        (_manifest_of_a_list_missing, "unchecked", "draws/summer/phase-1/manifest.json is missing"),
         (_manifest_changed, "failed", "manifest.json: is not the one that is leaf 3 of the log"),
         (
             _manifest_replaced,
@@ -345,6 +342,7 @@ def _other_list(fans: Fans) -> bytes:
         (_withdrawn, "passed", "entry 600: the entry was taken back"),
         (_other_entry, "failed", "entry 400 of the list is another one"),
         (_other_list, "failed", "the 600 entries of the list do not have the root that is in the log"),
+        (_other_tile, "failed", "the 600 entries of the list do not have the root that is in the log"),
     ],
 )
 def test_what_a_confirmation_comes_to_says_the_page_as_the_reader(

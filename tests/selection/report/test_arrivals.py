@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -73,10 +74,33 @@ def test_ten_thousand_in_one_night_are_a_peak_that_the_page_shows(world: World, 
     assert arrivals["all"] == [{"from": "2026-03-01T03:00:00.000Z", "hours": 1, "entries": {ALL: 400}}]
     listed = {name: each[0]["entries"]["true"] for name, each in arrivals["markets"].items()}
     assert sum(listed.values()) == 400
-    assert arrivals["vouchedShares"] == {"caller": 0.25, "provider": 0.0, "unverified": 0.75}
+    assert arrivals["vouchedShares"] == {"caller": 0.25, "unverified": 0.75} and arrivals["undated"] == 0
     assert arrivals["vouchers"][0]["entries"] == {"caller": 100, "unverified": 300}
     drawn = plots(numbers, {"east": "East"}, svg)
     assert ARRIVALS.keys() <= drawn.keys() and b"East" in drawn["arrivals-markets"]
+
+
+def test_entries_that_say_no_voucher_lower_the_shares_and_one_of_another_hides_no_curve(
+    tmp_path: Path,
+) -> None:
+    crowd = fans(400, random.Random(3), ["east"], choices=1)
+    vouchers = ["provider"] + ["caller"] * 339 + [None] * 60
+    said = [replace(fan, voucher=each) for fan, each in zip(crowd, vouchers, strict=True)]
+    made = World(tmp_path, said, {"east": Seats(9)}, by_lot(1))
+    arrivals = measured(made.draw(), ReportContext(), memory_mib=200).numbers["arrivals"]
+    assert arrivals["vouchedShares"] == {"caller": 339 / 400, "others": 61 / 400}
+    assert arrivals["vouchers"] and {*arrivals["vouchers"][0]["entries"]} == {"caller", "others"}
+
+
+def test_entries_without_a_time_are_counted_because_no_curve_has_them(world: World) -> None:
+    files = world.draw()
+    pool = pq.read_table(files.pool)
+    place = pool.schema.get_field_index("created_at")
+    for without, found in ((60, 60), (49, None), (pool.num_rows, None)):
+        times = ["yesterday"] * without + pool["created_at"].to_pylist()[without:]
+        pq.write_table(pool.set_column(place, "created_at", pa.array(times, pa.string())), files.pool)
+        arrivals = measured(files, ReportContext(), memory_mib=200).numbers["arrivals"]
+        assert (arrivals["undated"], bool(arrivals["all"])) == (found, without < pool.num_rows)
 
 
 def test_a_pool_of_the_release_before_has_no_vouchers(world: World) -> None:
