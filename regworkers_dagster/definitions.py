@@ -59,6 +59,7 @@ _MADE = (
     analytics.CHECK_ARCHIVE,
     health.DOCTOR,
     first_checks.FIRST_CHECKS,
+    *upkeep.JOBS,
 )
 # Every operation with a job, by its name. That of a check is made of the check, and a sensor that starts several jobs
 # holds them.

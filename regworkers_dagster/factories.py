@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import cache
 from itertools import pairwise
@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 
+from fairdraw.documents import camel
 from regworkers_core.operation import STORES, Duty, Size
 from regworkers_core.settings import Settings, load_settings
 from regworkers_dagster.resources import plain
@@ -112,12 +113,23 @@ class Flow:
     owner: str
 
     def asset(
-        self, name: str, description: str, kinds: set[str], *, folder: str = "", **more: Any
+        self,
+        name: str,
+        description: str,
+        kinds: set[str],
+        *,
+        folder: str = "",
+        columns: Mapping[str, str] | None = None,
+        **more: Any,
     ) -> dg.AssetSpec:
-        """An asset of this flow. `folder` of the bucket has its files. `tags` come on top of the flow's; `more` is
-        passed to Dagster as it is.
+        """An asset of this flow. `folder` of the bucket has its files; a table has `columns` with their types. `tags`
+        come on top of the flow's; `more` is passed to Dagster as it is.
         """
         tags = {"regworkers/flow": self.name, **more.pop("tags", {})}
+        shown: dict[str, Any] = {**_place_of(name, kinds, folder)}
+        if columns is not None:
+            known = [dg.TableColumn(each, type_ or "string") for each, type_ in columns.items()]
+            shown["dagster/column_schema"] = dg.TableSchema(known)
         return dg.AssetSpec(
             name,
             description=description,
@@ -125,9 +137,14 @@ class Flow:
             group_name=self.name,
             owners=[f"team:{self.owner}"],
             tags=tags,
-            metadata=_place_of(name, kinds, folder),
+            metadata=shown,
             **more,
         )
+
+
+def columns_of(kind: Any) -> dict[str, str]:
+    """The columns of a collection whose documents are made of this dataclass, with their types."""
+    return {camel(each.name): str(each.type) for each in fields(kind)}
 
 
 def _place_of(name: str, kinds: set[str], folder: str) -> dict[str, str]:
@@ -224,6 +241,14 @@ def _settings() -> Settings:
     return load_settings()
 
 
+def _of_the_last(periods: dg.TimeWindowPartitionsDefinition) -> Callable[..., dg.RunRequest]:
+    def ended(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        *_, last = periods.get_partition_keys(current_time=context.scheduled_execution_time)
+        return dg.RunRequest(partition_key=last)
+
+    return ended
+
+
 def schedule(
     name: str,
     job: Any,
@@ -233,10 +258,12 @@ def schedule(
     *,
     due: Callable[[dg.ScheduleEvaluationContext], bool] | None = None,
     uses: Set[str] = frozenset(),
+    of: dg.TimeWindowPartitionsDefinition | None = None,
 ) -> dg.ScheduleDefinition:
     """A schedule in UTC of a job, or of an operation's by its name. `due` asks, with the resources `uses`, whether to
-    start a run; None: always.
+    start a run; None: always. A run of a job with partitions is of the last one that ended before its tick.
     """
+
     return dg.ScheduleDefinition(
         name=name,
         should_execute=due,
@@ -246,6 +273,7 @@ def schedule(
         cron_schedule=cron,
         execution_timezone="UTC",
         run_config=run_config,
+        execution_fn=None if of is None else _of_the_last(of),
         default_status=dg.DefaultScheduleStatus.RUNNING
         if _settings().sensors_on
         else dg.DefaultScheduleStatus.STOPPED,

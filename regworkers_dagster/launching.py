@@ -20,6 +20,7 @@ from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import DrawBusy, StepResult, require_word
 from regworkers_core.domain.snapshot import SchedulerState
+from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.flows import WATCHED_JOBS
 from regworkers_core.observability.logs import bind
@@ -146,12 +147,14 @@ def job_of_check(operation: Operation[Any], checked: dg.AssetChecksDefinition) -
 
 
 def _asset_job(operation: Operation[Any], selection: dg.AssetSelection, who: Who) -> Any:
+    config = config_of(operation)
     return asset_job(
         operation.job,
         selection,
         description=operation.description,
         tags=_tags(operation),
-        config=flat(_step(operation), config_of(operation)),
+        # Dagster lets no job with partitions map its config. One without fields needs none.
+        config=flat(_step(operation), config) if config.model_fields else None,
         declared=Declared(operation.duty, operation.size, who),
     )
 
@@ -353,6 +356,9 @@ def _done(
     if config.get("campaign_id") == "":
         # `dagster job execute --tags` takes no config.
         config["campaign_id"] = context.run.tags.get(PARTITION_TAG, "")
+    if "until" in operation.input.model_fields and context.has_partition_key:
+        period = context.partition_time_window
+        config |= {"since": iso(period.start.timestamp()), "until": iso(period.end.timestamp())}
     given = operation.input.of(config, str)
     apply = apply and not getattr(given, "dry_run", False)
 

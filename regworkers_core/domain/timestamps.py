@@ -30,8 +30,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.1f} days"
 
 
-def parse_since(text: str, now: float) -> str:
-    """The time in ISO 8601; "" for "". Raises UsageError for text that is neither a time nor an age."""
+def parse_since(text: str, now: float, named: str = "--since") -> str:
+    """The time in ISO 8601; "" for "". Raises UsageError, which names the field, for text that is neither a time nor an
+    age.
+    """
     if not text:
         return ""
     if (ago := span_seconds(text)) is not None:
@@ -40,7 +42,7 @@ def parse_since(text: str, now: float) -> str:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"--since {text!r} should be a day (2026-11-25), a time (2026-11-25T18:00:00Z) or 90m, 12h, 7d"
+            f"{named} {text!r} should be a day (2026-11-25), a time (2026-11-25T18:00:00Z) or 90m, 12h, 7d"
         ) from None
     return iso((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 

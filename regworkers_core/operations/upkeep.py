@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import Field, field_validator
 
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.reasons import RequestError
+from regworkers_core.domain.timestamps import iso, parse_since, seconds
 from regworkers_core.engine.defects import code_version
 from regworkers_core.operation import (
     EVERYTHING,
@@ -23,7 +24,7 @@ from regworkers_core.operation import (
     operation,
 )
 from regworkers_core.operations.dependencies import LOCK, DependencyReport, read_dependencies
-from regworkers_core.operations.health.activity import DAY_SECONDS
+from regworkers_core.operations.health.activity import DAY_SECONDS, Window
 from regworkers_core.operations.retention import Size, all_parts, apply_retention
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Environment, config_file, masked
@@ -45,6 +46,14 @@ class Nothing(Input):
 class WriteReview(Input):
     words: ClassVar = ()
     folder: LocalFile = Field("", description="Write the report there instead of keeping it on S3.")
+
+
+class ReviewOfPeriod(WriteReview):
+    # In Dagster the partition of the run is the period.
+    since: AtTerminal[str] = Field(
+        "", description="Begin of the period, a day or a time. Empty: 7 or 30 days before its end."
+    )
+    until: AtTerminal[str] = Field("", description="End of the period, a day or a time. Empty: now.")
 
 
 class WriteQuarterlyReview(WriteReview):
@@ -88,7 +97,7 @@ def _review(period: str, *, long: bool = False) -> operation:
 
 
 @_review("weekly")
-def weekly(call: Call, given: WriteReview) -> Report:
+def weekly(call: Call, given: ReviewOfPeriod) -> Report:
     """Compare dead letters, alerts and alarms, batch times, errors and log lines with the week before.
 
     A source that does not answer is a line of the report, which is written anyway. Fails if something has to be
@@ -98,7 +107,7 @@ def weekly(call: Call, given: WriteReview) -> Report:
 
 
 @_review("monthly")
-def monthly(call: Call, given: WriteReview) -> Report:
+def monthly(call: Call, given: ReviewOfPeriod) -> Report:
     """Check limits of memory and batches, retention of queues, logs and streams, certificates, and the cost of a
     million entries with its trend.
 
@@ -136,6 +145,8 @@ def make_review(
     runtime: Runtime,
     kind: ReviewKind,
     *,
+    since: str = "",
+    until: str = "",
     drill: Callable[[], DrillResult] | None = None,
     locked: Callable[[], DependencyReport] = lambda: read_dependencies(LOCK),
     provider: Callable[[], str | None] | None = None,
@@ -143,22 +154,31 @@ def make_review(
 ) -> Review:
     """Read all sections of a review. A source that does not answer leaves a section that says so.
 
-    `drill` belongs to the quarterly review and is the only part that writes. Never raises what a source may raise.
+    `since` and `until` are the ISO times of its period; empty ones are as `ReviewOfPeriod` says. `drill` belongs to the
+    quarterly review and is the only part that writes. Raises RequestError for a period that is empty or not over, and
+    never what a source may raise.
     """
     # Late, for they bring matplotlib.
     from regworkers_core.operations.reviews import monthly, quarterly, weekly
     from regworkers_core.operations.reviews.sections import Review, ReviewKind, read_sections
 
     now = runtime.clock()
+    days = {ReviewKind.WEEKLY: weekly.DAYS, ReviewKind.MONTHLY: monthly.DAYS}.get(kind, quarterly.DAYS)
+    end = seconds(until) or now
+    period = Window(seconds(since) or end - days * DAY_SECONDS, end)
+    if not period.since < period.until <= now:
+        raise RequestError(
+            f"a review needs a period that is over: {iso(period.since)} to {iso(period.until)} is none"
+        )
     if kind is ReviewKind.WEEKLY:
-        days, parts = weekly.DAYS, weekly.parts(runtime, now)
+        parts = weekly.parts(runtime, period)
     elif kind is ReviewKind.MONTHLY:
-        days, parts = monthly.DAYS, monthly.parts(runtime, now)
+        parts = monthly.parts(runtime, period)
     else:
-        days, newest = quarterly.DAYS, provider or quarterly.newest_provider
+        newest = provider or quarterly.newest_provider
         parts = quarterly.parts(locked, lambda: quarterly.foreign_grants(runtime), newest, drill)
-    since = iso(now - days * DAY_SECONDS)
-    return Review(kind, runtime.settings.environment, since, iso(now), read_sections(parts, tell))
+    read = read_sections(parts, tell)
+    return Review(kind, runtime.settings.environment, iso(period.since), iso(period.until), iso(now), read)
 
 
 def _reviewed(
@@ -167,7 +187,12 @@ def _reviewed(
     # Late: reviews bring matplotlib.
     from regworkers_core.operations.reviews.sections import ReviewKind, publish
 
-    review = make_review(call.runtime, ReviewKind(kind), drill=drill, tell=call.face.tell)
+    since, until = (
+        parse_since(getattr(given, name, ""), call.runtime.clock(), call.face.field(name))
+        for name in ("since", "until")
+    )
+    kind_ = ReviewKind(kind)
+    review = make_review(call.runtime, kind_, since=since, until=until, drill=drill, tell=call.face.tell)
     return _published(publish(call.runtime, review, call.face.open(given.folder) if given.folder else None))
 
 

@@ -26,18 +26,19 @@ _ALONE: dict[str, Sequence[dg.AssetChecksDefinition]] = {
     "draw": (*selection.OF_A_DRAW, selection.selections_kept),
     "check_archive": (analytics.one_row_per_id,),
 }
-# These also materialise their asset.
-_WITH_ASSETS: dict[str, Steps] = {"quarterly_review": tuple(upkeep.ASSETS.values())}
-# The first one is a run of that job itself: `parity` can repair, which no second job offers.
-_RUNS: dict[str, Steps] = {RECONCILE_ENTRIES.name: (replication.parity,), **_ALONE, **_WITH_ASSETS}
+# A run of the job itself: `parity` can repair, which no second job offers, and what has an asset materialises it.
+_OF_JOBS: dict[str, Steps] = {
+    RECONCILE_ENTRIES.name: (replication.parity,),
+    **{job: (made,) for job, made in upkeep.ASSETS.items()},
+}
+_RUNS: dict[str, Steps] = {**_OF_JOBS, **_ALONE}
 _EVERY_SECONDS = 30
 # After a run that died: one that dies each time is not started at each tick.
 _AGAIN_SECONDS = 120.0
 
 FIRST_CHECKS = asset_job(
     "first_checks",
-    dg.AssetSelection.checks(*(step for steps in _ALONE.values() for step in steps))
-    | dg.AssetSelection.assets(*(step for steps in _WITH_ASSETS.values() for step in steps)),
+    dg.AssetSelection.checks(*(step for steps in _ALONE.values() for step in steps)),
     # Not excluded by the nightly runs: all of them only read.
     tags={},
     # It evaluates checks of draws and of the archive.
@@ -94,12 +95,10 @@ def _is_behind(runtime: Runtime) -> bool:
 
 
 def _request(repository: Any, like: str, steps: Steps) -> dg.RunRequest:
-    quarterly = upkeep.ASSETS["quarterly_review"]
-    without_drill = {"ops": {quarterly.op.name: {"config": {"no_drill": True}}}}
     return dg.RunRequest(
-        job_name=RECONCILE_ENTRIES.name if like == RECONCILE_ENTRIES.name else FIRST_CHECKS.name,
+        job_name=like if like in _OF_JOBS else FIRST_CHECKS.name,
         tags={POD_TAG: repository.get_job(like).run_tags[POD_TAG]},
-        run_config=without_drill if quarterly in steps else {},
+        run_config={"no_drill": True} if like == "quarterly_review" else {},
         asset_selection=[key for step in steps for key in step.keys],
         asset_check_keys=[key for step in steps for key in step.check_keys],
     )
@@ -109,7 +108,7 @@ SENSORS = (
     sensor(
         FIRST_CHECKS.name,
         first_checks_tick,
-        jobs=[FIRST_CHECKS, RECONCILE_ENTRIES],
+        jobs=[FIRST_CHECKS, RECONCILE_ENTRIES, *upkeep.JOBS],
         every_seconds=_EVERY_SECONDS,
         description="Launches the checks that have no result yet: on a new instance of Dagster, after a release "
         "that adds one, and two minutes after a run that died before it had them. Repeats results that are older than "

@@ -16,10 +16,11 @@ from pydantic import Field
 
 from regworkers_core.acts import every_operation
 from regworkers_core.operation import Call, Effect, Face, Input, Operation, Report, operation
+from regworkers_core.operations.reviews.sections import ROOT
 from regworkers_core.settings import load_settings
 from regworkers_dagster.factories import Flow, schedule
 from regworkers_dagster.internals import event_tables
-from regworkers_dagster.launching import Run, asset
+from regworkers_dagster.launching import Run, asset, job
 from regworkers_dagster.runs import ENDED
 
 if TYPE_CHECKING:
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 
 
 _OPERATIONS, _CERTIFICATES = (Flow(name, owner="operations") for name in ("operations", "certificates"))
+
+
+_FIRST_DAY = "2026-01-01"
+# Partitions in UTC, by job: weeks from Monday on, and months. Nothing that the quarterly review reads has a past, and a
+# job with partitions could not have the fields of its launchpad.
+PERIODS = {
+    job: dg.TimeWindowPartitionsDefinition(start=_FIRST_DAY, fmt="%Y-%m-%d", cron_schedule=begins)
+    for job, begins in {
+        "weekly_review": "0 0 * * 1",
+        "monthly_review": "0 0 1 * *",
+    }.items()
+}
 
 
 def _spec(operation: Operation[Any]) -> dg.AssetSpec:
@@ -39,13 +52,19 @@ def _spec(operation: Operation[Any]) -> dg.AssetSpec:
         )
     return _OPERATIONS.asset(
         operation.asset,
-        f"{operation.description} As a page, Markdown and numbers on S3; docs/maintenance.md explains each line.",
+        f"{operation.description} As a page, Markdown and numbers on S3; docs/maintenance.md explains each line. A run "
+        "without a partition reviews the time up to now.",
         {"s3", "html"},
+        folder=f"{ROOT}{operation.command.rpartition(' ')[2]}/",
+        partitions_def=PERIODS.get(operation.job),
     )
 
 
 # Each has the key of the job that materialises it.
-ASSETS = {each.job: asset(each, _spec(each)) for each in every_operation() if each.warns}
+_WARN = {each.job: each for each in every_operation() if each.warns}
+ASSETS = {name: asset(each, _spec(each)) for name, each in _WARN.items()}
+# Schedules start them, and the sensor of first checks.
+JOBS = tuple(job(each, {}, started=_WARN) for each in _WARN.values())
 
 
 SQLITE = "sqlite"
@@ -283,9 +302,14 @@ def prune_runs(call: Call, given: PruneRuns) -> Report:
 # They start in working hours of Europe: on Mondays, on the first of a month, on the second day of a quarter, and every
 # day, when a certificate can be renewed.
 SCHEDULES = (
-    schedule("review_weekly", "weekly_review", "0 6 * * 1", "Writes the review of the week."),
-    schedule("review_monthly", "monthly_review", "30 6 1 * *", "Writes the review of the month."),
-    schedule("review_quarterly", "quarterly_review", "0 7 2 1,4,7,10 *", "Writes the review of the quarter."),
+    *(
+        schedule(name, job, cron, f"Writes the review of the {period} that ended.", of=PERIODS.get(job))
+        for name, job, cron, period in (
+            ("review_weekly", "weekly_review", "0 6 * * 1", "week"),
+            ("review_monthly", "monthly_review", "30 6 1 * *", "month"),
+            ("review_quarterly", "quarterly_review", "0 7 2 1,4,7,10 *", "quarter"),
+        )
+    ),
     schedule(
         "check_certificate_daily",
         "check_certificate",

@@ -24,7 +24,7 @@ from regworkers_core.flows import DRAINS
 from regworkers_core.operation import Duty
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.definitions import defs, managers_jobs, tags_of_jobs
-from regworkers_dagster.factories import DUTY_TAG, FOR_TAG
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, DUTY_TAG, FOR_TAG
 from tests.dagster.support import job
 
 JOBS = tags_of_jobs()
@@ -207,8 +207,11 @@ def test_a_run_that_hangs_is_ended_by_the_instance_also_where_no_launcher_starte
 
 def test_everything_of_a_draw_is_partitioned_by_its_campaign_and_the_draw_job_with_it() -> None:
     graph = defs.resolve_asset_graph()
-    partitioned = {node.key.to_user_string() for node in graph.asset_nodes if node.partitions_def is not None}
-    assert partitioned == {*DRAW, "campaigns", "codes", "invites", "campaign_funnel"}
+    nodes = [node for node in graph.asset_nodes if node.partitions_def is not None]
+    of = {node.key.to_user_string(): node.partitions_def == CAMPAIGN_PARTITIONS for node in nodes}
+    campaigns = {name for name, is_campaign in of.items() if is_campaign}
+    assert campaigns == {*DRAW, "campaigns", "codes", "invites", "campaign_funnel"}
+    assert of.keys() - campaigns == {"weekly_review", "monthly_review"}
     assert job("draw").partitions_def is not None
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import dagster as dg
+import orjson
 import pytest
 
 from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.connections import KafkaTlsSettings
+from regworkers_dagster.definitions import defs
+from regworkers_dagster.operations.upkeep import PERIODS
 from tests.dagster.support import job, plain, use
-from tests.operations.reviews.world import plant
+from tests.operations.reviews.world import NOW, plant
 from tests.support.certificates import Authority
 from tests.support.faces import Face
+from tests.support.terminal import regworkers
 
 pytestmark = pytest.mark.namespace("module")
 
@@ -33,6 +39,62 @@ def test_a_review_with_a_finding_is_kept_as_a_page_and_says_so(runtime: Runtime,
 def test_the_month_of_an_empty_environment_is_fine(face: Face) -> None:
     done = face.does("review monthly")
     assert done.fine and "No data since" in done.text
+
+
+def test_a_run_of_a_week_reviews_that_week_and_one_without_a_partition_the_time_up_to_now(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    *_, before, last = PERIODS["weekly_review"].get_partition_keys(
+        current_time=datetime.fromtimestamp(NOW, UTC)
+    )
+    end = datetime.fromisoformat(last).replace(tzinfo=UTC)
+    for of, at in (("within", end - timedelta(days=2)), ("after", end + timedelta(minutes=1))):
+        failed = iso(at.timestamp())
+        runtime.database["dead_letters"].insert_one(
+            {"_id": of, "queue": "q", "reason": "R", "error": of, "fingerprint": of, "status": "open"}
+            | {"firstFailedAt": failed, "lastFailedAt": failed}
+        )
+    dates = {}
+    for partition in (before, None):
+        result = job("weekly_review").execute_in_process(partition_key=partition)
+        (made,) = result.get_asset_materialization_events()
+        page = str(plain(made.materialization.metadata)["page"])
+        assert made.materialization.partition == partition
+        document = orjson.loads(runtime.objects.get_bytes(page.split("/", 3)[3].replace("html", "json")))
+        dates[partition] = (document["since"][:10], document["until"][:10], page.split("/")[-2])
+        assert next(
+            each["numbers"]["open"] for each in document["sections"] if each["name"] == "dead_letters"
+        ) == (1 if partition else 2)
+    assert dates[before] == (before, last, last)
+    assert dates[None][1] == dates[None][2] == iso(runtime.clock())[:10]
+
+
+@pytest.mark.parametrize(
+    ("job_name", "at", "period"),
+    [
+        ("weekly", "2026-11-30T06:00", "2026-11-23"),
+        ("monthly", "2027-01-01T06:30", "2026-12-01"),
+        ("quarterly", "2027-04-02T07:00", None),
+        # A tick that comes late.
+        ("weekly", "2026-12-03T11:00", "2026-11-23"),
+    ],
+)
+def test_a_schedule_asks_for_the_period_that_ended(job_name: str, at: str, period: str | None) -> None:
+    schedule = defs.resolve_schedule_def(f"review_{job_name}")
+    due = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    with dg.build_schedule_context(
+        scheduled_execution_time=due, repository_def=defs.get_repository_def()
+    ) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or ()
+    assert request.partition_key == period
+
+
+@pytest.mark.parametrize("period", [{"until": "2999-01-01"}, {"since": "2026-02-01", "until": "2026-01-01"}])
+def test_a_period_that_is_not_over_has_no_review(runtime: Runtime, period: dict[str, str]) -> None:
+    words = [word for name, value in period.items() for word in (f"--{name}", value)]
+    answer = regworkers(runtime, "review", "monthly", *words)
+    assert answer.code == 2 and "needs a period that is over" in answer.stderr
 
 
 def test_the_settings_in_force_are_shown_with_their_origin_and_no_secret(

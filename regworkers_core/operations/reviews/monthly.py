@@ -39,7 +39,7 @@ from regworkers_core.reporting.figures import bars, lines
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 
-# At most DRAIN_LOG_DAYS.
+# Where no period is named: at most DRAIN_LOG_DAYS.
 DAYS = 30
 _NEAR_LIMIT = 0.8
 _AT_LIMIT = 0.95
@@ -48,29 +48,29 @@ _REPORTS = 12
 _MISSING = "is missing"
 
 
-def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
+def parts(runtime: Runtime, period: Window) -> Iterator[SectionReader]:
     """The sections. The drain log is read once for all sections that need it."""
-    since, settings = now - DAYS * DAY_SECONDS, runtime.settings
+    settings = runtime.settings
 
     @cache
     def days() -> Days:
-        return Activity(runtime).by_day(Window(since, now))
+        return Activity(runtime).by_day(period)
 
     def costs_() -> Report:
-        watching, unread = costs.readable_watching(runtime, DAYS)
-        earlier = earlier_costs(runtime, iso(now)[:10])
-        return cost(days(), earlier, since=since, days_of_period=DAYS, watching=watching, unread=unread)
+        watching, unread = costs.readable_watching(runtime, period.seconds / DAY_SECONDS)
+        earlier = earlier_costs(runtime, iso(period.until)[:10])
+        return cost(days(), earlier, period, watching=watching, unread=unread)
 
-    yield SectionReader("sizes", "Memory and batches", lambda: sizes(days(), settings, since=since))
+    yield SectionReader("sizes", "Memory and batches", lambda: sizes(days(), settings, period))
     yield SectionReader("retention", "Retention", lambda: retention(runtime))
     yield SectionReader("cost", "Cost", costs_)
     yield SectionReader("certificates", "Certificates", lambda: certificates(runtime))
 
 
-def sizes(days: Days, settings: Settings, *, since: float) -> Report:
+def sizes(days: Days, settings: Settings, period: Window) -> Report:
     """Memory of processes and sizes of batches against their limits."""
     if not days:
-        return no_drains(since)
+        return no_drains(period.since)
     drains, memory_limit = together(days.values()), settings.reviews.memory_limit_mib
     remarks, rows, shares = [], [], dict[str, float]()
     for name, each in drains.items():
@@ -94,7 +94,7 @@ def sizes(days: Days, settings: Settings, *, since: float) -> Report:
                 remarks.append(Remark(level, text))
         if limit:
             shares[f"{name}: longest batch"] = 100 * longest / limit
-    remarks += lines_of(batch_time, settings, since + DAYS * DAY_SECONDS, drains=tuple(drains.values()))
+    remarks += lines_of(batch_time, settings, period.until, drains=tuple(drains.values()))
     red = frozenset(name for name, share in shares.items() if share >= 100 * _NEAR_LIMIT)
     texts = [f"{share:.0f} %" for share in shares.values()]
     batch = ("items per batch", "limit", "of limit", "longest batch, s", "limit", "of limit")
@@ -200,20 +200,19 @@ def certificates(runtime: Runtime) -> Report:
 def cost(
     days: Days,
     earlier: Mapping[str, float],
+    period: Window,
     *,
-    since: float,
-    days_of_period: float,
     watching: WatchingCost | None = None,
     unread: str = "",
 ) -> Report:
     """Dollars for a million entries at list prices: of the month, its weeks, and `earlier` reviews by date."""
     if not days:
-        return no_drains(since, "there is nothing to bill")
-    report = costs.assess(together(days.values()), days_of_period, watching, unread)
+        return no_drains(period.since, "there is nothing to bill")
+    report = costs.assess(together(days.values()), period.seconds / DAY_SECONDS, watching, unread)
     month = _number(report.values["dollarsPerMillionEntries"])
     weeks = {
         date: _number(costs.assess(together(of), 7, watching).values["dollarsPerMillionEntries"])
-        for date, of in by_week(days, since).items()
+        for date, of in by_week(days, period.since).items()
     }
     remarks = [Remark("note", f"{each.text}: {each.advice}") for each in report.remarks]
     before = next((earlier[date] for date in sorted(earlier, reverse=True)), None)

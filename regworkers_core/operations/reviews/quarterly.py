@@ -23,6 +23,7 @@ from regworkers_core.operations.reviews.sections import SectionReader, section_r
 from regworkers_core.reporting.figures import bars
 from regworkers_core.runtime import Runtime
 
+# Where no period is named.
 DAYS = 91
 # Installed with the package: deploy/terraform/versions.tf.
 PINS = Path(infrastructure.__file__).with_name("versions.tf")

@@ -90,9 +90,11 @@ class Review:
     # How long the period is.
     kind: ReviewKind
     environment: str
-    # The ISO time of its begin.
+    # The ISO time of the period's begin.
     since: str
     # The ISO time of its end.
+    until: str
+    # The ISO time at which it was made: what has no history, such as queues and alarms, is as it was then.
     at: str
     # Their order is that of the page.
     sections: tuple[Section, ...]
@@ -100,7 +102,12 @@ class Review:
     @property
     def date(self) -> str:
         """The date under which the review is stored."""
-        return self.at[:10]
+        return self.until[:10]
+
+    @property
+    def period(self) -> str:
+        """A sentence on what it covers."""
+        return f"From {self.since} to {self.until}; what has no history, such as queues and alarms, as of {self.at}."
 
     @property
     def title(self) -> str:
@@ -124,7 +131,7 @@ class Review:
         """A JSON document without any data of fans."""
         return {
             "review": self.kind.value,
-            **as_document(self, "environment", "since", "at", "fine"),
+            **as_document(self, "environment", "since", "until", "at", "fine"),
             "findings": [f"{title}: {text}" for title, text in self.remarks("finding")],
             "warnings": [f"{title}: {text}" for title, text in self.remarks("warning")],
             "unread": {section.name: section.unread for section in self.unread},
@@ -230,8 +237,7 @@ def shown(review: Review) -> RenderedReview:
         _section(each, {name: f"![{name}]({each.name}-{name}.png)" for name in each.plots})
         for each in review.sections
     ]
-    period = f"From {review.since} to {review.at}."
-    markdown = "\n\n".join([f"# {review.title}", period, overview, *body]) + "\n"
+    markdown = "\n\n".join([f"# {review.title}", review.period, overview, *body]) + "\n"
     by_section = {
         each.name: _section(each, {name: markdown_image(name, plot) for name, plot in each.plots.items()})
         for each in review.sections

@@ -42,6 +42,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from regworkers_core.settings.operations import AlertSeverities
 
+# Where no period is named.
 DAYS = 7
 _MOST_FAILURES = 50_000
 _MOST_ROWS = 15
@@ -61,13 +62,16 @@ class _Weeks(NamedTuple):
     latest: Days
 
 
-def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
+def parts(runtime: Runtime, period: Window) -> Iterator[SectionReader]:
     """The sections. Dead letters and the drain log are read once for all sections that need them."""
-    settings, since, before = runtime.settings, now - DAYS * DAY_SECONDS, now - 2 * DAYS * DAY_SECONDS
+    settings, since, now = runtime.settings, period.since, period.until
+    before, end = since - period.seconds, iso(now)
 
     @cache
     def failures() -> RecordedFailures:
-        return runtime.dead_letters.since(iso(before), most=_MOST_FAILURES)
+        found = runtime.dead_letters.since(iso(before), most=_MOST_FAILURES)
+        known = tuple(each for each in found.failures if each.first_failed_at < end)
+        return RecordedFailures(known, found.cut)
 
     @cache
     def days() -> _Weeks:
@@ -77,31 +81,34 @@ def parts(runtime: Runtime, now: float) -> Iterator[SectionReader]:
     def of_dead_letters() -> Report:
         names = map(runtime.names.dead_letter_queue, runtime.names.queues)
         queues = [read_queue(runtime, name) for name in names]
-        return dead_letters(queues, failures(), settings, since=since)
+        return dead_letters(queues, failures(), settings, period)
+
+    def of_alerts() -> Report:
+        return alerts([each for each in runtime.incidents.all() if each.opened_at < end], period)
 
     def of_objectives() -> Report:
         return objectives(read_budgets(runtime, read_campaigns(runtime)), settings, now)
 
     def of_errors() -> Report:
-        return errors(failures(), *days(), settings, since=since)
+        return errors(failures(), *days(), settings, period)
 
     def of_logs() -> Report:
         return logs(error_lines(runtime, before, since), error_lines(runtime, since, now), settings, now)
 
     yield SectionReader("dead_letters", "Dead letters", of_dead_letters)
-    yield SectionReader("alerts", "Alerts", lambda: alerts(runtime.incidents.all(), since=since, now=now))
+    yield SectionReader("alerts", "Alerts", of_alerts)
     yield SectionReader("objectives", "Objectives", of_objectives)
-    yield SectionReader("durations", "Duration of batches", lambda: durations(*days(), settings, since=since))
+    yield SectionReader("durations", "Duration of batches", lambda: durations(*days(), settings, period))
     yield SectionReader("errors", "Error patterns", of_errors)
     yield SectionReader("alarms", "CloudWatch alarms", lambda: alarms(alarm_states(runtime), now=now))
     yield SectionReader("logs", "Error lines", of_logs)
 
 
 def dead_letters(
-    queues: Sequence[QueueState], recorded: RecordedFailures, settings: Settings, *, since: float
+    queues: Sequence[QueueState], recorded: RecordedFailures, settings: Settings, period: Window
 ) -> Report:
     """Compare each dead-letter queue with the open documents about its queue."""
-    start, now = iso(since), since + DAYS * DAY_SECONDS
+    start, now = iso(period.since), period.until
     of_queue = defaultdict[str, list[RecordedFailure]](list)
     for failure in recorded.failures:
         of_queue[failure.queue + "-dlq"].append(failure)
@@ -132,7 +139,7 @@ def dead_letters(
         text = f"there are more than {_MOST_FAILURES:,} dead letters: all counts are lower bounds"
         remarks.append(Remark("note", text))
     total = sum(each.open for each in recorded.failures)
-    days = [iso(since + number * DAY_SECONDS)[:10] for number in range(DAYS + 1)]
+    days = [iso(each.since)[:10] for each in period.days()]
     by_day = {
         reason: [
             sum(e.reason == reason and e.first_failed_at[:10] == day for e in recorded.failures)
@@ -156,9 +163,9 @@ def dead_letters(
     )
 
 
-def alerts(incidents: Sequence[Incident], *, since: float, now: float) -> Report:
+def alerts(incidents: Sequence[Incident], period: Window) -> Report:
     """The incidents that are open or changed. The collection has one document per alert: its latest incident."""
-    start = iso(since)
+    start, now = iso(period.since), period.until
     open_ = [each for each in incidents if each.open]
     opened = [each for each in incidents if each.opened_at >= start]
     closed = [each for each in incidents if not each.open and (each.resolved_at or "") >= start]
@@ -234,10 +241,10 @@ def objectives(budgets: Sequence[Budget], settings: Settings, now: float) -> Rep
     )
 
 
-def durations(before: Days, now: Days, settings: Settings, *, since: float) -> Report:
+def durations(before: Days, now: Days, settings: Settings, period: Window) -> Report:
     """The median of the minutes' p95 of batch durations, this week and the week before."""
     if not now:
-        return no_drains(since)
+        return no_drains(period.since)
     earlier, drains, remarks, rows = together(before.values()), together(now.values()), list[Remark](), []
     for name, each in drains.items():
         typical = each.typical_seconds
@@ -256,7 +263,7 @@ def durations(before: Days, now: Days, settings: Settings, *, since: float) -> R
             )
             text += f"; they mostly waited for {max(waits, key=waits.__getitem__, default='no dependency')}"
             remarks.append(Remark("warning", text))
-    remarks += lines_of(batch_time, settings, since + DAYS * DAY_SECONDS, drains=tuple(drains.values()))
+    remarks += lines_of(batch_time, settings, period.until, drains=tuple(drains.values()))
     dates = sorted({*before, *now})
     days = [together([before.get(date, {}), now.get(date, {})]) for date in dates]
     series = {name: [day[name].typical_seconds if name in day else None for day in days] for name in drains}
@@ -271,11 +278,9 @@ def durations(before: Days, now: Days, settings: Settings, *, since: float) -> R
     )
 
 
-def errors(
-    recorded: RecordedFailures, before: Days, now: Days, settings: Settings, *, since: float
-) -> Report:
+def errors(recorded: RecordedFailures, before: Days, now: Days, settings: Settings, period: Window) -> Report:
     """Causes by fingerprint, and failed items as a share of those received, this week and the week before."""
-    start = iso(since)
+    start = iso(period.since)
     causes = defaultdict[str, list[RecordedFailure]](list)
     for failure in recorded.failures:
         causes[failure.fingerprint].append(failure)
@@ -307,7 +312,7 @@ def errors(
             runs = counted(down, "run")
             remarks.append(Remark("note", f"{name}: {runs} ended because a dependency was down"))
     limits = settings.model_copy(update={"alerts": settings.alerts.model_copy(update=_OVER_A_WEEK)})
-    remarks += lines_of(error_rate, limits, since + DAYS * DAY_SECONDS, drains=tuple(grown))
+    remarks += lines_of(error_rate, limits, period.until, drains=tuple(grown))
     tables = []
     if rows:
         names = ("reason", "error", "queue", "week before", "this week", "still open", "fingerprint")

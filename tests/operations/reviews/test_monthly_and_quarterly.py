@@ -9,6 +9,7 @@ import pytest
 
 from regworkers_core.domain.drill import DrillResult
 from regworkers_core.operations.dependencies import DependencyReport, Outdated, Vulnerability
+from regworkers_core.operations.health.activity import Window
 from regworkers_core.operations.reviews.monthly import by_week, cost, sizes
 from regworkers_core.operations.reviews.quarterly import (
     PINS,
@@ -26,39 +27,39 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Settings
 from tests.operations.reviews.world import DAY, NOW, ago, day, has, said
 
-SINCE = NOW - 30 * DAY
+MONTH = Window(NOW - 30 * DAY, NOW)
 
 
 @pytest.mark.parametrize(("mib", "level"), [(500.0, ""), (850.0, "warning"), (1000.0, "finding")])
 def test_memory_near_its_limit_is_a_warning_and_at_the_limit_a_finding(mib: float, level: str) -> None:
-    section = sizes(day(memory_mib=mib), Settings(), since=SINCE)
+    section = sizes(day(memory_mib=mib), Settings(), MONTH)
     assert [remark.level for remark in section.remarks] == ([level] if level else [])
     assert section.tables[0].rows[0][1] == mib
 
 
 def test_memory_that_was_not_recorded_is_unknown() -> None:
-    section = sizes(day(), Settings(), since=SINCE)
+    section = sizes(day(), Settings(), MONTH)
     assert section.remarks == [] and section.tables[0].rows[0][1] is None
 
 
 def test_weeks_contain_the_days_that_begin_in_them() -> None:
-    weeks = by_week(day(29.9) | day(20) | day(0.1), SINCE)
+    weeks = by_week(day(29.9) | day(20) | day(0.1), MONTH.since)
     assert sorted(weeks) == list(weeks) and [len(each) for each in weeks.values()] == [1, 1, 1]
     assert next(iter(weeks)) == ago(30)[:10]
 
 
 def test_a_month_without_a_drain_is_no_data_and_no_price() -> None:
-    for section in (sizes({}, Settings(), since=SINCE), cost({}, {}, since=SINCE, days_of_period=30)):
+    for section in (sizes({}, Settings(), MONTH), cost({}, {}, MONTH)):
         assert section.said[0].startswith("No data since") and not said(section, "finding")
 
 
 def test_what_a_million_entries_cost_is_compared_with_the_review_before() -> None:
-    section = cost(day(), {}, since=SINCE, days_of_period=30)
+    section = cost(day(), {}, MONTH)
     now = section.document["dollarsPerMillionEntries"]
     assert now and "trend.png" in section.files and not said(section, "warning")
     earlier = {ago(60)[:10]: now * 5, ago(31)[:10]: now / 2}
-    assert has(cost(day(), earlier, since=SINCE, days_of_period=30), "warning", "100 % more")
-    assert not said(cost(day(), {ago(31)[:10]: now}, since=SINCE, days_of_period=30), "warning")
+    assert has(cost(day(), earlier, MONTH), "warning", "100 % more")
+    assert not said(cost(day(), {ago(31)[:10]: now}, MONTH), "warning")
 
 
 def policy(*statements: dict[str, Any]) -> dict[str, Any]:

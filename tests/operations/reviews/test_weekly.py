@@ -8,6 +8,7 @@ from regworkers_core.adapters.mongo.dead_letters import RecordedFailure, Recorde
 from regworkers_core.domain.snapshot import Budget, IncidentChange, Pattern, QueueState, Severity, Share
 from regworkers_core.operation import Report
 from regworkers_core.operations.cloudwatch import AlarmState, ErrorLines
+from regworkers_core.operations.health.activity import Window
 from regworkers_core.operations.reviews.weekly import (
     alarms,
     alerts,
@@ -20,7 +21,7 @@ from regworkers_core.operations.reviews.weekly import (
 from regworkers_core.settings import AlertSettings, Settings
 from tests.operations.reviews.world import DAY, NOW, ago, day, failure, has, incident, said
 
-SINCE = NOW - 7 * DAY
+WEEK = Window(NOW - 7 * DAY, NOW)
 DLQ = "replication-queue-dlq"
 SEVERITIES = {
     "batch_time": "critical",
@@ -33,7 +34,7 @@ OTHER = Settings(alerts=AlertSettings.model_validate({"severity": SEVERITIES}))
 
 def section_of(*failures: RecordedFailure, depth: int = 0, settings: Settings | None = None) -> Report:
     queue = QueueState(DLQ, depth, 0, 0, True, 14 * DAY)
-    return dead_letters([queue], RecordedFailures(failures, cut=False), settings or Settings(), since=SINCE)
+    return dead_letters([queue], RecordedFailures(failures, cut=False), settings or Settings(), WEEK)
 
 
 def test_a_dead_letter_that_expires_within_four_days_is_a_finding() -> None:
@@ -67,7 +68,7 @@ def test_dead_letters_closed_within_the_week_are_counted_by_status() -> None:
 def test_a_critical_alert_that_is_open_is_a_finding_and_a_warning_one_after_a_day() -> None:
     old = incident("replication:lag", severity=Severity.WARNING, opened_at=ago(2))
     young = incident("save:slow", severity=Severity.WARNING, opened_at=ago(0.5))
-    section = alerts([incident(), old, young], since=SINCE, now=NOW)
+    section = alerts([incident(), old, young], WEEK)
     assert has(section, "finding", "analytics:kafka", "12.0 hours")
     assert has(section, "warning", "replication:lag", "48.0 hours")
     assert not has(section, "warning", "save:slow")
@@ -76,38 +77,34 @@ def test_a_critical_alert_that_is_open_is_a_finding_and_a_warning_one_after_a_da
 def test_alerts_closed_within_the_week_have_their_duration_and_channels() -> None:
     closed = incident(open=False, notified={"slack": IncidentChange.RESOLVED})
     older = incident("old:one", open=False, opened_at=ago(30), resolved_at=ago(20))
-    section = alerts([closed, older], since=SINCE, now=NOW)
+    section = alerts([closed, older], WEEK)
     assert section.said[0].startswith("0 open, 1 opened and 1 closed") and "6.0 hours" in section.said[0]
     ((key, *_, notified),) = section.tables[0].rows
     assert (key, notified) == ("analytics:kafka", "slack") and "open_hours.png" in section.files
 
 
 def test_slower_batches_are_named_with_the_dependency_that_they_wait_for() -> None:
-    section = durations(day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.5), Settings(), since=SINCE)
+    section = durations(day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.5), Settings(), WEEK)
     assert has(section, "warning", "save", "50 %", "mongo")
-    assert not durations(
-        day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.1), Settings(), since=SINCE
-    ).remarks
+    assert not durations(day(batch_p95_seconds=1.0), day(batch_p95_seconds=1.1), Settings(), WEEK).remarks
     # Fractions of a tenth of a second differ by themselves.
-    assert not durations(
-        day(batch_p95_seconds=0.01), day(batch_p95_seconds=0.05), Settings(), since=SINCE
-    ).remarks
+    assert not durations(day(batch_p95_seconds=0.01), day(batch_p95_seconds=0.05), Settings(), WEEK).remarks
 
 
 def test_a_batch_near_its_visibility_timeout_is_as_urgent_as_the_severity_of_its_check() -> None:
-    section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), Settings(), since=SINCE)
+    section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), Settings(), WEEK)
     assert has(section, "warning", "55.0 s", "60 s")
-    section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), OTHER, since=SINCE)
+    section = durations({}, day(batch_max_seconds=55.0, batch_limit_seconds=60.0), OTHER, WEEK)
     assert has(section, "finding", "55.0 s", "60 s")
 
 
 def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> None:
-    section = durations({}, {}, Settings(), since=SINCE)
+    section = durations({}, {}, Settings(), WEEK)
     assert section.said[0] == f"No data since {ago(7)}." and has(
         section, "note", "no drain has been recorded"
     )
     assert (
-        errors(RecordedFailures((), False), {}, {}, Settings(), since=SINCE)
+        errors(RecordedFailures((), False), {}, {}, Settings(), WEEK)
         .said[0]
         .startswith("Nothing became a dead letter")
     )
@@ -116,22 +113,18 @@ def test_without_a_minute_of_any_drain_there_is_no_data_and_nothing_fails() -> N
 def test_new_causes_and_doubled_causes_are_distinguished() -> None:
     grown = [failure(fingerprint="old", error="grown", first_failed_at=ago(9), last_failed_at=ago(9))]
     grown += [failure(fingerprint="old", error="grown") for _ in range(2)]
-    section = errors(
-        RecordedFailures((*grown, failure(error="fresh")), False), {}, {}, Settings(), since=SINCE
-    )
+    section = errors(RecordedFailures((*grown, failure(error="fresh")), False), {}, {}, Settings(), WEEK)
     assert has(section, "warning", "new this week", "fresh", "1 time")
     assert has(section, "warning", "more than the week before (1)", "grown", "2 times")
     steady = [failure(first_failed_at=ago(9), last_failed_at=ago(9)), failure(first_failed_at=ago(9))]
-    assert not errors(RecordedFailures(tuple(steady), False), {}, {}, Settings(), since=SINCE).remarks
+    assert not errors(RecordedFailures(tuple(steady), False), {}, {}, Settings(), WEEK).remarks
 
 
 def test_a_growing_share_of_failed_items_and_runs_during_an_outage_are_named() -> None:
     bad = day(counts={"received": 100, "dead_lettered": 2, "returned": 3}, ended="dependency_down")
-    section = errors(RecordedFailures((), False), day(), bad, Settings(), since=SINCE)
+    section = errors(RecordedFailures((), False), day(), bad, Settings(), WEEK)
     assert has(section, "warning", "5% of what") and has(section, "note", "1 run ended because a dependency")
-    assert not has(
-        errors(RecordedFailures((), False), bad, bad, Settings(), since=SINCE), "warning", "5% of what"
-    )
+    assert not has(errors(RecordedFailures((), False), bad, bad, Settings(), WEEK), "warning", "5% of what")
 
 
 def test_an_alarm_is_a_finding_if_it_is_critical_and_one_without_data_a_warning_after_a_day() -> None:
