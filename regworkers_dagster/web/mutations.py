@@ -23,9 +23,9 @@ from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_dagster.definitions import pod_of_assets
 from regworkers_dagster.factories import POD_TAGS
+from regworkers_dagster.internals import SerializableErrorInfo
 from regworkers_dagster.runs import OPERATOR_TAG, OUR_TAGS, PARTITION_TAG
 from regworkers_dagster.web.guard import Operators, Person
-from regworkers_dagster.web.internals import SerializableErrorInfo
 from regworkers_dagster.web.rights import (
     JobsOf,
     NotAllowed,

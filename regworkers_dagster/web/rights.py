@@ -19,7 +19,7 @@ from dagster_graphql.schema.runs import parse_run_config_input
 from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.settings.operations import WebSettings
 from regworkers_dagster.web.guard import Person
-from regworkers_dagster.web.internals import is_implicit_asset_job_name, job_name_for_partition_set_snap_name
+from regworkers_dagster.internals import is_implicit_asset_job_name, job_name_for_partition_set_snap_name
 
 log = structlog.get_logger()
 

@@ -49,19 +49,18 @@ from regworkers_core.settings.operations import WebSettings
 from regworkers_core.telemetry import configure_telemetry
 from regworkers_dagster.definitions import OPERATIONS, order_of_fields, order_of_jobs, tags_of_jobs
 from regworkers_dagster.factories import POD_TAGS, in_order, place_in
+from regworkers_dagster.internals import (
+    WorkspaceProcessContext,
+    WorkspaceRequestContext,
+    configure_loggers,
+    load_target,
+)
 from regworkers_dagster.resources import desk_runtime, shared_runtime
 from regworkers_dagster.web.desk.acts import Acts, Ask
 from regworkers_dagster.web.desk.campaigns import Campaigns
 from regworkers_dagster.web.desk.frame import Frame
 from regworkers_dagster.web.desk.health import Health
 from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases
-from regworkers_dagster.web.internals import (
-    WorkspaceOpts,
-    WorkspaceProcessContext,
-    WorkspaceRequestContext,
-    configure_loggers,
-    workspace_opts_to_load_target,
-)
 from regworkers_dagster.web.mutations import Mutations
 from regworkers_dagster.web.rights import Rights
 
@@ -371,7 +370,7 @@ def serve(
     refuse_unknown_jobs(settings.web)
     configure_loggers(formatter=options["log_format"], log_level=options["dagster_log_level"].upper())
     configure_telemetry(settings)
-    target = workspace_opts_to_load_target(WorkspaceOpts.extract_from_cli_options(options))
+    target = load_target(options)
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(
             *(options[f"db_{name}"] for name in ("statement_timeout", "pool_recycle", "pool_max_overflow"))
