@@ -37,7 +37,15 @@ from regworkers_dagster.factories import (
     sensor,
 )
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table
-from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
+from regworkers_dagster.resources import (
+    TICK_CALL_SECONDS,
+    AwsResource,
+    KafkaResource,
+    MongoResource,
+    plain_failures,
+    runtime_of,
+    runtime_with,
+)
 from regworkers_dagster.runs import OPERATION_TAG, long_run
 
 if TYPE_CHECKING:
@@ -71,6 +79,7 @@ CAMPAIGN_FUNNEL = FLOW.asset(
     "which numbers do not add up and why. Works at any time of a campaign; a stage that is not reached has no number. "
     "The page is `reports/<campaignId>/funnel.html`; the job `campaign_funnel` and `regworkers report funnel` make it.",
     {"s3", "html", "pandas"},
+    folder="reports/",
     deps=["demand_table", "entries", "frozen_pool", "draw", "selections", "notifications"],
     partitions_def=CAMPAIGN_PARTITIONS,
 )
@@ -176,9 +185,10 @@ class ArchiveConfig(dg.Config):
     name="archive",
     specs=[EVENT_ARCHIVE],
     config_schema=fields_of(ArchiveConfig),
-    required_resource_keys={"aws", "mongo", "kafka"},
 )
-def archive_events(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+def archive_events(
+    context: dg.AssetExecutionContext, aws: AwsResource, mongo: MongoResource, kafka: KafkaResource
+) -> Iterator[dg.MaterializeResult[None]]:
     """Materialises nothing while another run is active, nor when Kafka or S3 is unavailable: the next run resumes."""
     from regworkers_core.analytics.archive.archiver import archive_events as archive
 
@@ -186,7 +196,10 @@ def archive_events(context: dg.AssetExecutionContext) -> Iterator[dg.Materialize
     bind(runId=context.run.run_id, worker=str(CopyJob.ARCHIVE))
     with plain_failures(), StopSignal().on_signals() as stop:
         report = archive(
-            runtime_of(context), run_id=context.run.run_id, max_seconds=config.max_seconds, stop=stop
+            runtime_with(aws, mongo, kafka),
+            run_id=context.run.run_id,
+            max_seconds=config.max_seconds,
+            stop=stop,
         )
     if not report.began or (report.ended in ("dependency_down", "superseded") and not report.batches):
         which = f" ({report.dependency})" if report.dependency else ""
@@ -245,15 +258,14 @@ def of_report(report: "ArchiveReport") -> Metadata:
             "Reads the whole archive.",
         )
     ],
-    required_resource_keys={"aws"},
 )
-def one_row_per_id(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+def one_row_per_id(context: dg.AssetCheckExecutionContext, aws: AwsResource) -> Iterator[dg.AssetCheckResult]:
     """A second row fails the check and then the run, and with it the exit code; an alert follows."""
     from regworkers_core.analytics.archive.reading import verify
 
     bind(runId=context.run.run_id, worker="check_archive")
     with plain_failures():
-        runtime = runtime_of(context)
+        runtime = runtime_with(aws)
         found = verify(runtime.objects, memory_mib=runtime.settings.archive.memory_mib)
     numbers = {name: value for name, value in found.as_dict().items() if name != "holds"}
     summary = ", ".join(f"{name} {number}" for name, number in numbers.items())

@@ -14,11 +14,12 @@ import dagster as dg
 from pydantic import Field
 
 from regworkers_core.adapters.aws.streams import known_stream
+from regworkers_core.adapters.mongo.activity import ReconcileSummary
 from regworkers_core.domain.activity import DrainWindow
+from regworkers_core.domain.entry import FIELDS, REPLICA_FIELDS
 from regworkers_core.drains.runner import DrainSpec, number_of
 from regworkers_core.observability.logs import bind
 from regworkers_core.observability.metrics import ITERATOR_AGE, Metering
-from regworkers_core.operation import STORES
 from regworkers_core.operations.dependency_status import ask
 from regworkers_core.operations.health.activity import Activity
 from regworkers_core.replication import operations
@@ -42,23 +43,37 @@ from regworkers_dagster.drains.observing import (
 )
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
-from regworkers_dagster.factories import KEPT_FRESH, Declared, Flow, fields_of, schedule, sensor, tags_of
+from regworkers_dagster.factories import (
+    KEPT_FRESH,
+    Declared,
+    Flow,
+    columns_of,
+    fields_of,
+    schedule,
+    sensor,
+    tags_of,
+)
 from regworkers_dagster.launching import check, job_of_check, materialised, verdict
 from regworkers_dagster.resources import (
     TICK_CALL_SECONDS,
+    AwsResource,
+    MongoResource,
     plain_failures,
-    runtime_of,
+    runtime_with,
 )
 from regworkers_dagster.runs import OPERATION_TAG
 
 _FLOW = Flow("replication", owner="replication")
 _PERSONAL = {"regworkers/contains": "personal-data"}
+# Both sides of replication have them.
+_COLUMNS = {name: FIELDS[name].wanted if name in FIELDS else "" for name in REPLICA_FIELDS}
 
 DEMAND_TABLE = _FLOW.asset(
     "demand_table",
     "DynamoDB table that the platform writes entries to, and its stream. Observed: the age of the oldest unread "
     "stream record.",
     {"dynamodb"},
+    columns=_COLUMNS,
     tags=_PERSONAL,
     freshness_policy=KEPT_FRESH,
 )
@@ -83,6 +98,7 @@ ENTRIES = _FLOW.asset(
     "MongoDB collection of the Entry Service: every entry of the demand table as it is now, and a tombstone for each "
     "removed one. Filled by `save_entries`: its numbers every minute. Observed: documents, tombstones included.",
     {"mongodb"},
+    columns=_COLUMNS,
     deps=[REPLICATION_QUEUE],
     tags=_PERSONAL,
     freshness_policy=KEPT_FRESH,
@@ -93,6 +109,7 @@ RECONCILE_RESULTS = _FLOW.asset(
     "comparison of all campaigns by the job `reconcile_entries`, which runs every night; out of date at 06:00 UTC "
     "without one within a day.",
     {"mongodb"},
+    columns=columns_of(ReconcileSummary),
     deps=[DEMAND_TABLE, ENTRIES],
     freshness_policy=dg.FreshnessPolicy.cron("0 6 * * *", timedelta(hours=24)),
 )
@@ -125,12 +142,11 @@ replication_dlq_empty = dlq_check(
     description="Every dependency that replication needs answers. The sensor `observe_replication` probes them every "
     f"half minute, and fails the check after {SILENT_PROBES} failed probes in a row; a run of the check probes now.",
     config_schema={},
-    required_resource_keys=set(STORES),
 )
-def dependencies_answer(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def dependencies_answer(aws: AwsResource, mongo: MongoResource) -> dg.AssetCheckResult:
     """Probe all of them at once, without retries."""
     with plain_failures():
-        found = answering(runtime_of(context, call_seconds=TICK_CALL_SECONDS))
+        found = answering(runtime_with(aws, mongo, call_seconds=TICK_CALL_SECONDS))
     evaluation = found.evaluation(found.unavailable)
     return dg.AssetCheckResult(
         passed=evaluation.passed, description=evaluation.description, metadata=evaluation.metadata
@@ -149,12 +165,11 @@ def answering(runtime: Runtime) -> Answering:
     "`replication.lagObjectiveSeconds` of their `updatedAt`. The sensor `observe_replication` looks every half minute; "
     "a run of the check looks now.",
     config_schema={},
-    required_resource_keys=set(STORES),
 )
-def lag_within_objective(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def lag_within_objective(aws: AwsResource, mongo: MongoResource) -> dg.AssetCheckResult:
     """The lag is what all drains have recorded, in whichever way they run."""
     with plain_failures():
-        found = lag_evaluation(runtime_of(context))
+        found = lag_evaluation(runtime_with(aws, mongo))
     return dg.AssetCheckResult(passed=found.passed, severity=found.severity, metadata=found.metadata)
 
 
@@ -208,14 +223,14 @@ def share_cycle(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[Non
     config_schema=fields_of(VerifyConfig),
     ins={"start": dg.In(dg.Nothing)},
     out=dg.Out(dg.Nothing),
-    required_resource_keys=set(STORES),
 )
-def verify_segments(context: dg.OpExecutionContext) -> None:
+def verify_segments(context: dg.OpExecutionContext, aws: AwsResource, mongo: MongoResource) -> None:
     """One of the workers, which have the budget of read units together."""
     bind(runId=context.run_id, worker="verify")
     workers = VerifyConfig(**context.op_config).workers
     with plain_failures(context):
-        reconcile(runtime_of(context), Comparing(cycle=True), workers=workers, on_phase=context.log.info)
+        runtime = runtime_with(aws, mongo)
+        reconcile(runtime, Comparing(cycle=True), workers=workers, on_phase=context.log.info)
 
 
 @dg.op(
@@ -223,16 +238,15 @@ def verify_segments(context: dg.OpExecutionContext) -> None:
     description="Compares what a lost worker has left, and evaluates `parity`.",
     ins={"done": dg.In(dg.Nothing)},
     out=dg.Out(dg.Nothing),
-    required_resource_keys=set(STORES),
 )
 def report_cycle(
-    context: dg.OpExecutionContext,
+    context: dg.OpExecutionContext, aws: AwsResource, mongo: MongoResource
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]]:
     """A difference fails the check and then the run."""
     bind(runId=context.run_id, worker="verify")
     with plain_failures(context):
         report = operations.compared(
-            reconcile(runtime_of(context), Comparing(cycle=True), on_phase=context.log.info)
+            reconcile(runtime_with(aws, mongo), Comparing(cycle=True), on_phase=context.log.info)
         )
     yield from materialised(report, PARITY)
     yield dg.AssetCheckEvaluation(**verdict(report, PARITY))
@@ -338,8 +352,12 @@ def read_all(runtime: Runtime, lags: dg.AssetCheckEvaluation | None) -> list[Rea
         Reading.of(REPLICATION_DLQ, depth_of(runtime, names.dead_letter_queue(names.replication_queue))),
         Reading.of(
             ENTRIES,
-            {DOCUMENTS: or_none(runtime.replica.count)},
+            {DOCUMENTS: or_none(runtime.replica.estimate)},
             current=not behind and (set(queue.values()) == {0.0} or is_in_time(lags)),
+        ),
+        # A comparison makes it fresh, and no look at it.
+        Reading.of(
+            RECONCILE_RESULTS, {DOCUMENTS: or_none(runtime.reconcile_results.estimate)}, current=False
         ),
     ]
 

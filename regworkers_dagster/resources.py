@@ -139,6 +139,7 @@ _KINDS: dict[str, type[Connection]] = {
     "kafka": KafkaResource,
 }
 ALL = frozenset(_KINDS)
+_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 @cache
@@ -164,14 +165,19 @@ def _shown(value: Any) -> Any:
 
 
 def runtime_of(context: Any, *, call_seconds: float | None = None) -> Runtime:
-    """The adapters for an asset, check, op or sensor, whose `context` has the resources that it asks for. Clients
-    connect on first use.
+    """The adapters for a body whose resources its declaration names, such as that of an operation or a drain, or for a
+    tick: its `context` has them. Clients connect on first use.
 
     `call_seconds` is the longest wait for one answer, without retries; None: time-outs and retries of the settings.
     Raises UsageError for wrong settings, and RequestError for a resource that may not be changed like this.
     """
-    given = context.resources._asdict()
-    changes = {name: each.changes(name) for name, each in given.items() if isinstance(each, Connection)}
+    given = context.resources._asdict().values()
+    return runtime_with(*(each for each in given if isinstance(each, Connection)), call_seconds=call_seconds)
+
+
+def runtime_with(*given: Connection, call_seconds: float | None = None) -> Runtime:
+    """Do as `runtime_of`, for a body that has its resources as parameters."""
+    changes = {_NAMES[type(each)]: each.changes(_NAMES[type(each)]) for each in given}
     return shared_runtime(call_seconds, changes)
 
 

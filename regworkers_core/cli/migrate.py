@@ -42,7 +42,7 @@ def check_command(
     from regworkers_core.operations.table_check import check_tables
 
     runtime = Runtime.load()
-    total = (estimate_items(runtime) or 0) + runtime.replica.count()
+    total = (estimate_items(runtime) or 0) + runtime.replica.estimate()
     with progress("entries and documents", "migrate check", total or None) as show:
         result = check_tables(
             runtime,

@@ -23,7 +23,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_core.settings import Names, Settings
 from regworkers_dagster.drains.decisions import worth_recording
 from regworkers_dagster.metadata import facts_as_metadata, of_table
-from regworkers_dagster.resources import plain_failures, runtime_of
+from regworkers_dagster.resources import AwsResource, plain_failures, runtime_with
 
 T = TypeVar("T")
 # A single failed probe may be a restart.
@@ -314,11 +314,10 @@ def dlq_check(
         description=f"No {lost} was given up. The sensor `{sensor}` checks this every half minute; a run of the "
         "check reads it now.",
         config_schema={},
-        required_resource_keys={"aws"},
     )
-    def empty(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    def empty(aws: AwsResource) -> dg.AssetCheckResult:
         with plain_failures():
-            runtime = runtime_of(context)
+            runtime = runtime_with(aws)
             names = runtime.names
             depth = runtime.queue(names.dead_letter_queue(queue(names))).depth().total
         found = is_empty(runtime.settings, asset.key.to_user_string(), depth)

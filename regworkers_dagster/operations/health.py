@@ -29,7 +29,16 @@ from regworkers_dagster.drains.observing import unless_known
 from regworkers_dagster.drains.sensing import Answer, ticking
 from regworkers_dagster.factories import Declared, Flow, asset_job, sensor
 from regworkers_dagster.launching import answered, verdict
-from regworkers_dagster.resources import ALL, TICK_CALL_SECONDS, plain_failures, runtime_of
+from regworkers_dagster.resources import (
+    ALL,
+    TICK_CALL_SECONDS,
+    AwsResource,
+    KafkaResource,
+    MongoResource,
+    RedisResource,
+    plain_failures,
+    runtime_with,
+)
 from regworkers_dagster.runs import (
     OPERATION_TAG,
     scheduler_of,
@@ -73,12 +82,17 @@ def doctor(call: Call, given: Nothing) -> Report:
     specs=[SYSTEM_HEALTH],
     check_specs=[FINDS_NOTHING],
     can_subset=False,
-    required_resource_keys=set(ALL),
 )
-def examine_system(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+def examine_system(
+    context: dg.AssetExecutionContext,
+    aws: AwsResource,
+    mongo: MongoResource,
+    redis: RedisResource,
+    kafka: KafkaResource,
+) -> Iterator[dg.MaterializeResult[None]]:
     """Check the system. A finding fails the run, and with it the exit code of `dagster job execute`."""
     with plain_failures():
-        runtime = runtime_of(context, call_seconds=TICK_CALL_SECONDS)
+        runtime = runtime_with(aws, mongo, redis, kafka, call_seconds=TICK_CALL_SECONDS)
     report, metadata, _ = answered(doctor, context.op_execution_context, dg.Config(), runtime)
     check = dg.AssetCheckResult(**_verdict(report))
     yield dg.MaterializeResult(asset_key=SYSTEM_HEALTH.key, metadata=metadata, check_results=[check])

@@ -1,6 +1,6 @@
 """The steps of a campaign's draw and the two drains after it: one call into the core each, its result as events."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,13 +12,19 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import DrawBusy, StepResult, StepState, confirmation_word
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_core.operation import CHANGES_CAMPAIGNS
 from regworkers_core.operations.draws import draw_run
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table, table
-from regworkers_dagster.resources import plain_failures, runtime_of
+from regworkers_dagster.resources import (
+    AwsResource,
+    Connection,
+    MongoResource,
+    RedisResource,
+    plain_failures,
+    runtime_with,
+)
 from regworkers_dagster.runs import PARTITION_RANGE_TAG, PARTITION_TAG, is_by_hand, launched_by_hand
 from regworkers_dagster.selection import specs
 
@@ -59,6 +65,7 @@ def campaign_of(context: Context, runtime: Runtime) -> Campaign:
 
 def take(
     context: Context,
+    stores: Sequence[Connection],
     spec: dg.AssetSpec,
     call: "Callable[[DrawRun], StepResult]",
     *,
@@ -72,7 +79,7 @@ def take(
     from regworkers_core.selection.assign.markets import blocked_lines
 
     with plain_failures(context):
-        run, runtime, name = context.run, runtime_of(context), spec.key.path[-1]
+        run, runtime, name = context.run, runtime_with(*stores), spec.key.path[-1]
         campaign_id = campaign_of(context, runtime).campaign_id
         bind(runId=run.run_id, worker="draw", campaignId=campaign_id)
         try:
@@ -168,10 +175,10 @@ def table_of(step: str, facts: Mapping[str, Any]) -> Metadata:
     return of_table(*tables[step], of_partition=True) if step in tables else {}
 
 
-@dg.multi_asset(
-    name="eligibility", specs=[specs.ELIGIBILITY_REPORT], required_resource_keys=set(CHANGES_CAMPAIGNS)
-)
-def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
+@dg.multi_asset(name="eligibility", specs=[specs.ELIGIBILITY_REPORT])
+def eligibility_report(
+    context: dg.AssetExecutionContext, aws: AwsResource, mongo: MongoResource, redis: RedisResource
+) -> Taken:
     """Close the campaign if that is due, then judge its entries for good, in a run that freezes the pool next. Preview
     the judgement and decide nothing in any other run.
     """
@@ -184,10 +191,10 @@ def eligibility_report(context: dg.AssetExecutionContext) -> Taken:
     def judge(draw: "DrawRun") -> StepResult:
         if not decides:
             return draw.preview()
-        close_if_due(runtime_of(context), draw.campaign_id, run_id=run.run_id)
+        close_if_due(runtime_with(aws, mongo, redis), draw.campaign_id, run_id=run.run_id)
         return draw.judge()
 
-    yield from take(context, specs.ELIGIBILITY_REPORT, judge, decides=decides)
+    yield from take(context, (aws, mongo, redis), specs.ELIGIBILITY_REPORT, judge, decides=decides)
 
 
 def _step(
@@ -197,10 +204,11 @@ def _step(
         name=name or spec.key.path[-1],
         specs=[spec],
         description=does,
-        required_resource_keys=set(CHANGES_CAMPAIGNS),
     )
-    def step(context: dg.AssetExecutionContext) -> Taken:
-        yield from take(context, spec, call)
+    def step(
+        context: dg.AssetExecutionContext, aws: AwsResource, mongo: MongoResource, redis: RedisResource
+    ) -> Taken:
+        yield from take(context, (aws, mongo, redis), spec, call)
 
     return step
 

@@ -2,7 +2,7 @@
 queues. The checks of a draw come before its publication and block it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import dagster as dg
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from regworkers_core.adapters.mongo.draws import PhaseStatus
 from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.observability.logs import bind
-from regworkers_core.operation import CHANGES_CAMPAIGNS, STORES
+from regworkers_core.operation import CHANGES_CAMPAIGNS
 from regworkers_core.operations import drawing, draws
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.operations import log as log_campaigns
@@ -18,13 +18,27 @@ from regworkers_core.selection.codes.operations import export as export_codes
 from regworkers_core.selection.drains import NOTIFICATIONS, REDEEM, REGISTER, SELECTIONS
 from regworkers_core.selection.notify.outbox import due_units
 from regworkers_core.selection.registrations.source import is_due
-from regworkers_dagster.drains.observing import Reading, depth_of, dlq_check, observed, or_none, pause_state
+from regworkers_dagster.drains.observing import (
+    DOCUMENTS,
+    Reading,
+    depth_of,
+    dlq_check,
+    observed,
+    or_none,
+    pause_state,
+)
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.drains.sensing import Answer, Startable, depth_tick, ticking
 from regworkers_dagster.factories import Declared, asset_job, fields_of, flat, sensor
 from regworkers_dagster.launching import job
 from regworkers_dagster.metadata import Metadata, facts_as_metadata
-from regworkers_dagster.resources import plain_failures, runtime_of
+from regworkers_dagster.resources import (
+    AwsResource,
+    Connection,
+    MongoResource,
+    plain_failures,
+    runtime_with,
+)
 from regworkers_dagster.runs import OPERATION_TAG, PARTITION_TAG, RESUMED, long_run, short_run
 from regworkers_dagster.selection import (
     assets,
@@ -39,11 +53,13 @@ Check = Callable[[Runtime, str], PromiseVerdict]
 Found = Mapping[str, PromiseVerdict]
 
 
-def _checked(context: dg.AssetCheckExecutionContext, check: Check) -> dg.AssetCheckResult:
+def _checked(
+    context: dg.AssetCheckExecutionContext, stores: Sequence[Connection], check: Check
+) -> dg.AssetCheckResult:
     """The result for the campaign of the run's partition; for every drawn campaign when the check runs by itself."""
     bind(runId=context.run.run_id, worker=DRAW_JOB)
     with plain_failures():
-        runtime = runtime_of(context)
+        runtime = runtime_with(*stores)
         campaign_id = context.run.tags.get(PARTITION_TAG)
         campaigns = _reached(runtime, PhaseStatus.DRAWN) if campaign_id is None else [campaign_id]
         found = {campaign: check(runtime, campaign) for campaign in campaigns}
@@ -56,32 +72,36 @@ def _checked(context: dg.AssetCheckExecutionContext, check: Check) -> dg.AssetCh
     asset=specs.DRAW.key,
     blocking=True,
     config_schema={},
-    required_resource_keys=set(STORES),
     description="A replay from the published artefacts alone reproduces the committed hash of every phase.",
 )
-def draw_replays(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def draw_replays(
+    context: dg.AssetCheckExecutionContext, aws: AwsResource, mongo: MongoResource
+) -> dg.AssetCheckResult:
     """The gate checks it, whose result the publication of this run uses; all draws are checked as by `regworkers draw
     verify`.
     """
     from regworkers_core.selection import promises as drawn
 
     if PARTITION_TAG not in context.run.tags:
-        return _checked(context, drawn.draw_replays)
-    return _checked(context, lambda runtime, name: drawn.gate_replays(runtime, name, context.run.run_id))
+        return _checked(context, (aws, mongo), drawn.draw_replays)
+    return _checked(
+        context, (aws, mongo), lambda runtime, name: drawn.gate_replays(runtime, name, context.run.run_id)
+    )
 
 
 @dg.asset_check(
     asset=specs.DRAW.key,
     blocking=True,
     config_schema={},
-    required_resource_keys=set(STORES),
     description="No market has more winners than seats.",
 )
-def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def capacity_respected(
+    context: dg.AssetCheckExecutionContext, aws: AwsResource, mongo: MongoResource
+) -> dg.AssetCheckResult:
     """The latest phase is checked, over all phases."""
     from regworkers_core.selection import promises as drawn
 
-    return _checked(context, drawn.capacity_respected)
+    return _checked(context, (aws, mongo), drawn.capacity_respected)
 
 
 @dg.asset_check(
@@ -89,13 +109,14 @@ def capacity_respected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckR
     description="Ranks are uniform over registration time, ids and mail domains (chi-square). Where it fails, the gate "
     "publishes only findings that a person accepts by name, with a reason.",
     config_schema={},
-    required_resource_keys=set(STORES),
 )
-def win_rates_uniform(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def win_rates_uniform(
+    context: dg.AssetCheckExecutionContext, aws: AwsResource, mongo: MongoResource
+) -> dg.AssetCheckResult:
     """The report's bias audit."""
     from regworkers_core.selection import promises as drawn
 
-    return _checked(context, drawn.win_rates_uniform)
+    return _checked(context, (aws, mongo), drawn.win_rates_uniform)
 
 
 OF_A_DRAW = (draw_replays, capacity_respected, win_rates_uniform)
@@ -121,9 +142,10 @@ class CheckConfig(dg.Config):
         for name, description in _OF_SELECTIONS.items()
     ],
     config_schema=fields_of(CheckConfig),
-    required_resource_keys=set(STORES),
 )
-def selections_kept(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+def selections_kept(
+    context: dg.AssetCheckExecutionContext, aws: AwsResource, mongo: MongoResource
+) -> Iterator[dg.AssetCheckResult]:
     """Run each check over the campaigns. One that does not hold fails the run, and with it the exit code; an alert
     follows.
     """
@@ -132,7 +154,7 @@ def selections_kept(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Asset
     config = CheckConfig(**context.op_execution_context.op_config)
     bind(runId=context.run.run_id, worker="check_selection")
     with plain_failures():
-        runtime = runtime_of(context)
+        runtime = runtime_with(aws, mongo)
         campaign_id = config.campaign_id and runtime.campaigns.id_of(config.campaign_id)
         campaigns = [campaign_id] if campaign_id else _reached(runtime, PhaseStatus.PUBLISHED)
         judged = {campaign: assigned.judge(runtime, campaign) for campaign in campaigns}
@@ -286,7 +308,15 @@ def read_all(runtime: Runtime) -> list[Reading]:
             specs.SELECTION_QUEUE, {**depth_of(runtime, selection), **pause_state(runtime, SELECTIONS.name)}
         ),
         Reading.of(specs.SELECTION_DLQ, depth_of(runtime, names.dead_letter_queue(selection))),
-        Reading.of(specs.OUTBOX, {"markets_due": due, **pause_state(runtime, NOTIFICATIONS.name)}),
+        Reading.of(specs.SELECTIONS, {DOCUMENTS: or_none(runtime.selections.estimate)}),
+        Reading.of(
+            specs.OUTBOX,
+            {
+                DOCUMENTS: or_none(runtime.outbox.estimate),
+                "markets_due": due,
+                **pause_state(runtime, NOTIFICATIONS.name),
+            },
+        ),
         Reading.of(specs.NOTIFICATIONS, depth_of(runtime, notification)),
         Reading.of(specs.NOTIFICATION_DLQ, depth_of(runtime, names.dead_letter_queue(notification))),
         Reading.of(

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import dagster as dg
 
+from regworkers_core.adapters.mongo.codes import Code
+from regworkers_core.domain.campaign import Campaign
 from regworkers_core.domain.selection import PIPELINE
 from regworkers_core.domain.snapshot import SelectionJob
-from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, KEPT_FRESH, Flow
+from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, KEPT_FRESH, Flow, columns_of
 
 _FLOW = Flow("selection", owner="selection")
 ELIGIBILITY = Flow("eligibility", owner="eligibility")
@@ -25,6 +27,7 @@ CAMPAIGNS = _FLOW.asset(
     "(DRAFT, OPEN, CLOSED, PROCESSING, COMPLETED). Written by the jobs `create_campaign`, `open_campaign`, "
     "`close_campaign` and `draw`, and by `regworkers campaign`.",
     {"mongodb"},
+    columns=columns_of(Campaign),
     partitions_def=CAMPAIGN_PARTITIONS,
 )
 
@@ -52,6 +55,7 @@ CODES = _FLOW.asset(
     "MongoDB collection of access codes, imported per market with the job `import_codes` or `regworkers "
     "codes import`.",
     {"mongodb"},
+    columns=columns_of(Code),
     deps=[CAMPAIGNS],
     partitions_def=CAMPAIGN_PARTITIONS,
 )

@@ -113,7 +113,7 @@ def test_a_lag_above_the_objective_fails_its_check_for_some_minutes(runtime: Run
     assert lag_evaluation(runtime).passed, "nothing was saved"
     put(runtime, key("old"), updatedAt="2020-01-01T00:00:00.000Z")
     replicate_all(runtime)
-    late = lag_within_objective(dg.build_asset_check_context(resources=connections()))
+    late = lag_within_objective(**{name: connections()[name] for name in ("aws", "mongo")})
     assert not late.passed and plain(late.metadata)["late"] == 1
     later = Runtime(runtime.settings, clock=lambda: runtime.clock() + 180.0)
     assert lag_evaluation(later).passed, "nothing was saved since"

@@ -17,6 +17,7 @@ from regworkers_dagster.metadata import of_table, records
 from regworkers_dagster.selection.assets import metadata_of, table_of
 
 SETTINGS = load_settings()
+PARQUET = ("event_archive", "eligibility_report", "frozen_pool", "ranking")
 
 
 class _Status(enum.StrEnum):
@@ -49,8 +50,10 @@ def test_files_of_rows_have_the_address_of_their_folder() -> None:
     found = {
         node.key.to_user_string(): place(node.key.to_user_string(), "uri")
         for node in nodes
-        if "parquet" in node.kinds
+        if "s3" in node.kinds
     }
+    assert not [name for name, address in found.items() if address is None]
+    found = {name: address for name, address in found.items() if name in PARQUET}
     pipeline = f"s3://{SETTINGS.names.bucket}/pipeline/"
     assert found == {
         "event_archive": f"s3://{SETTINGS.names.bucket}/archive/",
@@ -114,3 +117,16 @@ def test_the_documents_of_a_collection_are_its_rows(fresh: bool) -> None:
     unread = recorded_event(Reading("entries", {"documents": None})).metadata
     assert "dagster/row_count" not in unread
     assert "dagster/row_count" not in recorded_event(Reading("replication_queue", {"waiting": 5.0})).metadata
+
+
+def test_a_table_says_its_columns() -> None:
+    nodes = {node.key.to_user_string(): node for node in defs.resolve_asset_graph().asset_nodes}
+    for name, column in (
+        ("demand_table", ("weight", "a whole number")),
+        ("entries", ("createdAt", "string")),
+        ("campaigns", ("autoDraw", "bool")),
+        ("codes", ("marketId", "str")),
+        ("reconcile_results", ("verifiedAsOf", "str")),
+    ):
+        shown = nodes[name].metadata["dagster/column_schema"].columns
+        assert column in [(each.name, each.type) for each in shown], name

@@ -37,13 +37,13 @@ def die_until_it_is_given_up(runtime: Runtime) -> tuple[int, int | None, Verdict
         )
         assert answer.returncode in (0, -signal.SIGKILL), answer.stderr
         deaths += answer.returncode != 0
-        if saved_after is None and runtime.replica.count() == NEIGHBOURS:
+        if saved_after is None and runtime.replica.estimate() == NEIGHBOURS:
             saved_after = deaths
         return queue.depth().total == 0
 
     wait_until(over, seconds=90, what="an empty queue")
     dead_letters = [dead_letter["reason"] for dead_letter in runtime.dead_letters.of_entry(key(DEADLY))]
-    lost = [f"{NEIGHBOURS - runtime.replica.count()} neighbours"] if saved_after is None else []
+    lost = [f"{NEIGHBOURS - runtime.replica.estimate()} neighbours"] if saved_after is None else []
     lost += ["the entry is no dead letter"] if not dead_letters else []
     return (
         deaths,

@@ -113,7 +113,7 @@ def entries(pair: Pair) -> Story:
 
 
 def saved(pair: Pair) -> bool:
-    return pair.runtime.replica.count() >= ENTRIES
+    return pair.runtime.replica.estimate() >= ENTRIES
 
 
 def cut(pair: Pair, server: str, fault: Fault = Fault.REFUSED) -> None:

@@ -152,7 +152,7 @@ def show_life(runtime: Runtime, stop: StopSignal) -> None:
         while not stop.wait(LIFE_SECONDS):
             try:
                 queue = runtime.queue(runtime.names.replication_queue).depth().total
-                seen = f"{runtime.replica.count():,} entries in the replica, {queue:,} messages wait"
+                seen = f"{runtime.replica.estimate():,} entries in the replica, {queue:,} messages wait"
             except (Failure, UsageError) as failure:
                 seen = f"a server does not answer: {failure}"
             line = f"{time.strftime('%H:%M:%S')} up: {seen}"

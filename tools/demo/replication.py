@@ -77,7 +77,7 @@ class Progress:
         """Show the current state. True if everything has arrived."""
         try:
             queue = self._runtime.queue(self._runtime.names.replication_queue).depth().total
-            replica = self._runtime.replica.count()
+            replica = self._runtime.replica.estimate()
             unread = has_unread(self._runtime.streams, self._runtime.leases)
         except Failure:
             # A busy server may miss its time-out; the next call decides.

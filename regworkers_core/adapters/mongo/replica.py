@@ -281,10 +281,6 @@ class Replica(Store):
                 if isinstance(each.get("campaignId"), str) and isinstance(each.get("entryId"), str)
             }
 
-    def count(self) -> int:
-        """Documents in the collection, tombstones included, from its metadata."""
-        return self._dependency.call(self._collection.estimated_document_count)
-
     def probe(self) -> None:
         """Make one cheap call. Raises TransientFailure or UsageError."""
         self._dependency.call(self._collection.database.command, "ping")

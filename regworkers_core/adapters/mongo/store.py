@@ -58,6 +58,10 @@ class Store:
     def __init__(self, collection: Documents, dependency: Dependency) -> None:
         self._collection, self._dependency = collection, dependency
 
+    def estimate(self) -> int:
+        """How many documents the collection has, from its metadata. Raises TransientFailure."""
+        return self._dependency.call(self._collection.estimated_document_count)
+
     def _find(
         self, query: Mapping[str, Any], projection: Mapping[str, Any] | None = None, **options: Any
     ) -> list[Document]:
