@@ -18,7 +18,8 @@ from pymongo import UpdateOne
 from fairdraw.documents import as_document
 from fairdraw.scheduling import Progress, no_progress
 from regworkers_core.adapters.aws.tables import attribute, attributes
-from regworkers_core.domain.campaign import Campaign, RegistrationLog
+from regworkers_core.domain.campaign import RegistrationLog
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
@@ -239,7 +240,7 @@ class Loader:
             self._runtime.dependency("mongo").call(
                 collection.update_one, {"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True
             )
-            self._runtime.campaign_cache.forget(Campaign.parse(document))
+            self._runtime.campaign_cache.forget(read_campaign(document))
         log_open(self._runtime)
 
     def _insert(self, stop: StopSignal, started: float, on_progress: Progress) -> None:

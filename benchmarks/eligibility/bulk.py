@@ -24,6 +24,7 @@ from benchmarks.figures import peak_mib, ratio, spread
 from benchmarks.replication.data import settings
 from regworkers_core.adapters.mongo.entry_documents import Stored, Write
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.entry import Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.timestamps import iso
@@ -162,7 +163,7 @@ def run(name: str, source: str, entries: int) -> dict[str, float]:
 
 def _campaign() -> Campaign:
     document = DemoCampaign(_CAMPAIGN_ID, _CAMPAIGN_ID).document("2025-01-01T00:00:00.000Z")
-    return Campaign.parse(document | {"eligibility": {"maxPerUnit": 4}})
+    return read_campaign(document | {"eligibility": {"maxPerUnit": 4}})
 
 
 if __name__ == "__main__":

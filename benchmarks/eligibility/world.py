@@ -19,6 +19,7 @@ from regworkers_core.adapters.campaign_store import CampaignStore
 from regworkers_core.adapters.mongo.entrants import EACH
 from regworkers_core.adapters.mongo.entry_documents import IDENTITY_EMAIL
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.claim import Invite, InviteType, TableKey, invite_key
 from regworkers_core.eligibility.case import Identity
 from regworkers_core.eligibility.check import check_eligibility
@@ -157,7 +158,7 @@ def _made(runtime: Runtime, threads: int) -> World:
 
 def _campaign(kind: str, campaign_id: str) -> Campaign:
     document = DemoCampaign(campaign_id, campaign_id).document() | {"slug": f"{kind.lower()}-tour"}
-    return Campaign.parse(document | {"eligibility": {"inviteOnly": kind == INVITE_ONLY}})
+    return read_campaign(document | {"eligibility": {"inviteOnly": kind == INVITE_ONLY}})
 
 
 def _invite(runtime: Runtime, campaign: Campaign, fan: int) -> None:

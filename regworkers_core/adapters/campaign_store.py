@@ -29,6 +29,7 @@ import structlog
 
 from fairdraw import scheduling
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.engine.dependency import Dependency
@@ -329,7 +330,7 @@ def parse_cached(campaign_id: str, value: bytes) -> Campaign:
     if document.get("campaignId", document.get("_id", campaign_id)) != campaign_id:
         raise UsageError("holds another campaign than its key names")
     try:
-        return Campaign.parse({**document, "_id": campaign_id})
+        return read_campaign({**document, "_id": campaign_id})
     except UsageError as error:
         raise UsageError(str(error).partition(", found ")[0]) from None
 

@@ -13,6 +13,7 @@ from typing import Any
 from regworkers_core.adapters.aws.secrets import SecretStore
 from regworkers_core.adapters.service_http import BearerToken, MalformedResponse, ServiceHttp
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.claim import User
 from regworkers_core.domain.entry import Order, lenient_order
 from regworkers_core.domain.keys import EntryKey
@@ -95,7 +96,7 @@ class CampaignHttp(ServiceClient):
         def read(document: Any) -> Campaign:
             fields = _mapping(document)
             _same(fields, "campaignId", campaign_id)
-            return Campaign.parse({**fields, "_id": campaign_id})
+            return read_campaign({**fields, "_id": campaign_id})
 
         return self._http.get("campaigns", campaign_id, read=read)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.entry import LAST_VERSION, REPLICA_FIELDS, Entry, Order, is_time, removal_order
 from regworkers_core.domain.events import entry_replicated
 from regworkers_core.domain.keys import MAX_DEPTH, EntryKey, is_too_deep, quoted, shown, unstorable
@@ -93,7 +93,7 @@ def test_an_entry_under_a_refused_key_is_refused_whatever_it_holds() -> None:
 def test_no_market_of_a_campaign_is_called_by_the_dash_that_means_none() -> None:
     market = {"marketId": "-", "name": "none", "capacity": 1}
     with pytest.raises(UsageError, match="must not be a dash alone"):
-        Campaign.parse(
+        read_campaign(
             {"_id": "c", "slug": "c", "name": "c", "status": "DRAFT", "markets": [market],
              "opensAt": "2026-01-01T00:00:00.000Z", "closesAt": "2026-02-01T00:00:00.000Z"}
         )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.eligibility import EligibilityTerms
 from regworkers_core.domain.reasons import UsageError
@@ -77,4 +77,4 @@ def test_regions_are_compared_in_capitals_and_flags_may_come_as_numbers() -> Non
 def test_a_wrong_term_names_campaign_field_and_what_was_found(field: str, found: Any) -> None:
     fields = definition(eligibility={field: found}, status="OPEN")
     with pytest.raises(UsageError, match=rf"campaign summer: eligibility\.{field} must .*, found "):
-        Campaign.parse({**fields, "_id": "summer"})
+        read_campaign({**fields, "_id": "summer"})

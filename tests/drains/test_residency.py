@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import Heartbeat, beats, next_number
@@ -444,7 +445,7 @@ def is_whole_within(world: World, seconds: int) -> bool:
 
 
 def campaign(opens: float, closes: float) -> Campaign:
-    return Campaign.parse(
+    return read_campaign(
         {
             "_id": "c1",
             "slug": "c1",

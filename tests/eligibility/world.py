@@ -6,6 +6,7 @@ from typing import Any
 
 from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.claim import Invite, InviteType
 from regworkers_core.eligibility.check import check_eligibility
 from regworkers_core.runtime import Runtime
@@ -18,7 +19,7 @@ MAIL = "fan@example.com"
 def campaign(campaign_id: str = CAMPAIGN, **changes: Any) -> Campaign:
     """Open now, two markets; `eligibility` and the like by their contract names."""
     fields = definition(campaign_id, **{"status": CampaignStatus.OPEN.value, **changes})
-    return Campaign.parse({**fields, "_id": campaign_id})
+    return read_campaign({**fields, "_id": campaign_id})
 
 
 def create(runtime: Runtime, campaign_id: str = CAMPAIGN, **changes: Any) -> Campaign:

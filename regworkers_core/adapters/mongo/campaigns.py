@@ -18,6 +18,7 @@ from regworkers_core.domain.campaign import (
     RefusedTerms,
     Transition,
 )
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.keys import quoted, similar
 from regworkers_core.domain.reasons import RequestError, UsageError
 
@@ -76,7 +77,7 @@ class Campaigns(Store):
         found = []
         for document in self._find(query, sort=[("_id", 1)]):
             try:
-                found.append(Campaign.parse(document))
+                found.append(read_campaign(document))
             except UsageError as error:
                 log.warning("campaign left out", error=str(error))
         return found
@@ -139,7 +140,7 @@ class Campaigns(Store):
         from pymongo.errors import DuplicateKeyError
 
         stored = self._first({"_id": before.campaign_id})
-        if stored is None or Campaign.parse(stored) != before:
+        if stored is None or read_campaign(stored) != before:
             return False
         old, new = before.as_document(), after.as_document()
         changed = {name: new.get(name) for name in {**old, **new} if old.get(name) != new.get(name)}
@@ -154,7 +155,7 @@ class Campaigns(Store):
     def delete(self, campaign: Campaign) -> bool:
         """Delete it as it was read, a DRAFT; False where another writer was faster."""
         stored = self._first({"_id": campaign.campaign_id})
-        if stored is None or Campaign.parse(stored) != campaign:
+        if stored is None or read_campaign(stored) != campaign:
             return False
         guard = _as_read(stored, ("opened", "codeKey", "amendments", "fence"))
         draft = {"_id": campaign.campaign_id, "status": CampaignStatus.DRAFT.value, **guard}
@@ -190,7 +191,7 @@ class Campaigns(Store):
 
     def _one(self, query: dict[str, Any]) -> Campaign | None:
         document = self._first(query)
-        return None if document is None else Campaign.parse(document)
+        return None if document is None else read_campaign(document)
 
 
 def _as_read(stored: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ import yaml
 from fairdraw.documents import as_document, camel
 from fairdraw.maths.manifest import MarketTerms, ReserveTerms
 from regworkers_core.adapters.mongo.draws import Fenced, lease_name
-from regworkers_core.domain.campaign import Campaign, CampaignStatus, Market, RegistrationLog, brief
+from regworkers_core.domain.campaign import Campaign, CampaignStatus, Market, RegistrationLog
+from regworkers_core.domain.campaign_reader import brief, read_campaign
 from regworkers_core.domain.claim import InviteType
 from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import has_control, is_encodable, is_selection_id
@@ -76,20 +77,30 @@ def advance(
             return _unchanged(runtime, campaign)
         with campaign_lease(runtime, campaign_id, run_id) as lease:
             on_step("campaigns.after_lease")
-            # The previous holder of the lease may have made this step.
-            campaign = runtime.campaigns.require_id(campaign_id)
-            if not _allowed(campaign, to):
-                return _unchanged(runtime, campaign)
-            at = iso(runtime.clock())
-            if runtime.campaigns.advance(
-                campaign_id, campaign.status, to, token=lease.token, at=at, reason=reason, run_id=run_id
-            ):
-                runtime.campaign_cache.forget(campaign)
-                return Advanced(campaign_id, to, True, at, reason, run_id)
+            advanced = advance_under(runtime, lease, campaign_id, to, reason=reason, run_id=run_id)
+        if advanced is not None:
+            return advanced
     raise UsageError(
         f"campaign {campaign_id} was moved under token {campaign.fence}, and `{runtime.names.lease_table}` is "
         "far behind: was another table restored? Wait for the right one, or clear the campaign's `fence`"
     )
+
+
+def advance_under(
+    runtime: Runtime, lease: Lease, campaign_id: str, to: CampaignStatus, *, reason: str, run_id: str
+) -> Advanced | None:
+    """Do as `advance` under its lease, which is held; None if a greater token than that of the lease has written."""
+    # The previous holder of the lease may have made this step.
+    campaign = runtime.campaigns.require_id(campaign_id)
+    if not _allowed(campaign, to):
+        return _unchanged(runtime, campaign)
+    at = iso(runtime.clock())
+    if not runtime.campaigns.advance(
+        campaign_id, campaign.status, to, token=lease.token, at=at, reason=reason, run_id=run_id
+    ):
+        return None
+    runtime.campaign_cache.forget(campaign)
+    return Advanced(campaign_id, to, True, at, reason, run_id)
 
 
 def close_if_due(runtime: Runtime, campaign_id: str, *, run_id: str) -> bool:
@@ -278,7 +289,7 @@ def draft(fields: Mapping[str, Any]) -> Campaign:
     campaign_id = fields["campaignId"]
     if not isinstance(campaign_id, str) or not is_selection_id(campaign_id):
         raise UsageError("campaignId must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
-    return Campaign.parse({**document, "_id": campaign_id, "status": CampaignStatus.DRAFT})
+    return read_campaign({**document, "_id": campaign_id, "status": CampaignStatus.DRAFT})
 
 
 def _require_choices(fields: Mapping[str, Any]) -> None:

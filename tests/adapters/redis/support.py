@@ -12,12 +12,13 @@ from typing import Any
 from regworkers_core.adapters.campaign_cache import CampaignCache
 from regworkers_core.adapters.campaign_store import CampaignStore
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.eligibility import FactSource, Known
 from regworkers_core.runtime import Runtime
 
 
 def campaign(campaign_id: str = "summer", slug: str = "summer-tour", **fields: Any) -> Campaign:
-    return Campaign.parse(
+    return read_campaign(
         {
             "_id": campaign_id,
             "slug": slug,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from regworkers_core.adapters.campaign_cache import CampaignCache
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.runtime import Runtime
 from tests.adapters.redis.support import FakeSource, cache_over, campaign, from_cache, from_source, store_of
 from tests.support.runtimes import test_settings
@@ -197,7 +198,7 @@ def campaigns(draw: st.DrawFn) -> Campaign:
         "runId": "r",
         "token": 1,
     }
-    return Campaign.parse(
+    return read_campaign(
         {
             "_id": draw(ids),
             "slug": draw(texts),

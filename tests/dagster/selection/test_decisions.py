@@ -9,6 +9,7 @@ import pytest
 from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.mongo.draws import SENDER, DrawRecord, PhaseRecord
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.engine.leases import LeaseKey, LeaseRow
 from regworkers_core.selection.assign.markets import StalledMarket
@@ -27,7 +28,7 @@ from regworkers_dagster.selection.campaigns import (
 
 
 def _campaign(status: str, auto_draw: bool = False) -> Campaign:
-    return Campaign.parse(
+    return read_campaign(
         {
             "_id": "summer",
             "status": status,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from regworkers_core.domain.campaign import MAX_SEATS, Campaign, CampaignStatus, Market, Reserve
+from regworkers_core.domain.campaign import MAX_SEATS, CampaignStatus, Market, Reserve
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.eligibility import EligibilityTerms
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.selection.campaigns.registry import draft, read_definition
@@ -36,7 +37,7 @@ def test_a_definition_becomes_a_draft_and_its_document_gives_the_same_campaign_b
     assert campaign.status is CampaignStatus.DRAFT and campaign.slug == "summer-2026"
     assert campaign.markets[0] == Market("berlin", "berlin", 10, (Reserve("loyal", 4), Reserve("local", 6)))
     assert (campaign.draw.wins_per_unit, campaign.draw.waitlist_size) == (2, 0)
-    assert Campaign.parse(campaign.as_document()) == campaign
+    assert read_campaign(campaign.as_document()) == campaign
 
 
 def test_what_is_absent_or_null_means_none() -> None:
@@ -51,7 +52,7 @@ def test_what_is_absent_or_null_means_none() -> None:
         "draw": None,
         "ownedBy": "another service",
     }
-    campaign = Campaign.parse(bare)
+    campaign = read_campaign(bare)
     assert (campaign.auto_draw, campaign.eligibility, campaign.markets[0].reserves) == (
         False,
         EligibilityTerms(),
@@ -152,7 +153,7 @@ def test_a_choice_that_is_left_empty_is_refused_with_the_way_out(
 def test_public_halves_of_keys_and_the_mark_of_the_log_are_read_strictly(field: str, value: Any) -> None:
     document = draft(definition()).as_document()
     with pytest.raises(UsageError, match=rf"{field}.* must"):
-        Campaign.parse({**document, field: value})
+        read_campaign({**document, field: value})
 
 
 def test_a_manager_may_write_yaml_with_times_as_yaml_has_them(tmp_path: Path) -> None:

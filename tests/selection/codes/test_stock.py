@@ -13,6 +13,7 @@ import pytest
 from fairdraw.terms import ALGORITHM
 from regworkers_core.adapters.mongo.codes import CodeStatus, NewCode
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.campaign_reader import read_campaign
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.domain.selection import MarketPhase, Notice, NoticeType, Planned
 from regworkers_core.runtime import Runtime
@@ -260,7 +261,7 @@ def test_blocked_codes_are_marked_and_keep_their_status(struck: Runtime, face: F
     assert face.does("codes block", campaign_id="summer").fine
 
 
-CAMPAIGN = Campaign.parse({**definition("summer", status="CLOSED"), "_id": "summer"})
+CAMPAIGN = read_campaign({**definition("summer", status="CLOSED"), "_id": "summer"})
 SEATS = {market.market_id: market.capacity for market in CAMPAIGN.markets}
 
 
