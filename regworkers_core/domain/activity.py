@@ -22,6 +22,13 @@ class LiveEntries:
 
     campaign_id: str
     number: int
+    lag_seconds: float | None = None  # the longest from a change to its save; None: none was measured
+
+
+def keep_longest(kept: dict[str, float], others: Mapping[str, float]) -> None:
+    """Keep of each name the longer one."""
+    for name, length in others.items():
+        kept[name] = max(length, kept.get(name, length))
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,6 +210,8 @@ class CampaignState:
     lease_beat: str = ""  # another one whenever it is read, while the owner lives
     # When the beacon signs the round that its draw waits for, None: it waits for none.
     round_due_at: str | None = None
+    paused_since: str | None = None  # since when its replication is paused; None: it is not
+    lag_seconds: float | None = None  # the longest of its last saves; None: nothing of it was saved lately
     # When a further phase was drawn that is not confirmed and whose messages wait, None: none does.
     held_since: str | None = None
     failed_messages: int = 0  # those that raised an exception by themselves

@@ -1,4 +1,5 @@
-"""How many live entries a campaign has, and how they came over time, without counting `entries`.
+"""How many live entries a campaign has, how they came over time, and how far behind they are, without a count of
+`entries`.
 
 Each run of the save drain writes by minute, into `drain_log`, how many entries of a campaign came to the replica less
 those that were removed. A count of the collection, by each reconcile and as a campaign opens, is what those minutes are
@@ -20,13 +21,17 @@ import structlog
 
 from regworkers_core.adapters.mongo.activity import DRAIN_LOG_DAYS, EntryCount, minute_of
 from regworkers_core.domain.reasons import TransientFailure
-from regworkers_core.domain.timestamps import iso
+from regworkers_core.domain.timestamps import duration, iso
 from regworkers_core.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 _HOUR_SECONDS, _DAY_SECONDS = 3600.0, 86_400.0
 # A run writes a minute that is over within 15 s, or as it ends; clocks differ.
 _WRITTEN_SECONDS = 300.0
+# What was saved before says nothing of now.
+_RECENT_SECONDS = 900.0
+# A count of more takes too long for a page.
+MOST_PARKED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,46 @@ def entries_over_time(
         changed.update(counted.earlier)
     buckets = sorted((begin, number) for begin, number in changed.items() if begin >= first and number)
     return EntriesOverTime(campaign_id, iso(now), total, counted.hour if counted else None, tuple(buckets))
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignLag:
+    """How far the replica of one campaign is behind its source."""
+
+    # The longest time from a change to its save in the last minute that saved one, and that minute; None: no change was
+    # saved within a quarter of an hour.
+    lag_seconds: float | None
+    lag_at: str | None
+    paused_since: str | None  # None: it is not paused
+    parked: int  # keys that wait for the end of the pause, counted up to MOST_PARKED
+
+    @property
+    def in_words(self) -> str:
+        if self.paused_since is not None:
+            more = " or more" if self.parked == MOST_PARKED else ""
+            return f"paused since {self.paused_since}: {self.parked:,}{more} keys wait"
+        waits = f"; {self.parked:,} keys wait to be queued again" if self.parked else ""
+        if self.lag_seconds is None:
+            return f"no change was saved within {_RECENT_SECONDS / 60:g} minutes{waits}"
+        return f"{duration(self.lag_seconds)} at most in the minute of {self.lag_at}{waits}"
+
+
+def campaign_lag(runtime: Runtime, campaign_id: str) -> CampaignLag:
+    """How far a campaign is behind, by the minutes of the save drain and by the keys that are parked. What waits in the
+    stream and the queue belongs to no campaign yet. Raises TransientFailure.
+    """
+    last, paused = latest_lags(runtime, campaign_id).get(campaign_id), runtime.parking.of(campaign_id)
+    lag, at = last or (None, None)
+    parked = runtime.parking.count(campaign_id, MOST_PARKED)
+    return CampaignLag(lag, at, paused.at if paused else None, parked)
+
+
+def latest_lags(runtime: Runtime, campaign_id: str | None = None) -> dict[str, tuple[float, str]]:
+    """The longest lag of each campaign in the last minute in which one was measured, within a quarter of an hour, and
+    that minute; of one campaign, or of all. Raises TransientFailure.
+    """
+    lags = runtime.drain_log.lags(minute_of(runtime.clock() - _RECENT_SECONDS), campaign_id)
+    return {each: (round(found[last := max(found)], 1), last) for each, found in lags.items()}
 
 
 def count_entries(runtime: Runtime, campaign_ids: Iterable[str]) -> None:

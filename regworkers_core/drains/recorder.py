@@ -21,7 +21,7 @@ from fairdraw import scheduling
 from regworkers_core.adapters.aws.cloudwatch import Strain
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo.activity import minute_of
-from regworkers_core.domain.activity import DrainMinute, LiveEntries
+from regworkers_core.domain.activity import DrainMinute, LiveEntries, keep_longest
 from regworkers_core.domain.snapshot import LastAcknowledged
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import BEAT_SECONDS, LAST_WRITE_SECONDS, PeriodicWriter, row_that_stays
@@ -79,6 +79,7 @@ class _Minute:
     live: Counter[str] = field(
         default_factory=Counter
     )  # live entries that came, less those that went, by campaign
+    slowest: dict[str, float] = field(default_factory=dict)  # the longest of the lags, by campaign
     batches: Percentiles = field(default_factory=Percentiles)
 
 
@@ -106,11 +107,18 @@ class MinuteCounters:
         self._past: list[DrainMinute] = []
         self._minute = _Minute(minute_of(clock()), usage())
 
-    def batch(self, counts: Mapping[str, int], seconds: float, live: Mapping[str, int]) -> None:
+    def batch(
+        self,
+        counts: Mapping[str, int],
+        seconds: float,
+        live: Mapping[str, int],
+        slowest: Mapping[str, float],
+    ) -> None:
         with self._lock:
             minute = self._current()
             minute.counts.update(counts)
             minute.live.update(live)
+            keep_longest(minute.slowest, slowest)
             minute.batches.add(seconds)
             self._counted.update(counts)
 
@@ -175,15 +183,14 @@ class MinuteCounters:
             throttles={name: number for name, number in throttles.items() if number},
             measured=lags.count,
             late=lags.above(self._late_seconds),
-            live=_largest(minute.live),
+            live=_largest(minute.live, minute.slowest),
         )
 
 
-def _largest(live: Mapping[str, int]) -> list[LiveEntries]:
-    changed = sorted(
-        ((id_, number) for id_, number in live.items() if number), key=lambda each: -abs(each[1])
-    )
-    return [LiveEntries(*each) for each in changed[:_MOST_CAMPAIGNS]]
+def _largest(live: Mapping[str, int], slowest: Mapping[str, float]) -> list[LiveEntries]:
+    found = [LiveEntries(id_, live.get(id_, 0), slowest.get(id_)) for id_ in {**live, **slowest}]
+    changed = [each for each in found if each.number or each.lag_seconds is not None]
+    return sorted(changed, key=lambda each: -abs(each.number))[:_MOST_CAMPAIGNS]
 
 
 class Recorder(PeriodicWriter):

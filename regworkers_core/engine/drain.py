@@ -20,6 +20,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import structlog
 
 from fairdraw import scheduling
+from regworkers_core.domain.activity import keep_longest
 from regworkers_core.domain.reasons import PermanentFailure, TransientFailure, UsageError
 from regworkers_core.engine.deadline import Steps, step
 from regworkers_core.engine.defects import bisect
@@ -91,6 +92,7 @@ class Settlement(Generic[D]):
     live: Counter[str] = field(
         default_factory=Counter
     )  # live entries that came, less those that went, by campaign
+    slowest: dict[str, float] = field(default_factory=dict)  # the longest of the lags, by campaign
     blown: PermanentFailure | None = None  # the defect that blew the fuse: the drain ends
     failed: list[str] = field(default_factory=list)  # deliveries in `done` of which some part failed
     # Exceptions of items that cannot become dead letters: several of them end the drain.
@@ -103,6 +105,7 @@ class Settlement(Generic[D]):
         self.counts.update(other.counts)
         self.lags.extend(other.lags)
         self.live.update(other.live)
+        keep_longest(self.slowest, other.slowest)
         self.blown = self.blown or other.blown
         self.failed.extend(other.failed)
         self.defects.extend(other.defects)
@@ -114,9 +117,9 @@ Work = Callable[[Sequence[D]], Settlement[D]]
 Health = Callable[[], str | None]
 # The same; it asks those that it is given, without any all that the drain needs.
 Probe = Callable[..., str | None]
-# Gets the counts of a settled batch, the seconds from its receive to its acknowledgement, and what it did to the number
-# of live entries, by campaign.
-OnBatch = Callable[[Mapping[str, int], float, Mapping[str, int]], None]
+# Gets the counts of a settled batch, the seconds from its receive to its acknowledgement, and by campaign what it did
+# to the number of live entries, and its longest lag.
+OnBatch = Callable[[Mapping[str, int], float, Mapping[str, int], Mapping[str, float]], None]
 
 
 class Post:
@@ -180,7 +183,7 @@ class Drain(Generic[D]):
     clock: Callable[[], float] = scheduling.monotonic
     # It is called after each settled batch.
     on_progress: Callable[[DrainReport], None] = lambda _report: None
-    on_batch: OnBatch = lambda _counts, _seconds, _live: None
+    on_batch: OnBatch = lambda _counts, _seconds, _live, _slowest: None
     post: Post = field(default_factory=Post)
     report: DrainReport = field(init=False)
     defects: list[Exception] = field(default_factory=list)  # of all batches so far
@@ -343,7 +346,7 @@ class Drain(Generic[D]):
     def _add(self, settlement: Settlement[D], seconds: float) -> None:
         self.report.counts.update(settlement.counts)
         self.report.blown = self.report.blown or settlement.blown
-        self.on_batch(settlement.counts, seconds, settlement.live)
+        self.on_batch(settlement.counts, seconds, settlement.live, settlement.slowest)
         self.report.lag.add_all(settlement.lags)
         self.report.batches.add(seconds)
         self.report.deliveries["acknowledged"] += len(settlement.done)

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
+from regworkers_core.domain.activity import keep_longest
 from regworkers_core.domain.messages import ItemSubject, MessageType, decode, json_text
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure, UsageError
 from regworkers_core.engine.defects import unforeseen
@@ -42,6 +43,7 @@ class Handled:
     live: Counter[str] = field(
         default_factory=Counter
     )  # live entries that came, less those that went, by campaign
+    slowest: dict[str, float] = field(default_factory=dict)  # the longest of the lags, by campaign
     # The subject of a failed key's dead letter, where it differs from the item's.
     subjects: dict[Any, ItemSubject] = field(default_factory=dict)
 
@@ -51,6 +53,7 @@ class Handled:
         self.counts.update(other.counts)
         self.lags.extend(other.lags)
         self.live.update(other.live)
+        keep_longest(self.slowest, other.slowest)
         self.subjects.update(other.subjects)
 
 

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from regworkers_core.domain.activity import keep_longest
 from regworkers_core.domain.reasons import Failure, PermanentFailure, TransientFailure
 from regworkers_core.engine.defects import Fuse, FuseBlown, bisect, defect_of, may_be_the_items
 from regworkers_core.engine.drain import Settlement
@@ -152,6 +153,7 @@ class MessageWork(Generic[I]):
             return
         settlement.lags.extend(handled.lags)
         settlement.live.update(handled.live)
+        keep_longest(settlement.slowest, handled.slowest)
         settlement.counts.update(handled.counts)
         counted: set[Hashable] = set()
         for each in evaluated:

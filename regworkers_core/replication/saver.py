@@ -17,6 +17,7 @@ from regworkers_core.adapters.aws.demand_table import Cleared
 from regworkers_core.adapters.aws.sqs import EventQueue
 from regworkers_core.adapters.mongo.entry_documents import Effect, Write
 from regworkers_core.adapters.mongo.replica import Replica
+from regworkers_core.domain.activity import keep_longest
 from regworkers_core.domain.entry import Entry, Order
 from regworkers_core.domain.events import entry_removed, entry_replicated
 from regworkers_core.domain.keys import EntryKey, is_personal
@@ -218,7 +219,9 @@ class Saver:
             # A repair or a backfill saves old states whose flag was cleared long ago: that is not lag.
             fresh = effect is Effect.APPLIED and entry is not None and entry.needs_replication
             if fresh and updated_at is not None:
-                saved.lags.append(self.clock() - updated_at)
+                lag = self.clock() - updated_at
+                saved.lags.append(lag)
+                keep_longest(saved.slowest, {write.key.campaign_id: lag})
         else:
             saved.outcomes[write.key] = _COUNTED_AS.get(effect, effect).value
 

@@ -9,7 +9,7 @@ from regworkers_core.adapters.judged_entries import ReplicationProgress
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.enqueue.stream_probe import has_unread
 from regworkers_core.replication.reconcile.acceptance import how_to_accept
-from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.classify import WAITING, Kind
 from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 
@@ -79,7 +79,7 @@ def settled(
         open_now.append(how_to_accept(campaign_id))
     differences: dict[str, int] = {}
     # An entry that still waits is not a difference that an operator could accept.
-    if Kind.NOT_YET not in counts and not unread and not depth:
+    if not WAITING & counts.keys() and not unread and not depth:
         differences = {kind.value: number for kind, number in counts.items()}
     if stuck:
         # A repair would queue the same entries again, behind those that no drain receives.

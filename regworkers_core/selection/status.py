@@ -22,6 +22,7 @@ from regworkers_core.adapters.mongo.outbox import RowStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.selection import NON_WINNERS, MarketPhase, confirmation_word
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.drains.live_entries import CampaignLag, campaign_lag
 from regworkers_core.engine.leases import LeaseHolder
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.assign.markets import waits_to_finish
@@ -51,6 +52,8 @@ class CampaignReport:
     entries: int
     # Removed entries in the replica.
     tombstones: int
+    # How far the replica is behind.
+    replication: CampaignLag
     codes: list[MarketStock]
     record: DrawRecord | None
     # Rows by phase, market and status.
@@ -75,7 +78,8 @@ class CampaignReport:
             **as_document(self.campaign, "campaign_id", "status", "opens_at", "auto_draw", "registration"),
             "closesAt": self.campaign.takes_entries_until,
             "closedEarly": self.campaign.closed_early,
-            **as_document(self, "fine", "since", "entries", "tombstones", "codes", "outbox", "notifications"),
+            **as_document(self, "fine", "since", "entries", "tombstones", "replication", "codes", "outbox"),
+            **as_document(self, "notifications"),
             "annulled": dict(self.record.annulled) if self.record and self.record.annulled else None,
             "draw": _draw(self.record),
             "findings": [
@@ -95,7 +99,15 @@ def read_campaign_status(runtime: Runtime, campaign: Campaign) -> CampaignReport
     findings = find_to_do(runtime, campaign, record, codes, notifications, outbox, at_work)
     counted = runtime.replica.count_campaign(campaign_id)
     return CampaignReport(
-        campaign, counted.live, counted.tombstones, codes, record, outbox, notifications, findings
+        campaign,
+        counted.live,
+        counted.tombstones,
+        campaign_lag(runtime, campaign_id),
+        codes,
+        record,
+        outbox,
+        notifications,
+        findings,
     )
 
 
@@ -121,7 +133,7 @@ def _of_status(runtime: Runtime, campaign: Campaign) -> Iterator[ToDo]:
     now, campaign_id = iso(runtime.clock()), campaign.campaign_id
     if (paused := runtime.parking.of(campaign_id)) is not None:
         yield ToDo(
-            f"its replication is paused since {paused.at}: {paused.reason}",
+            f"its replication is paused since {paused.at} by {paused.by}: {paused.reason}",
             f"regworkers campaign resume {campaign_id}",
             "resume_campaign",
         )

@@ -76,6 +76,7 @@ class AlertSeverities(Section):
     selection_run: Severity = Severity.CRITICAL
     campaign_stuck: Severity = Severity.CRITICAL
     round_stopped: Severity = Severity.CRITICAL  # seats that no one claimed stay empty
+    campaign_paused: Severity = Severity.WARNING
     # Held by a further phase that is not confirmed; and those that raised an exception by themselves.
     messages_waiting: Severity = Severity.WARNING
     messages_failed: Severity = Severity.CRITICAL
@@ -210,6 +211,8 @@ class AlertSettings(Section):
     loss_critical_share_left: float = Field(0.25, gt=0, lt=1)
     # Time that a campaign may be in PROCESSING without work on its draw.
     stuck_seconds: float = Field(900.0, gt=0)
+    # Time that the replication of a campaign may be paused before that is taken for forgotten.
+    campaign_paused_seconds: float = Field(14_400.0, gt=0)
     # Messages that wait for the confirmation of a further phase.
     messages_wait_seconds: float = Field(86_400.0, gt=0)
     # Until `check_selection` has judged a phase that completed: a run may take 15 minutes, and be repeated once.
@@ -288,9 +291,11 @@ class WebSettings(Section):
     # The jobs that a role may launch, where it differs from their declarations: a manager launches every step of a
     # campaign. An operator launches every job, and only an operator makes other changes.
     jobs: dict[Limited, tuple[str, ...]] = Field(default_factory=dict)
-    # Jobs that act only after two people launched them with the same config, the second one within this time. All of
-    # them act by their field `confirm`: without, one person may launch them.
-    two_people: tuple[Literal["annul_draw", "confirm_draw", "pass_on", "set_pass_on", "top_up"], ...] = ()
+    # Jobs that act only after two people launched them with the same config, the second one within this time. They act
+    # by their field `confirm` or `apply`: without, one person may launch them.
+    two_people: tuple[
+        Literal["amend_campaign", "annul_draw", "confirm_draw", "pass_on", "set_pass_on", "top_up"], ...
+    ] = ()
     two_people_minutes: float = Field(30.0, gt=0, le=1440)
     # The address of MongoDB with the user of the role `desk`, which only reads, and no entries: pages of the desk read
     # with it. Empty: as mongo.uri.

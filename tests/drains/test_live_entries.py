@@ -9,9 +9,11 @@ import pytest
 
 from regworkers_core.adapters.mongo.activity import EntryCount, minute_of
 from regworkers_core.domain.activity import DrainMinute, LiveEntries
+from regworkers_core.domain.messages import Op, ReplicationItem
 from regworkers_core.domain.timestamps import iso
-from regworkers_core.drains.live_entries import count_entries, entries_over_time
+from regworkers_core.drains.live_entries import campaign_lag, count_entries, entries_over_time, latest_lags
 from regworkers_core.drains.recorder import DependencyUsage, MinuteCounters
+from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.opening import open_campaign
@@ -122,6 +124,31 @@ def test_hours_stay_when_their_minutes_are_gone_and_are_not_counted_twice(
     assert (later.total, later.buckets) == (31, (*hours[1:], (minute_of(began + 10_800), 3)))
 
 
+def test_a_campaign_is_as_far_behind_as_the_slowest_change_of_its_last_minute(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert campaign_lag(runtime, "summer").in_words == "no change was saved within 15 minutes"
+    now = runtime.clock()
+    # The flag of the second was cleared before: it is a repair, and no lag.
+    put(runtime, key("e1"), updatedAt=iso(now - 40))
+    put(runtime, key("e2"), updatedAt=OLD, needsReplication=False)
+    put(runtime, key("x", "another"), updatedAt=iso(now - 500))
+    send_keys(runtime.queue(runtime.names.replication_queue), [ReplicationItem(key("e2"), Op.UPSERT)])
+    replicate_all(runtime)
+    lag = campaign_lag(runtime, "summer")
+    assert lag.lag_seconds is not None and 40 <= lag.lag_seconds < 100 and lag.parked == 0
+    assert f"s at most in the minute of {lag.lag_at}" in lag.in_words
+    # A later minute counts alone, and of several runs in it the slowest.
+    later = minute_of(now + 120)
+    for run, seconds in (("one", 2.0), ("two", 3.5)):
+        slow = [LiveEntries("summer", 0, seconds), LiveEntries("another", 1, 900.0)]
+        runtime.drain_log.put(DrainMinute("save", run, later, {}, 0, None, None, 1.0, live=slow))
+    assert (found := campaign_lag(runtime, "summer")).lag_seconds == 3.5 and found.lag_at == later
+    assert latest_lags(runtime) == {"summer": (3.5, later), "another": (900.0, later)}
+    monkeypatch.setattr(runtime, "clock", lambda: now + 1200)
+    assert campaign_lag(runtime, "summer").lag_seconds is None
+
+
 def test_a_minute_that_grows_is_read_again_and_one_that_is_over_is_not(runtime: Runtime) -> None:
     def number(over: str, start: str = "2026-01-01T00:00Z") -> dict[str, int]:
         return dict(runtime.drain_log.live("summer", start, over))
@@ -143,7 +170,8 @@ def test_a_row_has_the_campaigns_that_changed_most_and_not_all_of_thousands() ->
         "save", "run", limit_seconds=60, late_seconds=60, clock=lambda: 0.0, usage=DependencyUsage
     )
     many: dict[str, Any] = {f"c{number}": number % 7 - 3 for number in range(5000)}
-    counters.batch({}, 1.0, {**many, "busy": 900, "leaving": -800, "still": 0})
+    counters.batch({}, 1.0, {**many, "busy": 900, "leaving": -800, "still": 0}, {"busy": 7.5})
+    counters.batch({}, 1.0, {}, {"busy": 3.0})
     (minute,) = counters.take()
-    assert [each.campaign_id for each in minute.live[:2]] == ["busy", "leaving"]
+    assert minute.live[:2] == [LiveEntries("busy", 900, 7.5), LiveEntries("leaving", -800)]
     assert len(minute.live) == 200 and all(each.number for each in minute.live)

@@ -35,7 +35,7 @@ class World:
     def batch(self, seconds: float, **counts: int) -> None:
         self.calls["mongo"] += 1
         self.waited["mongo"] += seconds
-        self.tally.batch(counts, seconds, {})
+        self.tally.batch(counts, seconds, {}, {})
 
 
 def test_the_numbers_of_a_minute_are_put_again_and_again_until_it_is_over() -> None:

@@ -9,7 +9,10 @@ import pytest
 from regworkers_core.adapters.mongo import parking
 from regworkers_core.domain.messages import Op
 from regworkers_core.operation import operations_of
+from regworkers_core.operations.health.snapshot import read_campaigns
 from regworkers_core.replication import pausing
+from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.replication.settled import settled
 from regworkers_core.runtime import Runtime
 from tests.support.campaigns import create
@@ -32,7 +35,10 @@ def test_what_comes_while_a_campaign_is_paused_waits_and_is_taken_up_without_a_r
     create(runtime)
     put(runtime, key("before"))
     put(runtime, key("leaving"))
+    put(runtime, key("lost"))
     replicate_all(runtime)
+    lost = document(runtime, key("lost"))
+    runtime.database["entries"].delete_one({"_id": key("lost").document_id})
     assert face.does("campaign pause", campaign_id="summer", reason="a wrong import").fine
     for name in ("one", "two"):
         put(runtime, key(name))
@@ -45,13 +51,20 @@ def test_what_comes_while_a_campaign_is_paused_waits_and_is_taken_up_without_a_r
     assert (document(runtime, key("before")) or {})["version"] == 1
     assert "deletedAt" not in (document(runtime, key("leaving")) or {"deletedAt": 1})
     assert (source(runtime, key("one")) or {})["needsReplication"] is True
+    # It is not missing; what is missing for another reason is.
+    found = reconcile(runtime, Comparing("summer"))
+    waits = {Kind.PARKED: 4, Kind.MISSING: 1}
+    assert {kind: number for kind, number in found.counts.items() if number} == waits and found.adds_up
+    runtime.database["entries"].insert_one(lost)
     # A draw does not begin, and an operator sees why.
     assert "its replication is paused since" in settled(runtime, "summer").open[-1]
     assert settled(runtime, "summer").differences == {}
     again = face.does("campaign pause", campaign_id="summer", reason="another").text
     assert "a wrong import" in again and "another" not in again.replace("campaign another", "")
     status = face.does("campaign status", campaign_id="summer")
-    assert not status.fine and "paused" in status.text
+    assert not status.fine and ": 4 keys wait" in " ".join(status.text.split())
+    (state,) = [each for each in read_campaigns(runtime) if each.campaign_id == "summer"]
+    assert state.paused_since == runtime.parking.pauses()["summer"].at
     taken(runtime, runtime.names.analytics_queue)
 
     assert face.does("campaign resume", campaign_id="summer").fine
@@ -112,7 +125,9 @@ def test_a_worker_that_dies_after_it_parked_a_key_and_a_resume_that_is_repeated_
     queue.delete([message])
 
 
-def test_campaigns_whose_ids_begin_alike_wait_apart(runtime: Runtime) -> None:
+def test_campaigns_whose_ids_begin_alike_wait_apart(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for campaign_id in ("summer", "summer-2"):
         runtime.parking.pause(campaign_id, parking.Pause("", "me", "r"))
         for op, version in ((Op.UPSERT, 1), (Op.REMOVE, 1), (Op.REMOVE, 2)):
@@ -123,6 +138,11 @@ def test_campaigns_whose_ids_begin_alike_wait_apart(runtime: Runtime) -> None:
     found: list[Any] = []
     assert [*runtime.parking.take("summer", found.extend)] == [3]
     assert max(item.order.version for item in found) == 2 and {item.key for item in found} == {key("e")}
+    ids = ["a", "b", "b-2", "c"]
+    runtime.parking.park("summer", [pausing.ReplicationItem(key(each), Op.UPSERT) for each in ids])
+    monkeypatch.setattr(parking, "_PAGE", 2)
+    assert [*runtime.parking.waiting("summer", "", None)] == [["a", "b"], ["b-2", "c"]]
+    assert [*runtime.parking.waiting("summer", "b", "c")] == [["b", "b-2"]]
     assert runtime.parking.count("summer-2") == 3
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import structlog
 
 from fairdraw.documents import as_document, from_document
-from regworkers_core.adapters.mongo.store import Documents, Store, bulk_update
-from regworkers_core.domain.activity import DrainMinute
+from regworkers_core.adapters.mongo.store import Document, Documents, Store, bulk_update
+from regworkers_core.domain.activity import DrainMinute, keep_longest
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.dependency import Dependency
@@ -114,6 +114,19 @@ class DrainLog(Store):
         kept = {minute: number for minute, number in found.items() if minute < over}
         self._live[campaign_id] = (begin, over, Counter(kept))
         return Counter({minute: number for minute, number in found.items() if minute >= start})
+
+    def lags(self, start: str, campaign_id: str | None = None) -> dict[str, dict[str, float]]:
+        """The longest lag of each campaign in seconds, in each minute from `start` on in which one was measured; with
+        `campaign_id` that one is among them if it has any.
+        """
+        found: dict[str, dict[str, float]] = {}
+        query: Document = {"minute": {"$gte": start}}
+        query |= {} if campaign_id is None else {"live.campaignId": campaign_id}
+        for row in self._find(query, {"minute": 1, "live": 1}):
+            for each in row.get("live", ()):
+                if (lag := each.get("lagSeconds")) is not None:
+                    keep_longest(found.setdefault(each["campaignId"], {}), {row["minute"]: lag})
+        return found
 
     def totals(self, start: str, end: str, by: int) -> list[DrainMinute]:
         """The minutes of `between`, with the runs of a drain added up `by` TEN_MINUTES or A_MINUTE, each under its

@@ -63,11 +63,16 @@ class Parking(Store):
         query = {"_id": _SWITCH + campaign_id}
         return self._dependency.call(self._switches.delete_one, query).deleted_count == 1
 
+    def pauses(self) -> dict[str, Pause]:
+        """The pauses in force, by campaign."""
+        names = ["at", "by", "reason"]
+        found = by_prefix(self._switches, self._dependency, _SWITCH, ["_id", *names])
+        return {each["_id"].removeprefix(_SWITCH): from_document(Pause, each) for each in found}
+
     def paused(self) -> frozenset[str]:
         """The campaigns that are paused, as of some seconds ago."""
         if self._clock() >= self._refresh_at:
-            found = by_prefix(self._switches, self._dependency, _SWITCH, ["_id"])
-            self._known = frozenset(each["_id"].removeprefix(_SWITCH) for each in found)
+            self._known = frozenset(self.pauses())
             self._refresh_at = self._clock() + KNOWN_SECONDS
         return self._known
 
@@ -82,9 +87,20 @@ class Parking(Store):
         self._remove([*documents])
         return False
 
-    def count(self, campaign_id: str) -> int:
-        """How many keys wait; an entry may have several."""
-        return self._count({"_id": _range(campaign_id)})
+    def count(self, campaign_id: str, limit: int | None = None) -> int:
+        """How many keys wait, counted up to `limit`; an entry may have several."""
+        return self._count({"_id": _range(campaign_id)}, limit)
+
+    def waiting(self, campaign_id: str, first: str, end: str | None) -> Iterator[Sequence[str]]:
+        """The ids of entries whose keys wait, page by page: from the id `first` on, before `end` (None: all the rest).
+        An entry with several keys comes as often.
+        """
+        before = _range(campaign_id)["$lt"] if end is None else f"{campaign_id}:{end}"
+        ids = {"$gte": f"{campaign_id}:{first}", "$lt": before}
+        while page := self._find({"_id": ids}, {"_id": 1}, sort=[("_id", 1)], limit=_PAGE):
+            found = [str(each["_id"]) for each in page]
+            yield [each[len(campaign_id) + 1 :].partition("\n")[0] for each in found]
+            ids = {"$gt": found[-1], "$lt": before}
 
     def take(self, campaign_id: str, send: Callable[[Sequence[ReplicationItem]], object]) -> Iterator[int]:
         """Send what is parked page by page, and then remove it: a repeat sends again what was not removed. Yields how

@@ -227,15 +227,21 @@ def _drain(drain: DrainWindow, is_open: bool) -> Row:
 
 
 def _campaign(campaign: CampaignState) -> Row:
-    name, failed = campaign.campaign_id, campaign.failed
-    markets = f", {campaign.open_markets} markets open" if campaign.open_markets else ""
+    name, failed, paused = campaign.campaign_id, campaign.failed, campaign.paused_since
+    parts = [campaign.status]
+    parts += [f"{campaign.open_markets} markets open"] if campaign.open_markets else []
+    parts += [f"replication paused since {paused}"] if paused else []
+    parts += [f"lag {campaign.lag_seconds:.1f} s"] if campaign.lag_seconds is not None and not paused else []
+    parts += [failed] if failed else []
+    way = f"regworkers campaign status {name}" if failed else ""
     return Row(
         name,
-        f"{campaign.status}{markets}{', ' if failed else ''}{failed}",
-        RowState.NOTE if failed else RowState.FINE,
+        ", ".join(parts),
+        RowState.NOTE if failed or paused else RowState.FINE,
         campaign.since,
-        f"regworkers campaign status {name}" if failed else "",
-        _facts(campaign, "status", "closes_at", "lease_owner", "open_markets", "failed"),
+        f"regworkers campaign resume {name}" if paused else way,
+        _facts(campaign, "status", "closes_at", "lease_owner", "open_markets", "failed")
+        | _facts(campaign, "paused_since", "lag_seconds"),
     )
 
 

@@ -30,6 +30,7 @@ from regworkers_core.domain.snapshot import (
 )
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.drains.heartbeat import is_heartbeat
+from regworkers_core.drains.live_entries import latest_lags
 from regworkers_core.drains.recorder import last_acknowledged
 from regworkers_core.drains.residency import residents_wanted
 from regworkers_core.drains.runner import batch_limit, fuse_in_force
@@ -278,7 +279,7 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
         if campaign.status in _DRAWING
     }
     leases = runtime.leases.several(list(keys.values()))
-    failed = runtime.outbox.failed()
+    failed, pauses, lags = runtime.outbox.failed(), runtime.parking.pauses(), latest_lags(runtime)
     held = {
         name: record.unconfirmed.fields.get("drawnAt")
         for name, record in draws.items()
@@ -291,6 +292,8 @@ def read_campaigns(runtime: Runtime) -> tuple[CampaignState, ...]:
                 draws.get(campaign.campaign_id),
                 leases.get(keys.get(campaign.campaign_id, _NO_KEY)),
             ),
+            paused_since=pauses[campaign.campaign_id].at if campaign.campaign_id in pauses else None,
+            lag_seconds=lags.get(campaign.campaign_id, (None,))[0],
             held_since=held.get(campaign.campaign_id),
             not_logged=_not_logged(runtime, campaign),
             refused=why_refused(runtime, campaign) if campaign.status is CampaignStatus.OPEN else "",

@@ -13,7 +13,7 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operation import Remark, Report
 from regworkers_core.operations.runbook import OnLine, no_line, runbook_report
 from regworkers_core.replication.drains import SAVE
-from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.classify import WAITING, Kind
 from regworkers_core.replication.reconcile.reconciliation import Comparing, ReconcileResult, reconcile
 from regworkers_core.runtime import Runtime
 
@@ -74,8 +74,8 @@ def saving(runtime: Runtime, spec: DrainSpec[Received] = SAVE) -> Iterator[None]
 
 
 def differences(result: ReconcileResult) -> dict[Kind, int]:
-    """The differences by class, without entries that are only late."""
-    return {kind: number for kind, number in result.counts.items() if number and kind is not Kind.NOT_YET}
+    """The differences by class, without entries that are only late or parked."""
+    return {kind: number for kind, number in result.counts.items() if number and kind not in WAITING}
 
 
 def assess(

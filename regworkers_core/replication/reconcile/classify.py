@@ -133,7 +133,7 @@ class Sides:
 
 
 class Kind(StrEnum):
-    """The classes of differences. All but NOT_YET are findings; ERASED is one about the source, not the replica."""
+    """The classes of differences. All but `WAITING` are findings; ERASED is one about the source, not the replica."""
 
     MISSING = "missing"
     STALE = "stale"
@@ -143,7 +143,13 @@ class Kind(StrEnum):
     AHEAD = "ahead"
     ERASED = "erased"
     NOT_YET = "not_yet"
+    PARKED = "parked"
 
+
+# Classes that are saved by themselves, or once an operator resumes their campaign.
+WAITING = frozenset({Kind.NOT_YET, Kind.PARKED})
+# Classes that a parked key explains.
+PARKABLE = (Kind.MISSING, Kind.STALE, Kind.ORPHANED)
 
 # Classes that sending the key repairs (after deleting the tombstone of a resurrected one).
 REPAIRABLE = (
@@ -169,13 +175,15 @@ EXPLANATIONS = {
     Kind.ERASED: "The source holds an entry of a fan who was erased after it was created: a backup or a writer brought"
     " it back. The replica refuses it. `regworkers erasures repeat` takes it out again; a new registration has a later"
     " `createdAt` and is replicated.",
+    Kind.PARKED: "Its key waits, because the replication of its campaign is paused. No repair sends it: `regworkers"
+    " campaign resume` does.",
     Kind.NOT_YET: "Younger than the lag objective, or changing right now: no difference so far.",
 }
 
 
 def classify(source: EntrySide | None, replica: EntrySide | None) -> Kind | None:
-    """The class of a pair, None when both sides agree. A pair alone cannot show NOT_YET, nor REJECTED unless its key
-    breaks the grammar: such keys are never sent.
+    """The class of a pair, None when both sides agree. A pair alone shows neither NOT_YET nor PARKED, and REJECTED only
+    if its key breaks the grammar: such keys are never sent.
 
     A source entry that is invalid never agrees with anything: its state cannot be in the replica.
     """

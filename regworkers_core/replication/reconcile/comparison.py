@@ -19,6 +19,7 @@ from fairdraw import scheduling
 from regworkers_core.domain.entry import Order
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.replication.reconcile.classify import (
+    PARKABLE,
     EntrySide,
     Kind,
     Pair,
@@ -174,6 +175,16 @@ class Comparison:
             "UPDATE pair SET step = ?, kind = ? WHERE step = ?",
             [PairProgress.SETTLED, kind, PairProgress.OPEN],
         )
+
+    def park(self, campaign_id: str, entries: Sequence[str]) -> None:
+        """The keys of these entries wait: what is settled of them is PARKED, where that explains it."""
+        marks = ", ".join("?" * len(PARKABLE))
+        self._database.execute("BEGIN")
+        self._database.executemany(
+            f"UPDATE pair SET kind = ? WHERE campaign = ? AND entry = ? AND step = ? AND kind IN ({marks})",
+            [(Kind.PARKED, campaign_id, each, PairProgress.SETTLED, *PARKABLE) for each in entries],
+        )
+        self._database.execute("COMMIT")
 
     def count(self, step: PairProgress) -> int:
         return self._number("SELECT count(*) FROM pair WHERE step = ?", [step])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import reduce
@@ -32,6 +32,7 @@ from regworkers_core.replication.reconcile.acceptance import (
 )
 from regworkers_core.replication.reconcile.classify import (
     EXPLANATIONS,
+    WAITING,
     Kind,
     Pair,
     Sides,
@@ -40,6 +41,7 @@ from regworkers_core.replication.reconcile.comparison import (
     PAGE,
     Comparison,
     PairProgress,
+    Range,
     Recheck,
     Totals,
 )
@@ -62,7 +64,7 @@ from regworkers_core.settings import ReplicationSettings
 
 
 def _is_clean(counts: Counts) -> bool:
-    return not any(number for kind, number in counts.items() if kind is not Kind.NOT_YET)
+    return not any(number for kind, number in counts.items() if kind not in WAITING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ def reconcile(
         # A draw waits for the comparison of its campaign.
         budget=TokenBucket(rate) if campaign_id is None else None,
         superseded=runtime.superseded_entries,
+        parked=lambda of: runtime.parking.waiting(*of),
         visibility_seconds=runtime.settings.save.visibility_seconds,
         clock=runtime.clock,
         on_progress=on_progress,
@@ -193,9 +196,7 @@ def _store(runtime: Runtime, result: ReconcileResult) -> None:
     summary = ReconcileSummary(
         iso(runtime.clock()),
         entries=result.totals["source"],
-        differences={
-            kind.value: number for kind, number in left.items() if number and kind is not Kind.NOT_YET
-        },
+        differences={kind.value: number for kind, number in left.items() if number and kind not in WAITING},
         repaired=result.repair is not None,
         seconds=round(result.seconds, 3),
         verified_as_of=result.verified_as_of or "",
@@ -219,6 +220,8 @@ class Reconciliation:
     superseded: Superseding
     # That of the save drain's messages.
     visibility_seconds: int
+    # The entries of a range whose keys wait for the end of a pause, page by page.
+    parked: Callable[[Range], Iterable[Sequence[str]]] = lambda _range: ()
     # None: it reads as fast as it can.
     budget: TokenBucket | None = None
     # Epoch seconds.
@@ -260,6 +263,7 @@ class Reconciliation:
                             f"{waiting} may be on their way: reading them again after the lag objective"
                         )
                     generations = max(generations, recheck.run(source_read_at, self.generations))
+                    self._mark_parked(comparison, group)
                     compared = [(replace(segment, verified_at=at), agreed) for segment, agreed in compared]
                     if cycle:
                         self._verified(comparison, compared)
@@ -370,6 +374,13 @@ class Reconciliation:
             return parts
         return [(segment, reduce(Totals.plus, (each for _, each in parts)))]
 
+    def _mark_parked(self, comparison: Comparison, group: Sequence[Segment]) -> None:
+        """After the last look: a key that was parked before it is not taken for lost."""
+        for segment in group:
+            if any(comparison.counts(segment.ids).values()):
+                for page in self.parked(segment.ids):
+                    comparison.park(segment.campaign_id, page)
+
     def _pay(self, units: float) -> None:
         if self.budget is not None:
             self.budget.take(units)
@@ -401,7 +412,7 @@ class Reconciliation:
         return acceptance.run(planned)
 
     def _repair(self, comparison: Comparison, recheck: Recheck, removals: Removals) -> RepairReport:
-        findings = sum(number for kind, number in comparison.counts().items() if kind is not Kind.NOT_YET)
+        findings = sum(number for kind, number in comparison.counts().items() if kind not in WAITING)
         self.on_phase(f"repairing {findings} findings")
         rate = self.settings.repair_items_per_second
         return Repair(

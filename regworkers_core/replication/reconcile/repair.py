@@ -25,6 +25,7 @@ from regworkers_core.replication.keys import send_keys
 from regworkers_core.replication.reconcile.classify import (
     EXPLANATIONS,
     REPAIRABLE,
+    WAITING,
     Kind,
     Sides,
     classify,
@@ -58,7 +59,7 @@ class RepairReport:
     @property
     def in_words(self) -> str:
         """One line: what the repair did."""
-        left = sum(number for kind, number in self.remaining.items() if kind is not Kind.NOT_YET)
+        left = sum(number for kind, number in self.remaining.items() if kind not in WAITING)
         return (
             f"repair: queued {self.sent} keys ({self.removals} of them removals), deleted"
             f" {self.tombstones_deleted} tombstones; {self.healed} healed, {left} left after {self.seconds:.1f} s"

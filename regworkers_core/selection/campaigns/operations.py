@@ -524,8 +524,8 @@ def changed_by(given: CreateCampaign, definition: Mapping[str, Any]) -> dict[str
     Seats, names and reserves are those of the markets that are named.
     """
     changed = {**definition, "markets": [dict(each) for each in definition.get("markets", ())]}
-    for name, field in CreateCampaign.model_fields.items():
-        value = getattr(given, name)
+    for name in CreateCampaign.model_fields:
+        value, field = getattr(given, name), type(given).model_fields[name]
         if name in ("campaign_id", "upload") or value == field.get_default(call_default_factory=True):
             continue
         if name in OF_MARKETS:
@@ -535,7 +535,7 @@ def changed_by(given: CreateCampaign, definition: Mapping[str, Any]) -> dict[str
             continue
         section, _, key = _PLACES.get(name, camel(name)).rpartition(".")
         if name == "registration_log":
-            value = RegistrationLog.ON
+            value = RegistrationLog.ON if value else RegistrationLog.OFF
         elif name == "issuer_keys":
             value = [{"id": id_, "key": each} for id_, each in value.items()]
         if section:
@@ -613,6 +613,7 @@ def _facts(report: CampaignReport) -> dict[str, Any]:
         **_closing(campaign),
         "entries": report.entries,
         "removed": report.tombstones,
+        "replication": report.replication.in_words,
         **({"annulled": f"{annulled['annulledAt']}: {annulled['reason']}"} if annulled else {}),
         "registrations": "logged" if campaign.logs_registrations else "not logged",
         "messages": "paused" if report.notifications.get("paused") else "on",

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.timestamps import iso, seconds
-from regworkers_core.drains.live_entries import EntriesOverTime, entries_over_time
+from regworkers_core.drains.live_entries import EntriesOverTime, campaign_lag, entries_over_time
 from regworkers_core.selection.progress import read_progress, sentence_of
 from regworkers_dagster.web.desk import runs
 from regworkers_dagster.web.desk.frame import Frame, Shown
@@ -109,6 +109,7 @@ class Campaigns:
                 campaign=campaign,
                 progress=found,
                 entries=entries,
+                lag=campaign_lag(runtime, campaign_id),
                 curve=curve_of(entries, now, _BUCKET_SECONDS[by]),
                 waits=waits,
                 steps=steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.messages import Op
 from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.replication.reconcile.classify import Kind
+from regworkers_core.replication.reconcile.comparison import Range
 from regworkers_core.replication.reconcile.reconciliation import ReconcileResult, RepairReport
 from regworkers_core.replication.reconcile.repair import Orphans, limit_removals
 from tests.replication.reconcile.world import OBJECTIVE, ReplicaSide, Replication, World, entry_key
@@ -72,6 +74,34 @@ def test_what_no_key_can_heal_is_left_alone_and_explained(kind: Kind) -> None:
     assert world.sent == [] and repair.sent == 0
     assert not result.clean and repair.remaining[kind] == 1
     assert result.explanations[kind]
+
+
+@pytest.mark.parametrize("kind", [Kind.MISSING, Kind.STALE, Kind.ORPHANED, Kind.AHEAD])
+@pytest.mark.parametrize("cycle", [False, True])
+def test_what_waits_for_the_end_of_a_pause_is_no_finding_and_is_not_sent(kind: Kind, cycle: bool) -> None:
+    world = world_with(kind)
+    lost = entry_key(2)
+    world.settle(lost)
+    del world.stored[lost]
+    asked: list[Range] = []
+
+    def parked(of: Range) -> Iterator[list[str]]:
+        asked.append(of)
+        yield [KEY.entry_id]
+        yield ["unknown"]
+
+    result = world.reconcile(repair=not cycle, cycle=cycle, parked=parked)
+    is_parked = kind is not Kind.AHEAD
+    assert (result.counts[Kind.PARKED], result.counts[Kind.AHEAD]) == (is_parked, not is_parked)
+    assert result.counts[Kind.MISSING] == 1 and result.adds_up
+    # The repair has healed what is lost.
+    assert result.clean is (is_parked and not cycle)
+    assert {each.key for each in world.sent} == (set() if cycle else {lost})
+    assert {each.campaign_id for each in asked} == {"summer"}
+    if result.repair and is_parked:
+        world.advance(2 * OBJECTIVE)
+        again = world.reconcile(parked=parked)
+        assert again.clean and again.explanations.keys() == {Kind.PARKED}
 
 
 def test_an_orphan_is_buried_under_the_order_that_is_stored() -> None:

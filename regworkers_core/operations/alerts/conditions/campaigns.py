@@ -171,6 +171,31 @@ def round_stopped(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
 
 
 @Check(
+    name="campaign-paused",
+    section="campaigns",
+    key="campaignId",
+    several="campaigns are paused for long",
+    timed=True,
+    runbook="stream-lag.md",
+    reads=("campaigns",),
+)
+def paused(context: Context, campaigns: Campaigns) -> Iterator[Finding]:
+    """Fires when the replication of a campaign is paused for `campaignPausedSeconds`
+    ({alerts.campaign_paused_seconds!d}); closes when it is resumed.
+    """
+    for campaign in campaigns:
+        name, age = campaign.campaign_id, context.age(campaign.paused_since)
+        if age is not None and age > context.settings.alerts.campaign_paused_seconds:
+            yield Finding(
+                name,
+                context.severity.campaign_paused,
+                f"the replication of campaign {name} has been paused for {duration(age)}: its entries wait, and its "
+                f"draw does not begin; `regworkers campaign resume {name}` takes them up",
+                {"campaignId": name, "seconds": round(age)},
+            )
+
+
+@Check(
     name="messages-waiting",
     section="campaigns",
     key="campaignId",

@@ -437,6 +437,22 @@ def test_a_campaign_that_no_run_works_on(state: CampaignState, still: float, hol
     assert state.failed in "".join(line for _, _, line in lines)
 
 
+@pytest.mark.parametrize(
+    ("since", "status", "holds"),
+    [
+        (None, "OPEN", False),
+        (ago(14_340), "OPEN", False),
+        (ago(14_460), "OPEN", True),
+        (ago(14_460), "CLOSED", True),
+    ],
+)
+def test_a_pause_of_a_campaign_that_was_forgotten(since: str | None, status: str, holds: bool) -> None:
+    state = CampaignState("c", status, ago(9_000), None, paused_since=since)
+    lines = found("campaign-paused", replace(WELL, campaigns=(state,)))
+    assert [line[:2] for line in lines] == ([("c", "warning")] if holds else [])
+    assert "4.0 h" in "".join(line for _, _, line in lines) or not holds
+
+
 @pytest.mark.parametrize(("since", "holds"), [(None, False), (ago(DAY - 60), False), (ago(DAY + 60), True)])
 def test_messages_that_wait_for_a_further_phase_for_a_day(since: str | None, holds: bool) -> None:
     state = CampaignState("c", "COMPLETED", ago(9_000), None, held_since=since)
