@@ -28,7 +28,7 @@ from typing import (
     get_type_hints,
 )
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from fairdraw.documents import camel
@@ -198,6 +198,31 @@ def _seats_of_segments(shown: str, words: Sequence[str]) -> dict[str, dict[str, 
             raise UsageError(f"{shown} takes MARKET:SEGMENT=N, found {name}={seats}")
         found.setdefault(market, {})[segment] = seats
     return found
+
+
+# What a description says of a field that is empty.
+_IF_EMPTY = re.compile(r" Empty: [^.]*\.")
+
+
+def only_named(kind: type[T]) -> type[T]:
+    """The input `kind`, an Input, of an act that changes what is named and leaves the rest: no field of its base has a
+    default that could be taken for a value.
+    """
+    fields: dict[str, Any] = {}
+    model: Any = kind
+    for name, known in model.model_fields.items():
+        if name in vars(model)["__annotations__"]:
+            continue
+        text = _IF_EMPTY.sub("", known.description or "")
+        default = None if known.annotation in (bool, int) else known.get_default(call_default_factory=True)
+        of: Any = known.annotation
+        of = of if default is not None else of | None
+        # They mark a GivenFile and the like.
+        of = Annotated[(of, *known.metadata)] if known.metadata else of
+        fields[name] = (of, Field(default, description=text))
+    create: Any = create_model
+    made: type[T] = create(kind.__name__, __base__=model, __module__=kind.__module__, **fields)
+    return made
 
 
 # How the field that names a campaign begins to explain itself.

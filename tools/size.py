@@ -48,7 +48,7 @@ LIMITS = {
 # What the packages are to have together, whatever their folders may.
 AIMS = {"regworkers_*": Size(360, 47_000), "fairdraw": Size(50, 6_000)}
 # All lines of tests, and what they are to be.
-TESTS_LIMIT, TESTS_AIM = 117_200, 90_000
+TESTS_LIMIT, TESTS_AIM = 117_800, 90_000
 # - `regworkers_core/engine`: 18 modules and 2,200 lines of code, because ...
 _RAISED = re.compile(r"^- `([\w/]+)`: ([\d,]+) modules and ([\d,]+) lines of code, because \w+", re.MULTILINE)
 

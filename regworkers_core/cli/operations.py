@@ -262,7 +262,8 @@ def _parameter(name: str, field: FieldInfo, kind: type[Input]) -> Parameter:
         )
     else:
         option = f"--{option_name(name)}"
-        option += f"/--no-{option_name(name)}" * (field.default is True)
+        # What is on unless it is said, or stays as it is.
+        option += f"/--no-{option_name(name)}" * (shown in (bool, bool | None) and field.default is not False)
         of = typer.Option(option, help=field.description, metavar=form_of(field))
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[shown, of])
 

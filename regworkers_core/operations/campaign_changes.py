@@ -23,6 +23,7 @@ from regworkers_core.operation import (
     Remark,
     Report,
     Table,
+    only_named,
     operation,
 )
 from regworkers_core.selection.campaigns import amending
@@ -40,6 +41,7 @@ from regworkers_core.selection.campaigns.registry import read_definition
 _MOST_JUDGED = 10_000
 
 
+@only_named
 class AmendCampaign(CreateCampaign):
     """The fields of a new campaign; what is left out stays as it is."""
 

@@ -18,8 +18,8 @@ from dagster_graphql.schema.runs import parse_run_config_input
 
 from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.settings.operations import WebSettings
-from regworkers_dagster.web.guard import Person
 from regworkers_dagster.internals import is_implicit_asset_job_name, job_name_for_partition_set_snap_name
+from regworkers_dagster.web.guard import Person
 
 log = structlog.get_logger()
 
@@ -119,9 +119,13 @@ def _config(given: Any) -> Any:
     return parse_run_config_input(given or {}, raise_on_error=False)
 
 
+# The fields by which a launch acts, and is no preview.
+_ACTS = ("confirm", "apply")
+
+
 def _confirms(config: Any) -> bool:
     if isinstance(config, Mapping):
-        return any((key == "confirm" and bool(value)) or _confirms(value) for key, value in config.items())
+        return any((key in _ACTS and bool(value)) or _confirms(value) for key, value in config.items())
     # What is no YAML is refused by Dagster.
     return False
 

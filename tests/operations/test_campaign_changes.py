@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from regworkers_core.operations import campaign_changes
+from regworkers_core.operations.campaign_changes import amend
 from regworkers_core.runtime import Runtime
 from regworkers_core.selection.campaigns.opening import open_campaign
+from regworkers_dagster.factories import fields_of
+from regworkers_dagster.launching import config_of
+from regworkers_dagster.web.desk import forms
 from tests.support.campaigns import create
 from tests.support.drains import replicate_all
 from tests.support.entries import key, put
@@ -86,12 +90,14 @@ def test_a_whole_definition_replaces_a_draft_and_fields_change_only_what_they_na
         "reserves": {"vienna": {"local": 3}},
         "market_names": {"rome": "Roma"},
         "min_age": 17,
+        # The default of a new campaign is a value like any other.
+        "wins_per_unit": 1,
         "unset": ["later_reserves", "event_id", "auto_draw", "caseless_codes", "waitlist_size"],
     }
     assert face.does("campaign amend", apply=True, campaign_id="spring-tour", **given).fine
     now = runtime.campaigns.require_id("spring-tour")
     assert (now.name, now.event_id, now.auto_draw, now.codes.caseless) == ("Autumn", None, False, False)
-    assert (now.draw.wins_per_unit, now.draw.waitlist_size) == (2, None)
+    assert (now.draw.wins_per_unit, now.draw.waitlist_size) == (1, None)
     assert [(each.market_id, each.name, each.capacity) for each in now.markets] == [
         ("berlin", "Berlin, Waldbühne", 500),
         ("vienna", "vienna", 300),
@@ -102,6 +108,36 @@ def test_a_whole_definition_replaces_a_draft_and_fields_change_only_what_they_na
     assert not any(each.later_reserves for each in now.markets)
     assert now.eligibility.min_age == 17 and now.eligibility.regions == whole.eligibility.regions
     assert now.issuer_keys == whole.issuer_keys and now.registration == whole.registration
+
+
+def test_what_is_on_is_switched_off_by_name_and_no_default_of_a_new_campaign_is_shown(
+    runtime: Runtime,
+) -> None:
+    create(runtime, autoDraw=True, eligibility={"inviteOnly": True})
+    off = ("--no-auto-draw", "--no-invite-only")
+    assert regworkers(runtime, "campaign", "amend", "summer", *off, "--apply").code == 0
+    now = runtime.campaigns.require_id("summer")
+    assert (now.auto_draw, now.eligibility.invite_only) == (False, False)
+    changes = {each.field: (each.before, each.now) for each in now.amendments[-1].changes}
+    assert changes == {"autoDraw": ("True", "False"), "eligibility.inviteOnly": ("True", "")}
+    shown = regworkers(runtime, "campaign", "amend", "--help").stdout
+    assert "default: 1]" not in " ".join(shown.split()) and "Empty:" not in shown
+    config = {
+        name: field.default_value
+        for name, field in fields_of(config_of(amend)).items()
+        if field.default_provided
+    }
+    assert (config["wins_per_unit"], config["auto_draw"], config["apply"]) == (None, None, False)
+
+
+@pytest.mark.parametrize(("typed", "config"), [("yes", True), ("no", False), ("", None)])
+def test_the_form_of_a_correction_asks_for_yes_or_no_and_leaves_what_is_empty(
+    typed: str, config: bool | None
+) -> None:
+    (field,) = [each for each in forms.fields_of(amend, {}) if each.name == "auto_draw"]
+    assert (field.kind, field.value, tuple(field.choices)) == ("choice", "", ("", "yes", "no"))
+    found = forms.read(amend, {"campaign_id": "summer", "auto_draw": typed})
+    assert found.config.get("auto_draw") is config and found.config["campaign_id"] == "summer"
 
 
 def test_a_draft_is_deleted_by_its_id_and_no_other_campaign(runtime: Runtime, face: Face) -> None:

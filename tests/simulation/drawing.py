@@ -12,17 +12,18 @@ from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from fairdraw.maths.plain import Drawn
 from regworkers_core.domain import timestamps
-from regworkers_core.domain.campaign import CampaignStatus
+from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.reasons import Failure, UsageError
 from regworkers_core.domain.selection import StepState
 from regworkers_core.eligibility.judging import judge_campaign
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.replication.settled import settled
-from regworkers_core.selection.campaigns import registry
+from regworkers_core.selection.campaigns import amending, registry
 from regworkers_core.selection.draw_run import DrawOptions, DrawRun
 from tests.fairdraw.maths import oracle
 from tests.selection.draw.beacons import signature_of
@@ -40,6 +41,7 @@ MARKETS: list[dict[str, Any]] = [
     {"marketId": "berlin", "name": "Berlin", "capacity": 6, "reserves": [{"segment": "loyal", "seats": 2}]},
     {"marketId": "paris", "name": "Paris", "capacity": 5},
 ]
+_SEATS, _CORRECTIONS = 5, 2
 _ENTRY_SECONDS = 10.0
 _MOST_RUNS = 60
 # One in this number of entrants comes with one who leaves again, and another one has moved.
@@ -54,6 +56,11 @@ _NOTIFIED = {
 }
 
 
+def _seats(campaign: Mapping[str, Any]) -> int:
+    """Of the market that gets more."""
+    return next(int(each["capacity"]) for each in campaign["markets"] if each["marketId"] == "paris")
+
+
 class Drawing:
     def __init__(self, play: Play) -> None:
         self._play, self._world = play, play.world
@@ -61,6 +68,9 @@ class Drawing:
         self._random = play.scheduler.random
         self._entrants = [self._entrant(number) for number in range(ENTRANTS)]
         self.published = self._has_left = False
+        self.broken: list[str] = []
+        # How many corrections are made.
+        self._corrected = 0
         # By step of the draw: what happens to its process there, once.
         self.at_step: dict[str, Callable[[Process], None]] = {}
         # For how many seconds no run begins.
@@ -113,7 +123,7 @@ class Drawing:
                         "position": position,
                         "status": "AVAILABLE",
                     }
-                    for position in range(1, market["capacity"] * (1 + ROUNDS * passing) + 3)
+                    for position in range(1, (market["capacity"] + _CORRECTIONS) * (1 + ROUNDS * passing) + 3)
                 ]
             )
 
@@ -147,11 +157,57 @@ class Drawing:
         platform.gone.setdefault(f"{CAMPAIGN}:{item['entryId']}", set()).add(order_of(item))
         self._runtime.dynamodb.delete_item(TableName=platform.names.demand_table, Key=attributes(key))
 
+    def amend(self) -> None:
+        """Add seats to the open campaign, twice, in processes that may die: an operator repeats what failed."""
+        scheduler = self._play.scheduler
+        self._world.monitors.setdefault(("mongo", "update_one"), []).append(self._written)
+        for number in range(_CORRECTIONS):
+            scheduler.sleep(self._random.uniform(1.0, 4.0))
+            for attempt in range(_MOST_RUNS):
+                process = self._play.begin("draw", f"amend.{number}.{attempt}")
+                run = partial(self._amend, process, _SEATS + number + 1)
+                scheduler.spawn(run, process.name, process).join()
+                self._play.end("draw", process)
+                if self._corrected > number:
+                    break
+                scheduler.sleep(self._random.uniform(0.5, 3.0))
+
+    def _amend(self, process: Process, seats: int) -> None:
+        def more(campaign: Campaign) -> Mapping[str, Any]:
+            markets = [dict(each) for each in campaign.definition["markets"]]
+            markets[1]["capacity"] = seats
+            return {"campaignId": CAMPAIGN, **campaign.definition, "markets": markets}
+
+        try:
+            done = amending.amend(
+                self._world.runtime(process), CAMPAIGN, more, reason="more fans came", run_id=process.name
+            )
+        except (Failure, UsageError) as error:
+            self._play.tell(f"{process.name} failed: {error}")
+            self._world.reached["amendment failed"] += 1
+            return
+        self._world.reached["amended"] += bool(done.plan.changes)
+        # One who finds nothing to change follows one whose answer was lost.
+        self._corrected += 1
+
+    def _written(self, process: Process, _request: Any) -> None:
+        """No entry may count on seats that the public log lacks."""
+        documents = [each for each in self._world.documents("campaigns") if each["_id"] == CAMPAIGN]
+        record = self._record()
+        if documents and record and _seats(documents[0]) > _seats(json.loads(record[-1])):
+            self.broken.append(f"{process.name} added seats that the log does not have")
+
+    def _record(self) -> list[bytes]:
+        """The files about the campaign, in order."""
+        names = ["opened.json", *(f"amended-{number}.json" for number in range(1, _MOST_RUNS))]
+        found = (self._world.bucket.current(f"draws/{CAMPAIGN}/{name}") for name in names)
+        return [each.data for each in takewhile(bool, found) if each is not None and each.data]
+
     def run(self) -> None:
         """Close the campaign and draw it, in processes that may die, until it is published."""
         play, scheduler = self._play, self._play.scheduler
         scheduler.sleep(max(0.0, CLOSING_SECONDS + 1 - self._world.elapsed))
-        while play.rewound or not self._closed():
+        while play.rewound or self._corrected < _CORRECTIONS or not self._closed():
             scheduler.sleep(1.0)
         for number in range(_MOST_RUNS):
             process = play.begin("draw", f"draw.{number}")
@@ -237,6 +293,8 @@ class Drawing:
     def check(self) -> Iterator[str]:
         """The result is the oracle's; one code a winner, and each entrant got one message, the right one."""
         self._world.reached["drawn"] += 1
+        yield from self.broken
+        yield from self._amendments()
         manifest, seed = (self._artefact(name) for name in ("manifest.json", "seed.json"))
         named, terms = json.loads(seed), json.loads(manifest)
         source = terms["seedSource"]
@@ -263,7 +321,7 @@ class Drawing:
             markets = [
                 (
                     market["marketId"],
-                    market["capacity"],
+                    market["capacity"] + _CORRECTIONS * (market["marketId"] == "paris"),
                     [(each["segment"], each["seats"]) for each in market.get("reserves", []) if number == 1],
                 )
                 for market in MARKETS
@@ -292,6 +350,22 @@ class Drawing:
         """Who lost a seat up to this phase, by the codes."""
         codes = self._world.documents("codes")
         return {each["ref"]: "UNCLAIMED" for each in codes if each.get("passedOn", phase + 1) <= phase}
+
+    def _amendments(self) -> Iterator[str]:
+        """Each correction is in the public log once, in its order, and the campaign is as the last one says."""
+        (campaign,) = (each for each in self._world.documents("campaigns") if each["_id"] == CAMPAIGN)
+        record = self._record()
+        seats = [_seats(json.loads(each)) for each in record]
+        if seats != [_SEATS + number for number in range(_CORRECTIONS + 1)] or seats[-1] != _seats(campaign):
+            yield f"the log has {seats} seats, and the campaign {_seats(campaign)}"
+        if [len(each["changes"]) for each in campaign.get("amendments", ())] != [1] * _CORRECTIONS:
+            yield f"the campaign has the corrections {campaign.get('amendments')}"
+        kinds = ["opened", *["amended"] * _CORRECTIONS]
+        wanted = [*zip(kinds, (hashlib.sha256(each).hexdigest() for each in record), strict=False)]
+        registering = self._play.registering
+        seen = registering.followed(CAMPAIGN) if registering is not None else []
+        if (logged := [each for each in seen if each[0] in kinds]) != wanted:
+            yield f"the log has {logged} of {CAMPAIGN} instead of {wanted}"
 
     def _unit(self, stored: str) -> str:
         """The unit as it is published: under the campaign's key, which is in the secret with the code key."""

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Any
+from unittest.mock import patch
 
 from regworkers_core.analytics.publishing import refusal
 from regworkers_core.domain.reasons import Failure, UsageError
@@ -31,6 +33,7 @@ from regworkers_core.replication.reconcile.acceptance import Accept
 from regworkers_core.replication.reconcile.classify import Kind
 from regworkers_core.replication.reconcile.reconciliation import Comparing, reconcile
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import amending
 from tests.simulation import checks
 from tests.simulation.drawing import CAMPAIGN as DRAWN_CAMPAIGN
 from tests.simulation.drawing import Drawing
@@ -110,7 +113,8 @@ class Play:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            with seeded(self.scheduler):
+            # A play is shorter than the time before its close in which no correction is taken, and waits for them.
+            with seeded(self.scheduler), patch.object(amending, "_LAST_SECONDS", -inf):
                 self.scheduler.run(self._main)
         except (Broken, Stuck) as error:
             outcome.broken.append(str(error))
@@ -157,6 +161,7 @@ class Play:
         drawn = None
         if self.drawing is not None:
             self.scheduler.start(self.drawing.enter, "entrants")
+            self.scheduler.start(self.drawing.amend, "operator who corrects")
             drawn = self.scheduler.start(self.drawing.run, "keeper of draw")
         self.platform.write(self.tell)
         self.scheduler.sleep(max(0.0, plan.active_seconds - world.elapsed))

@@ -81,7 +81,7 @@ class Registering:
 
     # What the stores hold
 
-    def _followed(self, campaign: str) -> list[tuple[str, str]]:
+    def followed(self, campaign: str) -> list[tuple[str, str]]:
         """Kind and hash of each leaf of a campaign, as a follower of the public log reads them."""
         bucket = self._world.bucket
         found = published(lambda path: None if (stored := bucket.current(path)) is None else stored.data)
@@ -142,7 +142,7 @@ class Registering:
         return found or [text for campaign in self.campaigns for text in self._not_public(campaign)]
 
     def _not_public(self, campaign: str) -> Iterator[str]:
-        seen = self._followed(campaign)
+        seen = self.followed(campaign)
         for size, file in self._sizes(campaign).items():
             if ("registrations", _sha256(file)) not in seen:
                 yield f"the public log has no leaf of size {size} of {campaign}"
@@ -202,7 +202,7 @@ class Registering:
         sizes = self._sizes(campaign)
         if said["sizes"] != [*sizes]:
             yield f"{campaign} has the sizes {[*sizes]}, and says {said['sizes']}"
-        logged = [hash_ for kind, hash_ in self._followed(campaign) if kind == "registrations"]
+        logged = [hash_ for kind, hash_ in self.followed(campaign) if kind == "registrations"]
         if logged != [*map(_sha256, sizes.values())]:
             yield f"the log does not have the sizes {[*sizes]} of {campaign} in this order: {logged}"
         self._world.reached["sizes followed"] += len(logged)
@@ -265,7 +265,7 @@ class Registering:
         if said["size"] != classed or said["excluded"]:
             yield f"the classes of the manifest of {campaign} are {said}, and {manifest['count']} are drawn"
         before: list[str] = []
-        for kind, hash_ in self._followed(campaign):
+        for kind, hash_ in self.followed(campaign):
             if (kind, hash_) == ("manifest", _sha256(found.data or b"")):
                 break
             before += [hash_] * (kind == "registrations")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fairdraw.terms import CHAIN_FILE
+from regworkers_core.selection.campaigns import amending
 from regworkers_core.settings import PROJECT_ROOT
 from tests.simulation.faults import Fault
 from tests.simulation.lag import Figures, Lag, Scenario
@@ -68,6 +69,13 @@ def test_plays_hold_beside_a_running_instance_and_wait_for_their_own_beacon(tmp_
 @pytest.mark.slow
 def test_many_more_plays_hold() -> None:
     _hold(_MANY, seed=_FIRST + _FEW)
+
+
+def test_a_correction_that_acts_before_it_is_logged_turns_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    calm = Plan(30, True, (), (), order=1)
+    assert not play(calm).broken
+    monkeypatch.setattr(amending, "decide", lambda *_, **__: None)
+    assert any("seats that the log does not have" in text for text in play(calm).broken)
 
 
 def test_one_integer_is_one_play() -> None:

@@ -106,10 +106,12 @@ def amend(
         found = plan(runtime, runtime.campaigns.require_id(campaign_id), definition)
         if found.refused or not found.changes:
             return Amended(found)
-        logged = None
-        if found.before.status is CampaignStatus.OPEN or recorded(runtime.objects, campaign_id):
+        logged, record = None, recorded(runtime.objects, campaign_id)
+        if found.before.status is CampaignStatus.OPEN or record:
             proposal = Proposal(found.before, found.after, published_reason(reason, "a correction"))
-            if not is_logged(runtime, found.before):
+            # A run that died may have logged this correction, and not written it.
+            is_repeated = bool(record) and record[-1].terms == terms_of(runtime, found.after).terms
+            if not is_repeated and not is_logged(runtime, found.before):
                 # Fans were promised that.
                 decide(runtime, campaign_id)
             logged = decide(runtime, campaign_id, proposal=proposal)

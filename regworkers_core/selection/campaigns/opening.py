@@ -30,6 +30,7 @@ from regworkers_core.selection.campaigns.keys import ensure_keys
 from regworkers_core.selection.campaigns.registry import (
     Advanced,
     advance,
+    advance_under,
     campaign_lease,
     published_terms,
 )
@@ -279,19 +280,26 @@ class Moved:
 
 
 def open_campaign(runtime: Runtime, campaign_id: str, *, reason: str, run_id: str) -> Moved:
-    """Log a draft, then open it; a log that cannot be written within some seconds is left to the next run that logs
-    campaigns.
+    """Log a draft, then open it as it was logged; a log that cannot be written within some seconds is left to the next
+    run that logs campaigns.
 
     Raises UsageError if the campaign's keys cannot be read back, and as `advance`.
     """
     campaign = runtime.campaigns.require_id(campaign_id)
     logged: LoggedTerms | str = ""
+    advanced = None
     if campaign.status is CampaignStatus.DRAFT:
         ensure_keys(runtime, campaign)
-        logged = _decided(runtime, campaign_id)
-        # From here on its entries are known without a count.
-        count_entries(runtime, [campaign_id])
-    advanced = advance(runtime, campaign_id, CampaignStatus.OPEN, reason=reason, run_id=run_id)
+        # A correction of the draft comes before its leaf, or after it is open.
+        with campaign_lease(runtime, campaign_id, run_id) as lease:
+            logged = _decided(runtime, campaign_id)
+            # From here on its entries are known without a count.
+            count_entries(runtime, [campaign_id])
+            advanced = advance_under(
+                runtime, lease, campaign_id, CampaignStatus.OPEN, reason=reason, run_id=run_id
+            )
+    if advanced is None:
+        advanced = advance(runtime, campaign_id, CampaignStatus.OPEN, reason=reason, run_id=run_id)
     return Moved(advanced, logged if isinstance(logged, str) else publish(runtime, {campaign_id: logged}))
 
 

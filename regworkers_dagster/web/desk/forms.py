@@ -130,7 +130,7 @@ def _kind(name: str, field: FieldInfo) -> Kind:
         return "file"
     if name == _CAMPAIGN:
         return "campaign"
-    if kind is bool:
+    if kind is bool and field.annotation is bool:
         return "flag"
     if kind in (int, float):
         return "number"
@@ -139,10 +139,16 @@ def _kind(name: str, field: FieldInfo) -> Kind:
     return "choice" if [*_choices(field)] else "text"
 
 
+# How a flag is answered that may also stay as it is.
+_WORDS = {"yes": True, "no": False}
+
+
 def _choices(field: FieldInfo) -> Iterator[str]:
     (kind, *_) = _alternatives(field)
     if get_origin(kind) is Literal:
         yield from map(str, get_args(kind))
+    elif kind is bool and field.annotation is not bool:
+        yield from _WORDS
     elif isinstance(kind, type) and issubclass(kind, Enum):
         yield from (str(each.value) for each in kind)
 
@@ -202,6 +208,8 @@ def _value(name: str, field: FieldInfo, typed: Any) -> Any:
     if kind == "flag":
         return typed is True or typed == "true"
     text = str(typed).strip()
+    if _alternatives(field)[0] is bool:
+        return _WORDS.get(text, text)
     if kind == "lines":
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         form = form_of(field)

@@ -50,7 +50,7 @@ def roles(context: WorkspaceProcessContext) -> Site:
 @pytest.fixture
 def two(context: WorkspaceProcessContext) -> Site:
     """Everyone is an operator, and a publication needs two of them."""
-    return Site(context, **PROXY, two_people=("confirm_draw",))
+    return Site(context, **PROXY, two_people=("amend_campaign", "confirm_draw"))
 
 
 def asked(site: Site, who: dict[str, str], selector: dict[str, Any], config: Any = None) -> dict[str, Any]:
@@ -280,6 +280,16 @@ def test_another_spelling_of_a_name_is_no_second_person(two: Site) -> None:
         found = operators.who(HTTPConnection({"type": "http", "headers": headers, "client": ("10.0.0.7", 1)}))
         names.add(found.name if found else "")
     assert names == {"zo\u00eb"}
+
+
+def test_a_correction_needs_two_people_once_it_is_applied(two: Site) -> None:
+    amend = {**REPOSITORY, "jobName": "amend_campaign"}
+    config: dict[str, Any] = {"campaign_id": "summer", "name": "Summer"}
+    assert asked(two, ADA, amend, config)["__typename"] == "LaunchRunSuccess", "a preview"
+    applied = {**config, "apply": True}
+    assert "second person has to launch amend_campaign" in str(asked(two, ADA, amend, applied))
+    assert "you asked for it yourself" in str(asked(two, ADA, amend, applied))
+    assert asked(two, BOB, amend, applied)["__typename"] == "LaunchRunSuccess"
 
 
 def test_what_confirms_nothing_and_other_jobs_need_one_person(two: Site) -> None:

@@ -59,6 +59,14 @@ def top_up():
     publish()
 
 
+corrections = {"campaign_id": str, "name": str, "apply": dg.Field(bool, default_value=False)}
+
+
+@dg.job(config=dg.ConfigMapping(lambda _: {}, corrections))
+def amend_campaign():
+    nothing()
+
+
 @dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="campaigns"))
 def winners(): ...
 
@@ -79,7 +87,7 @@ def watch(): ...
 def nightly(): ...
 
 
-jobs = [draw, confirm_draw, top_up, announce, save_entries]
+jobs = [draw, confirm_draw, top_up, amend_campaign, announce, save_entries]
 defs = dg.Definitions(assets=[winners, entries], jobs=jobs, sensors=[watch], schedules=[nightly])
 """
 # Runs wait in the queue, which no daemon empties here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -20,8 +21,15 @@ from regworkers_core.domain.reasons import RequestError, TransientFailure, Usage
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.engine.leases import LeaseKey
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.campaigns import amending, opening
 from regworkers_core.selection.campaigns.amending import Amended, amend, delete, is_looser, touched
-from regworkers_core.selection.campaigns.opening import AFTERWARDS, close_campaign, is_logged, log_open
+from regworkers_core.selection.campaigns.opening import (
+    AFTERWARDS,
+    close_campaign,
+    is_logged,
+    log_open,
+    open_campaign,
+)
 from regworkers_core.selection.campaigns.registry import draft
 from tests.selection.campaigns.test_opening import leaves, not_logged, opened, record, without
 from tests.support.campaigns import create, definition
@@ -354,6 +362,82 @@ def test_every_field_of_a_definition_has_a_place_in_it() -> None:
     # `campaign pass-on` sets how seats pass on.
     made |= {"amendments", "fence", "pass_on"}
     assert {each.name for each in fields(Campaign)} == made | {*DEFINED}
+
+
+def test_a_correction_that_died_before_it_was_written_is_repeated_without_a_further_leaf(
+    runtime: Runtime,
+) -> None:
+    opened(runtime)
+
+    def dies(_step: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        corrected(runtime, on_step=dies, name="Summer")
+    assert corrected(runtime, name="Summer").plan.changes
+    assert [each[:2] for each in leaves(runtime)] == [(Kind.OPENED, 0), (Kind.AMENDED, 1)]
+    campaign = runtime.campaigns.require_id("summer")
+    assert campaign.name == "Summer" and is_logged(runtime, campaign) and len(campaign.amendments) == 1
+
+
+def test_a_draft_that_is_being_opened_is_corrected_once_it_is_open_or_not_at_all(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(runtime)
+    with ThreadPoolExecutor(1) as other:
+        begun: list[Future[Amended]] = []
+
+        def logged(_runtime: Runtime, _campaigns: list[str]) -> None:
+            # The draft may have another id of its event, and an open campaign may not.
+            begun.append(other.submit(corrected, runtime, eventId="tour"))
+            _waits_or_ends(begun[0], entered)
+
+        entered = _entered(monkeypatch, amending)
+        monkeypatch.setattr(opening, "count_entries", logged)
+        assert open_campaign(runtime, "summer", reason="test", run_id="o").not_logged == ""
+        assert begun[0].result(30).plan.refused.keys() == {"eventId"}
+    assert [each[:2] for each in leaves(runtime)] == [(Kind.OPENED, 0)]
+    campaign = runtime.campaigns.require_id("summer")
+    assert campaign.event_id is None and is_logged(runtime, campaign) and not campaign.amendments
+
+
+def test_a_draft_that_is_being_corrected_is_opened_as_it_is_then(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(runtime)
+    with ThreadPoolExecutor(1) as other:
+        begun: list[Future[Any]] = []
+
+        def planned(_step: str) -> None:
+            begun.append(other.submit(open_campaign, runtime, "summer", reason="test", run_id="o"))
+            _waits_or_ends(begun[0], entered)
+
+        entered = _entered(monkeypatch, opening)
+        assert not corrected(runtime, on_step=planned, eventId="tour").plan.refused
+        assert begun[0].result(30).not_logged == ""
+    assert [each[:2] for each in leaves(runtime)] == [(Kind.OPENED, 0)]
+    campaign = runtime.campaigns.require_id("summer")
+    assert campaign.event_id == "tour" and campaign.status is CampaignStatus.OPEN
+    assert is_logged(runtime, campaign) and not_logged(runtime) == []
+
+
+def _entered(monkeypatch: pytest.MonkeyPatch, module: Any) -> threading.Event:
+    """Set when the module asks for the lease of a campaign."""
+    entered, lease = threading.Event(), module.campaign_lease
+
+    def asks(*given: Any) -> Any:
+        entered.set()
+        return lease(*given)
+
+    monkeypatch.setattr(module, "campaign_lease", asks)
+    return entered
+
+
+def _waits_or_ends(run: Future[Any], entered: threading.Event) -> None:
+    """Until the run waits for the lease, which is held, or has done what it must not do meanwhile."""
+    assert entered.wait(30)
+    with suppress(TimeoutError):
+        run.result(0.3)
 
 
 def test_a_run_that_logs_waits_for_a_correction_that_is_not_yet_written(runtime: Runtime) -> None:

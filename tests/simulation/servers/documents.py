@@ -231,6 +231,14 @@ def _test(operator: str, argument: Any, beside: Mapping[str, Any]) -> Test:
             (_test(each, value, argument), each not in ("$ne", "$nin")) for each, value in argument.items()
         ]
         return lambda value: all(test(value) is wanted for test, wanted in tests)
+    if operator == "$size":
+        return lambda value: type(value) is list and len(value) == argument
+    if operator == "$all":
+        wanted = [_equal(each) for each in argument]
+        return lambda value: type(value) is list and all(any(map(test, value)) for test in wanted)
+    if operator == "$elemMatch":
+        fits = matcher(argument)
+        return lambda value: type(value) is list and any(type(each) is dict and fits(each) for each in value)
     if operator in _KNOWN:
         raise NotImplementedError(operator)
     raise Refused(2, f"unknown operator: {operator}")
@@ -242,7 +250,7 @@ _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
     "$lt": lambda value, bound: value < bound,
     "$lte": lambda value, bound: value <= bound,
 }
-_KNOWN = frozenset({"$all", "$elemMatch", "$size", "$type", "$mod", "$expr"})
+_KNOWN = frozenset({"$type", "$mod", "$expr"})
 
 
 def projector(projection: Any) -> Callable[[Document], Document] | None:
