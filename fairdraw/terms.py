@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -40,6 +41,23 @@ class Outcome(StrEnum):
     STRUCK = "STRUCK"
     # A winner of an earlier phase who let the seat lapse; also the reason in strikes.txt.
     UNCLAIMED = "UNCLAIMED"
+
+
+# What is counted of each: for one entry, and for several.
+_COUNTED = {
+    Outcome.WINNER: ("winner", "winners"),
+    Outcome.WAITLIST: ("on the waiting list",) * 2,
+    Outcome.UNSELECTED: ("not selected",) * 2,
+    Outcome.HOUSEHOLD_LIMIT: ("beyond the household's limit",) * 2,
+    Outcome.STRUCK: ("struck",) * 2,
+    Outcome.UNCLAIMED: ("who did not claim the seat",) * 2,
+}
+
+
+def outcomes_in_words(outcomes: Mapping[str, int]) -> str:
+    """Numbers of entries by outcome, without those of none: `30 winners, 1 beyond the household's limit`."""
+    found = [(outcomes.get(each, 0), words) for each, words in _COUNTED.items()]
+    return ", ".join(f"{number:,} {words[number > 1]}" for number, words in found if number)
 
 
 # Those of struck entries, which have no seat and wait for none.

@@ -52,6 +52,10 @@ class _File(NamedTuple):
     """Marks a field whose value is a file."""
 
 
+class _Stored(NamedTuple):
+    """Marks a field whose value names a stored file."""
+
+
 class _AtTerminal(NamedTuple):
     """Marks a field that no launchpad has."""
 
@@ -63,6 +67,8 @@ class _Typed(NamedTuple):
 T = TypeVar("T")
 # A file that the person brings: a path at the terminal, the name of an upload on a launchpad. Empty: none.
 GivenFile = Annotated[str, _File()]
+# The name of an upload, or of an object that an operator stored. Empty: none.
+StoredFile = Annotated[str, _Stored()]
 # An option that only the terminal has.
 AtTerminal = Annotated[T, _AtTerminal()]
 # A path, where a job has a field of its own for its list. Empty: none.
@@ -79,6 +85,11 @@ SegmentSeats = Annotated[dict[str, dict[str, int]], Field(examples=[{"berlin": {
 def is_file(metadata: Sequence[object]) -> bool:
     """Whether the field with these pydantic metadata is a GivenFile."""
     return any(isinstance(each, _File) for each in metadata)
+
+
+def is_chosen(metadata: Sequence[object]) -> bool:
+    """Whether a form lets a person choose the file of the field with these pydantic metadata."""
+    return any(isinstance(each, _File | _Stored) for each in metadata)
 
 
 def is_at_terminal(metadata: Sequence[object]) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from fairdraw import scheduling
+from fairdraw.terms import outcomes_in_words
 from regworkers_core.adapters.aws.objects import MissingObject
 from regworkers_core.adapters.mongo.draws import PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Reserve
@@ -321,8 +322,7 @@ def _brief(name: str, facts: Mapping[str, Any]) -> str | None:
         case "rank":
             parts = [f"{facts['count']:,} in order"]
         case "allocate":
-            parts = [f"{count:,} {outcome}" for outcome, count in facts["outcomes"].items() if count]
-            parts.append(f"resultHash {facts['resultHash']}")
+            parts = [outcomes_in_words(facts["outcomes"]), f"resultHash {facts['resultHash']}"]
         case "report":
             parts = [str(facts["page"])]
         case "publish":

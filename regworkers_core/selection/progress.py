@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fairdraw.terms import outcomes_in_words
 from regworkers_core.adapters.mongo.draws import DrawRecord, PhaseRecord, PhaseStatus
 from regworkers_core.domain.campaign import Campaign, CampaignStatus
 from regworkers_core.domain.selection import market_in_words
@@ -205,8 +206,7 @@ def _steps(campaign: Campaign, record: DrawRecord | None, codes: Sequence[Market
 def _of_draw(phase: PhaseRecord) -> Iterator[Step]:
     which = f", phase {phase.phase}" if phase.phase > 1 else ""
     drawn = phase.reached(PhaseStatus.DRAWN) and "report" in phase.fields
-    found = ", ".join(f"{name.lower()} {number:,}" for name, number in phase.outcomes.items() if number)
-    text = found or f"it is {phase.status.value.lower()}"
+    text = outcomes_in_words(phase.outcomes) or f"it is {phase.status.value.lower()}"
     yield Step(f"Draw{which}", drawn, text, phase.fields.get("drawnAt"), "draw run")
     confirmed = phase.fields.get("confirmedAt")
     accepted = ", ".join(each["finding"] for each in phase.accepted)

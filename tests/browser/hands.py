@@ -18,10 +18,20 @@ import uvicorn
 from tests.browser.chromium import Browser, Tab
 
 _PATIENCE_SECONDS = 40.0
+DESKTOP, PHONE = 1200, 390
 _HERE = Path(__file__).parent
 # What a link, a button or a field is called, by those who see it and by those who hear it.
 _FIND = """(kind, text) => [...document.querySelectorAll(kind)].find((each) =>
   each.checkVisibility() && each.innerText.trim().replace(/\\s+/g, " ").startsWith(text))"""
+
+_JUDGE = """axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => [
+  ...violations.map((each) => each.id + ": " + each.nodes.map((node) => node.html.slice(0, 120)).join(" | ")),
+  ...[...document.querySelectorAll("thead th")].filter((each) => {
+    const cell = each.closest("table").tBodies[0]?.rows[0]?.cells[each.cellIndex];
+    return cell && getComputedStyle(cell).textAlign !== getComputedStyle(each).textAlign;
+  }).map((each) => "not aligned as its column: " + each.innerText),
+  ...(document.documentElement.scrollWidth > document.documentElement.clientWidth ? ["the page scrolls sideways"] : []),
+])"""
 
 
 @contextmanager
@@ -60,7 +70,7 @@ class Person:
         self.tab.call("Network.setExtraHTTPHeaders", headers={"X-User": name, "X-Groups": groups})
         self.window()
 
-    def window(self, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
+    def window(self, width: int = DESKTOP, height: int = 900, scheme: str = "light") -> None:
         self.tab.size(width, height, scale=1, mobile=width < 700)
         self.tab.media(prefers_color_scheme=scheme)
 
@@ -154,10 +164,14 @@ class Person:
             self.types(label, text)
 
     def judged(self, axe: str) -> list[str]:
-        """What axe-core finds wrong with the page, every rule of it applied."""
+        """What is wrong with the page in light and dark, on a desktop and a phone: what axe-core finds by all of its
+        rules, headers that are not aligned as their columns, and whether it is wider than the window.
+        """
         self.tab.run(axe)
-        found = self.tab.run(
-            "axe.run(document, {resultTypes: ['violations']}).then((all) => all.violations.map("
-            "(each) => each.id + ': ' + each.nodes.map((node) => node.html.slice(0, 120)).join(' | ')))"
-        )
-        return [str(each) for each in found]
+        found = []
+        for width in (DESKTOP, PHONE):
+            for scheme in ("light", "dark"):
+                self.window(width=width, scheme=scheme)
+                found += [f"{width} px, {scheme}: {each}" for each in self.tab.run(_JUDGE)]
+        self.window()
+        return found

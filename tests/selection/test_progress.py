@@ -69,7 +69,7 @@ def test_a_draw_waits_for_its_confirmation_whose_word_its_form_shows(runtime: Ru
     found = read(runtime)
     assert found.sentence == "Phase 1 is confirmed: its codes are being assigned."
     steps = {each.name: each for each in found.steps}
-    assert steps["Confirm"].done and steps["Confirm"].at and "winner" in steps["Draw"].text
+    assert steps["Confirm"].done and steps["Confirm"].at and "winners" in steps["Draw"].text
     assert "draw receipt" in found.acts and "draw confirm" not in found.acts
     runtime.database["draws"].update_one(
         {"_id": CAMPAIGN},

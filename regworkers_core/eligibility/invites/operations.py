@@ -41,6 +41,7 @@ from regworkers_core.operation import (
     LocalFile,
     OfCampaign,
     Report,
+    StoredFile,
     Table,
     TypedIn,
     operation,
@@ -72,10 +73,11 @@ class UploadInvites(_OfType):
         description="CSV, UTF-8, with a header that has TYPE as a column. "
         f"Empty: {DEFAULT_FILE} where it exists, after a confirmation.",
     )
-    key: str = Field(
+    key: StoredFile = Field(
         "",
-        description="The list, CSV in UTF-8: the name that the upload form answers with (`uploads/...`), or a key "
-        "below `invites.prefix` (`invites/...`) in the bucket of artefacts. Never type an address here.",
+        description="The list, CSV in UTF-8, with a header that has TYPE as a column. Where no file can be chosen: "
+        "the name that the upload form answers with (`uploads/...`), or a key below `invites.prefix` "
+        "(`invites/...`) in the bucket of artefacts. Never type an address here.",
     )
     ttl: str = Field(
         "",

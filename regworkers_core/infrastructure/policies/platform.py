@@ -236,6 +236,7 @@ OPERATORS = (
             hold_leases("OneAtATime"),
             PAUSE_DRAINS,
             allow("KeepCopies", "s3:GetObject PutObject", *objects("dead-letters")),
+            allow("WriteDownloads", "s3:PutObject", *objects("downloads")),
         ),
     ),
     Worker(

@@ -276,7 +276,7 @@ def find_message(runtime: Runtime, queue: DeadQueue, wanted: str, assess: Assess
     found, seen, now = None, Seen(), runtime.clock()
     with open_browser(runtime, queue) as browser:
         for messages in matching(browser, queue, Choice(), now):
-            named = [each for each in messages if wanted in (each.id, *(item.id for item in each.items))]
+            named = [each for each in messages if each.is_about(wanted)]
             if named:
                 found = assess(named[:1])[0]
                 break

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,6 +18,7 @@ from regworkers_core.adapters.files import open_private
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.dead_letters.browse import (
+    Ended,
     Seen,
     matching,
     never,
@@ -236,6 +238,21 @@ def _chosen(assessed: Sequence[Assessed], options: DropOptions, report: DropRepo
     return chosen
 
 
+class ExportOptions(NamedTuple):
+    """Which messages are exported: those of the choice, of them only the one with this id (or about the item with it;
+    empty: any), and at most `limit` (0: all).
+    """
+
+    choice: Choice = Choice()
+    id: str = ""
+    limit: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """What restricts, for the record of the action."""
+        given = {"id": self.id, "limit": self.limit}
+        return {**self.choice.as_dict(), **{name: value for name, value in given.items() if value}}
+
+
 @dataclass(slots=True)
 class ExportReport:
     """What was exported."""
@@ -245,8 +262,13 @@ class ExportReport:
     seen: Seen = field(default_factory=Seen)
     # How many messages.
     written: int = 0
-    # Where they are; None if there were none.
+    # Where they are; None if there were none, and if the caller hands the file out.
     place: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether as much was read as was asked for."""
+        return set(self.seen.partly.values()) <= {Ended.ENOUGH}
 
     def as_dict(self) -> dict[str, Any]:
         return {"queue": self.queue.name, "written": self.written, "place": self.place, **self.seen.as_dict()}
@@ -255,29 +277,35 @@ class ExportReport:
 def export(
     runtime: Runtime,
     queue: DeadQueue,
-    choice: Choice,
-    to: str,
+    options: ExportOptions,
+    to: str | Path,
     *,
     who: str = "",
     stopped: Callable[[], bool] = never,
     on_progress: Progress = no_progress,
 ) -> ExportReport:
-    """Write JSON lines to the file `to`, or for `s3` to the artefacts' bucket below `dead-letters/exports/`. A file
-    appears only when it is complete. Raises UsageError if it cannot be written.
+    """Write JSON lines to the file `to`, or for `s3` to the artefacts' bucket below `dead-letters/exports/`; a Path is
+    a file that the caller hands out. A file appears only when it is complete. Raises UsageError if it cannot be
+    written.
     """
     report, now = ExportReport(queue), runtime.clock()
     keep_days = runtime.settings.dead_letters.keep_copies_days
+    wanted, most = options.id, options.limit
 
     def copy(write: Callable[[Sequence[DeadMessage]], object]) -> None:
         with open_browser(runtime, queue, batch_messages=_PART, stopped=stopped) as browser:
-            for messages in matching(browser, queue, choice, now, on_progress):
-                if messages:
-                    write(messages)
-                    report.written += len(messages)
+            for messages in matching(browser, queue, options.choice, now, on_progress):
+                chosen = [each for each in messages if not wanted or each.is_about(wanted)]
+                chosen = chosen[: most - report.written] if most else chosen
+                if chosen:
+                    write(chosen)
+                    report.written += len(chosen)
+                if report.written >= (1 if wanted else most or inf):
+                    browser.enough()
         report.seen.add(queue, browser)
         report.seen.fitting = report.written
 
-    with runtime.operator_actions.recorded(DLQ + "export", queue.name, choice.as_dict(), who=who) as result:
+    with runtime.operator_actions.recorded(DLQ + "export", queue.name, options.as_dict(), who=who) as result:
         if to == _S3:
             prefix = f"{PREFIX}exports/{queue.name}/{iso(now).replace(':', '')}/"
             copies = Copies(runtime.objects, prefix, keep_days=keep_days)
@@ -294,6 +322,6 @@ def export(
                 raise UsageError(f"{path} cannot be written: {error.strerror}") from None
             finally:
                 part.unlink(missing_ok=True)
-            report.place = str(path)
+            report.place = to if isinstance(to, str) else None
         result.update(report.as_dict())
     return report

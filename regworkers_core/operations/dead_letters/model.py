@@ -116,6 +116,10 @@ class DeadMessage:
         """Its share of a rate limit in items."""
         return max(1, len(self.items))
 
+    def is_about(self, wanted: str) -> bool:
+        """Whether this is the id of the message, or of one of its items."""
+        return wanted in (self.id, *(item.id for item in self.items))
+
     def revived(self) -> Outgoing:
         """The message as a redrive sends it: without its failure, its attempts counted from the start."""
         given = self.received.attributes.items()

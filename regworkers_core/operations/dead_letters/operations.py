@@ -1,7 +1,7 @@
 """List, redrive and drop dead letters. Messages are hidden from other consumers while a command reads them, then
 returned to the queue.
 
-No answer has a value of a body, which is a fan's; only an export to a file has, at the terminal.
+No answer has a value of a body, which is a fan's; only the file of an export has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from regworkers_core.adapters.mongo.dead_letters import NamedCause
 from regworkers_core.domain.messages import fit_correlation_id
 from regworkers_core.domain.timestamps import iso, to_second
-from regworkers_core.operation import CAMPAIGN, Call, Effect, Input, Report, Table, operation
+from regworkers_core.operation import CAMPAIGN, AtTerminal, Call, Effect, Input, Report, Table, operation
 from regworkers_core.operations.dead_letters import drop as dropping
 from regworkers_core.operations.dead_letters import redrive as redriving
 from regworkers_core.operations.dead_letters.browse import find_message, list_messages
@@ -55,6 +55,7 @@ _HEIGHTS = "·▁▂▃▄▅▆▇█"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Names of fields in our messages; other names may be anything, a fan's data too.
 _FIELD = re.compile(r"(data\.)?[A-Za-z]{1,40}")
+_BODIES = "dead-letters.jsonl"
 _QUEUE = "The queue: replication-queue, or replication, ..."
 
 
@@ -137,7 +138,9 @@ class DropMessages(Messages):
 
 class ExportMessages(Messages):
     words: ClassVar[tuple[str, ...]] = ("queue", "to")
-    to: str = Field(description="A file, or s3 for the artefacts' bucket.")
+    to: AtTerminal[str] = Field("", description="A file, or s3 for the artefacts' bucket.")
+    id: str = Field("", description="Only this message: its id, or <campaignId>:<entryId>.")
+    limit: int = Field(0, ge=0, description="At most this many messages. 0: all.")
 
 
 class NameCause(Input):
@@ -317,19 +320,36 @@ def drop(call: Call, given: DropMessages) -> Report:
     )
 
 
-@operation("dlq export", effect=Effect.ADD, recorded_by_flow=True)
+@operation(
+    "dlq export",
+    "export_dead_letters",
+    Effect.ADD,
+    long=True,
+    files="the messages with their bodies",
+    recorded_by_flow=True,
+)
 def export(call: Call, given: ExportMessages) -> Report:
-    """Copy dead letters as JSON lines; the queue keeps them."""
+    """Copy dead letters with their bodies as JSON lines; the queue keeps them.
+
+    A body may have a fan's data: the file is private, and each export is in the audit log.
+    """
+    file = None if given.to else call.face.folder() / _BODIES
     report = dropping.export(
         call.runtime,
         dead_queue(call.runtime.names, given.queue),
-        given.choice(call.runtime),
-        given.to,
+        dropping.ExportOptions(given.choice(call.runtime), given.id, given.limit),
+        file or given.to,
         who=call.who,
         stopped=lambda: call.stop.is_set,
         on_progress=partial(call.face.progress, unit="messages"),
     )
-    return Report(document=report.as_dict(), pending=bool(report.seen.partly))
+    document = report.as_dict()
+    return Report(
+        document=document,
+        said=[*_notes(document, "" if report.written else "no dead letter fits")],
+        files={file.name: file} if file and report.written else {},
+        pending=not report.complete,
+    )
 
 
 @operation("dlq name", "name_cause", Effect.ADD, target="fingerprint")

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operation import DRY_RUN, Effect, Operation, form_of, is_at_terminal, is_file, of_pairs
+from regworkers_core.operation import DRY_RUN, Effect, Operation, form_of, is_at_terminal, is_chosen, of_pairs
 
 Kind = Literal["text", "number", "flag", "choice", "lines", "file", "campaign"]
 _CAMPAIGN = "campaign_id"
@@ -126,7 +126,7 @@ def _alternatives(field: FieldInfo) -> list[Any]:
 
 def _kind(name: str, field: FieldInfo) -> Kind:
     (kind, *_) = _alternatives(field)
-    if is_file(field.metadata):
+    if is_chosen(field.metadata):
         return "file"
     if name == _CAMPAIGN:
         return "campaign"

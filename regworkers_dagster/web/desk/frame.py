@@ -18,7 +18,7 @@ from regworkers_core.domain.timestamps import to_second
 from regworkers_core.operation import Operation
 from regworkers_core.reporting import beside, page
 from regworkers_core.runtime import Runtime
-from regworkers_dagster.web.desk import forms
+from regworkers_dagster.web.desk import forms, runs
 from regworkers_dagster.web.guard import Operators
 
 _POLICY = (
@@ -123,13 +123,14 @@ class Frame:
             read_only=self._read_only or person is None or not person.may_launch,
             when=_when,
             prose=self._prose,
+            located=lambda html: Markup(runs.located(html, self.prefix)),  # noqa: S704 (it was made here)
             **values,
         )
         headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}
         return HTMLResponse(shown, status, headers=headers)
 
     def _prose(self, text: str) -> Markup:
-        """Text in which `job` in backticks is a link to its form."""
+        """Text in which `job` in backticks is a link to its form, and the address of a page to the page."""
         pieces = []
         for at, piece in enumerate(str(text).split("`")):
             if at % 2 and piece in self.operations:
@@ -138,7 +139,7 @@ class Frame:
                 )
             else:
                 pieces.append(f"<code>{escape(piece)}</code>" if at % 2 else escape(piece))
-        return Markup("".join(pieces))  # noqa: S704 (each piece is escaped)
+        return Markup(runs.located("".join(pieces), self.prefix))  # noqa: S704 (each piece is escaped)
 
 
 def _when(at: str | None) -> Markup:

@@ -1,7 +1,7 @@
 """The page for who is on call: what the doctor found, open incidents, and dead letters by cause, each with its acts.
 
 It reads what the sensor of alerts has stored, and asks no server but MongoDB and Dagster's own storage. Of dead letters
-it has headers and causes; no page has a body.
+it has headers and causes; a body is only in the file of an export.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from regworkers_dagster.web.desk import runs
 from regworkers_dagster.web.desk.frame import Frame, Shown
 
 _COMMANDS = {each.page: each.command.removeprefix("regworkers ") for each in CATALOG}
+# A few bodies show what is wrong with all of a cause.
+_BODIES = 5
 _CRITICAL = ("critical", "warning")
 
 
@@ -96,6 +98,7 @@ class Health:
         return self._acts(
             request,
             ("dlq groups", of_it),
+            ("dlq export", {**of_it, "limit": str(_BODIES)}),
             ("dlq redrive", of_it),
             ("dlq drop", of_it),
             ("dlq name", of_it),

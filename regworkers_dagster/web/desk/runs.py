@@ -12,6 +12,7 @@ import dagster as dg
 from markdown_it import MarkdownIt
 
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.operations.downloads import link_to
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
 from regworkers_dagster.runs import ENDED, OPERATOR_TAG, PARTITION_TAG
 
@@ -28,6 +29,8 @@ _STATES = {
     dg.DagsterRunStatus.STARTED: "It runs.",
     dg.DagsterRunStatus.CANCELING: "It is being stopped.",
 }
+# Where an object is stored; what ends a sentence is no part of it. In an attribute it stays as it is.
+_ADDRESS = re.compile(r"(?<![\"'=])s3://([\w.=/-]*[\w/])", re.ASCII)
 # Metadata of Dagster's own, for its catalog.
 _OF_DAGSTER = "dagster/"
 
@@ -204,6 +207,18 @@ def in_words(name: str) -> str:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("_", " "))
     words = " ".join(word if word.isupper() else word.lower() for word in words.split())
     return words[:1].upper() + words[1:]
+
+
+def located(html: str, prefix: str) -> str:
+    """HTML in which the address of a stored object is a link, below `prefix`, if the web application serves it, else
+    the name of its bucket and its key.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        path = link_to(found[0])
+        return f'<a href="{prefix}{path}">{found[1]}</a>' if path else found[1]
+
+    return _ADDRESS.sub(shown, html)
 
 
 @cache

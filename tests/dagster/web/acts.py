@@ -66,10 +66,11 @@ def _answer(call: Call, given: Given) -> Report:
             "campaignId": given.campaign_id,
             "tookSeats": sum(given.seats.values()),
             "byMarket": given.seats,
+            "page": f"s3://kept/reports/{given.campaign_id}/phase-1/report.html",
         },
         tables=[Table("taken seats", ("market", "seats"), [(name, n) for name, n in given.seats.items()])],
         said=["the seats were counted, and `rename_market` is next"],
-        remarks=[Remark("warning", "few are left", "add seats")],
+        remarks=[Remark("warning", "few are left", "see s3://kept/pipeline/few.csv.")],
         word=f"{given.campaign_id}:seats",
         changed=call.apply,
     )

@@ -25,6 +25,7 @@ from regworkers_dagster.definitions import OPERATIONS, managers_jobs, tags_of_jo
 from regworkers_dagster.operations.health import FINDS_NOTHING
 from regworkers_dagster.web.desk import forms
 from regworkers_dagster.web.desk.campaigns import curve_of
+from regworkers_dagster.web.desk.runs import located
 from tests.dagster.support import use
 from tests.dagster.web import acts
 from tests.dagster.web.test_roles import GROUPS, MANAGER, OPERATOR, PROXY, VIEWER
@@ -159,6 +160,15 @@ def test_a_change_is_shown_first_and_done_once_it_is_confirmed(desk: Site) -> No
     assert sent(desk, acted, {"word": "summer:seats"})[0] == 409
     refused = ran(desk, "rename_market", campaign_id="summer", names={"berlin": "refuse"})
     assert "Confirm it" not in opened(desk, refused) and sent(desk, refused, {})[0] == 409
+
+
+def test_the_address_of_a_stored_page_is_a_link_and_that_of_another_object_a_plain_name(desk: Site) -> None:
+    page = opened(desk, ran(desk, "look_at_market", **CONFIG))
+    assert '<a href="/reports/summer/1">kept/reports/summer/phase-1/report.html</a>' in page
+    assert "see kept/pipeline/few.csv." in page and "s3://" not in page
+    assert located("see s3://kept/reports/a/phase-2/report.html.", "/dagster") == (
+        'see <a href="/dagster/reports/a/2">kept/reports/a/phase-2/report.html</a>.'
+    )
 
 
 def test_a_deletion_needs_the_word_that_its_preview_showed(desk: Site) -> None:
@@ -309,6 +319,8 @@ def test_on_call_sees_incidents_dead_letters_and_the_doctor_each_with_its_acts(
     assert '<a class="button" href="/desk/operations/doctor">Look again now</a>' in page
     assert "<button>Show</button>" in opened(site, "/operations/doctor", {})
     assert "<b>3 items</b> of replication-queue: Wrong refs" in page and "ref: &lt;b&gt;" in page
+    bodies = "/desk/operations/export_dead_letters?queue=replication-queue&amp;fingerprint="
+    assert f"{bodies}{cause}&amp;limit=5" in page
     assert f"/desk/operations/redrive_dead_letters?queue=replication-queue&amp;fingerprint={cause}" in page
     reader = opened(desk, "/health", VIEWER)
     assert "Wrong refs" in reader and "/desk/operations/" not in reader.partition("<main")[2]

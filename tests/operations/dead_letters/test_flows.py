@@ -18,7 +18,7 @@ from regworkers_core.engine.queue import Outgoing, Received, SendFailure
 from regworkers_core.operations.dead_letters import browse
 from regworkers_core.operations.dead_letters import drop as dropping
 from regworkers_core.operations.dead_letters.browse import Ended, QueueBrowser, find_message, list_messages
-from regworkers_core.operations.dead_letters.drop import DropOptions, drop, export
+from regworkers_core.operations.dead_letters.drop import DropOptions, ExportOptions, drop, export
 from regworkers_core.operations.dead_letters.model import Choice, DeadMessage, dead_queue
 from regworkers_core.operations.dead_letters.redrive import RedriveOptions, redrive
 from regworkers_core.operations.dead_letters.report import RedriveEnded, count_causes
@@ -448,14 +448,14 @@ def test_an_export_copies_and_deletes_nothing(runtime: Runtime, tmp_path: object
     queue = replication(runtime)
     send_dead(runtime, queue, [Outgoing(body(f"e{number}")) for number in range(3)])
     path = f"{tmp_path}/copies.jsonl"
-    assert export(runtime, queue, Choice(), path).written == 3
+    assert export(runtime, queue, ExportOptions(), path).written == 3
     with open(path, "rb") as file:  # noqa: PTH123
         assert len([orjson.loads(line) for line in file]) == 3
-    on_s3 = export(runtime, queue, Choice(), "s3")
+    on_s3 = export(runtime, queue, ExportOptions(), "s3")
     assert on_s3.place is not None and on_s3.place.startswith(f"s3://{runtime.names.bucket}/dead-letters/")
     assert depths(runtime) == (0, 3)
     with pytest.raises(UsageError, match="cannot be written"):
-        export(runtime, queue, Choice(), f"{tmp_path}/none/copies.jsonl")
+        export(runtime, queue, ExportOptions(), f"{tmp_path}/none/copies.jsonl")
 
 
 def test_filters_choose_by_reason_campaign_cause_and_age(runtime: Runtime) -> None:

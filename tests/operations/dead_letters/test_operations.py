@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from regworkers_core.adapters.aws.sqs import MessageMoves
@@ -12,6 +13,7 @@ from regworkers_core.engine.queue import Outgoing
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.analytics.world import queue_events, removed
+from tests.dagster.support import job, use
 from tests.infrastructure.deploy.policies import WHEN_IT_FAILS, Recorder, actions
 from tests.operations.dead_letters.world import (
     FAST,
@@ -88,6 +90,33 @@ def test_a_review_closes_documents_whose_entry_is_gone(runtime: Runtime, face: F
     }
     assert depths(runtime) == (0, 2), "messages stay"
     assert [each.what for each in runtime.operator_actions.history(what="dlq")] == ["dlq review"]
+
+
+def test_bodies_are_only_in_a_private_file_and_each_export_is_in_the_audit_log(
+    runtime: Runtime, face: Face, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refuse(runtime, "e1", "e2", "e3")
+    mail = "ada@fans.example"
+    send_dead(runtime, replication(runtime), [Outgoing(f'{{"mail": "{mail}"}}'.encode())])
+    name = "dead-letters.jsonl"
+    none = face.does("dlq export", queue="replication", id="summer:none")
+    assert none.fine and none.files == {} and "no dead letter fits" in none.text
+    (cause,) = {each["fingerprint"] for each in recorded(runtime)}
+    for given, number in (
+        ({"id": "summer:e3"}, 1),
+        ({"fingerprint": cause, "limit": 2}, 2),
+        ({}, 4),
+    ):
+        done = face.does("dlq export", queue="replication", **given)
+        lines = [orjson.loads(line) for line in done.files[name].splitlines()]
+        assert done.fine and len(lines) == number, done.text
+        assert all(each["body"].startswith("{") for each in lines)
+        assert not given.get("fingerprint") or {each["fingerprint"] for each in lines} == {cause}
+        history = runtime.operator_actions.history(what="dlq export")[0]
+        assert (history.target, history.arguments) == (replication(runtime).name, given)
+        assert mail not in done.text + str(history)
+    assert mail in done.files[name].decode() and mail not in "".join(capfd.readouterr())
+    assert depths(runtime) == (0, 4), "the queue keeps them"
 
 
 def test_a_cause_keeps_its_name_and_note(runtime: Runtime, face: Face) -> None:
@@ -178,8 +207,11 @@ def test_the_commands_need_only_what_their_policy_allows(
     refuse(runtime, "e1", "gone")
     remove(runtime, key("gone"))
     correct(runtime, "e1")
+    use(monkeypatch, runtime)
     recorder = Recorder(monkeypatch, runtime.names.prefix)
     assert regworkers(runtime, "dlq", "export", "replication", "s3", "--format", "json").document["seen"]
+    given = {"queue": "replication", "limit": 1}
+    assert job("export_dead_letters").execute_in_process(run_config=given).success
     regworkers(runtime, "dlq", "redrive", "replication", "--apply", "--at-once")
     regworkers(runtime, "dlq", "drop", "replication", "--apply", "--yes")
     used = {call.action for call in recorder.calls}
