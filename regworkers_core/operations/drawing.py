@@ -97,7 +97,7 @@ def run(call: Call, given: RunDraw) -> Report:
     """Draw a closed campaign and wait until its codes are assigned.
 
     The steps are freeze, commit, seed, rank, allocate, report and publish. Continues where an earlier run stopped.
-    Prompts for `<campaignId>:<phase>` before it publishes. Exits 1 if it cannot prompt.
+    A person confirms the publication with `<campaignId>:<phase>`.
     """
     # Late, for they bring DuckDB and pyarrow.
     from regworkers_core.selection.draw.gate import AcceptedFindings, GateClosed, NotAccepted, NotSettled

@@ -142,7 +142,7 @@ def to_confirm(word: str) -> str:
     """How to confirm a publication in the UI."""
     # It is in quotes: YAML may read text after a colon as another type.
     return (
-        "nothing is published yet: read the report (`open` in the metadata of `draw_report` shows its page), then "
+        "nothing is published yet: read the report, whose page `draw_report` links to, then "
         f'launch `confirm_draw` with confirm: "{word}"'
     )
 

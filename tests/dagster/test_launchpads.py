@@ -30,6 +30,7 @@ KNOWN = {
     "marketId": "an id",
     "entry": "a ref or the id of an entry, which name no person",
     "entry_id": "an id, which names no person",
+    "id": "of a message, or of an entry",
     "name": "the campaign's, or a cause's",
     "slug": "the campaign's",
     "market_names": "the markets'",

@@ -254,7 +254,9 @@ def bring_up(stack: Stack, dagster: DagsterProcess, stop: StopSignal) -> Runtime
     console.print(f"provisioned: {created} resources created")
     dagster.start()
     dagster.wait_ready()
-    console.print(f"Dagster at {dagster.url} ({time.monotonic() - began:.0f} s)")
+    console.print(
+        f"Dagster at {dagster.url}, pages of campaigns at {dagster.url}/desk ({time.monotonic() - began:.0f} s)"
+    )
     if dagster.home != PROJECT_ROOT:
         console.print("`dg launch` and `regworkers` reach it, in a second terminal, after")
         console.print(

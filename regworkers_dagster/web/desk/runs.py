@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dagster as dg
 from markdown_it import MarkdownIt
 
+from fairdraw.terms import outcomes_in_words
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.operations.downloads import link_to
 from regworkers_core.operations.health.scheduler import CAMPAIGN_TAG
@@ -197,6 +198,8 @@ def part_of(title: str, metadata: Mapping[str, dg.MetadataValue]) -> Part:
             said.append(sentence(str(each.value)))
         elif name == "confirm":
             word = str(each.value)
+        elif name == "outcomes" and isinstance(each, dg.JsonMetadataValue):
+            values[in_words(name)] = outcomes_in_words(cast(Mapping[str, int], each.value))
         else:
             values[in_words(name)] = each.value
     return Part(in_words(title), said, values, pages, links, word)
