@@ -11,13 +11,16 @@ import pytest
 from regworkers_core.adapters.aws.demand_table import DemandTable
 from regworkers_core.adapters.aws.lease_table import DynamoLeaseTable
 from regworkers_core.adapters.mongo import entry_documents
+from regworkers_core.adapters.mongo.codes import Codes
 from regworkers_core.domain.entry import Entry
 from regworkers_core.domain.reasons import TransientFailure
+from regworkers_core.domain.selection import MarketPhase
 from regworkers_core.drains.residency import Sight
 from regworkers_core.engine.drain import Drain
 from regworkers_core.engine.queue import QueueSource, Received
 from regworkers_core.replication.enqueue import held_shards
 from regworkers_core.replication.saver import Saver
+from regworkers_core.selection.codes import redeeming
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -113,6 +116,23 @@ def no_resident_is_blind(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Sight, "look", lambda *_: "")
 
 
+def forged_statements_count(patch: pytest.MonkeyPatch) -> None:
+    """What a stranger has signed of codes counts as said by their issuer."""
+    patch.setattr(redeeming, "is_signed", lambda *_: True)
+
+
+def seats_of_used_codes_lapse(patch: pytest.MonkeyPatch) -> None:
+    """A seat passes on although its code was redeemed."""
+
+    def pass_on(self: Codes, market: MarketPhase, phase: int) -> int:
+        given = {**market.as_fields(), "status": {"$in": ["ASSIGNED", "REDEEMED"]}}
+        return self._update_many(given, {"$set": {"passedOn": phase}}).modified_count
+
+    patch.setattr(Codes, "pass_on", pass_on)
+
+
+# Which only plays with rounds can find.
+OF_ROUNDS = ("forged_statements_count", "seats_of_used_codes_lapse")
 DEFECTS: Mapping[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -124,6 +144,8 @@ DEFECTS: Mapping[str, Plant] = {
         event_forgotten_on_repeat,
         no_fencing,
         no_resident_is_blind,
+        forged_statements_count,
+        seats_of_used_codes_lapse,
     )
 }
 
@@ -135,4 +157,4 @@ def planted(name: str) -> Iterator[None]:
         yield
 
 
-__all__ = ["DEFECTS", "planted"]
+__all__ = ["DEFECTS", "OF_ROUNDS", "planted"]
