@@ -168,12 +168,12 @@ LIFECYCLES = (
     Lifecycle("pipeline/", replaced_days=30),
     # The checkpoint of a list, the only file there that is replaced, proves nothing.
     Lifecycle("registrations/", replaced_days=30),
+    # Codes are as good as tickets: their issuer has a week to fetch them.
+    Lifecycle(f"{ISSUER_FOLDER}/", replaced_days=1, expire_days=7),
     # Uploads and downloads of the web application may hold fans' data, and are used within the day. In a versioned
     # bucket an expired object only gets a delete marker: its bytes are deleted a day later.
     Lifecycle("uploads/", replaced_days=1, expire_days=1),
     Lifecycle("downloads/", replaced_days=1, expire_days=1),
-    # Codes are as good as tickets: their issuer has a week to fetch them.
-    Lifecycle(f"{ISSUER_FOLDER}/", replaced_days=1, expire_days=7),
 )
 
 

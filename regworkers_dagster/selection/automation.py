@@ -235,7 +235,7 @@ CHECK_SELECTION = asset_job(
 )
 LOG_CAMPAIGNS = job(log_campaigns, {"campaigns": specs.CAMPAIGNS}, {log_campaigns.job})
 PASS_ON = job(drawing.pass_on, {}, of_step=assets.event_of)
-EXPORT_CODES = job(export_codes, {"codes": specs.CODES})
+EXPORT_CODES = job(export_codes, {"codes": specs.CODES}, {export_codes.job})
 
 JOBS = (DRAW, CHECK_SELECTION, LOG_CAMPAIGNS, PASS_ON, EXPORT_CODES)
 
