@@ -134,20 +134,25 @@ class Redeeming:
         record = runtime.draws.light(campaign_id)
         watermark = record.complete_to if record else ""
         codes = runtime.codes.by_digest(campaign_id, [each.digest for each in items if each.digest])
+        blocked: list[Statement] = []
         for item in sorted(items, key=lambda each: _ORDER.index(each.kind)):
             outcome: str | Failure
             if item.kind is MessageType.COMPLETE:
+                self._block(campaign_id, blocked, codes, handled)
+                blocked = []
                 outcome = self._complete(item, known=record is not None)
             elif problem := _refusal(item, codes.get(item.digest), watermark):
                 outcome = PermanentFailure(Reason.ISSUER_CONFLICT, problem)
             elif item.kind is MessageType.REDEEMED:
                 outcome = self._redeem(item, codes[item.digest], watermark)
             else:
-                outcome = self._block(item, codes[item.digest])
+                blocked.append(item)
+                continue
             if isinstance(outcome, str) and outcome != "unchanged":
                 handled.counts[outcome] += 1
                 outcome = "applied"
             handled.outcomes[item] = outcome
+        self._block(campaign_id, blocked, codes, handled)
         self._on_step("redeem.after_take")
 
     def _complete(self, item: Statement, *, known: bool) -> str | Failure:
@@ -172,12 +177,19 @@ class Redeeming:
             return "unchanged"
         raise TransientFailure("mongo", "a code changed while it was recorded as redeemed")
 
-    def _block(self, item: Statement, code: Code) -> str:
+    def _block(
+        self, campaign_id: str, items: Sequence[Statement], codes: Mapping[str, Code], handled: Handled
+    ) -> None:
+        """One update records all of them, before a watermark that came with them counts."""
+        if not items:
+            return
+        named = [codes[each.digest].code for each in items]
         at = iso(self._runtime.clock())
-        done = self._runtime.codes.block(
-            item.campaign_id, [code.code], at=at, reason=_WHY, run_id=self._run_id
+        handled.counts["blocked"] += self._runtime.codes.block(
+            campaign_id, named, at=at, reason=_WHY, run_id=self._run_id
         )
-        return "blocked" if done else "unchanged"
+        for each in items:
+            handled.outcomes[each] = "unchanged" if codes[each.digest].blocked else "applied"
 
 
 def _keys_of(runtime: Runtime, campaign_id: str) -> Sequence[IssuerKey]:
