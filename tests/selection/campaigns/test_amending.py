@@ -388,17 +388,17 @@ def test_a_draft_that_is_being_opened_is_corrected_once_it_is_open_or_not_at_all
         begun: list[Future[Amended]] = []
 
         def logged(_runtime: Runtime, _campaigns: list[str]) -> None:
-            # The draft may have another id of its event, and an open campaign may not.
-            begun.append(other.submit(corrected, runtime, eventId="tour"))
+            # A draft may close earlier, and an open campaign may not.
+            begun.append(other.submit(corrected, runtime, closesAt="2098-01-01T00:00:00.000Z"))
             _waits_or_ends(begun[0], entered)
 
         entered = _entered(monkeypatch, amending)
         monkeypatch.setattr(opening, "count_entries", logged)
         assert open_campaign(runtime, "summer", reason="test", run_id="o").not_logged == ""
-        assert begun[0].result(30).plan.refused.keys() == {"eventId"}
+        assert begun[0].result(30).plan.refused.keys() == {"closesAt"}
     assert [each[:2] for each in leaves(runtime)] == [(Kind.OPENED, 0)]
     campaign = runtime.campaigns.require_id("summer")
-    assert campaign.event_id is None and is_logged(runtime, campaign) and not campaign.amendments
+    assert is_logged(runtime, campaign) and not campaign.amendments
 
 
 def test_a_draft_that_is_being_corrected_is_opened_as_it_is_then(
