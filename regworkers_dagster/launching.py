@@ -233,7 +233,7 @@ def answered(
         face = Run(context, runtime, around)
         with refusals(operation.job):
             report = _done(operation, context, config.model_dump(), runtime, stop, face)
-        metadata = facts_as_metadata({**values_of(report), **_links(report, runtime)})
+        metadata = facts_as_metadata({**values_of(report), **_links(report, operation.job, runtime)})
     return Answer(report, metadata, face.campaign_id)
 
 
@@ -392,10 +392,10 @@ def values_of(report: Report) -> dict[str, Any]:
     return found
 
 
-def _links(report: Report, runtime: Runtime) -> dict[str, Any]:
+def _links(report: Report, job: str, runtime: Runtime) -> dict[str, Any]:
     """Links to the files, by their names without what is after the point."""
     return {
-        Path(name).stem: dg.MetadataValue.url(downloads.put(runtime, name, content))
+        Path(name).stem: dg.MetadataValue.url(downloads.put(runtime, job, name, content))
         for name, content in report.files.items()
     }
 

@@ -1,8 +1,8 @@
 """Downloads through the web application around the UI: pages of reports, and files that jobs make.
 
 Reports and the public page of a draw, with all that it reads, have fixed addresses, for everyone who may see the UI.
-Receipts, exports and lists have an address that cannot be guessed, under a prefix that its lifecycle empties after a
-day: a job can make them again at any time.
+Receipts, exports and lists have an address that names their job and cannot be guessed, under a prefix that its
+lifecycle empties after a day: the job can make them again at any time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _PARTS = {
     "phase": r"[1-9][0-9]{0,3}",
     "kind": r"[a-z]{1,20}",
     "date": r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
+    "job": r"[a-z_]{1,80}",
     "place": rf"[0-9a-f]{{32}}/{_NAME}",
     "name": _NAME,
     "beside": r"(?:chain|opened|amended-[1-9][0-9]{0,3})\.json",
@@ -43,7 +44,7 @@ _PAGES = (
     ("/reports/<campaign>/funnel", "reports/<campaign>/funnel.html"),
     ("/reports/<campaign>/<phase>", "reports/<campaign>/phase-<phase>/report.html"),
     ("/reviews/<kind>/<date>", "reviews/<kind>/<date>/report.html"),
-    ("/downloads/<place>", "downloads/<place>"),
+    ("/downloads/<job>/<place>", "downloads/<job>/<place>"),
     ("/draws/<campaign>/page/<name>", "draws/<campaign>/page/<name>"),
     ("/draws/<campaign>/phase-<phase>/<name>", "draws/<campaign>/phase-<phase>/<name>"),
     *((f"/{key}", key) for key in ("draws/<campaign>/<beside>", *_LISTS)),
@@ -69,9 +70,11 @@ def link_to(where: str) -> str | None:
     return next((_filled(path, found) for path, below in _PAGES if (found := _met(below, key))), None)
 
 
-def put(runtime: Runtime, name: str, file: Path | bytes) -> str:
-    """Keep a file for a day and return the path under which the web application serves it."""
-    place = f"{secrets.token_hex(16)}/{name}"
+def put(runtime: Runtime, job: str, name: str, file: Path | bytes) -> str:
+    """Keep a file for a day and return the path under which the web application serves it, to those who may launch
+    `job`.
+    """
+    place = f"{job}/{secrets.token_hex(16)}/{name}"
     if isinstance(file, Path):
         runtime.objects.put_file(FOLDER + place, file)
     else:
@@ -118,6 +121,12 @@ def open_page(runtime: Runtime, path: str, span: str = "") -> Download | None:
         return Download(body, headers, is_part=True)
     except MissingObject:
         return None
+
+
+def job_of(path: str) -> str:
+    """The job that handed out the file at a path that `put` returned; empty for another path."""
+    found = _met("/downloads/<job>/<place>", path)
+    return found["job"] if found else ""
 
 
 def _met(pattern: str, text: str) -> Mapping[str, str] | None:

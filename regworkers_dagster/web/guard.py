@@ -225,6 +225,9 @@ class Person(NamedTuple):
     def may_launch(self) -> bool:
         return self.jobs is None or bool(self.jobs)
 
+    def may(self, job: str) -> bool:
+        return self.jobs is None or job in self.jobs
+
 
 class Operators:
     """Names people by the header of `web.operatorHeader`, and reads their groups from `web.groupsHeader`. Both are

@@ -157,7 +157,7 @@ class Mutations:
 
                 def jobs_of(asset: AssetKey) -> Sequence[str]:
                     of_asset = _jobs_of(info.context, asset)
-                    return [job for job in of_asset if person.jobs is None or job in person.jobs]
+                    return [job for job in of_asset if person.may(job)]
 
                 self._rights.require(person, name, wanted(arguments, info.context.instance, jobs_of))
             except NotAllowed as refused:

@@ -40,7 +40,7 @@ from regworkers_core.adapters.mongo.activity import OperatorActions
 from regworkers_core.domain.reasons import Failure, RequestError, UsageError
 from regworkers_core.operation import Operation
 from regworkers_core.operations import uploads
-from regworkers_core.operations.downloads import FOLDERS, Download, open_page
+from regworkers_core.operations.downloads import FOLDERS, Download, job_of, open_page
 from regworkers_core.operations.uploads import MAX_BYTES
 from regworkers_core.reporting import page
 from regworkers_core.runtime import Runtime
@@ -165,12 +165,16 @@ class Files:
         return "not signed in: upload and download through the proxy, which names the person"
 
     async def show(self, folder: str, request: Request) -> Response:
-        """A report, or a file that a job handed out, which may hold codes: only people who may launch jobs get it. Any
-        other path is answered as not found.
+        """A report, or a file that a job handed out, which may hold codes or fans' data: only people who may launch
+        that job get it. Any other path is answered as not found.
         """
-        if folder == _DOWNLOADS and self._who(request) is None:
-            return PlainTextResponse(self._why_not(request), 403)
         path = folder + request.path_params["path"]
+        if folder == _DOWNLOADS:
+            if self._who(request) is None:
+                return PlainTextResponse(self._why_not(request), 403)
+            job, person = job_of(path), self._operators.who(request)
+            if job and not (person and person.may(job)):
+                return PlainTextResponse(f"none of your groups may launch {job}, which made this file", 403)
         span = request.headers.get("range", "")
         try:
             found = await run_in_threadpool(lambda: open_page(self._runtime(), path, span))

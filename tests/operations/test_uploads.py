@@ -102,7 +102,7 @@ def test_reports_are_shown_and_what_is_no_page_is_handed_out_as_a_file(runtime: 
         assert page.headers["Cache-Control"] == "no-store"
     # The page of a receipt runs scripts, and is saved like every other file.
     for name, kind in (("codes.csv", "text/csv"), ("receipt.html", "text/html")):
-        page = downloads.open_page(runtime, downloads.put(runtime, name, b"code\n"))
+        page = downloads.open_page(runtime, downloads.put(runtime, "make_receipt", name, b"code\n"))
         assert page is not None and page.body.read() == b"code\n"
         assert page.headers["Content-Disposition"] == f'attachment; filename="{name}"'
         assert page.headers["Content-Type"] == kind
@@ -117,7 +117,8 @@ def test_reports_are_shown_and_what_is_no_page_is_handed_out_as_a_file(runtime: 
         "/reports/../pipeline/1",
         "/downloads/short/receipt.json",
         f"/downloads/{'0' * 32}/receipt.json",
-        f"/downloads/{'0' * 32}/../uploads/x",
+        f"/downloads/make_receipt/{'0' * 32}/receipt.json",
+        f"/downloads/make_receipt/{'0' * 32}/../uploads/x",
         "/uploads/" + "0" * 32 + "/codes.csv",
         "/draws/summer/freeze-1/exclusions.parquet",
         "/draws/summer/page/../../secret",

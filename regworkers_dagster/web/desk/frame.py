@@ -75,7 +75,7 @@ class Frame:
     def may(self, request: Request, job: str) -> bool:
         """Whether the person may launch the job."""
         person = None if self._read_only else self._operators.who(request)
-        return person is not None and (person.jobs is None or job in person.jobs)
+        return person is not None and person.may(job)
 
     def act(self, request: Request, command: str, given: Mapping[str, str]) -> Shown | None:
         """The form of an operation with these fields; None where the person may not launch it."""

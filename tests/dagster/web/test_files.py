@@ -145,9 +145,9 @@ def test_a_report_of_a_campaign_opens_in_a_browser_and_runs_no_script(
     assert answer.content == page and answer.headers["content-type"].startswith("text/html")
     policy = answer.headers.get_list("content-security-policy")[0]
     assert "default-src 'none'" in policy and "sandbox" in policy and "script-src" not in policy
-    handed_out = client.get(downloads.put(runtime, "receipt.json", b"{}"))
+    handed_out = client.get(downloads.put(runtime, "make_receipt", "receipt.json", b"{}"))
     assert handed_out.content == b"{}" and handed_out.headers["content-disposition"].startswith("attachment")
-    assert client.get("/downloads/" + "0" * 32 + "/receipt.json").status_code == 404
+    assert client.get("/downloads/make_receipt/" + "0" * 32 + "/receipt.json").status_code == 404
     for elsewhere in ("/reports/../uploads/x", "/reports/summer/..%2f..%2fdraws", "/reports/a/b/c/d"):
         assert client.get(elsewhere).status_code in (200, 404)
         assert client.get(elsewhere).content != page

@@ -158,7 +158,7 @@ def test_who_only_reads_changes_nothing_under_any_name(
     messages = launched["data"]["launchRun"]["message"], switched["data"]["startSensor"]["message"]
     assert messages == ("this server is read-only\n", "this server is read-only\n")
     assert site.client().get("/uploads").status_code == 403
-    assert site.client().get("/downloads/" + "0" * 32 + "/codes.csv").status_code == 403
+    assert site.client().get("/downloads/export_codes/" + "0" * 32 + "/codes.csv").status_code == 403
     assert site.client().put("/uploads/a", content=b"a", headers=FILE).status_code == 403
     assert site.instance.get_runs_count() == before and site.actions.rows == []
 

@@ -232,15 +232,24 @@ def test_a_backfill_is_judged_by_its_job_or_its_assets(roles: Site) -> None:
     assert [each.backfill_id for each in roles.instance.get_backfills()] == before
 
 
-def test_uploads_and_downloads_are_for_those_who_may_launch_something(roles: Site) -> None:
+def test_uploads_are_for_those_who_may_launch_something_and_a_file_for_those_who_may_launch_its_job(
+    roles: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regworkers_dagster.web.serve.open_page", lambda *_: None)
     viewer = roles.client(address="10.0.0.7", x_forwarded_email="e@example.com", x_forwarded_groups="all")
     assert viewer.put("/uploads/a", content=b"a", headers=FILE).status_code == 403
     assert "none of your groups" in viewer.get("/uploads").text
-    assert viewer.get("/downloads/" + "0" * 32 + "/codes.csv").status_code == 403
+    receipt, bodies = (
+        f"/downloads/{job}/{'0' * 32}/a.json" for job in ("make_receipt", "export_dead_letters")
+    )
+    assert viewer.get(receipt).status_code == 403
     manager = roles.client(
         address="10.0.0.7", x_forwarded_email="b@example.com", x_forwarded_groups="managers"
     )
     assert manager.get("/uploads").status_code == 200
+    assert manager.get(receipt).status_code == 404, "nothing is there, and nothing is refused"
+    refused_ = manager.get(bodies)
+    assert refused_.status_code == 403 and "may launch export_dead_letters" in refused_.text
 
 
 ADA, BOB = person("ada", ""), person("bob", "")

@@ -90,7 +90,7 @@ def test_work_on_invites_needs_what_the_policy_allows(runtime: Runtime, tmp_path
         remove_invites(mine, removal, values, rejects=rejects)
         # As the job does it.
         with uploads.fetched(mine, upload):
-            downloads.put(mine, "rejects.csv", b"line,reason,found\n")
+            downloads.put(mine, "upload_invites", "rejects.csv", b"line,reason,found\n")
 
 
 def test_only_they_and_an_erasure_may_write_many_items_of_the_demand_table_at_once() -> None:
@@ -172,7 +172,7 @@ def test_an_erasure_needs_what_its_policy_allows(runtime: Runtime) -> None:
         assert pending(mine, confirmed=1).finished
         assert replay(mine).finished and replay(mine, "summer").finished
         # As the job hands out the codes.
-        downloads.put(mine, "codes.csv", b"code,market,position,status\n")
+        downloads.put(mine, "export_codes", "codes.csv", b"code,market,position,status\n")
 
 
 def test_reviews_need_what_their_policy_allows(runtime: Runtime) -> None:

@@ -38,7 +38,7 @@ def import_for_berlin(runtime: Runtime, folder: Path, upload: str) -> None:
             resume=resume_blocked,
         )
     assert "berlin" in done.resumed
-    downloads.put(runtime, "rejects.csv", b"line,reason,found\n")
+    downloads.put(runtime, "import_codes", "rejects.csv", b"line,reason,found\n")
 
 
 def draw_it(runtime: Runtime) -> None:
@@ -102,7 +102,7 @@ def test_the_drain_of_registrations_needs_what_its_policy_allows(
 def test_the_application_around_the_ui_needs_what_its_policy_allows(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = downloads.put(runtime, "receipt.html", b"<p>")
+    path = downloads.put(runtime, "make_receipt", "receipt.html", b"<p>")
     runtime.objects.put_bytes(f"reports/{CAMPAIGN}/funnel.html", b"<p>")
     runtime.objects.put_bytes("reviews/weekly/2026-01-05/report.html", b"<p>")
     runtime.objects.put_bytes(f"draws/{CAMPAIGN}/page/draw.json.gz", b"<p>")
