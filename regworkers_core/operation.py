@@ -230,7 +230,7 @@ def only_named(kind: type[T]) -> type[T]:
         of = of if default is not None else of | None
         # They mark a GivenFile and the like.
         of = Annotated[(of, *known.metadata)] if known.metadata else of
-        fields[name] = (of, Field(default, description=text))
+        fields[name] = (of, Field(default, description=text, examples=known.examples))
     create: Any = create_model
     made: type[T] = create(kind.__name__, __base__=model, __module__=kind.__module__, **fields)
     return made

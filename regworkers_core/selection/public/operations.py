@@ -187,7 +187,7 @@ def publish(call: Call, given: PublishPage) -> Report:
     if not given.source and not done.put:
         said = ["nothing to put: the page is as published"]
     elif not given.source and not call.apply:
-        said = [f"nothing was put: add {call.face.field('apply')} to publish it"]
+        said = [f"nothing was put yet: {call.face.field('apply')} publishes it"]
     # A page that was not put cannot be opened.
     missing = INDEX in done.put and not call.apply
     return Report(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from html import escape
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'"
 )
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
 
 
 class Shown(NamedTuple):
@@ -113,8 +116,9 @@ class Frame:
     def page(
         self, request: Request, template: str, title: str, *, status: int = 200, **values: Any
     ) -> Response:
-        """The page that `desk_<template>.html` makes of these values."""
+        """The page that `desk_<template>.html` makes of these values. Links of a run fill in its campaign."""
         person = self._operators.who(request)
+        about = getattr(values.get("run"), "campaign_id", "")
         shown = page(
             f"desk_{template}",
             title=title,
@@ -122,21 +126,24 @@ class Frame:
             who=self.who(request),
             read_only=self._read_only or person is None or not person.may_launch,
             when=_when,
-            prose=self._prose,
+            prose=partial(self._prose, request, {"campaign_id": about} if about else {}),
             located=lambda html: Markup(runs.located(html, self.prefix)),  # noqa: S704 (it was made here)
             **values,
         )
         headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}
         return HTMLResponse(shown, status, headers=headers)
 
-    def _prose(self, text: str) -> Markup:
-        """Text in which `job` in backticks is a link to its form, and the address of a page to the page."""
+    def _prose(self, request: Request, given: Mapping[str, str], text: str) -> Markup:
+        """Text in which `job` in backticks is a link to its form with these fields, for those who may launch it, and
+        the address of a page to the page. A text that is a time is shown as one.
+        """
+        if _TIME.fullmatch(text):
+            return _when(text)
         pieces = []
         for at, piece in enumerate(str(text).split("`")):
-            if at % 2 and piece in self.operations:
-                pieces.append(
-                    f'<a href="{escape(self.form_address(piece))}">{escape(forms.label_of(piece))}</a>'
-                )
+            form = self.form_link(request, piece, given) if at % 2 else None
+            if form is not None:
+                pieces.append(f'<a href="{escape(form.address)}">{escape(form.text)}</a>')
             else:
                 pieces.append(f"<code>{escape(piece)}</code>" if at % 2 else escape(piece))
         return Markup(runs.located("".join(pieces), self.prefix))  # noqa: S704 (each piece is escaped)

@@ -61,9 +61,11 @@ def _answer(call: Call, given: Given) -> Report:
         raise RequestError("berlin has no such name")
     if given.names.get("berlin") == "break":
         raise ZeroDivisionError("ada@fans.example")
+    call.face.found(given.campaign_id)
     return Report(
         document={
             "campaignId": given.campaign_id,
+            "countedAt": "2026-12-01T05:00:00.000Z",
             "tookSeats": sum(given.seats.values()),
             "byMarket": given.seats,
             "page": f"s3://kept/reports/{given.campaign_id}/phase-1/report.html",

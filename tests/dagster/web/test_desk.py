@@ -98,9 +98,10 @@ def test_an_operation_that_is_declared_has_a_form_with_all_its_fields(desk: Site
     assert re.search(r'<input id="number"[^>]* value="3"', page) and 'type="file"' in page
     assert 'name="flag" aria-describedby="help-flag wrong-flag" checked' in page
     assert "<option selected>slow</option>" in page and "<option>large</option>" in page
-    # A job in backticks is a link; any other word in them is code.
-    assert '<a href="/desk/operations/count_seats">Count seats</a>' in page
-    assert "<code>codes_status</code>" in page
+    # A job in backticks is a link for those who may launch it; any other word in them is code.
+    assert "<code>count_seats</code>" in page and "<code>codes_status</code>" in page
+    linked = opened(desk, "/operations/look_at_market", OPERATOR)
+    assert '<a href="/desk/operations/count_seats">Count seats</a>' in linked
 
 
 def test_a_button_says_what_it_does_and_what_is_rarely_needed_is_folded(desk: Site) -> None:
@@ -162,8 +163,10 @@ def test_a_change_is_shown_first_and_done_once_it_is_confirmed(desk: Site) -> No
     assert "Confirm it" not in opened(desk, refused) and sent(desk, refused, {})[0] == 409
 
 
-def test_the_address_of_a_stored_page_is_a_link_and_that_of_another_object_a_plain_name(desk: Site) -> None:
+def test_addresses_jobs_and_times_in_a_run_are_links_and_times_for_people(desk: Site) -> None:
     page = opened(desk, ran(desk, "look_at_market", **CONFIG))
+    assert '<a href="/desk/operations/rename_market?campaign_id=summer">Rename market</a> is next' in page
+    assert '<time datetime="2026-12-01T05:00:00.000Z">2026-12-01 05:00:00 UTC</time>' in page
     assert '<a href="/reports/summer/1">kept/reports/summer/phase-1/report.html</a>' in page
     assert "see kept/pipeline/few.csv." in page and "s3://" not in page
     assert located("see s3://kept/reports/a/phase-2/report.html.", "/dagster") == (

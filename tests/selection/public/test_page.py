@@ -280,7 +280,7 @@ def test_two_runs_at_once_do_not_mix_their_pages(drawn: Runtime, monkeypatch: py
 
 def test_the_page_is_built_first_and_put_when_it_is_applied(drawn: Runtime, face: Face) -> None:
     dry = face.does("draw publish-page", campaign_id=CAMPAIGN)
-    assert dry.fine and "nothing was put: add" in dry.text and _stored(drawn) == {}
+    assert dry.fine and "nothing was put yet" in dry.text and _stored(drawn) == {}
     done = face.does("draw publish-page", campaign_id=CAMPAIGN, apply=True)
     assert done.fine and "s3://" in done.text and "index.html" in _stored(drawn)
     assert (
