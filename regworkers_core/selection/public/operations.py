@@ -12,6 +12,7 @@ from pydantic import Field
 from fairdraw import commands
 from fairdraw.maths.files import canonical_bytes
 from fairdraw.proof.check import FAILS, check_receipt
+from fairdraw.proof.checker import State
 from fairdraw.proof.receipt_view import receipt_text
 from fairdraw.verifier.assemble import verifier_page
 from regworkers_core.domain.reasons import RequestError, UsageError
@@ -86,12 +87,15 @@ def receipt(call: Call, given: ReceiptOf) -> Report:
         raise UsageError(f"{given.source} is the draw of {made['campaignId']}, not of {campaign_id}")
     data = canonical_bytes(made)
     checked = check_receipt(data, trusted)
+    unseen = [each.name for each in checked.checks if each.state is State.UNCHECKED]
+    unseen += [] if checked.trusted else ["keys, which no file of trusted keys names"]
     return Report(
         document=made,
         # Neither log nor metadata name the entrant or the outcome.
         facts={"verdict": checked.verdict, "note": source.note or None},
         text=receipt_text(made, checked),
         files={"receipt.html": verifier_page(data), "receipt-data.json": data},
+        said=[f"not checked here: {', '.join(unseen)}; the page of the receipt says why"] if unseen else [],
         left="the receipt does not hold: its page says why" if checked.verdict == FAILS else "",
     )
 

@@ -210,6 +210,7 @@ def test_a_whole_campaign_needs_no_terminal_and_dagster_keeps_no_mail_no_name_an
     receipt = manager.does("make_receipt", campaign_id=CAMPAIGN, entry="e5")
     data = manager.opens(receipt["receipt-data"])
     assert receipt["verdict"] == check_receipt(data).verdict == "incomplete"
+    assert "no file of trusted keys" in receipt["said"]
     assert manager.opens(receipt["receipt"]) == verifier_page(data)
     assert "WINNER" not in str(receipt), "neither is what became of the entry in Dagster"
     result = runtime.objects.get_bytes(f"draws/{CAMPAIGN}/phase-1/result.txt").decode().splitlines()
