@@ -71,8 +71,8 @@ class FurtherPhase(Publishing):
     confirm: str = Field("", description=f"Empty: draw and report only. Otherwise {WORD}")
 
 
-class TopUpDraw(FurtherPhase):
-    """The terms of a further phase. A field that is empty keeps its value."""
+class Terms(OfCampaign):
+    """What a further phase has otherwise than the one before."""
 
     capacities: Seats = Field({}, description="Per market its new total of seats, with those already taken.")
     reserves: SegmentSeats = Field(
@@ -82,6 +82,12 @@ class TopUpDraw(FurtherPhase):
     )
     strikes: GivenFile = Field("", description=f"Entries that lose their place, {STRIKES}")
     reason: str = Field(description="Why, in words: no fan's data. It is published with the phase.")
+
+
+class TopUpDraw(FurtherPhase, Terms):
+    """The terms of a further phase. A field that is empty keeps its value."""
+
+    # Fields of the last base come first, so the word that confirms is the last one of a form.
 
 
 @operation(

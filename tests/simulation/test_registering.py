@@ -78,7 +78,7 @@ def test_two_that_believe_that_they_hold_a_campaign_register_each_entry_once() -
 
 
 def test_a_manifest_that_takes_the_place_of_another_counts_the_list_that_the_log_has() -> None:
-    made = Play(Plan(20, True, (), (), order=1))
+    made = Play(Plan(20, True, (), (), order=5))
     drawing = made.drawing
     assert drawing is not None
 

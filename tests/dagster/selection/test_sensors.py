@@ -391,9 +391,10 @@ def test_queues_and_outbox_are_observed_and_a_dead_letter_fails_its_check(
     }
     # One chunk of berlin: the waiting list is empty, so no other fan is notified.
     assert seen["selection_queue"]["waiting"] == 1
-    assert seen["outbox"] == {"markets_due": 1, "paused": 0}
+    outbox = {"documents": 0, "dagster/row_count": 0, "markets_due": 1, "paused": 0}
+    assert seen["outbox"] == outbox and seen["selections"]["dagster/row_count"] == 0
     queues = {f"{name}_{kind}" for name in ("selection", "redemption") for kind in ("queue", "dlq")}
-    assert set(seen) == {*queues, "outbox", "notifications", "notification_dlq"}
+    assert set(seen) == {*queues, "selections", "outbox", "notifications", "notification_dlq"}
     verdicts = {
         event.check_name: event.passed
         for event in answer.asset_events

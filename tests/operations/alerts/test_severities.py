@@ -66,6 +66,7 @@ ILL = replace(
             ago(DAY),
             None,
             held_since=ago(2 * DAY),
+            paused_since=ago(DAY),
             failed_messages=1,
             stopped="a file differs",
             unjudged_since=ago(DAY),
