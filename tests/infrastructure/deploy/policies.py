@@ -46,7 +46,7 @@ WHEN_IT_FAILS: dict[str, set[str]] = {
     "save": {"sqs:ChangeMessageVisibility"},
     "rebuild": {"sqs:ChangeMessageVisibility"},
     "cut-over": {"dynamodb:DeleteItem"},
-    "campaigns": {"s3:ListBucket", "s3:PutObjectRetention"},
+    "campaigns": {"s3:AbortMultipartUpload", "s3:ListBucket", "s3:PutObjectRetention"},
     "draw": {"s3:AbortMultipartUpload", "s3:ListBucket", "s3:PutObjectRetention"},
     "log-key": {"s3:ListBucket", "s3:PutObjectRetention"},
     "selections": {"sqs:ChangeMessageVisibility"},

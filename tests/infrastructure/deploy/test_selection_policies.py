@@ -16,6 +16,7 @@ from regworkers_core.selection.assign.release import resume_blocked
 from regworkers_core.selection.campaigns.amending import delete
 from regworkers_core.selection.campaigns.opening import decide, log_open, open_campaign
 from regworkers_core.selection.codes.importing import CodesFile, import_codes
+from regworkers_core.selection.codes.issuing import put_for_issuer
 from regworkers_core.selection.drains import NOTIFICATIONS, REGISTER, SELECTIONS
 from tests.infrastructure.deploy.policies import Recorder, compare
 from tests.selection.draw.world import CAMPAIGN, close_campaign, drawn
@@ -67,6 +68,7 @@ def test_a_campaign_manager_needs_what_the_policy_allows(
     # The preview of a draw warns when replication is behind.
     put(runtime, key("unread"))
     assert lag_warnings(hers)
+    put_for_issuer(hers, hers.campaigns.require_id(CAMPAIGN), tmp_path / "issuer.csv")
     compare("campaigns", recorder)
 
 
