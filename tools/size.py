@@ -24,33 +24,9 @@ class Size(NamedTuple):
     code: int  # lines
 
 
-# The most that a folder may have. A sentence in decision 0012 raises it, in the form of `_RAISED`.
-LIMITS = {
-    "fairdraw": Size(50, 6_000),
-    "regworkers_core": Size(7, 700),
-    "regworkers_core/adapters": Size(44, 6_700),
-    "regworkers_core/analytics": Size(12, 1_800),
-    "regworkers_core/cli": Size(17, 1_750),
-    "regworkers_core/domain": Size(14, 1_700),
-    "regworkers_core/drains": Size(5, 900),
-    "regworkers_core/eligibility": Size(18, 2_600),
-    "regworkers_core/engine": Size(13, 2_000),
-    "regworkers_core/infrastructure": Size(15, 2_800),
-    "regworkers_core/observability": Size(4, 400),
-    "regworkers_core/operations": Size(66, 9_600),
-    "regworkers_core/replication": Size(30, 4_700),
-    "regworkers_core/reporting": Size(2, 200),
-    "regworkers_core/selection": Size(52, 7_500),
-    "regworkers_core/settings": Size(5, 900),
-    "regworkers_dagster": Size(30, 4_350),
-    "regworkers_local": Size(13, 1_800),
-}
-# What the packages are to have together, whatever their folders may.
-AIMS = {"regworkers_*": Size(360, 47_000), "fairdraw": Size(50, 6_000)}
-# All lines of tests, and what they are to be.
-TESTS_LIMIT, TESTS_AIM = 117_800, 90_000
-# - `regworkers_core/engine`: 18 modules and 2,200 lines of code, because ...
-_RAISED = re.compile(r"^- `([\w/]+)`: ([\d,]+) modules and ([\d,]+) lines of code, because \w+", re.MULTILINE)
+# A limit, as the decision has it: - `regworkers_core/engine`: 18 modules and 2,200 lines of code, because ...
+_LIMIT = re.compile(r"^- `([\w/]+)`: ([\d,]+) modules and ([\d,]+) lines of code\b", re.MULTILINE)
+_LIMIT_OF_TESTS = re.compile(r"^- `tests`: ([\d,]+) lines\b", re.MULTILINE)
 
 _UNCOUNTED = (
     tokenize.COMMENT,
@@ -83,7 +59,7 @@ def _lines(node: ast.stmt) -> range:
 def sizes() -> dict[str, Size]:
     """The size of each folder: of `regworkers_core` those below it and its own modules, of other packages the whole."""
     found: dict[str, Size] = {}
-    for package in sorted({name.partition("/")[0] for name in LIMITS}):
+    for package in sorted({"fairdraw", *(path.name for path in ROOT.glob("regworkers_*"))}):
         for path in sorted((ROOT / package).rglob("*.py")):
             below = path.relative_to(ROOT).parts
             if "tests" in below or "build" in below:
@@ -94,13 +70,17 @@ def sizes() -> dict[str, Size]:
     return found
 
 
-def limits() -> dict[str, Size]:
-    """The limit of each folder: a sentence of the decision counts before the number here."""
-    raised = {
-        name: Size(*(int(each.replace(",", "")) for each in numbers))
-        for name, *numbers in _RAISED.findall(DECISION.read_text(encoding="utf-8"))
-    }
-    return LIMITS | raised
+def limits() -> tuple[dict[str, Size], int]:
+    """The limit of each folder, and that of the lines of all tests."""
+    text = DECISION.read_text(encoding="utf-8")
+    (tests,) = _LIMIT_OF_TESTS.findall(text)
+    return {
+        name: Size(_number(modules), _number(code)) for name, modules, code in _LIMIT.findall(text)
+    }, _number(tests)
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))
 
 
 def lines_of_tests() -> int:
@@ -115,7 +95,7 @@ def lines_of_tests() -> int:
 
 def findings() -> Iterator[str]:
     """What is above its limit, as sentences."""
-    allowed = limits()
+    allowed, of_tests = limits()
     for name, size in sizes().items():
         if name not in allowed:
             yield f"{name} has no limit"
@@ -123,30 +103,8 @@ def findings() -> Iterator[str]:
         for unit, found, most in zip(("modules", "lines of code"), size, allowed[name], strict=True):
             if found > most:
                 yield f"{name} has {found:,} {unit}, and its limit is {most:,}"
-    if (found := lines_of_tests()) > TESTS_LIMIT:
-        yield f"tests have {found:,} lines, and their limit is {TESTS_LIMIT:,}"
-
-
-def size_table() -> str:
-    """Each folder with its limit in Markdown, and the sums with what they are to be."""
-    lines = [
-        "| folder | modules | at most | lines of code | at most |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    found, allowed = sizes(), limits()
-    sums: dict[str, list[Size]] = {}
-    for name, size in found.items():
-        lines.append(_row(f"`{name}`", size, allowed[name]))
-        sums.setdefault("regworkers_*" if name.startswith("regworkers") else name, []).append(size)
-    for name, aim in AIMS.items():
-        whole = Size(*(sum(each) for each in zip(*sums.get(name, [Size(0, 0)]), strict=True)))
-        lines.append(_row(f"**{name}**, the aim", whole, aim))
-    lines.append(f"| tests, all lines | | | {lines_of_tests():,} | {TESTS_LIMIT:,}; the aim: {TESTS_AIM:,} |")
-    return "\n".join(lines) + "\n"
-
-
-def _row(name: str, size: Size, most: Size) -> str:
-    return f"| {name} | {size.modules:,} | {most.modules:,} | {size.code:,} | {most.code:,} |"
+    if (found := lines_of_tests()) > of_tests:
+        yield f"tests have {found:,} lines, and their limit is {of_tests:,}"
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from tests.faults.matrix_table import matrix_table
 from tools.audit_power import false_alarms_table, smallest_table
 from tools.registration_log import arrivals_table, chances_table, planted_table
 from tools.simulated_days import pages_table, seeds_table
-from tools.size import size_table
 
 SHARDS = (1, 40, 400, 10_000)
 
@@ -166,8 +165,6 @@ TABLES = {
     ("../benchmarks/README.md", "ratios"): ratios_table,
     ("../benchmarks/README.md", "rehearsal"): rehearsal_table,
 }
-# Every commit may change the figures: tests compare the limits alone.
-SIZES = {("decisions/0012-size.md", "size"): size_table}
 ON_REQUEST: Mapping[str, Mapping[tuple[str, str], Callable[[], str]]] = {
     "pages": {("alerts.md", "pages"): pages_table},
     "seeds": {("../benchmarks/reliability.md", "seeds"): seeds_table},
@@ -191,7 +188,7 @@ def parts(page: str, name: str) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else {**TABLES, **SIZES}
+    chosen = ON_REQUEST[sys.argv[1]] if sys.argv[1:] else TABLES
     for (page, name), table in chosen.items():
         before, _, after = parts(page, name)
         (PROJECT_ROOT / "docs" / page).write_text(before + table() + after, encoding="utf-8")
