@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from inspect import cleandoc
+from itertools import chain
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from regworkers_core.operation import Operation
+
+
+# The entry points by which other packages add commands.
+ADDED = "regworkers.commands"
 
 
 class Group(NamedTuple):
@@ -142,6 +148,20 @@ def every_operation() -> Iterator[Operation[Any]]:
                     yield from operations_at(place, name)
 
 
+def added_operations() -> Iterator[Operation[Any]]:
+    """The operations among the commands that other packages add, those of the embedded stack: only local-dev has them.
+    Raises UsageError.
+    """
+    from regworkers_core.operation import Operation  # late: the table of contents needs no driver.
+    from regworkers_core.settings import load_settings  # late: nor settings.
+
+    added = entry_points(group=ADDED) if load_settings().environment == "local-dev" else ()
+    for entry in added:
+        found = entry.load()
+        if isinstance(found, Operation):
+            yield found
+
+
 def operations_at(place: str, name: str) -> list[Operation[Any]]:
     """The operations of a place in the table whose commands begin with the word `name`."""
     # late: the table of contents needs no driver.
@@ -153,7 +173,8 @@ def operations_at(place: str, name: str) -> list[Operation[Any]]:
 
 def operation_of(command: str) -> Operation[Any]:
     """The operation that this command is. Raises LookupError."""
-    found = next((each for each in every_operation() if each.command == command), None)
+    every = chain(every_operation(), added_operations())
+    found = next((each for each in every if each.command == command), None)
     if found is None:
         raise LookupError(f"no operation is called {command}")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from regworkers_core import flows
-from regworkers_core.acts import every_operation
+from regworkers_core.acts import added_operations, every_operation
 from regworkers_dagster import analytics, replication
 from regworkers_dagster.drains.running import automated
 from regworkers_dagster.factories import DUTY_TAG, FOR_TAG, POD_TAG, size_of
@@ -63,7 +63,8 @@ _MADE = (
 )
 # Every operation with a job, by its name. That of a check is made of the check, and a sensor that starts several jobs
 # holds them.
-OPERATIONS = {each.job: each for each in (*every_operation(), upkeep.prune_runs, health.doctor) if each.job}
+_DECLARED = (*every_operation(), *added_operations(), upkeep.prune_runs, health.doctor)
+OPERATIONS = {each.job: each for each in _DECLARED if each.job}
 _OPERATIONS = [
     job(each, _ASSETS, _STARTED, selection_assets.event_of)
     for name, each in OPERATIONS.items()

@@ -6,19 +6,19 @@ import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
+from pydantic import Field
 from rich.console import Console
 
 from fairdraw.answers import visible
 from fairdraw.terms import OWN_BEACON
-from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, progress, rows
+from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, rows
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.engine.stop import StopSignal
-from regworkers_core.runtime import Runtime
+from regworkers_core.operation import CAMPAIGN, CHANGES_CAMPAIGNS, Call, Effect, Input, Report, operation
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_core.settings.documents import TRUST_FILE
 
@@ -158,41 +158,53 @@ def _read_on(path: Path, ends: dict[str, int], name: str) -> Iterator[str]:
         yield from whole.decode(errors="replace").split("\n")
 
 
-def load(
-    entries: Annotated[int, typer.Option(min=1, help="new entries")] = 20_000,
-    campaign: Annotated[
-        str | None,
-        typer.Option(help="id or slug of the open campaign they are for [default: two that are made]"),
-    ] = None,
-    updates: Annotated[float, typer.Option(min=0, max=1, help="share that is updated afterwards")] = 0.1,
-    removals: Annotated[float, typer.Option(min=0, max=1, help="share that is removed afterwards")] = 0.02,
-    rate: Annotated[
-        float, typer.Option(min=0, help="new entries per second; 0 is as fast as possible")
-    ] = 0.0,
-    seed: Annotated[
-        int | None, typer.Option(help="the same seed gives the same fans [default: new ones each time]")
-    ] = None,
-    form: FormatOption = Format.TEXT,
-) -> None:
-    """Write realistic entries, then update and remove a share of them. Only in local-dev."""
+class LoadEntries(Input):
+    words: ClassVar = ()
+    first: ClassVar = ("entries",)
+    campaign_id: str = Field("", description=f"{CAMPAIGN} It is open. Empty: two campaigns that are made.")
+    entries: int = Field(20_000, ge=1, description="New entries.")
+    updates: float = Field(0.1, ge=0, le=1, description="The share that is updated afterwards.")
+    removals: float = Field(0.02, ge=0, le=1, description="The share that is removed afterwards.")
+    rate: float = Field(0.0, ge=0, description="New entries per second; 0 is as fast as possible.")
+    seed: int | None = Field(
+        None, description="The same seed gives the same fans. Empty: new ones each time."
+    )
+
+
+@operation("load", "load_entries", Effect.ADD, role="manager", uses=CHANGES_CAMPAIGNS, long=True)
+def load(call: Call, given: LoadEntries) -> Report:
+    """Write made-up entries, then update and remove a share of them.
+
+    Only the embedded stack has this, where no fans register.
+    """
     from regworkers_local.load import CAMPAIGNS, DemoCampaign, Loader, LoadPlan
 
-    runtime = Runtime.load()
-    if runtime.settings.environment != "local-dev":
-        raise UsageError(
-            f"demo data is for local-dev, not for {runtime.settings.environment}: unset CONFIG_ENV"
-        )
+    settings = call.runtime.settings
+    if settings.environment != "local-dev":
+        raise UsageError(f"demo data is for local-dev, not for {settings.environment}: unset CONFIG_ENV")
     campaigns: tuple[DemoCampaign, ...] = CAMPAIGNS
-    if campaign is not None:
-        found = runtime.campaigns.require(campaign)
+    if given.campaign_id:
+        found = call.campaign(given.campaign_id)
         if found.status is not CampaignStatus.OPEN:
-            raise UsageError(f"{found.slug} is {found.status}: `regworkers campaign open` opens a draft")
+            opens = call.face.name_of("campaign open")
+            raise UsageError(f"{found.slug} is {found.status}: {opens} opens a draft")
         ids = tuple(each.market_id for each in found.markets)
         campaigns = (DemoCampaign(found.campaign_id, found.name, markets=ids),)
-    plan = LoadPlan(entries, updates, removals, rate, int(time.time()) if seed is None else seed)
-    loader = Loader(runtime, plan, campaigns)
-    with progress("entries", "writing", total=entries) as show, StopSignal().on_signals() as stop:
-        loaded = loader.run(stop, show.progress)
+    seed = int(time.time()) if given.seed is None else given.seed
+    plan = LoadPlan(given.entries, given.updates, given.removals, given.rate, seed)
+    loaded = Loader(call.runtime, plan, campaigns).run(call.stop, call.face.progress)
     examples = [" ".join(key) for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]
-    document = {**loaded.as_dict(), "forExample": ", ".join(examples), "userForExample": loaded.example_user}
-    answer(document, form)
+    return Report(
+        document={
+            **loaded.as_dict(),
+            "forExample": ", ".join(examples),
+            "userForExample": loaded.example_user,
+        },
+        said=[
+            "Drains replicate the entries by themselves, within a minute",
+            f"what follows a campaign's id in `forExample` is an entry's: {call.face.name_of('draw receipt')} asks "
+            "for one once the campaign is drawn",
+        ],
+        counts={"inserted": loaded.inserted, "updated": loaded.updated, "removed": loaded.removed},
+        changed=True,
+    )

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from benchmarks.page import ratios_table, rehearsal_table
+from regworkers_core.acts import added_operations
 from regworkers_core.drains.heartbeat import RESIDENT_BEAT_SECONDS
 from regworkers_core.eligibility.rules import RULES
 from regworkers_core.operations.alerts.conditions import CHECKS
@@ -118,10 +119,16 @@ def residents_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _deployed() -> list[tuple[str, Mapping[str, str]]]:
+    """Names and tags of the jobs of a deployment, which has none of the embedded stack."""
+    local = {each.job for each in added_operations()}
+    return [(name, tags) for name, tags in sorted(tags_of_jobs().items()) if name not in local]
+
+
 def pods_table() -> str:
     """The pod of every job."""
     rows: dict[str, list[str]] = {}
-    for name, tags in sorted(tags_of_jobs().items()):
+    for name, tags in _deployed():
         pod = json.loads(tags[POD_TAG])
         resources = pod["container_config"]["resources"]
         requests, limits = resources["requests"], resources["limits"]
@@ -144,7 +151,7 @@ def limits_table() -> str:
     settings = Settings().dagster
     limits = [f"{each:g}" for each in (settings.max_run_seconds, settings.max_long_run_seconds)]
     words = dict(zip(limits, rows, strict=True))
-    for name, tags in sorted(tags_of_jobs().items()):
+    for name, tags in _deployed():
         limit = tags.get(MAX_RUNTIME_TAG)
         rows.setdefault("none" if limit is None else words[limit], []).append(f"`{name}`")
     lines = ["| limit | jobs |", "|---|---|"]

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from fairdraw.answers import visible
 from fairdraw.errors import DrawError
-from regworkers_core.acts import PANELS, Group, documented, line_of, module_of, operations_at
+from regworkers_core.acts import ADDED, PANELS, Group, documented, line_of, module_of, operations_at
 from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
@@ -119,7 +119,7 @@ def build(called: str | None = None) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     table = {name: (panel, row) for panel, rows in PANELS.items() for name, row in rows.items()}
     # Finding them reads what every installed package says of itself.
-    added = () if called in table else entry_points(group="regworkers.commands")
+    added = () if called in table else entry_points(group=ADDED)
     others = {each.name: each for each in added}
     only_lines = called is not None and called not in table.keys() | others.keys()
     for name, (panel, row) in table.items():
@@ -132,11 +132,14 @@ def build(called: str | None = None) -> typer.Typer:
             text = documented(entry.module, entry.attr)
             app.command(name, help=text, rich_help_panel=LOCAL)(_no_command)
         elif called in (None, name):
-            written = entry.load()
-            if isinstance(written, typer.Typer):
-                app.add_typer(written, name=name, rich_help_panel=LOCAL)
+            # late: it brings the runtime, which a list of commands does not need.
+            from regworkers_core.cli.operations import command
+
+            found = entry.load()
+            if isinstance(found, typer.Typer):
+                app.add_typer(found, name=name, rich_help_panel=LOCAL)
             else:
-                app.command(name, rich_help_panel=LOCAL)(written)
+                app.command(name, rich_help_panel=LOCAL)(command(found))
     return app
 
 

@@ -150,6 +150,8 @@ def acts_of(campaign: Campaign, record: DrawRecord | None) -> tuple[str, ...]:
             return (
                 "campaign close",
                 "campaign amend",
+                # Only the embedded stack has it.
+                "load",
                 "campaign pause",
                 *invites,
                 *_BEFORE_THE_DRAW,

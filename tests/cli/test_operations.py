@@ -13,7 +13,7 @@ import typer.main
 from pydantic import Field
 
 from regworkers_core import acts
-from regworkers_core.acts import every_operation, operation_of
+from regworkers_core.acts import added_operations, every_operation, operation_of
 from regworkers_core.cli.main import build
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operation import Call, Effect, GivenFile, Input, Operation, Report, operation
@@ -201,7 +201,7 @@ def test_an_act_that_cannot_be_recorded_is_not_done(
     assert not face.does("added change", apply=True, drain="save").fine and not SEEN
 
 
-@pytest.mark.parametrize("each", every_operation(), ids=lambda each: each.command)
+@pytest.mark.parametrize("each", [*every_operation(), *added_operations()], ids=lambda each: each.command)
 def test_every_operation_says_what_it_does_and_what_each_field_is(each: Operation[Any]) -> None:
     first = each.help.partition("\n\n")[0]
     assert first[0].isupper() and first.endswith(".") and not first.startswith(("This", "The "))

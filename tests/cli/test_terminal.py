@@ -22,6 +22,7 @@ from regworkers_core.runtime import Runtime
 from regworkers_local.load import DemoCampaign
 from tests.support.drains import replicate_all, run
 from tests.support.entries import document, item, key, put, remove
+from tests.support.faces import Face
 from tests.support.terminal import regworkers
 
 
@@ -190,18 +191,21 @@ def test_load_writes_entries_updates_and_removals_that_replicate(runtime: Runtim
     assert any(not entry["firstName"].isascii() for page in scan for _, entry in page.items)
 
 
-def test_load_fills_an_open_campaign_of_ones_own_in_its_own_markets(runtime: Runtime) -> None:
+def test_load_fills_an_open_campaign_of_ones_own_in_its_own_markets(runtime: Runtime, face: Face) -> None:
     mine = DemoCampaign("mine", "My Tour", markets=("rome",)).document()
     runtime.database["campaigns"].insert_one(mine | {"slug": "my-tour", "status": "DRAFT"})
-    refused = regworkers(runtime, "load", "--campaign", "my-tuor")
-    assert refused.code == 2 and "did you mean 'my-tour'?" in refused.stderr
-    assert "my-tour is DRAFT" in regworkers(runtime, "load", "--campaign", "my-tour").stderr
+    refused = face.does("load", campaign_id="my-tuor")
+    assert not refused.fine and "did you mean 'my-tour'?" in refused.text
+    assert "my-tour is DRAFT" in face.does("load", campaign_id="my-tour").text
     runtime.database["campaigns"].update_one({"_id": "mine"}, {"$set": {"status": "OPEN"}})
-    loaded = regworkers(runtime, "load", "--campaign", "my-tour", "--entries", "50", "--format", "json")
-    assert loaded.code == 0 and loaded.document["live"] == 49
+    loaded = face.does("load", campaign_id="my-tour", entries=50)
     entries = [entry for page in runtime.demand_table.pages(None) for _, entry in page.items]
     assert {(each["campaignId"], *each["markets"]) for each in entries} == {("mine", "rome")}
+    assert loaded.fine and len(entries) == 49
+    assert sum(each["entryId"] in loaded.text for each in entries) == 2, "for a receipt"
     assert runtime.database["campaigns"].count_documents({}) == 1, "none of the demo's is made beside it"
+    (row,) = [each for each in runtime.operator_actions.history(what="load") if each.outcome == "done"]
+    assert (row.target, row.result["inserted"]) == ("mine", 50)
 
 
 def test_without_a_stack_every_command_says_what_to_do(tmp_path: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from regworkers_core.acts import every_operation
+from regworkers_core.acts import added_operations, every_operation
 from regworkers_core.domain.reasons import TransientFailure, UsageError
 from regworkers_core.domain.snapshot import FailedRun
 from regworkers_core.flows import WATCHED_JOBS
@@ -44,7 +44,7 @@ def launch(
 # Operations that need no field.
 FINE_BY_DEFAULT = {
     each.job
-    for each in every_operation()
+    for each in (*every_operation(), *added_operations())
     if not any(field.is_required() for field in each.input.model_fields.values())
 }
 

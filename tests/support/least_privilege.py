@@ -23,6 +23,7 @@ from typing import Any
 
 import dagster as dg
 
+from regworkers_core.acts import added_operations
 from regworkers_core.adapters.aws.clients import AwsClients
 from regworkers_core.engine.drain import Drain
 from regworkers_core.infrastructure.policies.platform import ROLES, WORKERS
@@ -96,7 +97,8 @@ class Made:
 
 # The web application reads MongoDB as `desk`, and has the AWS role of its service account.
 _ROLES = {**ROLES, "desk": ROLES["web"]}
-DUTIES = {job: duty_of(job) for job in tags_of_jobs()}
+# No role has the jobs of the embedded stack.
+DUTIES = {job: duty_of(job) for job in tags_of_jobs().keys() - {each.job for each in added_operations()}}
 Policies = Mapping[str, tuple[tuple[frozenset[str], tuple[str, ...]], ...]]
 
 

@@ -136,7 +136,8 @@ def dev() -> None:
             return
         load = command(instance, "load --entries 5000")
         console.print(
-            f"Ctrl-C stops everything and keeps the data. Demo data, in a second terminal:\n  {load}"
+            "Ctrl-C stops everything and keeps the data. Made-up entries: *Load entries* on the desk, or\n"
+            f"  {load}"
         )
         with watching(dagster, stop):
             show_life(runtime, stop)

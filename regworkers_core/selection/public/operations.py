@@ -22,7 +22,8 @@ from regworkers_core.operation import Call, Default, Effect, Input, LocalFile, O
 class ReceiptOf(OfCampaign):
     words: ClassVar = ("campaign_id", "entry")
     entry: str = Field(
-        description="The reference in the fan's confirmation, or the entry's id. No mail address, no name."
+        description="The reference in the fan's confirmation, or the entry's id: a fan who complains has one of them "
+        "in the platform's mails. No mail address, no name."
     )
     source: LocalFile = Field(
         "", description="Artefacts in this folder instead of the published ones; give the campaign's id."

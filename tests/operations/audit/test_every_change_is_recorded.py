@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import typer.main
 
-from regworkers_core.acts import every_operation
+from regworkers_core.acts import added_operations, every_operation
 from regworkers_core.cli.main import build
 from regworkers_core.flows import DRAIN
 from regworkers_core.settings import PROJECT_ROOT
@@ -55,9 +55,8 @@ DOES_WHAT_SENSORS_DO = {
     # enqueueMarketSelections, is recorded.
     "invoke",
 }
-# Of the machine in front of which one sits: its servers and demo data in local-dev, its files, which git follows.
+# Of the machine in front of which one sits: its servers in local-dev, its files, which git follows.
 ONLY_HERE = {
-    "load",
     "local down",
     "local logs",
     "local reset",
@@ -67,6 +66,7 @@ ONLY_HERE = {
     # It works for logs of others, without our stores.
     "witness",
 }
+DECLARED = [*every_operation(), *added_operations()]
 CORE = "regworkers_core"
 # Which argument of what records an action is its name.
 RECORDERS = {"recorded": 0, "audited": 1, "launched_by_hand": 2}
@@ -82,7 +82,7 @@ JOBS_THAT_SENSORS_START = {name for name, tags in tags_of_jobs().items() if tags
 
 def commands() -> set[str]:
     """Those that are written by hand."""
-    return set(_leaves(typer.main.get_command(build()), ())) - {each.command for each in every_operation()}
+    return set(_leaves(typer.main.get_command(build()), ())) - {each.command for each in DECLARED}
 
 
 def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
@@ -127,7 +127,7 @@ def test_no_command_is_named_that_does_not_exist_or_is_recorded_after_all() -> N
 
 def test_every_job_reads_is_started_by_sensors_or_is_recorded() -> None:
     names = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
-    names -= {each.job for each in every_operation()}
+    names -= {each.job for each in DECLARED}
     recorded = written_down("regworkers_dagster")
     undecided = sorted(names - JOBS_THAT_READ - JOBS_THAT_SENSORS_START - recorded)
     assert not undecided, f"who writes down what these change when a person launches them? {undecided}"
