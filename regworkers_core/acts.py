@@ -98,7 +98,10 @@ PANELS: dict[str, dict[str, str | Group]] = {
     },
     "Infrastructure": {
         "provision": "infrastructure:provision_command",
-        "config": Group("Show settings and where they come from.", ("operations.upkeep",)),
+        "config": Group(
+            "Write settings, and show where they come from.",
+            ("infrastructure:config_app", "operations.upkeep"),
+        ),
         "aws": Group("Compare resources, print policies.", ("infrastructure:app", "infrastructure.compare")),
         "certs": Group("Check and renew Kafka's client certificates.", ("certs:app", "operations.upkeep")),
         "producer-key": "infrastructure:producer_key_command",

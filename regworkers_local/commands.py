@@ -20,7 +20,7 @@ from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.operation import CAMPAIGN, CHANGES_CAMPAIGNS, Call, Effect, Input, Report, operation
 from regworkers_core.settings import PROJECT_ROOT
-from regworkers_core.settings.documents import TRUST_FILE
+from regworkers_core.settings.documents import TRUST_FILE, to_install
 
 if TYPE_CHECKING:
     from regworkers_local.dagster_server import DagsterProcess
@@ -126,9 +126,7 @@ def _stack(instance: str | None) -> Stack:
     try:
         from regworkers_local.stack import Stack
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{error.name} is not installed: run `make setup`, or install the extra `regworkers[local]`"
-        ) from None
+        raise UsageError(f"{error.name} is not installed: run `{to_install('local')}`") from None
     return Stack(PROJECT_ROOT, instance)
 
 

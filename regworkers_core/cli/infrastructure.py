@@ -1,4 +1,4 @@
-"""`regworkers provision|producer-key|aws iam-policy`: resources, keys and policies."""
+"""`regworkers provision|config init|producer-key|aws iam-policy`: resources, settings, keys and policies."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from regworkers_core.infrastructure.policies.statement import place_of
 from regworkers_core.infrastructure.provision_aws import Provisioned, ProvisionOutcome
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import load_settings
+from regworkers_core.settings.documents import write_configs
 
 
 @flatten_options
@@ -114,6 +115,19 @@ def producer_key_command(
     }
     until = {"formerUntil": iso(current.former_until)} if former else {}
     answer({**document, **until, "advice": advice}, form)
+
+
+config_app = typer.Typer(no_args_is_help=True)
+
+
+@config_app.command("init")
+def config_init_command(form: FormatOption = Format.TEXT) -> None:
+    """Write the settings of every environment as files to edit, where an installed wheel looks for them.
+
+    The folder is that of REGWORKERS_CONFIG_DIR, else ~/.config/regworkers. A file that exists is never replaced.
+    """
+    written = write_configs()
+    answer({"folder": str(written[0].parent), "files": [path.name for path in written]}, form)
 
 
 _ACCOUNT, _LOG_BUCKET = "ACCOUNT", "LOG_BUCKET"

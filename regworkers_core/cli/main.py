@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points, requires, version
 from typing import Annotated, Any
 
 import typer
@@ -232,9 +232,7 @@ def main() -> None:
     except Failure as failure:
         _leave(f"{failure}; {_way_out(failure)}")
     except ModuleNotFoundError as error:
-        _leave(
-            f"{error.name} is not installed: install the extra that has it, such as `regworkers[draw,reports]`"
-        )
+        _leave(f"{error.name} is not installed: {_installing(error.name or '')}")
     except Exception as error:
         # Without the driver's text, which may print a fan's document.
         _leave(f"unexpected {describe(error)}")
@@ -247,6 +245,18 @@ def _words_given() -> list[str]:
         return sys.argv[1:]
     # The last word is not complete, but where a blank ends the line.
     return so_far.split()[1 : None if so_far[-1:].isspace() else -1]
+
+
+def _installing(module: str) -> str:
+    """What to do without a module: the extra whose package begins like it."""
+    # late: it takes longer to import than the list of commands.
+    from regworkers_core.settings.documents import to_install
+
+    beginning = module.partition(".")[0].replace("_", "-").lower()
+    extras = (each.partition("extra ==") for each in requires("regworkers") or ())
+    found = (extra.strip("\"' ") for name, _, extra in extras if extra and name.lower().startswith(beginning))
+    # What a package of an extra needs itself is mostly for draws and reports.
+    return f"run `{to_install(next(found, 'draw,reports'))}`"
 
 
 def _way_out(failure: Failure) -> str:

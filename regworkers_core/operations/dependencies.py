@@ -18,6 +18,7 @@ import orjson
 
 from fairdraw.documents import as_document
 from regworkers_core.domain.reasons import UsageError
+from regworkers_core.settings.documents import to_install
 
 # Installed with the package, so that the image has it, too.
 LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
@@ -176,7 +177,7 @@ def _run(words: Sequence[str]) -> bytes:
     except subprocess.TimeoutExpired:
         raise ToolUnavailable(f"{tool} had no answer within {_PATIENCE_SECONDS:.0f} s: offline?") from None
     if b"No module named" in done.stderr and not done.stdout:
-        raise ToolUnavailable(f"{tool} is not installed: install the extra `reviews`")
+        raise ToolUnavailable(f"{tool} is not installed: run `{to_install('reviews')}`")
     # pip-audit exits with 1 when it found something; without output it got no answer.
     if not done.stdout.strip():
         raise ToolUnavailable(f"{tool} got no answer (exit code {done.returncode}): offline?")

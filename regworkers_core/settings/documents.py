@@ -23,19 +23,54 @@ except ImportError:
 
 Environment = Literal["local-dev", "qa", "preprod", "prod"]
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_IN_A_REPOSITORY = (PROJECT_ROOT / "pyproject.toml").exists()
+# The wheel has the files of all environments, too.
+_SHIPPED = Path(__file__).parent / "configs"
 ENV_PREFIX = "REGWORKERS_"
 
 
-def config_file(environment: str | None = None) -> Path:
-    """The file of an environment, by default that which CONFIG_ENV chooses; `REGWORKERS_CONFIG_DIR` moves the folder.
-    Raises UsageError.
+def to_install(extra: str) -> str:
+    """The command that brings what an extra of pyproject.toml has."""
+    return "make setup" if _IN_A_REPOSITORY else f"pip install 'regworkers[{extra}]'"
+
+
+def config_folder() -> Path:
+    """Where settings are: the folder of `REGWORKERS_CONFIG_DIR`, else configs/ of the repository, and without a
+    repository ~/.config/regworkers, also after `XDG_CONFIG_HOME`.
     """
+    if given := os.environ.get(ENV_PREFIX + "CONFIG_DIR"):
+        return Path(given)
+    if _IN_A_REPOSITORY:
+        return PROJECT_ROOT / "configs"
+    of_user = os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME", "/"), ".config")
+    return Path(of_user, "regworkers")
+
+
+def write_configs() -> list[Path]:
+    """Write a file for each environment, as the release has it, into the folder of settings. Raises UsageError if one
+    of them exists, and writes none then.
+    """
+    folder = config_folder()
+    texts = {folder / path.name: path.read_text(encoding="utf-8") for path in sorted(_SHIPPED.iterdir())}
+    if existing := [str(path) for path in texts if path.exists()]:
+        raise UsageError(f"nothing was written, because there is already {', '.join(existing)}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written: {error.strerror}") from None
+    return list(texts)
+
+
+def config_file(environment: str | None = None) -> Path:
+    """The file of an environment, by default that which CONFIG_ENV chooses. Raises UsageError."""
     environment = environment or os.environ.get("CONFIG_ENV") or "local-dev"
     if environment not in get_args(Environment):
         known = ", ".join(get_args(Environment))
         raise UsageError(f"CONFIG_ENV={environment} is not an environment: choose one of {known}")
-    folder = Path(os.environ.get(ENV_PREFIX + "CONFIG_DIR") or PROJECT_ROOT / "configs")
-    return folder / f"{environment}.config.yml"
+    return config_folder() / f"{environment}.config.yml"
 
 
 def stack_state_file() -> Path:
@@ -110,8 +145,8 @@ def read_config(environment: str | None = None) -> dict[str, Any]:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader) or {}
     except FileNotFoundError:
         raise UsageError(
-            f"{path}: no such file; set CONFIG_ENV, or REGWORKERS_CONFIG_DIR to a folder like configs/ of the "
-            "repository and of the image, which a wheel has not"
+            f"{path}: no such file; set CONFIG_ENV, or REGWORKERS_CONFIG_DIR to the folder of the settings; "
+            "`regworkers config init` writes them"
         ) from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)

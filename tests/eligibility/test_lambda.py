@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from regworkers_core.eligibility.handler import ENVIRONMENT_SECRET
 from regworkers_core.runtime import Runtime
+from regworkers_core.settings import PROJECT_ROOT
 from tests.eligibility.world import check, create
 from tests.support.environment import environment_of
 from tests.support.lambda_api import function
@@ -151,7 +152,8 @@ def test_the_package_alone_answers_and_fits_into_lambda(servers: Runtime, tmp_pa
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "image"], check=True)
     python = tmp_path / "image" / "bin" / "python"
-    subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, "awslambdaric"], check=True)
+    lock = ("--constraints", PROJECT_ROOT / "requirements.lock")
+    subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *lock, "awslambdaric"], check=True)
     task = str(tmp_path / "task")
     environment = environment_of(servers) | {
         "PYTHONPATH": task,

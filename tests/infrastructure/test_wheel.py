@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
@@ -25,7 +25,7 @@ UV = [sys.executable, "-m", "uv"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `venv`, in which only the wheels and their locked dependencies are, and `configs`."""
+    """A folder with `venv`, in which only the wheels and their locked dependencies are, and a `home` with settings."""
     folder = tmp_path_factory.mktemp("elsewhere")
     build = [*UV, "build", "--quiet", "--wheel", "--out-dir", folder, "--python", sys.executable]
     for project in (PROJECT_ROOT, PROJECT_ROOT / "fairdraw"):
@@ -35,8 +35,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lock = PROJECT_ROOT / "requirements.lock"
     install = [*UV, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python"]
     subprocess.run([*install, "--constraints", lock, f"{wheel}[{EXTRAS}]", fairdraw], check=True)
-    shutil.copytree(PROJECT_ROOT / "configs", folder / "configs")
+    done = in_place(folder, {}, "config", "init")
+    assert done.returncode == 0, done.stderr
     return folder
+
+
+def in_place(place: Path, variables: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **variables,
+        "PATH": f"{place / 'venv' / 'bin'}:{os.environ['PATH']}",
+        "HOME": str(place / "home"),
+    }
+    return subprocess.run(
+        ["regworkers", *words], env=environment, cwd=place, capture_output=True, text=True, check=False
+    )
 
 
 def run(place: Path, runtime: Runtime, *words: str) -> subprocess.CompletedProcess[str]:
@@ -44,10 +56,7 @@ def run(place: Path, runtime: Runtime, *words: str) -> subprocess.CompletedProce
     temporary = place / "tmp"
     temporary.mkdir(exist_ok=True)
     environment = environment_of(runtime) | {
-        "PATH": f"{place / 'venv' / 'bin'}:{os.environ['PATH']}",
-        "REGWORKERS_CONFIG_DIR": str(place / "configs"),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": str(place / "home"),
         "TMPDIR": str(temporary),
         "XDG_CACHE_HOME": str(temporary / "cache"),
         "MPLCONFIGDIR": str(temporary / "matplotlib"),
@@ -55,9 +64,7 @@ def run(place: Path, runtime: Runtime, *words: str) -> subprocess.CompletedProce
         "HTTPS_PROXY": "http://127.0.0.1:9",
     }
     before = written(place)
-    done = subprocess.run(
-        ["regworkers", *words], env=environment, cwd=place, capture_output=True, text=True, check=False
-    )
+    done = in_place(place, environment, *words)
     assert written(place) == before, "something was written outside of TMPDIR"
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -95,3 +102,15 @@ def test_the_wheel_has_the_page_that_checks_receipts_as_it_was_built(place: Path
     assert done.returncode == 0, done.stderr
     # With signatures after `make verifier`, and without them before.
     assert orjson.loads(done.stdout)["signatures"] is has_signatures()
+
+
+def test_without_a_repository_settings_are_the_users_and_a_missing_extra_is_named(place: Path) -> None:
+    variables = {"CONFIG_ENV": "prod"}
+    shown = in_place(place, variables, "config", "show", "--format", "json")
+    assert shown.returncode == 0 and orjson.loads(shown.stdout)["resourcePrefix"] == "prod-", shown.stderr
+    again = in_place(place, variables, "config", "init")
+    assert again.returncode == 2 and f"already {place}/home/.config/regworkers/" in again.stderr
+    local = in_place(place, {}, "local", "status")
+    assert local.returncode == 2 and local.stderr == (
+        "regworkers: psutil is not installed: run `pip install 'regworkers[local]'`\n"
+    )

@@ -8,19 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import orjson
 import pytest
 import yaml
 
 from fairdraw.terms import QUICKNET
+from regworkers_core.cli import main
 from regworkers_core.domain.claim import WRITE_GRACE_SECONDS
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT, config_file, load_settings, masked
+from regworkers_core.settings import PROJECT_ROOT, config_file, documents, load_settings, masked
 from regworkers_core.settings.connections import MongoSettings
 from regworkers_core.settings.documents import stack_state_file
 from tests.support.beacon import CHAIN_TEXT, OWN
+from tests.support.terminal import regworkers
 
 SECRETS = {
     "REGWORKERS_AWS__ACCESS_KEY_ID": "AKIA-hidden",
@@ -98,6 +101,44 @@ def test_a_missing_file_names_itself_and_the_variables(
     line = complaint()
     assert str(tmp_path / "local-dev.config.yml") in line
     assert "CONFIG_ENV" in line and "REGWORKERS_CONFIG_DIR" in line
+
+
+def test_an_installed_wheel_gets_its_settings_once_and_never_over_those_that_exist(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(documents, "_IN_A_REPOSITORY", False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert f"{tmp_path}/regworkers/local-dev.config.yml: no such file" in complaint()
+    assert "`regworkers config init`" in complaint()
+    written = regworkers(None, "config", "init", "--format", "json").document
+    assert written["folder"] == f"{tmp_path}/regworkers" and len(written["files"]) == 4
+    for name in written["files"]:
+        monkeypatch.setenv("CONFIG_ENV", name.partition(".")[0])
+        assert load_settings().environment == os.environ["CONFIG_ENV"]
+    config_file("prod").unlink()
+    config_file().write_text("edited")
+    again = regworkers(None, "config", "init")
+    assert again.code == 2 and f"there is already {tmp_path}/regworkers/" in again.stderr
+    assert config_file().read_text() == "edited" and not config_file("prod").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "in_a_repository", "found"),
+    [
+        ("pandas", True, "run `make setup`"),
+        ("pandas", False, "run `pip install 'regworkers[reports]'`"),
+        ("dagster_aws.s3", False, "run `pip install 'regworkers[production]'`"),
+        ("numpy", False, "run `pip install 'regworkers[draw,reports]'`"),
+    ],
+)
+def test_a_module_that_is_not_installed_names_the_extra_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, module: str, in_a_repository: bool, found: str
+) -> None:
+    monkeypatch.setattr(documents, "_IN_A_REPOSITORY", in_a_repository)
+    monkeypatch.setattr(main, "build", mock.Mock(side_effect=ModuleNotFoundError(name=module)))
+    assert regworkers(None, "doctor").stderr.splitlines()[-1] == (
+        f"regworkers: {module} is not installed: {found}"
+    )
 
 
 @pytest.mark.parametrize(

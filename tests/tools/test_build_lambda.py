@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from shlex import quote
@@ -35,6 +38,21 @@ def on_the_path(folder: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_package_has_bytecode_of_the_functions_python(package: Path) -> None:
     build_lambda._compile(package, HERE)
     assert compiled(package) == [f"module.{sys.implementation.cache_tag}.pyc"]
+
+
+def test_equal_sources_make_an_equal_archive_whose_bytecode_counts_whenever_files_were_written(
+    package: Path, tmp_path: Path
+) -> None:
+    archives = []
+    for name in ("one", "two"):
+        copy = Path(shutil.copytree(package, tmp_path / name))
+        os.utime(copy / "module.py", (1_000_000, 1_000_000) if name == "one" else None)
+        build_lambda._compile(copy, HERE)
+        archives.append(build_lambda._zipped(copy, tmp_path / f"{name}.zip")[0].read_bytes())
+    assert archives[0] == archives[1]
+    (tmp_path / "one" / "module.py").write_text("ANSWER = 'compiled again'\n")
+    asked = [sys.executable, "-c", "import module; print(module.ANSWER)"]
+    assert subprocess.check_output(asked, cwd=tmp_path / "one", text=True) == "42\n"
 
 
 def test_the_functions_python_is_taken_from_the_path(

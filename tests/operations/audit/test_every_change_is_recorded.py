@@ -57,6 +57,7 @@ DOES_WHAT_SENSORS_DO = {
 }
 # Of the machine in front of which one sits: its servers in local-dev, its files, which git follows.
 ONLY_HERE = {
+    "config init",
     "local down",
     "local logs",
     "local reset",
