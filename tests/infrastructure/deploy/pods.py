@@ -53,14 +53,20 @@ def manifests() -> Iterator[dict[str, Any]]:
             yield from filter(None, yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
-def kustomized(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """What kustomize makes of our manifests once these values are entered where environment.yaml names them."""
+def entered(folder: Path, environment: Mapping[str, str]) -> Path:
+    """A copy of our manifests in which these values are entered where environment.yaml names them."""
     copy = Path(shutil.copytree(KUBERNETES, folder / "kubernetes", dirs_exist_ok=True))
     text = (copy / "environment.yaml").read_text(encoding="utf-8")
     for name, value in environment.items():
         text, count = re.subn(rf"(?m)^  # {name}:$", f"  {name}: {value}", text)
         assert count == 1, name
     (copy / "environment.yaml").write_text(text, encoding="utf-8")
+    return copy
+
+
+def kustomized(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """What kustomize makes of our manifests with these values."""
+    copy = entered(folder, environment)
     return subprocess.run(["kubectl", "kustomize", str(copy)], capture_output=True, text=True)
 
 

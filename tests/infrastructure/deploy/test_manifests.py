@@ -1,9 +1,11 @@
-"""Our manifests beside the Helm chart: Kubernetes knows every field, and every name that one mentions exists."""
+"""Our manifests beside the Helm chart: what each pod may do and take, and whom it reaches.
+
+`make rollout` (tests/rollout) holds fields and names against what a cluster takes.
+"""
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,29 +13,18 @@ from typing import Any
 import pytest
 import yaml
 from dagster._cli.api import grpc_command
-from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
-from kubernetes import client
 
 from regworkers_core.infrastructure.policies.platform import SERVICE_ACCOUNTS
 from regworkers_core.settings import settings_of
 from tests.infrastructure.deploy.pods import (
     DEPLOY,
-    ENVIRONMENT,
     KUBERNETES,
     RELEASE,
-    kustomized,
     manifests,
     values,
 )
 
 MANIFESTS = list(manifests())
-# Made by hand: the comments of values.yaml and proxy.yaml list them.
-CONFIG_MAPS = {"regworkers-settings", "dagster-proxy", "postgres-ca", f"{RELEASE}-instance"}
-SECRETS = {f"regworkers-{role}" for role in SERVICE_ACCOUNTS} | {
-    "dagster-postgres",
-    "dagster-proxy",
-    "dagster-proxy-tls",
-}
 # Of the chart's pods.
 COMPONENTS = {"dagster-webserver", "dagster-webserver-read-only", "dagster-daemon"}
 
@@ -68,28 +59,6 @@ def mentioned(found: Any, *keys: str) -> set[str]:
     return {*own, *set().union(set(), *(mentioned(each, *keys) for each in found.values()))} - {None}
 
 
-# KEDA's own kinds are tested in test_residents.py; the cluster does not get environment.yaml.
-@pytest.mark.parametrize(
-    "manifest",
-    [
-        each
-        for each in MANIFESTS
-        if not each["apiVersion"].startswith("keda.sh/") and each["metadata"].get("name") != "environment"
-    ],
-    ids=lambda each: f"{each['kind']}-{each['metadata'].get('name', 'job')}",
-)
-def test_kubernetes_knows_every_field(manifest: dict[str, Any]) -> None:
-    # Raises for a field that the model of this kind lacks, and for a required one that is missing.
-    model = getattr(client, f"V1{manifest['kind']}")
-    k8s_model_from_dict(model, k8s_snake_case_dict(model, manifest))
-
-
-def test_a_misspelt_field_is_found() -> None:
-    wrong = {"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 1, "targetport": "a"}]}}
-    with pytest.raises(Exception, match="targetport"):
-        k8s_snake_case_dict(client.V1Service, wrong)
-
-
 def test_every_role_has_its_account_under_the_name_that_terraform_trusts() -> None:
     prefix = settings_of("prod").names.prefix
     assert {
@@ -100,19 +69,6 @@ def test_every_role_has_its_account_under_the_name_that_terraform_trusts() -> No
         f"regworkers-{role}": f"arn:aws:iam::123456789012:role/{prefix}regworkers-{role}"
         for role in SERVICE_ACCOUNTS
     }
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_a_pod_names_accounts_config_maps_and_secrets_that_exist(name: str) -> None:
-    pod = TEMPLATES[name]["spec"]
-    accounts = names("ServiceAccount")
-    assert pod.get("serviceAccountName") in accounts or pod["automountServiceAccountToken"] is False
-    assert mentioned(pod, "configMapRef", "configMap") <= CONFIG_MAPS | set(names("ConfigMap"))
-    secrets = mentioned(pod, "secretRef", "secretKeyRef", "secret")
-    assert secrets <= SECRETS
-    # Its own role's secret, and no other's.
-    of_roles = {each for each in secrets if each.startswith("regworkers-")}
-    assert of_roles <= {pod.get("serviceAccountName")}
 
 
 # The agent reads the files of the container runtime, which belong to root (test_log_agent.py tests it).
@@ -235,22 +191,6 @@ def test_the_proxys_addresses_are_those_of_the_charts_services() -> None:
     )
     for item in tls:
         assert f"/etc/nginx/tls/{item['path']}" in text
-
-
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_kustomize_builds_them_and_gives_runs_the_image_of_the_code_server(tmp_path: Path) -> None:
-    done = kustomized(tmp_path, ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    documents = [each for each in yaml.safe_load_all(done.stdout) if each]
-    assert {each["metadata"]["namespace"] for each in documents} == {"regworkers"}
-    (server,) = (
-        each
-        for each in documents
-        if each["metadata"]["name"] == "regworkers-code-server" and each["kind"] == "Deployment"
-    )
-    (container,) = server["spec"]["template"]["spec"]["containers"]
-    assert {"name": "DAGSTER_CURRENT_IMAGE", "value": container["image"]} in container["env"]
-    assert ":" in container["image"]
 
 
 @pytest.mark.parametrize("folder", [KUBERNETES, KUBERNETES / "residents"], ids=lambda path: path.name)

@@ -23,27 +23,6 @@ from tools import residents
 SETTINGS = settings_of("prod")
 RUNS = {spec.name: spec.job for spec in DRAINS if spec.residents}
 MANIFESTS = list(manifests())
-# Of KEDA's definitions (keda.sh/v1alpha1): the fields that are used here, those in capitals are required.
-KEDA = {
-    "TriggerAuthentication": {"podIdentity": {"PROVIDER": str}},
-    "ScaledObject": {
-        "SCALETARGETREF": {"NAME": str},
-        "pollingInterval": int,
-        "minReplicaCount": int,
-        "maxReplicaCount": int,
-        "advanced": {
-            "horizontalPodAutoscalerConfig": {
-                "behavior": {
-                    "scaleDown": {
-                        "stabilizationWindowSeconds": int,
-                        "policies": [{"TYPE": str, "VALUE": int, "PERIODSECONDS": int}],
-                    }
-                }
-            }
-        },
-        "TRIGGERS": [{"TYPE": str, "METADATA": dict, "metricType": str, "authenticationRef": {"NAME": str}}],
-    },
-}
 
 
 def of(kind: str) -> dict[str, dict[str, Any]]:
@@ -58,34 +37,6 @@ def pod_of(drain: str) -> dict[str, Any]:
 def trigger_of(drain: str) -> dict[str, Any]:
     (trigger,) = of("ScaledObject")[drain]["triggers"]
     return dict(trigger)
-
-
-def check(shape: Any, found: Any, at: str = "spec") -> None:
-    if isinstance(shape, type):
-        assert type(found) is shape, at
-    elif isinstance(shape, list):
-        for number, each in enumerate(found):
-            check(shape[0], each, f"{at}[{number}]")
-    else:
-        required = {name.lower() for name in shape if name.isupper()}
-        known = {name.lower(): each for name, each in shape.items()}
-        names = {name.lower() for name in found}
-        assert required <= names <= set(known), at
-        for name, each in found.items():
-            check(known[name.lower()], each, f"{at}.{name}")
-
-
-@pytest.mark.parametrize(
-    "manifest",
-    [each for each in MANIFESTS if each["apiVersion"] == "keda.sh/v1alpha1"],
-    ids=lambda each: f"{each['kind']}-{each['metadata']['name']}",
-)
-def test_keda_knows_every_field(manifest: dict[str, Any]) -> None:
-    check(KEDA[manifest["kind"]], manifest["spec"])
-    for trigger in manifest["spec"].get("triggers", []):
-        # KEDA reads numbers from texts, and refuses numbers.
-        assert {type(value) for value in trigger["metadata"].values()} == {str}
-        assert trigger["authenticationRef"]["name"].removeprefix("regworkers-") in of("TriggerAuthentication")
 
 
 @pytest.mark.parametrize("drain", RUNS)
@@ -145,6 +96,11 @@ def test_it_waits_for_a_dependency_in_its_pod_and_not_in_a_restarted_one() -> No
 def test_the_files_are_what_the_specs_and_settings_say() -> None:
     for name, text in residents.manifests(SETTINGS).items():
         assert (residents.FOLDER / name).read_text(encoding="utf-8") == text, "run make deploy-files"
+
+
+def test_every_trigger_asks_under_the_role_of_kedas_operator() -> None:
+    assert of("TriggerAuthentication") == {"scaling": {"podIdentity": {"provider": "aws"}}}
+    assert {trigger_of(drain)["authenticationRef"]["name"] for drain in RUNS} == {"regworkers-scaling"}
 
 
 def test_the_stream_is_measured_by_the_metric_that_its_sensor_publishes() -> None:
