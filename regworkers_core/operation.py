@@ -157,6 +157,11 @@ class Input(BaseModel):
             text = re.sub(r"^(Value error, |[A-Z]\w+ (?=should ))", "", problem["msg"])
             raise RequestError(f"{at} {text}".strip()) from None
 
+    @classmethod
+    def in_run(cls, period: tuple[str, str] | None) -> Mapping[str, Any]:
+        """What a run of the job adds to its config: `period` is that of its partition, as ISO times, if it has one."""
+        return {}
+
     def default(self) -> Default | None:
         """What the terminal takes where a word was left out; None: nothing was. Raises UsageError."""
         return None

@@ -356,9 +356,7 @@ def _done(
     if config.get("campaign_id") == "":
         # `dagster job execute --tags` takes no config.
         config["campaign_id"] = context.run.tags.get(PARTITION_TAG, "")
-    if "until" in operation.input.model_fields and context.has_partition_key:
-        period = context.partition_time_window
-        config |= {"since": iso(period.start.timestamp()), "until": iso(period.end.timestamp())}
+    config |= operation.input.in_run(_period(context))
     given = operation.input.of(config, str)
     apply = apply and not getattr(given, "dry_run", False)
 
@@ -375,6 +373,17 @@ def _done(
     if confirm:
         require_word(confirm, once(apply=False).word or confirm)
     return once(apply)
+
+
+def _period(context: dg.OpExecutionContext) -> tuple[str, str] | None:
+    """The period of a run of a partition of time."""
+    if (
+        not isinstance(context.job_def.partitions_def, dg.TimeWindowPartitionsDefinition)
+        or not context.has_partition_key
+    ):
+        return None
+    period = context.partition_time_window
+    return iso(period.start.timestamp()), iso(period.end.timestamp())
 
 
 def values_of(report: Report) -> dict[str, Any]:

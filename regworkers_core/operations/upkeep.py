@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -39,28 +39,38 @@ if TYPE_CHECKING:
 _ENVIRONMENTS = "local-dev, qa, preprod or prod"
 
 
+# The longest.
+_QUARTER_SECONDS = 92 * DAY_SECONDS
+
+
 class Nothing(Input):
     words: ClassVar = ()
 
 
-class WriteReview(Input):
+class ReviewOfPeriod(Input):
     words: ClassVar = ()
     folder: LocalFile = Field("", description="Write the report there instead of keeping it on S3.")
-
-
-class ReviewOfPeriod(WriteReview):
     # In Dagster the partition of the run is the period.
     since: AtTerminal[str] = Field(
-        "", description="Begin of the period, a day or a time. Empty: 7 or 30 days before its end."
+        "", description="Begin of the period, a day or a time. Empty: 7, 30 or 91 days before its end."
     )
     until: AtTerminal[str] = Field("", description="End of the period, a day or a time. Empty: now.")
 
+    @classmethod
+    def in_run(cls, period: tuple[str, str] | None) -> Mapping[str, Any]:
+        return dict(zip(("since", "until"), period, strict=True)) if period else {}
 
-class WriteQuarterlyReview(WriteReview):
-    max_entries: int | None = Field(
+
+class WriteQuarterlyReview(ReviewOfPeriod):
+    # A run without a quarter has no drill: the job drill_recovery makes it alone, of as many entries as it is given.
+    max_entries: AtTerminal[int | None] = Field(
         None, ge=1, description="Entries that the drill rebuilds. Empty: reviews.drillMaxEntries."
     )
-    no_drill: bool = Field(False, description="Leave out the recovery drill.")
+    no_drill: AtTerminal[bool] = Field(False, description="Leave out the recovery drill.")
+
+    @classmethod
+    def in_run(cls, period: tuple[str, str] | None) -> Mapping[str, Any]:
+        return {**super().in_run(period), "no_drill": period is None}
 
 
 class Certificates(Input):
@@ -122,6 +132,9 @@ def quarterly(call: Call, given: WriteQuarterlyReview) -> Report:
     """Check least privilege, outdated and vulnerable dependencies, and rehearse recovery: the replica is rebuilt beside
     the real one, compared and dropped again.
 
+    Nothing of it has a past, so an older quarter than the last one is refused. In Dagster a run without a quarter has
+    no drill: the job drill_recovery makes it alone.
+
     A source that does not answer is a line of the report, which is written anyway. Fails if something has to be
     repaired, or could not be read.
     """
@@ -155,8 +168,8 @@ def make_review(
     """Read all sections of a review. A source that does not answer leaves a section that says so.
 
     `since` and `until` are the ISO times of its period; empty ones are as `ReviewOfPeriod` says. `drill` belongs to the
-    quarterly review and is the only part that writes. Raises RequestError for a period that is empty or not over, and
-    never what a source may raise.
+    quarterly review and is the only part that writes. Raises RequestError for a period that is empty or not over, or a
+    quarter that is past, and never what a source may raise.
     """
     # Late, for they bring matplotlib.
     from regworkers_core.operations.reviews import monthly, quarterly, weekly
@@ -170,6 +183,11 @@ def make_review(
         raise RequestError(
             f"a review needs a period that is over: {iso(period.since)} to {iso(period.until)} is none"
         )
+    if kind is ReviewKind.QUARTERLY and now - end > _QUARTER_SECONDS:
+        raise RequestError(
+            f"policies, versions and the drill are as they are today: a quarter that ended on {iso(end)[:10]} is past; "
+            "review the last one"
+        )
     if kind is ReviewKind.WEEKLY:
         parts = weekly.parts(runtime, period)
     elif kind is ReviewKind.MONTHLY:
@@ -182,14 +200,14 @@ def make_review(
 
 
 def _reviewed(
-    call: Call, kind: str, given: WriteReview, drill: Callable[[], DrillResult] | None = None
+    call: Call, kind: str, given: ReviewOfPeriod, drill: Callable[[], DrillResult] | None = None
 ) -> Report:
     # Late: reviews bring matplotlib.
     from regworkers_core.operations.reviews.sections import ReviewKind, publish
 
     since, until = (
-        parse_since(getattr(given, name, ""), call.runtime.clock(), call.face.field(name))
-        for name in ("since", "until")
+        parse_since(text, call.runtime.clock(), call.face.field(name))
+        for name, text in (("since", given.since), ("until", given.until))
     )
     kind_ = ReviewKind(kind)
     review = make_review(call.runtime, kind_, since=since, until=until, drill=drill, tell=call.face.tell)

@@ -98,7 +98,6 @@ def _request(repository: Any, like: str, steps: Steps) -> dg.RunRequest:
     return dg.RunRequest(
         job_name=like if like in _OF_JOBS else FIRST_CHECKS.name,
         tags={POD_TAG: repository.get_job(like).run_tags[POD_TAG]},
-        run_config={"no_drill": True} if like == "quarterly_review" else {},
         asset_selection=[key for step in steps for key in step.keys],
         asset_check_keys=[key for step in steps for key in step.check_keys],
     )

@@ -31,13 +31,13 @@ _OPERATIONS, _CERTIFICATES = (Flow(name, owner="operations") for name in ("opera
 
 
 _FIRST_DAY = "2026-01-01"
-# Partitions in UTC, by job: weeks from Monday on, and months. Nothing that the quarterly review reads has a past, and a
-# job with partitions could not have the fields of its launchpad.
+# Partitions in UTC, by job: weeks from Monday on, months and quarters.
 PERIODS = {
     job: dg.TimeWindowPartitionsDefinition(start=_FIRST_DAY, fmt="%Y-%m-%d", cron_schedule=begins)
     for job, begins in {
         "weekly_review": "0 0 * * 1",
         "monthly_review": "0 0 1 * *",
+        "quarterly_review": "0 0 1 1,4,7,10 *",
     }.items()
 }
 
@@ -303,7 +303,7 @@ def prune_runs(call: Call, given: PruneRuns) -> Report:
 # day, when a certificate can be renewed.
 SCHEDULES = (
     *(
-        schedule(name, job, cron, f"Writes the review of the {period} that ended.", of=PERIODS.get(job))
+        schedule(name, job, cron, f"Writes the review of the {period} that ended.", of=PERIODS[job])
         for name, job, cron, period in (
             ("review_weekly", "weekly_review", "0 6 * * 1", "week"),
             ("review_monthly", "monthly_review", "30 6 1 * *", "month"),

@@ -214,7 +214,7 @@ def test_everything_of_a_draw_is_partitioned_by_its_campaign_and_the_draw_job_wi
     of = {node.key.to_user_string(): node.partitions_def == CAMPAIGN_PARTITIONS for node in nodes}
     campaigns = {name for name, is_campaign in of.items() if is_campaign}
     assert campaigns == {*DRAW, "campaigns", "codes", "invites", "campaign_funnel"}
-    assert of.keys() - campaigns == {"weekly_review", "monthly_review"}
+    assert of.keys() - campaigns == {"weekly_review", "monthly_review", "quarterly_review"}
     assert job("draw").partitions_def is not None
 
 

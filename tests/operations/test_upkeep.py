@@ -9,8 +9,10 @@ import dagster as dg
 import orjson
 import pytest
 
+from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.snapshot import Alert, Severity
 from regworkers_core.domain.timestamps import iso
+from regworkers_core.replication import recovery_drill
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings.connections import KafkaTlsSettings
 from regworkers_dagster.definitions import defs
@@ -75,7 +77,7 @@ def test_a_run_of_a_week_reviews_that_week_and_one_without_a_partition_the_time_
     [
         ("weekly", "2026-11-30T06:00", "2026-11-23"),
         ("monthly", "2027-01-01T06:30", "2026-12-01"),
-        ("quarterly", "2027-04-02T07:00", None),
+        ("quarterly", "2027-04-02T07:00", "2027-01-01"),
         # A tick that comes late.
         ("weekly", "2026-12-03T11:00", "2026-11-23"),
     ],
@@ -95,6 +97,30 @@ def test_a_period_that_is_not_over_has_no_review(runtime: Runtime, period: dict[
     words = [word for name, value in period.items() for word in (f"--{name}", value)]
     answer = regworkers(runtime, "review", "monthly", *words)
     assert answer.code == 2 and "needs a period that is over" in answer.stderr
+
+
+def test_a_quarter_that_is_past_has_no_review_and_the_last_one_has_its_drill(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, runtime)
+    drilled = list[int]()
+
+    def drill(_: Runtime, *, most: int, **_more: Any) -> None:
+        drilled.append(most)
+        raise RequestError("down")
+
+    monkeypatch.setattr(recovery_drill, "recovery_drill", drill)
+    *_, before, last = PERIODS["quarterly_review"].get_partition_keys(
+        current_time=datetime.fromtimestamp(NOW, UTC)
+    )
+    quarterly = job("quarterly_review")
+    with pytest.raises(dg.Failure, match=f"a quarter that ended on {last} is past; review the last one"):
+        quarterly.execute_in_process(partition_key=before)
+    assert not drilled
+    quarterly.execute_in_process()
+    assert not drilled
+    quarterly.execute_in_process(partition_key=last)
+    assert drilled == [100_000]
 
 
 def test_the_settings_in_force_are_shown_with_their_origin_and_no_secret(
