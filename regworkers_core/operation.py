@@ -158,8 +158,10 @@ class Input(BaseModel):
             raise RequestError(f"{at} {text}".strip()) from None
 
     @classmethod
-    def in_run(cls, period: tuple[str, str] | None) -> Mapping[str, Any]:
-        """What a run of the job adds to its config: `period` is that of its partition, as ISO times, if it has one."""
+    def in_run(cls, period: Mapping[str, str]) -> Mapping[str, Any]:
+        """What a run of the job adds to its config. `period` has the ISO times `since` and `until` of its partition; it
+        is empty without one.
+        """
         return {}
 
     def default(self) -> Default | None:
@@ -370,6 +372,8 @@ class Report:
     question: str = ""
     # Whether anything was changed.
     changed: bool = False
+    # How many rows the partition of its asset has now, where that is known.
+    rows: int | None = None
 
     @property
     def values(self) -> Mapping[str, Any]:

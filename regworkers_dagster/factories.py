@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import cache
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_type_hints, is_typeddict
 
 import dagster as dg
 
@@ -143,7 +143,9 @@ class Flow:
 
 
 def columns_of(kind: Any) -> dict[str, str]:
-    """The columns of a collection whose documents are made of this dataclass, with their types."""
+    """The columns, with their types, of a collection whose documents are this TypedDict or made of this dataclass."""
+    if is_typeddict(kind):
+        return {name: type_.__name__ for name, type_ in get_type_hints(kind).items()}
     return {camel(each.name): str(each.type) for each in fields(kind)}
 
 

@@ -40,7 +40,7 @@ from regworkers_dagster.factories import (
     in_a_sentence,
     tags_of,
 )
-from regworkers_dagster.metadata import Metadata, facts_as_metadata, table
+from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table, table
 from regworkers_dagster.resources import TICK_CALL_SECONDS, plain_failures, runtime_of
 from regworkers_dagster.runs import (
     OPERATION_TAG,
@@ -234,6 +234,7 @@ def answered(
         with refusals(operation.job):
             report = _done(operation, context, config.model_dump(), runtime, stop, face)
         metadata = facts_as_metadata({**values_of(report), **_links(report, operation.job, runtime)})
+        metadata |= of_table(report.rows, of_partition=True)
     return Answer(report, metadata, face.campaign_id)
 
 
@@ -375,15 +376,12 @@ def _done(
     return once(apply)
 
 
-def _period(context: dg.OpExecutionContext) -> tuple[str, str] | None:
-    """The period of a run of a partition of time."""
-    if (
-        not isinstance(context.job_def.partitions_def, dg.TimeWindowPartitionsDefinition)
-        or not context.has_partition_key
-    ):
-        return None
+def _period(context: dg.OpExecutionContext) -> dict[str, str]:
+    of_time = isinstance(context.job_def.partitions_def, dg.TimeWindowPartitionsDefinition)
+    if not of_time or not context.has_partition_key:
+        return {}
     period = context.partition_time_window
-    return iso(period.start.timestamp()), iso(period.end.timestamp())
+    return {"since": iso(period.start.timestamp()), "until": iso(period.end.timestamp())}
 
 
 def values_of(report: Report) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict
 
 from regworkers_core.domain.keys import CAMPAIGN_PREFIX
 
@@ -149,6 +149,17 @@ class InviteType(StrEnum):
         return comparable(value) if self is InviteType.EMAIL else value.strip()
 
 
+class InviteItem(TypedDict):
+    """An invite in the demand table."""
+
+    PK: str  # of the campaign
+    SK: str  # of the type and the value, in comparable form
+    entityType: str
+    campaignId: str
+    inviteType: str
+    ttl: int  # epoch seconds; DynamoDB deletes it some days later
+
+
 @dataclass(frozen=True, slots=True)
 class Invite:
     """One row: `PK=CAMPAIGN#<campaign_id>`, `SK=INVITE#<type>#<value>`."""
@@ -166,16 +177,16 @@ class Invite:
         """Expired invites linger in the table for days before DynamoDB deletes them."""
         return self.ttl > now
 
-    def as_item(self) -> dict[str, Any]:
+    def as_item(self) -> InviteItem:
         pk, sk = self.table_key
-        return {
-            "PK": pk,
-            "SK": sk,
-            "entityType": "INVITE",
-            "campaignId": self.campaign_id,
-            "inviteType": self.type.value,
-            "ttl": self.ttl,
-        }
+        return InviteItem(
+            PK=pk,
+            SK=sk,
+            entityType="INVITE",
+            campaignId=self.campaign_id,
+            inviteType=self.type.value,
+            ttl=self.ttl,
+        )
 
 
 def invite_key(campaign_id: str, type_: InviteType, value: str) -> TableKey:

@@ -57,8 +57,8 @@ class ReviewOfPeriod(Input):
     until: AtTerminal[str] = Field("", description="End of the period, a day or a time. Empty: now.")
 
     @classmethod
-    def in_run(cls, period: tuple[str, str] | None) -> Mapping[str, Any]:
-        return dict(zip(("since", "until"), period, strict=True)) if period else {}
+    def in_run(cls, period: Mapping[str, str]) -> Mapping[str, Any]:
+        return period
 
 
 class WriteQuarterlyReview(ReviewOfPeriod):
@@ -69,8 +69,8 @@ class WriteQuarterlyReview(ReviewOfPeriod):
     no_drill: AtTerminal[bool] = Field(False, description="Leave out the recovery drill.")
 
     @classmethod
-    def in_run(cls, period: tuple[str, str] | None) -> Mapping[str, Any]:
-        return {**super().in_run(period), "no_drill": period is None}
+    def in_run(cls, period: Mapping[str, str]) -> Mapping[str, Any]:
+        return {**period, "no_drill": not period}
 
 
 class Certificates(Input):

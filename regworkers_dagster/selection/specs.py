@@ -7,7 +7,10 @@ from __future__ import annotations
 import dagster as dg
 
 from regworkers_core.adapters.mongo.codes import Code
+from regworkers_core.adapters.mongo.outbox import OutboxRow
+from regworkers_core.adapters.mongo.selections import Selection
 from regworkers_core.domain.campaign import Campaign
+from regworkers_core.domain.claim import InviteItem
 from regworkers_core.domain.selection import PIPELINE
 from regworkers_core.domain.snapshot import SelectionJob
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS, KEPT_FRESH, Flow, columns_of
@@ -37,6 +40,7 @@ INVITES = ELIGIBILITY.asset(
     "DynamoDB deletes some days after their end. Uploaded by `upload_invites` or `regworkers invites upload`, removed "
     "by `remove_invites`.",
     {"dynamodb"},
+    columns=columns_of(InviteItem),
     deps=[CAMPAIGNS],
     partitions_def=CAMPAIGN_PARTITIONS,
 )
@@ -158,6 +162,7 @@ SELECTIONS = _FLOW.asset(
     "MongoDB collection: one row per winner with the code at their position. Filled by "
     "`process_selections`: one materialisation per drain of the queue.",
     {"mongodb"},
+    columns=columns_of(Selection),
     deps=[SELECTION_QUEUE],
 )
 OUTBOX = _FLOW.asset(
@@ -165,6 +170,7 @@ OUTBOX = _FLOW.asset(
     "MongoDB collection: one row per message that a draw owes to a fan, each with the earliest time to send it. "
     "Written with the selections. Observed: how many markets have messages that may be sent.",
     {"mongodb"},
+    columns=columns_of(OutboxRow),
     deps=[SELECTIONS],
 )
 NOTIFICATIONS = _FLOW.asset(

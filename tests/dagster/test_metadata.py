@@ -127,6 +127,9 @@ def test_a_table_says_its_columns() -> None:
         ("campaigns", ("autoDraw", "bool")),
         ("codes", ("marketId", "str")),
         ("reconcile_results", ("verifiedAsOf", "str")),
+        ("selections", ("rank", "int")),
+        ("outbox", ("notBefore", "str")),
+        ("invites", ("ttl", "int")),
     ):
         shown = nodes[name].metadata["dagster/column_schema"].columns
         assert column in [(each.name, each.type) for each in shown], name

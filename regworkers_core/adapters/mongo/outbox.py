@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from regworkers_core.adapters.mongo.store import Document, Inserted, Store, by_prefix, insert_once
 from regworkers_core.domain.reasons import PermanentFailure
@@ -36,6 +36,24 @@ OPEN = (RowStatus.PENDING, RowStatus.HELD, RowStatus.FAILED)
 _OPEN_ROWS = {"status": {"$in": [status.value for status in OPEN]}}
 ANNULLED = "annulled"
 ERASED = "erased"
+
+
+class OutboxRow(TypedDict):
+    """A document of `outbox` as it is written; what happens to it later is in fields of its own."""
+
+    _id: str  # that of the winner's selection
+    campaignId: str
+    marketId: str
+    phase: int
+    ref: str  # the fan's reference
+    entryId: str
+    type: str  # a NoticeType
+    resultHash: str
+    notBefore: str
+    codeExpiresAt: NotRequired[str]
+    status: str  # a RowStatus
+    enqueuedAt: str
+    runId: str
 
 
 class Outbox(Store):

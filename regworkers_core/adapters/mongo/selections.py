@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from regworkers_core.adapters.mongo.draws import MarketStatus, PhaseStatus
 from regworkers_core.adapters.mongo.store import (
@@ -28,6 +28,23 @@ from regworkers_core.engine.dependency import Dependency
 _WINNER_PARAMETERS = ("entryId", "code", "position", "rank", "resultHash")
 
 
+class Selection(TypedDict):
+    """A document of `selections`."""
+
+    _id: str  # of its market and phase, with the ref
+    campaignId: str
+    marketId: str
+    phase: int
+    ref: str  # the winner's reference
+    entryId: str
+    code: str  # what the winner buys with
+    position: int
+    rank: int  # in the order of the draw, from 1
+    resultHash: str
+    selectedAt: str
+    runId: str
+
+
 class Selections(Store):
     """Every method raises TransientFailure when MongoDB cannot answer."""
 
@@ -36,21 +53,24 @@ class Selections(Store):
     ) -> Inserted:
         """One document per winner under the key (campaign, market, phase, ref)."""
         documents = [
-            {
-                "_id": market.key(winner.ref),
-                **market.as_fields(),
-                "ref": winner.ref,
-                "entryId": winner.entry_id,
-                "code": winner.code,
-                "position": winner.position,
-                "rank": winner.rank,
-                "resultHash": result_hash,
-                "selectedAt": at,
-                "runId": run_id,
-            }
+            Selection(
+                _id=market.key(winner.ref),
+                campaignId=market.campaign_id,
+                marketId=market.market_id,
+                phase=market.phase,
+                ref=winner.ref,
+                entryId=winner.entry_id,
+                code=winner.code,
+                position=winner.position,
+                rank=winner.rank,
+                resultHash=result_hash,
+                selectedAt=at,
+                runId=run_id,
+            )
             for winner in winners
         ]
-        return insert_once(self._collection, self._dependency, documents, _WINNER_PARAMETERS)
+        rows = cast("list[Document]", documents)
+        return insert_once(self._collection, self._dependency, rows, _WINNER_PARAMETERS)
 
     def count(self, market: MarketPhase) -> int:
         return self._count(market.as_fields())

@@ -132,6 +132,7 @@ def import_(call: Call, given: ImportCodes) -> Report:
         on_progress=call.face.progress,
     )
     document = report.as_dict()
+    stocks = read_stock(call.runtime, campaign, call.runtime.draws.get(campaign.campaign_id))
     left = document["advice"] or ""
     if report.rejected:
         others = "would be added" if given.dry_run else "count"
@@ -141,7 +142,8 @@ def import_(call: Call, given: ImportCodes) -> Report:
     return Report(
         document=document,
         facts={name: value for name, value in document.items() if name not in ("advice", "rejectsFile")},
-        tables=[_stock(read_stock(call.runtime, campaign, call.runtime.draws.get(campaign.campaign_id)))],
+        tables=[_stock(stocks)],
+        rows=sum(each.codes for each in stocks),
         files={"rejects.csv": report.rejects_file} if report.rejects_file else {},
         left=left,
         counts={"lines": report.lines, "added": report.added},

@@ -46,6 +46,11 @@ class MarketStock:
     wanted: int | None = None
 
     @property
+    def codes(self) -> int:
+        """All of them, whatever their status."""
+        return self.available + self.assigned + self.redeemed + self.void
+
+    @property
     def missing(self) -> int:
         """Codes that are missing: for the winners once they are known, before that for all seats."""
         if self.wanted is not None:

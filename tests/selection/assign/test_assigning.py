@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from regworkers_core.adapters.mongo.outbox import OutboxRow
+from regworkers_core.adapters.mongo.selections import Selection
 from regworkers_core.domain.messages import MessageType, encode
 from regworkers_core.domain.selection import NON_WINNERS
 from regworkers_core.engine.queue import Outgoing, Received, SendFailure
@@ -68,6 +70,15 @@ def items(messages: list[Received]) -> list[dict[str, Any]]:
 
 def dead(runtime: Runtime) -> list[Received]:
     return runtime.queue(runtime.names.dead_letter_queue(runtime.names.selection_queue)).receive(10, 0, 30)
+
+
+def test_rows_have_the_columns_that_dagster_shows(drawn: Runtime) -> None:
+    publish(drawn)
+    run(drawn, SELECTIONS)
+    for name, columns in (("selections", Selection), ("outbox", OutboxRow)):
+        row = drawn.database[name].find_one({"marketId": "berlin"})
+        # No code of this draw expires.
+        assert row is not None and row.keys() == columns.__annotations__.keys() - {"codeExpiresAt"}, name
 
 
 def test_every_winner_gets_the_code_at_its_place_in_rank_order(drawn: Runtime) -> None:
