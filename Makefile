@@ -14,7 +14,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-kafka conformance-witness rollout matrix check format docs docs-serve deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
+.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-java conformance-witness rollout matrix check format docs docs-serve deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +35,8 @@ $(CONFORMANCE_STAMP): requirements.conformance.lock $(STAMP)
 	$(BIN)/uv pip install --quiet --require-hashes --python $(BIN)/python --requirements requirements.conformance.lock
 	@touch $(CONFORMANCE_STAMP)
 
-demo: $(STAMP) ## replicate 20,000 entries on the embedded stack (KEEP=1 keeps it running, DEMO_FLAGS="--entries 2000")
-	@$(BIN)/python -m tools.demo demo $(DEMO_FLAGS)
+demo: $(STAMP) ## replicate 20,000 entries on the embedded stack (KEEP=1 keeps it running, DEMO_FLAGS="--entries 2000"; SERVERS=java: Kafka and SQS are Apache Kafka and ElasticMQ)
+	@$(BIN)/python -m $(if $(SERVERS),tests.conformance --$(SERVERS) --demo,tools.demo demo) $(DEMO_FLAGS)
 
 dev: $(STAMP) ## run the stack and Dagster with sensors on, until Ctrl-C
 	@$(BIN)/python -m tools.demo dev
@@ -75,8 +75,8 @@ simulate: $(STAMP) ## play the drains on simulated servers (PLAYS=2000 SEED=1): 
 conformance: $(CONFORMANCE_STAMP) ## run adapters and flows against other servers (FLAGS=--write writes the table)
 	$(BIN)/python -m tests.conformance $(FLAGS)
 
-conformance-kafka: $(STAMP) ## run the suites of Kafka and certificates against Apache Kafka (needs Java and Maven)
-	$(BIN)/python -m tests.conformance apache-kafka $(FLAGS)
+conformance-java: $(STAMP) ## run the suites against Apache Kafka and ElasticMQ (needs Java 17 and Maven; FLAGS=elasticmq)
+	$(BIN)/python -m tests.conformance --java $(FLAGS)
 
 # What litewitness needs; the go command downloads it.
 GO = go1.27.3

@@ -121,17 +121,17 @@ class Stack:
                 self._stop(self._servers, progress)
 
     def reset(self, progress: Progress = lambda line: None) -> None:
-        """Stop all servers and delete their data and ports; of a whole stack, the whole folder."""
+        """Stop all servers and delete their data and ports; with the last of the instance's, the whole folder."""
         with self._locked():
             self._stop(self._servers, progress)
-            if len(self._servers) == len(SERVERS):
-                shutil.rmtree(self.folder)
-                return
             state = self.state
             for server in self._servers:
                 shutil.rmtree(self.folder / server.name, ignore_errors=True)
                 state.ports.pop(server.name, None)
-            state.save(self.state_file)
+            if state.ports:
+                state.save(self.state_file)
+            else:
+                shutil.rmtree(self.folder)
 
     def own(self, purpose: str) -> BinaryIO:
         """Make this process the instance's only parent until the file is closed. Raises UsageError, with the

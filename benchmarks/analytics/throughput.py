@@ -27,7 +27,7 @@ from benchmarks.analytics.data import PER_MESSAGE, event, namespace
 from benchmarks.figures import Rounds, Spread, cpu_of, ratio, spread
 from regworkers_core.analytics.publishing import refusal
 from regworkers_local.state import StackState
-from tests.conformance.servers import apache_kafka, fetch_kafka
+from tests.conformance.servers import apache_kafka, fetch
 from tests.support.runtimes import ADDRESSES
 
 ROUNDS = 5
@@ -41,7 +41,7 @@ def measure_on_apache_kafka(state: StackState, messages: int, say: Callable[[str
     """The same with Apache Kafka. The embedded broker keeps its records on the embedded S3, so that every request to
     it costs milliseconds of a Python process.
     """
-    fetch_kafka()
+    fetch("apache-kafka")
     with TemporaryDirectory() as folder, apache_kafka(Path(folder)) as addresses:
         # For the processes that this one starts, too.
         os.environ[ADDRESSES["kafka"]] = addresses[ADDRESSES["kafka"]]

@@ -2,6 +2,7 @@
 
 Runs them for each server, with all other servers embedded, and prints a table. `--write` puts it into
 docs/conformance.md. Exit code 1 if a test failed that servers.yml does not expect to fail, or passed that it does.
+`--java --demo` runs the demo on all of the servers that need Java at once, by the settings of an operator.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,13 @@ from rich.table import Table
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from tests.conformance.expected import SERVER, servers
-from tests.conformance.servers import START, VERSION, fetch_kafka
+from tests.conformance.servers import MAVEN_PROJECTS, START, VERSION, fetch
 from tests.support import simulated
 from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_BUCKET_POLICY, REDIS_MODE
 
-# Needs Java and Maven: `make conformance-kafka`.
-APACHE_KAFKA = "apache-kafka"
 RESULTS = PROJECT_ROOT / "build" / "conformance"
+# The settings in which an operator enters what the suites get by these variables.
+SETTINGS = {ADDRESSES["kafka"]: "REGWORKERS_KAFKA__BOOTSTRAP", AWS_ENDPOINTS: "REGWORKERS_AWS__ENDPOINTS"}
 PAGE = PROJECT_ROOT / "docs" / "conformance.md"
 BEGIN, END = "<!-- begin: make conformance -->", "<!-- end: make conformance -->"
 
@@ -55,13 +57,11 @@ class Outcome:
 
 def run(name: str, workers: str, arguments: Sequence[str] = ()) -> Outcome:
     """The suites of one server. Prints pytest's output."""
-    folder = RESULTS / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = _emptied(name)
     report = folder / "report.xml"
     started = time.monotonic()
     with START[name](folder) as addresses:
-        code = _tested(_command(name, workers, report, arguments), _variables(name, addresses))
+        code = _ran(_command(name, workers, report, arguments), _variables(name, addresses))
     seconds = time.monotonic() - started
     # 1 is a failed test; any other code, no tests included, is a run that did not happen.
     if code not in (0, 1):
@@ -69,14 +69,33 @@ def run(name: str, workers: str, arguments: Sequence[str] = ()) -> Outcome:
     return _counted(name, report, seconds)
 
 
-def _tested(command: Sequence[str], variables: Mapping[str, str]) -> int:
-    """pytest's exit code. When this process is stopped, pytest is interrupted first, and stops its embedded servers."""
-    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=variables, start_new_session=True) as pytest:
+def demonstrate(names: Sequence[str], arguments: Sequence[str]) -> int:
+    """The exit code of the demo on all of these servers."""
+    command = [sys.executable, "-m", "tools.demo", "demo", *arguments]
+    with ExitStack() as ended:
+        started = [ended.enter_context(START[name](_emptied(name))) for name in names]
+        addresses = {
+            SETTINGS[key]: value for each in started for key, value in each.items() if key in SETTINGS
+        }
+        # The servers end with the demo, so that its instance would be of no use.
+        return _ran(command, {**os.environ, **addresses, "KEEP": "0"})
+
+
+def _emptied(name: str) -> Path:
+    folder = RESULTS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _ran(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    """The exit code. When this process is stopped, the command is interrupted first, and stops its own servers."""
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=variables, start_new_session=True) as child:
         try:
-            return pytest.wait()
+            return child.wait()
         except BaseException:
-            pytest.send_signal(signal.SIGINT)
-            pytest.wait(timeout=60)
+            child.send_signal(signal.SIGINT)
+            child.wait(timeout=60)
             raise
 
 
@@ -152,21 +171,31 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     choices = list(servers())
     parser.add_argument("servers", nargs="*", metavar="SERVER", help=f"run only these: {', '.join(choices)}")
+    parser.add_argument(
+        "--java", action="store_true", help="run those that need Java 17 and Maven (default: the others)"
+    )
     parser.add_argument("--workers", default="4", help="run this number of tests at once (default: 4)")
     parser.add_argument("--write", action="store_true", help="write the table into docs/conformance.md")
+    parser.add_argument(
+        "--demo",
+        nargs=argparse.REMAINDER,
+        help="run the demo on them instead, with the rest as its arguments",
+    )
     parser.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="pass the rest to pytest")
     chosen = parser.parse_args(arguments)
     for name in chosen.servers:
         if name not in choices:
             parser.error(f"there is no server {name!r}: choose from {', '.join(choices)}")
-    names = chosen.servers or [name for name in choices if name != APACHE_KAFKA]
+    names = chosen.servers or [name for name in choices if (name in MAVEN_PROJECTS) == chosen.java]
     # A stopped run ends its servers, too. A shell's background job, and so its pytest, would ignore the interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     outcomes = []
     try:
-        if APACHE_KAFKA in names:
-            fetch_kafka()
+        for name in MAVEN_PROJECTS.keys() & names:
+            fetch(name)
+        if chosen.demo is not None:
+            return demonstrate(names, chosen.demo)
         for name in names:
             print(f"\n{servers()[name]['name']}, like {servers()[name]['like']}", flush=True)
             outcomes.append(run(name, chosen.workers, chosen.pytest))

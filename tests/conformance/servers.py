@@ -27,9 +27,10 @@ from tests.support.runtimes import ADDRESSES, AWS_ENDPOINTS, NO_BUCKET_POLICY, R
 from tests.support.waiting import wait_until
 
 START_SECONDS = 60.0
-# Of Apache Kafka, whose versions the Maven project beside this module pins.
-KAFKA_PROJECT = Path(__file__).parent / "kafka" / "pom.xml"
-KAFKA_JARS = PROJECT_ROOT / "build" / "kafka-jars"
+# Of servers that need Java, by the names in servers.yml: a Maven project beside this module pins the versions of each.
+MAVEN_PROJECTS = {path.parent.name: path for path in Path(__file__).parent.glob("*/pom.xml")}
+JARS = PROJECT_ROOT / "build" / "jars"
+KAFKA_JARS = JARS / "apache-kafka"
 _KAFKA_LISTENER = "listener.name.clients."
 
 
@@ -153,22 +154,22 @@ def valkey_cluster(folder: Path) -> Iterator[Mapping[str, str]]:
         yield {ADDRESSES["redis"]: url_of(nodes), REDIS_MODE: "cluster"}
 
 
-def fetch_kafka() -> None:
-    """Apache Kafka's jars by Maven, once. Raises UsageError when Java, Maven or the artifacts are not to be had."""
-    wanted = KAFKA_PROJECT.read_bytes()
-    done = KAFKA_JARS / "pom.xml"
+def fetch(name: str) -> None:
+    """The jars of a server by Maven, once. Raises UsageError when Java, Maven or the artifacts are not to be had."""
     for program, package in (("java", "a JRE of version 17 or newer"), ("mvn", "Apache Maven")):
         if shutil.which(program) is None:
             raise UsageError(
                 f"`{program}` is missing: install {package} (on Debian: default-jre-headless, maven)"
             )
+    project, jars = MAVEN_PROJECTS[name], JARS / name
+    wanted, done = project.read_bytes(), jars / "pom.xml"
     if done.exists() and done.read_bytes() == wanted:
         return
-    shutil.rmtree(KAFKA_JARS, ignore_errors=True)
-    command = ["mvn", "--quiet", "--batch-mode", "--file", str(KAFKA_PROJECT), "dependency:copy-dependencies"]
-    copied = subprocess.run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={KAFKA_JARS}"])
+    shutil.rmtree(jars, ignore_errors=True)
+    command = ["mvn", "--quiet", "--batch-mode", "--file", str(project), "dependency:copy-dependencies"]
+    copied = subprocess.run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={jars}"])
     if copied.returncode:
-        raise UsageError("Maven could not fetch Apache Kafka: its own lines above say why")
+        raise UsageError(f"Maven could not fetch {name}: its own lines above say why")
     done.write_bytes(wanted)
 
 
@@ -238,6 +239,24 @@ def kafka_node(
         yield voter
 
 
+@contextmanager
+def elasticmq(folder: Path) -> Iterator[Mapping[str, str]]:
+    """ElasticMQ for SQS, beside the other embedded services of AWS. It keeps queues and messages in memory."""
+    port = free_port()
+    options = {
+        "rest-sqs.bind-hostname": HOST,
+        "rest-sqs.bind-port": port,
+        "node-address.host": HOST,
+        "node-address.port": port,
+        "rest-stats.enabled": "false",
+        "aws.region": "us-east-1",
+    }
+    given = [f"-D{name}={value}" for name, value in options.items()]
+    java = ["java", "-Xmx512m", *given, "-cp", f"{JARS / 'elasticmq'}/*", "org.elasticmq.server.Main"]
+    with running(java, folder, port):
+        yield {AWS_ENDPOINTS: json.dumps({"sqs": f"http://{HOST}:{port}"})}
+
+
 def _escaped(value: str) -> str:
     """A value of a properties file on one line."""
     return value.replace("\\", "\\\\").replace("\n", "\\n")
@@ -254,10 +273,10 @@ def _valkey_version() -> str:
     return next((word.removeprefix("v=") for word in line.split() if word.startswith("v=")), "?")
 
 
-def _kafka_version() -> str:
-    return next(
-        (jar.stem.removeprefix("kafka_2.13-") for jar in KAFKA_JARS.glob("kafka_2.13-*.jar")), "not fetched"
-    )
+def _version_of(name: str, artifact: str) -> str:
+    """That of a jar."""
+    jars = (JARS / name).glob(f"{artifact}-*.jar")
+    return next((jar.stem.removeprefix(f"{artifact}-") for jar in jars), "not fetched")
 
 
 # By the names in servers.yml.
@@ -269,6 +288,7 @@ START: Mapping[str, Callable[[Path], AbstractContextManager[Mapping[str, str]]]]
     "queues": moto_for_queues,
     "simulated": in_memory,
     "apache-kafka": apache_kafka,
+    "elasticmq": elasticmq,
 }
 VERSION: Mapping[str, Callable[[], str]] = {
     "mongo": partial(metadata.version, "secantusdb"),
@@ -277,5 +297,6 @@ VERSION: Mapping[str, Callable[[], str]] = {
     "aws": partial(metadata.version, "moto"),
     "queues": partial(metadata.version, "moto"),
     "simulated": lambda: "of this release",
-    "apache-kafka": _kafka_version,
+    "apache-kafka": partial(_version_of, "apache-kafka", "kafka_2.13"),
+    "elasticmq": partial(_version_of, "elasticmq", "elasticmq-server_2.13"),
 }

@@ -1,6 +1,6 @@
 """What only Apache Kafka shows: logins by token, topics that grow, rights, and replicas that have to be in sync.
 
-These run by `make conformance-kafka`.
+These run by `make conformance-java`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(KAFKA_JARS_VARIABLE not in os.environ, reason="runs by `make conformance-kafka`"),
+    pytest.mark.skipif(KAFKA_JARS_VARIABLE not in os.environ, reason="runs by `make conformance-java`"),
 ]
 WEEK = "604800000"
 

@@ -353,11 +353,15 @@ def test_reset_deletes_data_and_forgets_ports(new_stack: NewStack) -> None:
     stack = new_stack("mongo")
     write_document(stack.up())
     stack.reset()
-    assert stack.state.ports == {}
+    assert not stack.folder.exists(), "there was no other server"
     assert document(stack.up()) is None
-    whole = new_stack()
-    whole.reset()
-    assert not whole.folder.exists()
+    other = new_stack("redis")
+    other.up()
+    other.down()
+    stack.reset()
+    assert set(other.state.ports) == {"redis"}
+    other.reset()
+    assert not other.folder.exists()
 
 
 def test_instances_live_side_by_side(root: Path) -> None:

@@ -1,6 +1,6 @@
 """Kafka that demands client certificates, behind a proxy whose address the broker gives its clients as its own.
 
-The embedded broker speaks no TLS itself: the proxy does. Apache Kafka (`make conformance-kafka`) speaks TLS, and its
+The embedded broker speaks no TLS itself: the proxy does. Apache Kafka (`make conformance-java`) speaks TLS, and its
 proxy only forwards, and reads which certificates the broker accepted.
 """
 

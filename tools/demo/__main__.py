@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -27,10 +27,11 @@ from regworkers_core.engine.stop import StopSignal
 from regworkers_core.infrastructure.provision import provision
 from regworkers_core.observability.logs import configure_logging
 from regworkers_core.runtime import Runtime
-from regworkers_core.settings import PROJECT_ROOT
+from regworkers_core.settings import PROJECT_ROOT, Settings, load_settings
 from regworkers_local import processes
 from regworkers_local.dagster_server import DagsterProcess
 from regworkers_local.load import LoadPlan
+from regworkers_local.servers import SERVERS
 from regworkers_local.stack import Stack
 from tools.demo.life import LIFE_SECONDS, Console, alive, watching
 from tools.demo.registrations import confirm
@@ -65,7 +66,7 @@ def demo(
         instance, owner = choose_instance(PROJECT_ROOT)
         cleanup.enter_context(owner)
         use(instance)
-        stack, dagster = servers(instance, stop)
+        stack, dagster = servers(instance, stop, given_by(load_settings()))
         # Before anything is to be stopped in the end.
         dagster.refuse_strangers()
         cleanup.enter_context(alive(console))
@@ -196,14 +197,22 @@ class Stopped(UsageError):
     """Ctrl-C before all was up."""
 
 
-def servers(instance: str, stop: StopSignal) -> tuple[Stack, DagsterProcess]:
-    """The servers of an instance. Their start raises Stopped once the stop signal is set."""
+def given_by(settings: Settings) -> set[str]:
+    """The servers that a new stack gives up, because the settings have the address of another. All others need AWS, and
+    SQS is only a part of that.
+    """
+    return {"kafka"} if settings.kafka.bootstrap else set()
+
+
+def servers(instance: str, stop: StopSignal, given: Collection[str] = ()) -> tuple[Stack, DagsterProcess]:
+    """The servers of an instance but those that are given. Their start raises Stopped once the stop signal is set."""
 
     def pause(seconds: float) -> None:
         if stop.wait(seconds):
             raise Stopped("stopped")
 
-    return Stack(PROJECT_ROOT, instance, sleep=pause), DagsterProcess(PROJECT_ROOT, instance, sleep=pause)
+    stack = Stack(PROJECT_ROOT, instance, servers=SERVERS.keys() - given, sleep=pause)
+    return stack, DagsterProcess(PROJECT_ROOT, instance, sleep=pause)
 
 
 STOPPING = "stopping: Dagster and its runs, which finish what is in flight, then the servers"

@@ -64,7 +64,7 @@ def test_an_unavailable_queue_is_unknown_and_raises_nothing(runtime: Runtime) ->
     settings = runtime.settings
     nowhere = settings.model_copy(
         update={
-            "aws": settings.aws.model_copy(update={"endpoint_url": "http://127.0.0.1:9"}),
+            "aws": settings.aws.model_copy(update={"endpoint_url": "http://127.0.0.1:9", "endpoints": {}}),
             "kafka": settings.kafka.model_copy(update={"bootstrap": "127.0.0.1:9", "timeout_seconds": 0.1}),
             "retry": settings.retry.model_copy(update={"attempts": 1}),
         }
