@@ -54,10 +54,15 @@ _COUNTED = {
 }
 
 
+def outcome_in_words(outcome: str, number: int) -> str:
+    """What this number of entries with the outcome is. Raises ValueError for a word that is no outcome."""
+    return _COUNTED[Outcome(outcome)][number > 1]
+
+
 def outcomes_in_words(outcomes: Mapping[str, int]) -> str:
     """Numbers of entries by outcome, without those of none: `30 winners, 1 beyond the household's limit`."""
-    found = [(outcomes.get(each, 0), words) for each, words in _COUNTED.items()]
-    return ", ".join(f"{number:,} {words[number > 1]}" for number, words in found if number)
+    found = [(each, outcomes.get(each, 0)) for each in Outcome]
+    return ", ".join(f"{number:,} {outcome_in_words(each, number)}" for each, number in found if number)
 
 
 # Those of struck entries, which have no seat and wait for none.

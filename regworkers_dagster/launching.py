@@ -393,7 +393,7 @@ def values_of(report: Report) -> dict[str, Any]:
     columns = ("", "finding", "what helps")
     found |= {"findings": table(columns, report.remarks)} if report.remarks else {}
     if report.said:
-        found["said"] = " ".join(report.said)
+        found["said"] = ". ".join(each.removesuffix(".") for each in report.said)
     if report.word:
         found["confirm"] = report.word
     return found

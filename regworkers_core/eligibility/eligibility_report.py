@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from regworkers_core.domain.campaign import Campaign
-from regworkers_core.reporting import markdown_image, markdown_table, page
+from regworkers_core.reporting import markdown_image, markdown_table, page, words
 from regworkers_core.reporting.figures import (
     BLUE,
     GREEN,
@@ -20,7 +20,6 @@ from regworkers_core.reporting.figures import (
     stacked_columns,
     titled,
     whole_numbers,
-    words,
 )
 
 # Ineligible entries by primary reason; a seventh reason starts again with the first colour.

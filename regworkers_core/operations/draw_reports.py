@@ -55,6 +55,7 @@ def outline(runtime: Runtime, campaign_id: str, phase: int) -> Report:
     """The funnel of a phase's report, a line for each market, and its notes. Raises MissingObject, TransientFailure."""
     from regworkers_core.selection.codes.stock import read_stock
     from regworkers_core.selection.report.inputs import NUMBERS
+    from regworkers_core.selection.report.notes import stages
 
     numbers = orjson.loads(runtime.objects.get_bytes(report_key(campaign_id, phase, NUMBERS)))
     stocks = {
@@ -63,11 +64,6 @@ def outline(runtime: Runtime, campaign_id: str, phase: int) -> Report:
             runtime, runtime.campaigns.require(campaign_id), runtime.draws.get(campaign_id)
         )
     }
-    funnel = numbers["funnel"]
-    counted = [("registered", funnel["registered"])]
-    counted += [(f"– {reason}", count) for reason, count in funnel["reasons"].items()]
-    counted += [("eligible", funnel["eligible"]), ("candidates (with a rank)", funnel["candidates"])]
-    counted += [(f"  {outcome}", count) for outcome, count in funnel["outcomes"].items() if count]
     markets = [
         (
             each["marketId"],
@@ -84,7 +80,11 @@ def outline(runtime: Runtime, campaign_id: str, phase: int) -> Report:
         document=numbers,
         facts={},
         tables=[
-            Table(title, ("", "entries"), [(name, f"{count:,}") for name, count in counted]),
+            Table(
+                title,
+                ("", "entries"),
+                [(stage.text, f"{stage.entries:,}") for stage in stages(numbers["funnel"])],
+            ),
             Table("markets", ("market", "seats", "winners", "new", "codes free", "missing"), markets),
         ],
         remarks=[Remark(**note) for note in numbers["notes"]],

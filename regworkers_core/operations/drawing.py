@@ -244,7 +244,7 @@ def _drawn(call: Call, draw: DrawRun, *, confirm: str = "", yes: bool, wait: boo
         if record is not None:
             steps["publish"] |= {"status": record.status.value, "markets": dict(record.markets)}
         left = wait and (record is None or not record.reached(PhaseStatus.COMPLETED))
-        said += blocked_lines(campaign_id, steps["publish"].get("markets", {}))
+        said += blocked_lines(campaign_id, steps["publish"].get("markets", {}), call.face.name_of)
     lines = [(each.name, each.state, _brief(each.name, steps[each.name])) for each in made.values()]
     return Report(
         document={"campaignId": campaign_id, "steps": steps, "waiting": said},

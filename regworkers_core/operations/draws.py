@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from fairdraw.terms import NON_WINNERS
 from regworkers_core.domain.reasons import RequestError
-from regworkers_core.domain.selection import ACCEPTABLE, DrawBusy
+from regworkers_core.domain.selection import ACCEPTABLE, DrawBusy, StepResult, market_in_words
 from regworkers_core.domain.snapshot import SelectionJob
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.operation import (
@@ -20,6 +21,7 @@ from regworkers_core.operation import (
     Input,
     OfCampaign,
     Report,
+    Table,
     operation,
 )
 from regworkers_core.reporting import counted
@@ -166,9 +168,34 @@ def confirm(call: Call, given: ConfirmDraw) -> Report:
         accept=AcceptedFindings.of(given.accept, given.reason, by=call.who),
     )
     step = run.publish(given.confirm)
+    return released(campaign_id, step, call.face.name_of)
+
+
+def released(campaign_id: str, step: StepResult, name_of: Callable[[str, str], str]) -> Report:
+    """What a phase whose publication is confirmed sends out, and which markets wait for codes. `name_of` as a face has
+    it.
+    """
+    markets = step.facts["markets"]
+    messages = sum(each["planned"] for each in markets.values())
+    winners = messages - markets[NON_WINNERS]["planned"]
     return Report(
         document={"campaignId": campaign_id, "state": step.state, **step.facts},
-        said=blocked_lines(campaign_id, step.facts.get("markets", {})),
+        facts={"phase": step.facts["phase"], "state": step.state},
+        tables=[
+            Table(
+                "released",
+                ("market", "entries", "state"),
+                [
+                    (market_in_words(market_id), each["planned"], str(each["status"]).lower())
+                    for market_id, each in markets.items()
+                ],
+            )
+        ],
+        said=[
+            f"Phase {step.facts['phase']} is confirmed: {counted(winners, 'code')} and then"
+            f" {counted(messages, 'message')} go out by themselves",
+            *blocked_lines(campaign_id, markets, name_of),
+        ],
         counts={"publish": step.state},
         changed=True,
     )
@@ -196,7 +223,7 @@ def retry(call: Call, given: RetryMarket) -> Report:
     return Report(
         document=done,
         # A retry without codes would fail again.
-        left="; ".join(blocked_lines(given.campaign_id, {given.market_id: done})),
+        left="; ".join(blocked_lines(given.campaign_id, {given.market_id: done}, call.face.name_of)),
         counts={"status": done.get("status")},
     )
 

@@ -51,6 +51,7 @@ def _environment() -> Environment:
         "counted": counted,
         "percent": percent,
         "plain": lambda value: value.replace("`", "") if isinstance(value, str) else value,
+        "words": words,
     }
     return made
 
@@ -63,6 +64,11 @@ def cell(value: object) -> str:
         # Also what a macro returned, which is escaped already and must remain Markup.
         return value
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def words(name: str) -> str:
+    """A code such as NO_MARKET as lower-case words."""
+    return name.replace("_", " ").lower()
 
 
 def counted(number: int, noun: str) -> str:

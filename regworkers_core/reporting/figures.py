@@ -200,11 +200,6 @@ def percents() -> FuncFormatter:
     return FuncFormatter(lambda value, _place: f"{value:.3g} %" if value <= 100 else "")
 
 
-def words(name: str) -> str:
-    """A code such as NO_MARKET as lower-case words."""
-    return name.replace("_", " ").lower()
-
-
 def short(text: str, most: int = 28) -> str:
     """`text`, cut to `most` characters with an ellipsis at the end."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -12,10 +12,11 @@ from regworkers_core.domain.reasons import RequestError
 from regworkers_core.domain.selection import DrawBusy, StepResult, StepState, confirmation_word
 from regworkers_core.engine.stop import StopSignal
 from regworkers_core.observability.logs import bind
-from regworkers_core.operations.draws import draw_run
+from regworkers_core.operations.draws import draw_run, released
 from regworkers_core.operations.health.scheduler import REFUSED_TAG
 from regworkers_core.runtime import Runtime
 from regworkers_dagster.factories import CAMPAIGN_PARTITIONS
+from regworkers_dagster.launching import Launchpad, values_of
 from regworkers_dagster.metadata import Metadata, facts_as_metadata, of_table, table
 from regworkers_dagster.resources import (
     AwsResource,
@@ -102,16 +103,16 @@ def take(
         context.log_event(event_of(step, campaign_id))
         return
     context.log.info(f"{step.name} of {campaign_id}: {step.state}")
-    for line in blocked_lines(campaign_id, step.facts.get("markets", {})):
+    for line in blocked_lines(campaign_id, step.facts.get("markets", {}), Launchpad().name_of):
         context.log.warning(line)
-    yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata_of(step))
+    yield dg.MaterializeResult(asset_key=spec.key, metadata=metadata_of(step, campaign_id))
 
 
 def event_of(step: StepResult, campaign_id: str) -> dg.AssetMaterialization | dg.AssetObservation:
     """What a step made, or what it waits for."""
     key = specs.ASSET_OF[step.name].key
     if step.state.is_over:
-        return dg.AssetMaterialization(key, partition=campaign_id, metadata=metadata_of(step))
+        return dg.AssetMaterialization(key, partition=campaign_id, metadata=metadata_of(step, campaign_id))
     what = dg.MetadataValue.text(awaited(campaign_id, step))
     metadata = {**facts_as_metadata(step.facts), step.state.value: what}
     return dg.AssetObservation(key, partition=campaign_id, metadata=metadata)
@@ -147,8 +148,10 @@ def to_confirm(word: str) -> str:
     )
 
 
-def metadata_of(step: StepResult) -> Metadata:
-    """The state, tables, plots and facts of a step."""
+def metadata_of(step: StepResult, campaign_id: str) -> Metadata:
+    """The state, tables, plots and facts of a step; of a publication what it sends out."""
+    if step.name == "publish":
+        return facts_as_metadata(values_of(released(campaign_id, step, Launchpad().name_of)))
     shown = {name: dg.MetadataValue.md(text) for name, text in step.markdown.items()}
     state = dg.MetadataValue.text(step.state.value)
     texts = {

@@ -101,7 +101,7 @@ def test_a_step_of_a_draw_says_rows_and_columns_of_its_table(
 
 def test_the_warnings_of_a_report_are_one_table_and_none_is_no_table() -> None:
     facts = {"warnings": ["berlin has no codes", "a|b"], "findings": []}
-    shown = metadata_of(StepResult("report", StepState.DONE, facts))
+    shown = metadata_of(StepResult("report", StepState.DONE, facts), "spring")
     assert shown["warnings"].value == "| warnings |\n| --- |\n| berlin has no codes |\n| a\\|b |"
     assert "findings" not in shown
 

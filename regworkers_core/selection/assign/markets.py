@@ -6,7 +6,7 @@ A market is complete once planned = written = enqueued, counted in the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -298,13 +298,15 @@ def _state_of(runtime: Runtime, record: DrawRecord, market: MarketPhase, lost_be
     return MarketState(market, status, "chunks were lost in the queue" if lost else "", lost, len(rows))
 
 
-def blocked_lines(campaign_id: str, markets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return one line, with the command that helps, for each of `markets` that waits for codes. `markets` is by id, as
-    in a phase's record.
+def blocked_lines(
+    campaign_id: str, markets: Mapping[str, Mapping[str, Any]], name_of: Callable[[str, str], str]
+) -> list[str]:
+    """Return one line, with the act that helps, for each of `markets` that waits for codes. `markets` is by id, as in a
+    phase's record; `name_of` as a face has it.
     """
     return [
         f"market {market_id} waits for codes, {entry.get('needed')} needed and {entry.get('available')} available: "
-        f"`regworkers codes import <csv> --campaign {campaign_id} --market {market_id}`"
+        f"{name_of('codes import', f'<csv> --campaign {campaign_id} --market {market_id}')}"
         for market_id, entry in markets.items()
         if entry.get("status") == MarketStatus.BLOCKED
     ]

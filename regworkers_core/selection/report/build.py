@@ -14,7 +14,7 @@ from regworkers_core.reporting import counted, markdown_image, markdown_table, p
 from regworkers_core.selection.report.arrivals import arrivals
 from regworkers_core.selection.report.audit import bias_audit
 from regworkers_core.selection.report.inputs import DrawnPhase, ReportContext, ReportFiles, Workspace
-from regworkers_core.selection.report.notes import notes, seed_source, verdict
+from regworkers_core.selection.report.notes import notes, seed_source, stages, verdict
 from regworkers_core.selection.report.odds import (
     funnel,
     group_odds,
@@ -143,14 +143,8 @@ def images(report: DrawReport) -> dict[str, str]:
 def overview(report: DrawReport) -> str:
     """Notes, funnel, markets and the audit's verdict as Markdown, without plots."""
     numbers = report.numbers
-    funnel, audit, markets = numbers["funnel"], numbers["audit"], numbers["markets"]
-    stages = {
-        "registered": funnel["registered"],
-        **{f"excluded: {reason}": count for reason, count in funnel["reasons"].items()},
-        "eligible": funnel["eligible"],
-        "candidates": funnel["candidates"],
-        **funnel["outcomes"],
-    }
+    audit, markets = numbers["audit"], numbers["markets"]
+    counts = [(stage.text, stage.entries) for stage in stages(numbers["funnel"])]
     columns = ("market", "seats", "first choice", "any choice", "winners", "win rate")
     rows = [
         (
@@ -164,7 +158,7 @@ def overview(report: DrawReport) -> str:
         for market in markets[:_MARKETS_SHOWN]
     ]
     lines = [f"**{note['level'].capitalize()}:** {note['text']}\n" for note in numbers["notes"]]
-    lines += [markdown_table(("funnel", "entries"), list(stages.items())), "", markdown_table(columns, rows)]
+    lines += [markdown_table(("funnel", "entries"), counts), "", markdown_table(columns, rows)]
     if (more := len(markets) - _MARKETS_SHOWN) > 0:
         lines.append(f"\n… and {more} more in report.html")
     lines.append(

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 
 from fairdraw.maths.manifest import Manifest
-from fairdraw.terms import OWN_BEACON, QUICKNET, Outcome, signed_at
+from fairdraw.terms import OF_STRUCK, OWN_BEACON, QUICKNET, Outcome, outcome_in_words, signed_at
 from regworkers_core.domain.selection import PromiseVerdict
 from regworkers_core.domain.timestamps import seconds
 from regworkers_core.operation import Remark
-from regworkers_core.reporting import counted
+from regworkers_core.reporting import counted, words
 from regworkers_core.selection.report.inputs import ReportContext
+
+
+class Stage(NamedTuple):
+    """A line of the funnel."""
+
+    # What the entries are; those who are out have a dash before it.
+    text: str
+    entries: int
+    # What the draw decided for them; empty: it is no decision of the draw.
+    outcome: str = ""
+
+
+def stages(funnel: Mapping[str, Any]) -> list[Stage]:
+    """The funnel from registered to winner, without outcomes of no entry."""
+    counts = funnel["outcomes"].items()
+    found = [Stage(outcome_in_words(name, number), number, name) for name, number in counts if number]
+    out = (Outcome.HOUSEHOLD_LIMIT, *OF_STRUCK)
+    return [
+        Stage("registered", funnel["registered"]),
+        *(Stage(f"– {words(reason)}", number) for reason, number in funnel["reasons"].items()),
+        Stage("eligible", funnel["eligible"]),
+        *(each._replace(text=f"– {each.text}") for each in found if each.outcome in out),
+        Stage("candidates (with a rank)", funnel["candidates"]),
+        *(each for each in found if each.outcome not in out),
+    ]
 
 
 def notes(numbers: Mapping[str, Any], manifest: Manifest, context: ReportContext) -> list[Remark]:

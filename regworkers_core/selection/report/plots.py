@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fairdraw.terms import OF_STRUCK
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.reporting.figures import (
     BAND,
@@ -33,9 +32,9 @@ from regworkers_core.reporting.figures import (
     short,
     titled,
     whole_numbers,
-    words,
 )
 from regworkers_core.selection.report.arrivals import ALL, HOUR_SECONDS, LISTED
+from regworkers_core.selection.report.notes import Stage, stages
 
 # First hour since the epoch, hours, entries an hour.
 _Rates = list[tuple[int, int, float]]
@@ -73,7 +72,8 @@ def plots(
     """
     made: dict[str, bytes] = {}
     _plot = partial(_plotted, written)
-    made["funnel"] = _plot(_funnel, numbers["funnel"], rows=4 + len(numbers["funnel"]["reasons"]) + 5)
+    counts = stages(numbers["funnel"])
+    made["funnel"] = _plot(_funnel, counts, rows=len(counts))
     if numbers["markets"]:
         shown = sorted(numbers["markets"], key=lambda market: -market["anyChoice"])[:_MOST_BARS]
         more = f" (the {_MOST_BARS} most wanted)" if len(numbers["markets"]) > _MOST_BARS else ""
@@ -105,22 +105,9 @@ def _plotted(
     return written(made)
 
 
-def _funnel(axis: Axes, funnel: Mapping[str, Any]) -> None:
-    outcomes = funnel["outcomes"]
-    bars: list[tuple[str, int, str]] = [("registered", funnel["registered"], INK)]
-    bars += [(f"– {words(reason)}", count, RED) for reason, count in funnel["reasons"].items()]
-    bars.append(("eligible", funnel["eligible"], INK))
-    bars += [
-        (f"– {words(name)}", outcomes[name], OUTCOME_COLOURS[name])
-        for name in ("HOUSEHOLD_LIMIT", *OF_STRUCK)
-    ]
-    bars.append(("candidates (with a rank)", funnel["candidates"], INK))
-    bars += [
-        (words(name), outcomes[name], OUTCOME_COLOURS[name]) for name in ("WINNER", "WAITLIST", "UNSELECTED")
-    ]
-    horizontal_bars(
-        axis, [label for label, _, _ in bars], [count for _, count, _ in bars], [c for *_, c in bars]
-    )
+def _funnel(axis: Axes, shown: Sequence[Stage]) -> None:
+    colours = [OUTCOME_COLOURS.get(each.outcome, RED if each.text[0] == "–" else INK) for each in shown]
+    horizontal_bars(axis, [each.text for each in shown], [each.entries for each in shown], colours)
     titled(axis, "From registered to winner", "entries")
 
 

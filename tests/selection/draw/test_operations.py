@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,9 @@ def test_only_the_word_of_the_phase_publishes_it(runtime: Runtime, face: Face) -
     assert not record_of(runtime).latest.confirmed
     done = face.does("draw confirm", confirm=f"{world.CAMPAIGN}:1")
     assert done.fine, done.text
+    assert re.search(
+        r"Phase 1 is confirmed: \d+ codes? and then \d+ messages go out by themselves", done.text
+    )
     assert record_of(runtime).latest.confirmed
     action = runtime.operator_actions.history()[0]
     assert (action.what, action.target, action.outcome) == ("draw confirm", f"{world.CAMPAIGN}:1", "done")

@@ -94,7 +94,7 @@ def test_who_is_asked_sees_the_report_first_and_a_wrong_word_says_what_was_expec
     at_a_terminal(monkeypatch, CAMPAIGN, f"  {CAMPAIGN}:1 ")
     wrong = typed("draw", "run", CAMPAIGN)
     assert wrong.code == 1 and f"should be {CAMPAIGN}:1, found '{CAMPAIGN}'" in wrong.stdout
-    for text in ("registered", "WINNER", "berlin", "codes", "seed source", "regworkers draw report"):
+    for text in ("registered", "winners", "berlin", "codes", "seed source", "regworkers draw report"):
         assert text in wrong.stderr
     assert runtime.queue(runtime.names.selection_queue).depth().total == 0
 

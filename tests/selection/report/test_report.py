@@ -377,7 +377,7 @@ def test_the_page_is_self_contained_and_shows_no_fan(world: World) -> None:
         assert fan.ref not in made.html and fan.entry_id not in made.html
     for value in made.numbers["hashes"].values():
         assert value in made.html
-    assert "exclusions.parquet" in made.html and "NO_MARKET" in made.html
+    assert "exclusions.parquet" in made.html and "no market" in made.html
     numbers = orjson.dumps(made.numbers).decode()
     assert not any(fan.ref in numbers or fan.entry_id in numbers for fan in world.fans)
 
@@ -395,6 +395,10 @@ def test_every_plot_is_a_small_picture_and_fits_into_markdown(world: World) -> N
     assert all(text.startswith("![") and "](data:image/png;base64," in text for text in images(made).values())
     text = overview(made)
     assert "| registered | 305 |" in text and "| south | 25 |" in text and "Bias audit **passed**" in text
+    assert "| – no market | 4 |" in text and "winners |" in text and "<td>no market</td>" in made.html
+    assert not {"NO_MARKET", *made.numbers["funnel"]["outcomes"]} & {
+        *re.findall(r"[A-Z_]{4,}", text + made.html)
+    }
 
 
 def test_an_audit_without_a_test_has_nothing_to_compare(tmp_path: Path) -> None:
