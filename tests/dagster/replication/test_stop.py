@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import orjson
 import pytest
+import yaml
 
 from regworkers_core.drains.heartbeat import beats
 from regworkers_core.replication.enqueue import shard_rows
@@ -23,6 +24,7 @@ from tests.dagster.support import Daemon, use
 from tests.support.drains import run
 from tests.support.entries import document, key, put
 from tests.support.environment import environment_of
+from tests.support.postgres import postgres
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -34,9 +36,11 @@ _SECONDS = 90.0
 
 
 @contextmanager
-def _job(runtime: Runtime, name: str, op: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _job(
+    runtime: Runtime, name: str, op: str, home: Path, **storage: object
+) -> Iterator[subprocess.Popen[bytes]]:
     """`dagster job execute` in a process of its own."""
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (home / "dagster.yaml").write_text(yaml.safe_dump({"telemetry": {"enabled": False}, **storage}))
     (home / "run.json").write_bytes(orjson.dumps({"ops": {op: {"config": _RESIDENT}}}))
     dagster = str(Path(sys.executable).with_name("dagster"))
     with (home / "output").open("wb") as output:
@@ -90,6 +94,37 @@ def test_a_save_run_finishes_what_is_in_flight_and_acknowledges_it(runtime: Runt
 
     assert runtime.queue(runtime.names.replication_queue).depth().total == 0
     assert "ended (stopped)" in (tmp_path / "output").read_text()
+
+
+def test_a_run_goes_on_over_a_restart_of_dagsters_postgresql(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed = yaml.safe_load((PROJECT_ROOT / "deploy" / "dagster.yaml").read_text(encoding="utf-8"))
+
+    def saved(name: str) -> None:
+        put(runtime, key(name))
+        run(runtime, "enqueue")
+        wait_until(lambda: document(runtime, key(name)), seconds=_SECONDS, what=f"the entry {name}")
+
+    with postgres() as database:
+        monkeypatch.setenv("DAGSTER_PG_URL", database.url)
+        with _job(runtime, "save_entries", "save", tmp_path, storage=deployed["storage"]) as process:
+            saved("before")
+            database.stop()
+            saved("meanwhile")
+            process.send_signal(signal.SIGTERM)
+            output = tmp_path / "output"
+            refused = "Retrying failed database connection"
+            wait_until(lambda: refused in output.read_text(), seconds=_SECONDS, what="an event of its end")
+            database.start()
+            assert process.wait(timeout=_SECONDS) == 0, output.read_text()
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            (made,) = instance.get_runs()
+            of_type = dg.DagsterEventType.ASSET_MATERIALIZATION
+            (written,) = instance.get_records_for_run(made.run_id, of_type=of_type).records
+    assert made.status is dg.DagsterRunStatus.SUCCESS
+    materialization = written.event_log_entry.asset_materialization
+    assert materialization is not None and materialization.metadata["received"].value == 2
 
 
 def test_a_killed_run_that_no_launcher_watches_is_reported_and_its_stream_looked_at_again(

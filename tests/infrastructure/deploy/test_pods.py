@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dagster._core.definitions.dependency import NodeHandle
 from dagster_k8s import K8sRunLauncher
 
@@ -15,6 +16,7 @@ from regworkers_dagster.definitions import duty_of, pod_of_assets
 from regworkers_dagster.factories import LARGE
 from tests.infrastructure.deploy.pods import (
     CONTEXT_OF_THE_CHART,
+    DEPLOY,
     jobs,
     launcher_of_the_chart,
     launcher_of_the_instance,
@@ -74,6 +76,26 @@ def test_every_job_has_the_settings_and_the_secret_of_its_duty_and_no_other_but_
             # The login of Dagster's database: a run writes its events there.
             "dagster-postgres",
         }, name
+
+
+def variables(found: Any) -> set[str]:
+    """What an instance's configuration reads from the environment: `{env: NAME}`."""
+    if isinstance(found, dict):
+        name = found.get("env")
+        own = {name} if isinstance(name, str) else set()
+        return own.union(*(variables(each) for each in found.values()))
+    return set().union(*map(variables, found)) if isinstance(found, list) else set()
+
+
+def test_every_run_has_the_variables_that_the_instance_without_the_chart_reads(tmp_path: Path) -> None:
+    instance = yaml.safe_load((DEPLOY / "dagster.yaml").read_text(encoding="utf-8"))
+    read = variables(instance)
+    assert {"DAGSTER_PG_URL", "REGWORKERS_LOG_BUCKET"} <= read
+    launcher = launcher_of_the_instance(tmp_path)
+    for job in jobs():
+        given = {each["name"]: each for each in container_of(pod_of_a_run(job, launcher))["env"]}
+        assert read <= set(given), job.name
+        assert "value" not in given["DAGSTER_PG_URL"], "it has a password"
 
 
 def test_every_pod_states_what_it_takes_and_writes_only_to_its_disk(pods: dict[str, dict[str, Any]]) -> None:
