@@ -18,7 +18,7 @@ from regworkers_core.replication.reconcile.repair import replicate
 from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
 from tests.analytics.world import queue_events, removed
-from tests.infrastructure.deploy.policies import Call
+from tests.infrastructure.deploy.policies import OF_DAGSTER, ONLY_GUARDED, Call
 from tests.support.drains import run
 from tests.support.entries import key, put
 from tests.support.least_privilege import GUARD, Guard, Made, acting_as, policies, running, watched
@@ -53,6 +53,17 @@ def test_a_drain_is_held_to_its_own_policy_and_not_to_its_neighbours(runtime: Ru
     queue = f"arn:aws:sqs:REGION:ACCOUNT:{runtime.names.analytics_queue}"
     assert not Guard().allowed(Made("enqueue", Call("sqs:SendMessage", queue)))
     assert Guard().allowed(Made("", Call("sqs:SendMessage", queue)))
+
+
+def test_every_worker_is_compared_with_its_calls_or_named_with_its_reason() -> None:
+    sources = [each.read_text() for each in (PROJECT_ROOT / "tests/infrastructure/deploy").glob("test_*.py")]
+    found = {
+        name
+        for text in sources
+        for name in re.findall(r'(?m)\b(?:needs|compare)\("([\w-]+)"|^ +\("([\w-]+)", \w+', text)
+    }
+    compared = {name for names in found for name in names}
+    assert {each.name for each in WORKERS} - compared - {*OF_DAGSTER} == ONLY_GUARDED.keys()
 
 
 def test_a_call_that_only_provisioning_may_make_is_refused_to_everybody_else() -> None:

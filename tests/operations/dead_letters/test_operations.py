@@ -215,7 +215,7 @@ def test_the_commands_need_only_what_their_policy_allows(
     regworkers(runtime, "dlq", "redrive", "replication", "--apply", "--at-once")
     regworkers(runtime, "dlq", "drop", "replication", "--apply", "--yes")
     used = {call.action for call in recorder.calls}
-    assert actions("dead-letters") - used <= WHEN_IT_FAILS["dead-letters"]
+    assert actions("dead-letters") - used <= WHEN_IT_FAILS["dead-letters"].keys()
 
 
 def test_the_page_names_every_setting() -> None:
