@@ -14,7 +14,7 @@ comma := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-java conformance-witness rollout matrix check format docs docs-serve deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
+.PHONY: help setup demo dev test test-fast test-slow test-browser verifier simulate conformance conformance-java conformance-witness rollout rollout-render matrix check format docs docs-serve deploy-files audit release lambda soak campaign mutants rehearse-migration rehearse-night rehearse-campaign bench lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,12 +88,18 @@ conformance-witness: $(STAMP) ## run the log, its client and its witness against
 # Dagster's chart: `published` at the version of dagster, a folder or an archive, or `none`.
 CHART ?= published
 KEDA = v2.21.0
-rollout: $(STAMP) ## hold every manifest and Dagster's chart against what a cluster takes (CHART=folder PART=test_rendered.py; needs Go)
-	@command -v go > /dev/null || { echo "make rollout needs Go 1.26 or newer (https://go.dev/dl/)" >&2; exit 1; }
+ROLLOUT = env REGWORKERS_TEST_ROLLOUT="$(CURDIR)/build/rollout" REGWORKERS_TEST_CHART="$(CHART)" $(BIN)/python -m pytest -n 0 -rs
+
+rollout-render: $(STAMP) ## hold every manifest and Dagster's chart against what a cluster takes (CHART=folder; needs Go)
+	@command -v go > /dev/null || { echo "make $@ needs Go 1.26 or newer (https://go.dev/dl/)" >&2; exit 1; }
 	cd tests/rollout/render && go build -o "$(CURDIR)/build/rollout/render" .
 	go mod download -json github.com/kedacore/keda/v2@$(KEDA) > build/rollout/keda.json
-	REGWORKERS_TEST_ROLLOUT="$(CURDIR)/build/rollout" REGWORKERS_TEST_CHART="$(CHART)" \
-		$(BIN)/python -m pytest -n 0 -rs --no-servers tests/rollout/$(PART)
+	$(ROLLOUT) --no-servers tests/rollout/test_rendered.py
+
+rollout: rollout-render ## then play every pod as a process, in the order of docs/kubernetes.md (as root on Linux; needs Go)
+	@test "$$(uname) $$(id -u)" = "Linux 0" || { echo "make $@ plays pods as root on Linux" >&2; exit 1; }
+	@# Ports and addresses of the cluster are free in a network of its own.
+	unshare --net --mount sh -c 'ip link set lo up && exec "$$@"' sh $(ROLLOUT) tests/rollout/test_played.py
 
 matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")
 	$(BIN)/python -m tests.faults.matrix $(FLAGS)

@@ -1,6 +1,6 @@
 """What a cluster gets of this release, as the program in render/ prints it.
 
-`make rollout` builds the program and names its folder in REGWORKERS_TEST_ROLLOUT.
+`make rollout-render` builds the program and names its folder in REGWORKERS_TEST_ROLLOUT.
 """
 
 from __future__ import annotations

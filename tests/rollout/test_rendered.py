@@ -19,8 +19,8 @@ from tests.infrastructure.deploy import pods
 from tests.infrastructure.deploy.pods import ENVIRONMENT, KUBERNETES, NAMESPACE, entered
 from tests.rollout.rendered import CHART, FOLDER, Rendered, of_keda, render, rollout
 
-pytestmark = pytest.mark.skipif(not FOLDER.name, reason="run `make rollout`")
-with_chart = pytest.mark.skipif(CHART == "none", reason="without Dagster's chart (CHART=)")
+pytestmark = pytest.mark.skipif(not FOLDER.name, reason="run `make rollout-render`")
+with_chart = pytest.mark.skipif(CHART == "none", reason="without Dagster's chart (CHART=none)")
 # What a step of the docs creates: comments of values.yaml list it, those of proxy.yaml have the commands.
 _BY_HAND = re.compile(r"#   (?:kubectl create )?(secret|configmap) +(?:generic |tls )?([\w<>-]+)")
 _ADDRESS = re.compile(r"\b((?:dagster|regworkers)-[a-z-]+):(\d+)\b")

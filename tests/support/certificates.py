@@ -87,11 +87,13 @@ class Authority:
         """One that ends in `days` (negative: has ended) and begins in `starts`."""
         return self._signed(name, days=days, starts=starts, usage=usage)
 
-    def server(self) -> Pair:
-        """One for a server on 127.0.0.1."""
-        return self._signed("127.0.0.1", days=90, starts=0, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    def server(self, *names: str) -> Pair:
+        """One for a server on 127.0.0.1, and under these names."""
+        return self._signed("127.0.0.1", *names, days=90, starts=0, usage=ExtendedKeyUsageOID.SERVER_AUTH)
 
-    def _signed(self, name: str, *, days: float, starts: float, usage: x509.ObjectIdentifier) -> Pair:
+    def _signed(
+        self, name: str, *others: str, days: float, starts: float, usage: x509.ObjectIdentifier
+    ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         ends = now + timedelta(days=days)
@@ -106,7 +108,9 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]),
+                x509.SubjectAlternativeName(
+                    [x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")), *map(x509.DNSName, others)]
+                ),
                 critical=False,
             )
             .sign(self._key, hashes.SHA256())
