@@ -14,7 +14,6 @@ from regworkers_core.domain.eligibility import Fact, FactSource, Known, Missing
 from regworkers_core.domain.keys import is_selection_id
 from regworkers_core.domain.reasons import DependencyDown, Failure, TransientFailure, UsageError
 from regworkers_core.engine.deadline import NoAnswer, SingleFlight
-from regworkers_core.observability.metrics import CACHE_FALLBACKS, Metering, export
 from regworkers_core.settings import RedisSettings
 
 if TYPE_CHECKING:
@@ -254,7 +253,6 @@ class CampaignCache:
     def _log(self, failure: TransientFailure | UsageError) -> None:
         """Count, and log rarely: the breaker spaces transient failures, and a refused login is logged once."""
         self.fallbacks += 1
-        export(Metering(CACHE_FALLBACKS, 1))
         if isinstance(failure, DependencyDown) or str(failure) in self._logged:
             return
         if isinstance(failure, UsageError):

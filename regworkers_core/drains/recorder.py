@@ -267,7 +267,6 @@ class DrainMeter(PeriodicWriter):
         put: Callable[[Sequence[Metering]], None],
         drain: str,
         strain: Callable[[], Strain],
-        system: str = "aws_sqs",
     ) -> None:
         super().__init__(
             "drain-metrics",
@@ -277,7 +276,7 @@ class DrainMeter(PeriodicWriter):
             warning="metrics not published",
             last_write_seconds=_LAST_PUT_SECONDS,
         )
-        self._put, self._drain, self._strain, self._system = put, drain, strain, system
+        self._put, self._drain, self._strain = put, drain, strain
         self._before = _Totals(strain=strain())
         self.report: DrainReport | None = None
 
@@ -321,7 +320,7 @@ class DrainMeter(PeriodicWriter):
                 yield self._reading(instrument, number, Dependency=dependency)
 
     def _reading(self, instrument: Instrument, value: float | Histogram, **more: str) -> Metering:
-        return Metering(instrument, value, {"Drain": self._drain, **more}, self._system)
+        return Metering(instrument, value, {"Drain": self._drain, **more})
 
 
 _AT = "acknowledgedAt"

@@ -92,7 +92,7 @@ class DrainSpec(Generic[D]):
     messages_each: str | int = "drain.messagesPerDrain"
     # It fills its queue, and this is the work that it could do now, in words; empty: none. None: it empties its queue.
     due: Callable[[Snapshot], Reading[str]] | None = None
-    # What its source is for OpenTelemetry's `messaging.system`.
+    # What it receives from, whose measure scales its residents.
     system: str = "aws_sqs"
     # The seconds in which it acknowledges nothing of what is due, after which an alert says that it is stuck.
     stalled: str = "alerts.drainStalledSelectionSeconds"
@@ -221,9 +221,7 @@ def run_drain(
         more=residency.state if residency else dict,
         beat_seconds=RESIDENT_BEAT_SECONDS if life.resident else BEAT_SECONDS,
     )
-    meter = DrainMeter(
-        lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain, spec.system
-    )
+    meter = DrainMeter(lambda readings: runtime.metrics.put(readings), spec.name, lambda: used.strain)
     acknowledging = AcknowledgementWriter(lambda: runtime.heartbeats, spec.name, runtime.clock)
 
     def progress(report: DrainReport) -> None:

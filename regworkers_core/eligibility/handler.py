@@ -11,8 +11,8 @@ The caller decides which fields are accepted and what the answer says: `identity
 up, without details for a fan. A dependency that does not answer is not an error: the answers are UNKNOWN. Only a start
 without the secret store is one, a TransientFailure: the next call tries again.
 
-Lines of a call have its `requestId`. Its span continues the caller's trace. Spans and metrics leave before the answer,
-because Lambda freezes the process afterwards.
+Lines of a call have its `requestId`. Its span continues the caller's trace. Spans leave before the answer, because
+Lambda freezes the process afterwards.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NOT_NOW = "eligibility cannot be checked at the moment"
 # Name of a secret under the environment's prefix: an object of further REGWORKERS_* variables, so that neither the
 # function's configuration nor Terraform's state contains an address with a password.
 ENVIRONMENT_SECRET = ENV_PREFIX + "ENVIRONMENT_SECRET"
-# For the export of spans and metrics, out of the caller's time; and what is left of Lambda's time for its answer.
+# For the export of spans, out of the caller's time; and what is left of Lambda's time for its answer.
 _FLUSH_SECONDS = 1.0
 _ANSWER_SECONDS = 0.2
 

@@ -1,19 +1,18 @@
-"""OpenTelemetry spans, linked across SQS by the `traceparent` attribute that our messages have; and where metrics go.
+"""OpenTelemetry spans, linked across SQS by the `traceparent` attribute that our messages have.
 
-Both leave the process only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; without it they cost next to nothing.
+They leave the process only when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; without it they cost next to nothing.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.trace import Link, Span, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.contextvars import get_contextvars
@@ -26,23 +25,18 @@ _TRACER = trace.get_tracer("regworkers")
 # A batch may gather a hundred messages; more links than this make a trace unreadable.
 _MAX_LINKS = 20
 _IDENTIFIERS = ("worker", "runId", "campaignId")
-# The threads of the last flush, which may still wait for a collector.
+# The thread of the last flush, which may still wait for a collector.
 _FLUSHING: list[threading.Thread] = []
 
 
 def configure_tracing(service: str, environment: str) -> None:
-    """Install the exporters of spans and metrics and the drivers' instrumentations, once, when the environment asks
-    for it. `OTEL_METRICS_EXPORTER=none` leaves metrics out, for a collector that takes none.
-    """
+    """Install the exporter of spans and the drivers' instrumentations, once, when the environment asks for it."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return
     # Imported here because they cost a second that only a traced process should pay.
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.pymongo import PymongoInstrumentor
     from opentelemetry.instrumentation.redis import RedisInstrumentor
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -53,7 +47,6 @@ def configure_tracing(service: str, environment: str) -> None:
         resource=Resource.create(
             {
                 "service.name": service,
-                # Sums of two processes would overwrite each other without it.
                 "service.instance.id": str(uuid.uuid4()),
                 "deployment.environment.name": environment,
             }
@@ -61,10 +54,6 @@ def configure_tracing(service: str, environment: str) -> None:
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    if os.environ.get("OTEL_METRICS_EXPORTER") != "none":
-        # Sends once a minute, at a flush and at the end of the process.
-        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-        metrics.set_meter_provider(MeterProvider([reader], resource=provider.resource))
     # Statements are never captured: they hold fans' data.
     PymongoInstrumentor().instrument(capture_statement=False, failed_hook=without_text)
     RedisInstrumentor().instrument()
@@ -77,22 +66,20 @@ def without_text(failed: Span, event: Any) -> None:
 
 
 def flush(seconds: float) -> bool:
-    """Export all spans that have ended, and all metrics; returns whether that took less than `seconds`. Otherwise it
-    goes on behind.
+    """Export all spans that have ended; returns whether that took less than `seconds`. Otherwise it goes on behind.
 
     The SDK's `force_flush` ignores its time-out (opentelemetry-python issue 4568).
     """
-    providers = (trace.get_tracer_provider(), metrics.get_meter_provider())
-    flushes = [each.force_flush for each in providers if hasattr(each, "force_flush")]
+    export = getattr(trace.get_tracer_provider(), "force_flush", None)
     if any(thread.is_alive() for thread in _FLUSHING):
         return False
-    _FLUSHING[:] = [threading.Thread(target=each, name="flush", daemon=True) for each in flushes]
-    for thread in _FLUSHING:
-        thread.start()
-    until = time.monotonic() + seconds
-    for thread in _FLUSHING:
-        thread.join(max(0.0, until - time.monotonic()))
-    return not any(thread.is_alive() for thread in _FLUSHING)
+    if export is None:
+        return True
+    _FLUSHING[:] = [threading.Thread(target=export, name="flush", daemon=True)]
+    (thread,) = _FLUSHING
+    thread.start()
+    thread.join(max(0.0, seconds))
+    return not thread.is_alive()
 
 
 def carrier_of_xray(header: str) -> dict[str, str]:

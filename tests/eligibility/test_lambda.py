@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from regworkers_core.eligibility.handler import ENVIRONMENT_SECRET
@@ -36,22 +35,16 @@ XRAY = f"Root=1-{TRACE[:8]}-{TRACE[8:]};Parent={PARENT};Sampled=1;Lineage=a:b"
 
 @pytest.fixture
 def collector() -> Iterator[tuple[str, Queue[Any]]]:
-    """An OTLP collector: its address, and the spans and metrics that arrive."""
+    """An OTLP collector: its address, and the spans that arrive."""
     arrived: Queue[Any] = Queue()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.path.endswith("/traces"):
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    for scope in resource.scope_spans:
-                        for span in scope.spans:
-                            arrived.put((resource.resource, span))
-            else:
-                for of_process in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                    for measured in of_process.scope_metrics:
-                        for metric in measured.metrics:
-                            arrived.put((of_process.resource, metric))
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    for span in scope.spans:
+                        arrived.put((resource.resource, span))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -71,11 +64,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def named(arrived: Queue[Any], name: str) -> Any:
+def named(arrived: Queue[Any], name: str) -> tuple[Any, dict[str, str]]:
+    """The next span of this name, and what its process says of itself."""
     while True:
-        _, found = arrived.get(timeout=5)
+        resource, found = arrived.get(timeout=5)
         if found.name == name:
-            return found
+            return found, {each.key: each.value.string_value for each in resource.attributes}
 
 
 def test_the_function_answers_logs_json_with_its_request_and_continues_the_callers_trace(
@@ -107,35 +101,18 @@ def test_the_function_answers_logs_json_with_its_request_and_continues_the_calle
         assert refused["errorType"] == "UsageError"
         # Every span had left when its call was answered.
         for _ in range(3):
-            span = named(arrived, "check eligibility")
+            span, _ = named(arrived, "check eligibility")
             assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
-        assert named(arrived, "check eligibility").parent_span_id == b""
+        span, process = named(arrived, "check eligibility")
+        assert span.parent_span_id == b"" and process["service.instance.id"]
+        assert process["service.name"] == "regworkers-eligibility"
+        assert process["deployment.environment.name"] == servers.settings.environment
     said = lines(log)
     answered = [each for each in said if each["event"] == "checks answered"]
     assert [each["requestId"] for each in answered] == ["request-1", "request-2", "request-3"]
     assert {each["trace_id"] for each in answered} == {TRACE}
     assert {each["worker"] for each in said} == {"eligibility"}
     assert "distinctive" not in log.read_text()
-
-
-def test_the_functions_metrics_leave_before_its_answer_and_name_environment_and_process(
-    servers: Runtime, tmp_path: Path, collector: tuple[str, Queue[Any]]
-) -> None:
-    """Lambda freezes the process afterwards, perhaps for good."""
-    create(servers)
-    address, arrived = collector
-    environment = environment_of(servers) | {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": address,
-        # Without a server there, each check reads the source.
-        "REGWORKERS_REDIS__URL": "redis://127.0.0.1:9/0",
-    }
-    with function(environment, stderr=tmp_path / "log") as made:
-        assert made.invoke([check()])[0]["status"] == "ELIGIBLE"
-        found = {metric.name: resource for resource, metric in list(arrived.queue)}
-    resource = {each.key: each.value.string_value for each in found["regworkers.cache.fallbacks"].attributes}
-    assert resource["deployment.environment.name"] == servers.settings.environment
-    assert resource["service.name"] == "regworkers-eligibility"
-    assert resource["service.instance.id"]
 
 
 @pytest.mark.slow

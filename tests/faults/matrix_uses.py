@@ -156,7 +156,7 @@ class Traced(Use):
         # A collector that does not answer is given up soon.
         asked = {"ENDPOINT": collector, "TIMEOUT": "1"}
         names = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in asked.items()}
-        with mock.patch.dict(os.environ, {**names, "OTEL_METRICS_EXPORTER": "none"}):
+        with mock.patch.dict(os.environ, names):
             configure_tracing("regworkers", "qa")
 
     def look(self) -> None:

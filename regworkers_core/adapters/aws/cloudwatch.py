@@ -23,7 +23,7 @@ from fairdraw import scheduling
 from regworkers_core.adapters.aws.answers import error_code
 from regworkers_core.engine.dependency import Dependency
 from regworkers_core.observability.logs import describe
-from regworkers_core.observability.metrics import Histogram, Instrument, Metering, export
+from regworkers_core.observability.metrics import Histogram, Instrument, Metering
 
 log = structlog.get_logger(__name__)
 # SQS reports every minute or five, some minutes late.
@@ -70,8 +70,6 @@ class Metrics:
         """CloudWatch adds the dimension `Environment`. A metric that cannot be put is logged and lost: it must never
         fail a drain.
         """
-        for reading in readings:
-            export(reading)
         if self._client is None:
             return
         data = [self._datum(reading) for reading in readings]

@@ -25,8 +25,6 @@ from regworkers_core.engine.queue import (
     Received,
     SendFailure,
 )
-from regworkers_core.observability.metrics import operation as measured
-from regworkers_core.observability.metrics import sent
 from regworkers_core.observability.tracing import inject
 
 MAX_BATCH = 10
@@ -87,7 +85,6 @@ class SqsQueue:
             return again
 
         retry_parts(list(enumerate(messages)), ask, self._dependency.policy, scheduling.sleep, end=end)
-        sent("aws_sqs", self.name, len(messages) - len(failures), len(failures))
         return [failures[index] for index in sorted(failures)]
 
     def _send_some(self, batch: Sequence[_Numbered], within_seconds: float | None) -> _Refused:
@@ -124,7 +121,7 @@ class SqsQueue:
             yield batch
 
     def receive(self, limit: int, wait_seconds: float, visibility_seconds: int) -> list[Received]:
-        with measured("receive", self.name), waits(wait_seconds):
+        with waits(wait_seconds):
             answer = self._call(
                 self._client.receive_message,
                 MaxNumberOfMessages=min(limit, MAX_RECEIVE),
@@ -194,8 +191,7 @@ class SqsQueue:
         """
 
         def call() -> dict[str, Mapping[str, Any]]:
-            with measured(operation.partition("_message")[0], self.name):
-                answer = getattr(self._client, operation)(QueueUrl=self._queue_url(), Entries=entries)
+            answer = getattr(self._client, operation)(QueueUrl=self._queue_url(), Entries=entries)
             done = {each["Id"] for each in answer.get("Successful", ())}
             failed = {each["Id"]: each for each in answer.get("Failed", ())}
             if not (done or failed):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +20,6 @@ from fairdraw import scheduling
 from regworkers_core.adapters.kafka.admin import DEPENDENCY, classify_kafka
 from regworkers_core.adapters.kafka.security import Credentials
 from regworkers_core.domain.reasons import Failure, PermanentFailure, Reason, TransientFailure, UsageError
-from regworkers_core.observability.metrics import sent
 
 log = structlog.get_logger(__name__)
 # The longest record. By default, brokers refuse more than 1 MiB.
@@ -146,9 +144,6 @@ class KafkaProducer:
         outcomes: list[Failure | None] = [None] * len(records)
         for index in sorted(errors):
             outcomes[index] = self._meaning(errors[index], records[index][0])
-        lost = Counter(records[index][0] for index in errors)
-        for topic, number in Counter([record[0] for record in records]).items():
-            sent("kafka", topic, number - lost[topic], lost[topic])
         return outcomes
 
     def close(self) -> None:
