@@ -18,7 +18,16 @@ from regworkers_core.cli.output import FINDING, Format, FormatOption, answer, ro
 from regworkers_core.domain.campaign import CampaignStatus
 from regworkers_core.domain.keys import EntryKey
 from regworkers_core.domain.reasons import UsageError
-from regworkers_core.operation import CAMPAIGN, CHANGES_CAMPAIGNS, Call, Effect, Input, Report, operation
+from regworkers_core.operation import (
+    CAMPAIGN,
+    CHANGES_CAMPAIGNS,
+    Call,
+    Effect,
+    Input,
+    Report,
+    Table,
+    operation,
+)
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_core.settings.documents import TRUST_FILE, to_install
 
@@ -191,18 +200,20 @@ def load(call: Call, given: LoadEntries) -> Report:
     seed = int(time.time()) if given.seed is None else given.seed
     plan = LoadPlan(given.entries, given.updates, given.removals, given.rate, seed)
     loaded = Loader(call.runtime, plan, campaigns).run(call.stop, call.face.progress)
-    examples = [" ".join(key) for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]
+    keys = [key for pk, sk in loaded.live[:2] if (key := EntryKey.parse(pk, sk))]
+    counts = loaded.as_dict()
     return Report(
         document={
-            **loaded.as_dict(),
-            "forExample": ", ".join(examples),
+            **counts,
+            "forExample": ", ".join(" ".join(key) for key in keys),
             "userForExample": loaded.example_user,
         },
+        facts={**counts, "userForExample": loaded.example_user},
+        tables=[Table("for example", ("campaign", "entry"), keys)],
         said=[
             "Drains replicate the entries by themselves, within a minute",
-            f"what follows a campaign's id in `forExample` is an entry's: {call.face.name_of('draw receipt')} asks "
-            "for one once the campaign is drawn",
+            f"Once the campaign is drawn, {call.face.name_of('draw receipt')} takes one of these entries by its id",
         ],
-        counts={"inserted": loaded.inserted, "updated": loaded.updated, "removed": loaded.removed},
+        counts=counts,
         changed=True,
     )

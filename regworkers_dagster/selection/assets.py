@@ -158,7 +158,9 @@ def metadata_of(step: StepResult, campaign_id: str) -> Metadata:
         name: table((name,), [(text,) for text in step.facts.get(name, ())])
         for name in ("findings", "warnings")
     }
-    facts = facts_as_metadata({**step.facts, **texts})
+    # The overview of a report has its funnel in words.
+    plain = {name: each for name, each in step.facts.items() if name != "funnel"}
+    facts = facts_as_metadata({**plain, **texts})
     return {"state": state, **shown, **facts, **table_of(step.name, step.facts)}
 
 

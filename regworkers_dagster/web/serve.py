@@ -60,7 +60,7 @@ from regworkers_dagster.web.desk.acts import Acts, Ask
 from regworkers_dagster.web.desk.campaigns import Campaigns
 from regworkers_dagster.web.desk.frame import Frame
 from regworkers_dagster.web.desk.health import Health
-from regworkers_dagster.web.guard import Guard, Operators, refuse_aliases
+from regworkers_dagster.web.guard import Guard, Operators, Person, refuse_aliases
 from regworkers_dagster.web.mutations import Mutations
 from regworkers_dagster.web.rights import Rights
 
@@ -114,7 +114,7 @@ class Files:
             title="Upload a file",
             nonce=nonce,
             address=f"{self._prefix}/uploads/",
-            who=who,
+            who=who.name,
             most_mib=uploads.MAX_BYTES // 1024**2,
         )
         return HTMLResponse(shown, headers=headers)
@@ -132,7 +132,7 @@ class Files:
             with tempfile.NamedTemporaryFile(prefix="regworkers-upload-") as whole:
                 if not await _received(request, whole):
                     return PlainTextResponse("nothing was stored: the file came too slowly", 408)
-                put = partial(self._put, request.path_params["name"], Path(whole.name), who)
+                put = partial(self._put, request.path_params["name"], Path(whole.name), who.name)
                 name = await anyio.to_thread.run_sync(put, limiter=self._threads)
         except RequestError as error:
             return PlainTextResponse(str(error), 400)
@@ -152,10 +152,10 @@ class Files:
             result["upload"] = name
         return name
 
-    def _who(self, request: Request) -> str | None:
-        """The name of a person who may launch a job here."""
+    def _who(self, request: Request) -> Person | None:
+        """A person who may launch a job here."""
         person = None if self._read_only else self._operators.who(request)
-        return person.name if person is not None and person.may_launch else None
+        return person if person is not None and person.may_launch else None
 
     def _why_not(self, request: Request) -> str:
         if self._read_only:
@@ -170,10 +170,10 @@ class Files:
         """
         path = folder + request.path_params["path"]
         if folder == _DOWNLOADS:
-            if self._who(request) is None:
+            who, job = self._who(request), job_of(path)
+            if who is None:
                 return PlainTextResponse(self._why_not(request), 403)
-            job, person = job_of(path), self._operators.who(request)
-            if job and not (person and person.may(job)):
+            if job and not who.may(job):
                 return PlainTextResponse(f"none of your groups may launch {job}, which made this file", 403)
         span = request.headers.get("range", "")
         try:
@@ -209,6 +209,13 @@ async def _received(request: Request, file: IO[bytes]) -> bool:
 _CALL_SECONDS = 10.0
 
 
+# It lies below the last entry of Dagster's navigation, wide or narrow.
+_TO_THE_DESK = (
+    '<a href="{}/desk" style="position: fixed; z-index: 20; left: 12px; bottom: 1px; padding: 0 6px; color: #fff; '
+    'background: #4f43dd; border-radius: 4px; font: 600 12px/17px sans-serif">Desk</a>'
+)
+
+
 class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestContext]):
     """Dagster's webserver, extended by overriding its methods for that."""
 
@@ -222,7 +229,7 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
         files: Files,
         desk: Callable[[Ask, Callable[[Request], Any]], list[BaseRoute]],
     ) -> None:
-        self._mutations, self._files = mutations, files
+        self._mutations, self._files, self._prefix = mutations, files, prefix
         self._desk = desk(self._answer, self.request_context)
         super().__init__(context, prefix, poll_milliseconds)
 
@@ -237,6 +244,16 @@ class _Webserver(DagsterWebserver[WorkspaceProcessContext, WorkspaceRequestConte
         refuse_aliases(schema)
         show_in_order(schema)
         return schema
+
+    def index_html_endpoint(self, request: Request) -> HTMLResponse:
+        """Dagster's page, with a link to the desk."""
+        answer: HTMLResponse = super().index_html_endpoint(request)
+        shown = bytes(answer.body).replace(
+            b"</body>", _TO_THE_DESK.format(self._prefix).encode() + b"</body>"
+        )
+        # All but the length stays as it was.
+        headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
+        return HTMLResponse(shown, headers=headers)
 
     def build_static_routes(self) -> list[BaseRoute]:
         # Before the route that answers everything else with Dagster's page.

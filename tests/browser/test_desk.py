@@ -14,8 +14,10 @@ import dagster as dg
 import pytest
 
 from regworkers_core.adapters.mongo.activity import EntryCount
+from regworkers_core.domain.selection import report_key
 from regworkers_core.domain.timestamps import iso
 from regworkers_core.runtime import Runtime
+from regworkers_core.selection.report.inputs import PAGE
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_dagster.definitions import OPERATIONS
 from tests.browser.chromium import Browser
@@ -198,8 +200,15 @@ def test_a_campaign_needs_the_desk_and_a_mouse_alone(
     # By keys alone: to the button and through it.
     ada.tabs_to("Open campaign")
     ada.key("Enter", 13)
-    ada.sees("It is done.", "OPEN")
+    ada.sees("It is done.", "Fans register until 2099-12-31")
     looked(ada, "run")
+    # Beside those whose codes and invites are here.
+    ada.opens(AT_IT)
+    ada.clicks("Load entries")
+    ada.types("Entries", "20")
+    ada.sends("Load entries")
+    ada.sees("takes one of these entries by its id")
+    looked(ada, "made-up entries")
     for number in range(12):
         old = "2026-01-15T00:00:00.000Z"
         put(
@@ -235,6 +244,11 @@ def test_a_campaign_needs_the_desk_and_a_mouse_alone(
         looked(ada, "confirmation")
     ada.clicks("Report of phase 1")
     ada.sees("Draw report: Spring Tour, phase 1")
+    # Its sandbox would let no script judge it.
+    alone = tmp_path / "report.html"
+    alone.write_bytes(runtime.objects.get_bytes(report_key(CAMPAIGN, 1, PAGE)))
+    ada.tab.open(alone)
+    looked(ada, "report")
 
     confirm_together(ada, ben, 1)
     drains("process_selections", "selections")
@@ -251,7 +265,8 @@ def test_a_campaign_needs_the_desk_and_a_mouse_alone(
     ada.clicks("Publish draw page")
     ada.sends("Show what it would do", done="It was a preview: nothing was changed.")
     ada.sends("Publish draw page")
-    ada.clicks("Open the page")
+    ada.opens(AT_IT)
+    ada.clicks("Public page")
     ada.sees("Spring Tour")
     ada.opens(AT_IT)
     ada.clicks("Top up")
@@ -313,6 +328,8 @@ def test_a_campaign_needs_the_desk_and_a_mouse_alone(
     ben.sees("commitment", "draw_report")
     ben.tab.picture(shots / "dagster-graph.png")
     shrink(shots / "dagster-graph.png")
+    ben.clicks("Desk", "a")
+    ben.sees("Its draw was annulled: a wrong list.")
     assert wrong == {}
     assert {each.who for each in runtime.operator_actions.history()} == {"ada", "ben", "tom"}
 
@@ -325,4 +342,4 @@ def confirm_together(first: Person, second: Person, phase: int) -> None:
         person.clicks("Confirm draw", "button")
         if person is first:
             person.sees("a second person has to launch confirm_draw")
-    second.sees("It is done.")
+    second.sees("It is done.", f"Phase {phase} is confirmed")

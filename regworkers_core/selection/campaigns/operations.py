@@ -24,7 +24,7 @@ from regworkers_core.domain.eligibility import TERMS
 from regworkers_core.domain.keys import is_selection_id, quoted
 from regworkers_core.domain.reasons import RequestError, UsageError
 from regworkers_core.domain.selection import market_in_words, require_word
-from regworkers_core.domain.timestamps import duration, iso, seconds
+from regworkers_core.domain.timestamps import duration, iso, seconds, to_second
 from regworkers_core.drains.live_entries import entries_over_time
 from regworkers_core.operation import (
     CHANGES_CAMPAIGNS,
@@ -236,9 +236,10 @@ def open_(call: Call, given: MoveCampaign) -> Report:
     It opens also while the log cannot be written: the job `log_campaigns` follows then. Refuses a campaign whose keys
     cannot be read back.
     """
-    campaign_id = call.campaign(given.campaign_id).campaign_id
-    done = open_campaign(call.runtime, campaign_id, reason=given.reason, run_id=call.run_id)
-    return _moved(done, f"it is logged within a minute, or by {call.face.name_of('campaign log')}")
+    campaign = call.campaign(given.campaign_id)
+    done = open_campaign(call.runtime, campaign.campaign_id, reason=given.reason, run_id=call.run_id)
+    advice = f"it is logged within a minute, or by {call.face.name_of('campaign log')}"
+    return _moved(done, f"fans register until {to_second(campaign.closes_at)} UTC", advice)
 
 
 @operation(
@@ -288,7 +289,8 @@ def close(call: Call, given: CloseCampaign) -> Report:
         if seen.word and (typed := call.face.ask(seen)):
             require_word(typed, seen.word)
     done = close_campaign(call.runtime, campaign.campaign_id, reason=given.reason, run_id=call.run_id)
-    return _moved(done, f"repeat {call.face.name_of('campaign close')} before the draw commits")
+    advice = f"repeat {call.face.name_of('campaign close')} before the draw commits"
+    return _moved(done, f"the registration is over: {call.face.name_of('draw run')} is next", advice)
 
 
 def _ending(call: Call, campaign: Campaign, reason: str) -> Report:
@@ -459,14 +461,11 @@ def _in_words(reserves: Sequence[Reserve]) -> str | None:
     return ", ".join(f"{each.segment} {each.seats}" for each in reserves) or None
 
 
-def _moved(done: Moved, advice: str) -> Report:
-    remarks = (
-        [Remark("warning", f"not in the public log yet: {done.not_logged}", advice)]
-        if done.not_logged
-        else []
-    )
-    fields = done.advanced.as_dict()
-    return Report(document=fields, counts=fields, changed=done.advanced.changed, remarks=remarks)
+def _moved(done: Moved, said: str, advice: str) -> Report:
+    problem, fields = f"not in the public log yet: {done.not_logged}", done.advanced.as_dict()
+    remarks = [Remark("warning", problem, advice)] if done.not_logged else []
+    changed = done.advanced.changed
+    return Report(document=fields, counts=fields, changed=changed, remarks=remarks, said=[said])
 
 
 def _definition(face: Face, given: CreateCampaign) -> Mapping[str, Any]:

@@ -111,13 +111,14 @@ class Acts:
             return JSONResponse({})
         if operation.instant:
             try:
-                await run_in_threadpool(self._previewed, request, operation, typed.config)
+                seen = await run_in_threadpool(self._previewed, request, operation, typed.config)
             except TransientFailure as failure:
                 # A run has other rights, and more time.
                 log.warning("preview left to a run", job=operation.job, error=str(failure))
             except (Failure, UsageError) as refused:
                 return _said(runs.sentence(str(refused)), HTTPStatus.CONFLICT)
             else:
+                self._previews.keep(seen, self._frame.who(request))
                 query = urlencode(forms.as_query(operation, given))
                 return JSONResponse({"at": f"{self._frame.form_address(operation.job)}/preview?{query}"})
         return await self._launch(request, operation, forms.previewing(operation, typed.config))
@@ -131,7 +132,9 @@ class Acts:
                 return self._frame.missing(request, "There is no such preview.")
             if not self._frame.may(request, asked.operation.job):
                 return self._frame.sentence(request, _not_shown(asked.operation), HTTPStatus.FORBIDDEN)
-            seen = self._previewed(request, *asked)
+            config = forms.previewing(*asked)
+            seen = self._previews.kept(asked.operation, config, self._frame.who(request))
+            seen = seen or self._previewed(request, *asked)
             again = self._frame.form_link(request, seen.job, request.query_params)
             return self._shown(request, seen, again)
 

@@ -125,8 +125,9 @@ class Campaigns:
             Shown(f"Report of phase {phase}", f"{self._frame.prefix}/reports/{campaign_id}/{phase}")
             for phase in reports
         ]
-        if record is not None and record.public_phases:
-            found.append(Shown("Public page", f"{self._frame.prefix}/draws/{campaign_id}/page/index.html"))
+        page = f"draws/{campaign_id}/page/index.html"
+        if record is not None and record.public_phases and self._frame.reader().objects.exists(page):
+            found.append(Shown("Public page", f"{self._frame.prefix}/{page}"))
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ from regworkers_dagster.web.desk import runs
 log = structlog.get_logger(__name__)
 # A person waits for the page; a run has more time.
 _MOST_SECONDS = 8.0
+# From the answer to a form until its browser has asked for the page.
+_KEPT_SECONDS = 10.0
 # Threads of previews, of those, too, for which no one waits any more.
 _AT_ONCE = 4
 _STATE = "This is a preview: nothing was changed."
@@ -57,12 +60,31 @@ class _Page(Launchpad):
         self.campaign_id = campaign_id
 
 
+def _key(job: str, config: Mapping[str, Any], who: str) -> str:
+    return json.dumps([job, who, config], sort_keys=True)
+
+
 class Previews:
     """`reader` gives the runtime that may read what a page may; it raises UsageError."""
 
     def __init__(self, reader: Callable[[], Runtime]) -> None:
         self._reader = reader
         self._places = threading.BoundedSemaphore(_AT_ONCE)
+        # Each with the moment until which it counts.
+        self._kept: dict[str, tuple[float, runs.Seen]] = {}
+
+    def keep(self, seen: runs.Seen, who: str) -> None:
+        """Let the page that this person asks for at once show the preview, which takes as long to make again."""
+        now = scheduling.monotonic()
+        for key, (until, _) in [*self._kept.items()]:
+            if until < now:
+                self._kept.pop(key, None)
+        self._kept[_key(seen.job, seen.config, who)] = (now + _KEPT_SECONDS, seen)
+
+    def kept(self, operation: Operation[Any], config: Mapping[str, Any], who: str) -> runs.Seen | None:
+        """The preview that was just made for this person, once."""
+        until, seen = self._kept.pop(_key(operation.job, config, who), (0.0, None))
+        return seen if until > scheduling.monotonic() else None
 
     def make(self, operation: Operation[Any], config: Mapping[str, Any], who: str) -> runs.Seen:
         """What the operation would do with this config, as a page shows a run. Blocks for some seconds at most.

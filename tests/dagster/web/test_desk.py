@@ -284,6 +284,11 @@ def test_a_campaign_shows_its_state_what_waits_and_what_can_be_done(desk: Site, 
     form = opened(site, f"/operations/confirm_draw?confirm={CAMPAIGN}%3A1", {})
     assert f"Type <code>{CAMPAIGN}:1</code>." in form and f'value="{CAMPAIGN}:1"' not in form
     opened(site, "/campaigns/none", {}, 404)
+    draw(runtime).publish(f"{CAMPAIGN}:1")
+    assert "Public page" not in opened(site, f"/campaigns/{CAMPAIGN}", {}), "it is not published yet"
+    runtime.objects.put_bytes(f"draws/{CAMPAIGN}/page/index.html", b"")
+    public = f'<a href="/draws/{CAMPAIGN}/page/index.html">Public page</a>'
+    assert public in opened(site, f"/campaigns/{CAMPAIGN}", {})
 
 
 def at_night(runtime: Runtime, instance: dg.DagsterInstance) -> str:

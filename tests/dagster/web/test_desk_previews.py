@@ -66,6 +66,29 @@ def test_a_preview_without_a_run_shows_what_the_page_of_a_run_would(desk: Site) 
     assert "starts a run" not in form and "starts a run" in opened(desk, "/operations/drop_market", OPERATOR)
 
 
+def test_one_preview_serves_form_and_page_and_a_confirmation_makes_its_own(
+    desk: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, make = list[str](), previews.Previews.make
+
+    def noted(self: Any, operation: Any, config: Any, who: str) -> Any:
+        made.append(who)
+        return make(self, operation, config, who)
+
+    monkeypatch.setattr(previews.Previews, "make", noted)
+    path = previewed(desk, FORM)
+    assert "summer:seats" in opened(desk, path) and made == ["bob@example.com"]
+    assert sent(desk, path, {"word": "no"})[0] == 422 and len(made) == 2, "what is true now is confirmed"
+    opened(desk, path)
+    assert len(made) == 3, "a page that is read again is new"
+    previewed(desk, FORM)
+    opened(desk, path, OPERATOR)
+    assert len(made) == 5, "another person sees another"
+    monkeypatch.setattr(previews, "_KEPT_SECONDS", -1.0)
+    opened(desk, previewed(desk, FORM))
+    assert len(made) == 7, "an old one counts no more"
+
+
 def test_what_a_preview_showed_is_launched_once_its_word_confirms_it(desk: Site) -> None:
     path = previewed(desk, FORM)
     before = desk.instance.get_runs_count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +60,13 @@ def test_a_launchpad_shows_the_fields_of_our_jobs_as_they_are_declared(
     monkeypatch.setattr(serve, "order_of_fields", lambda: {key: names})
     fields = launchpad(Site(context), "top_up")["rootConfigType"]["fields"]
     assert [each["name"] for each in fields] == [*names, "confirm"]
+
+
+def test_every_page_of_dagster_links_to_the_desk_under_the_policy_that_it_had(context: Any) -> None:
+    page = Site(context, prefix="/dagster").client().get("/dagster/runs")
+    assert page.text.count('<a href="/dagster/desk"') == 1 and page.text.endswith("</html>")
+    (nonce,) = set(re.findall(r'nonce="(\w+)"', page.text))
+    assert f"'nonce-{nonce}'" in page.headers["content-security-policy"]
 
 
 SHOWN = """query ($repository: RepositorySelector!, $job: PipelineSelector!) {
