@@ -86,7 +86,7 @@ class Rehearsal:
             # A page of a query takes seconds with millions of entries.
             "REGWORKERS_AWS__READ_TIMEOUT_SECONDS": "300",
             # The embedded CloudWatch would hold three lines an entry in memory; an agent collects what pods write.
-            "REGWORKERS_OBSERVABILITY__CLOUDWATCH_LOGS": "none",
+            "REGWORKERS_OBSERVABILITY__CLOUDWATCH_ENABLED": "false",
             # A canary waits for people, who would have looked by then.
             "REGWORKERS_NOTIFICATIONS__CANARY_HOLD_SECONDS": "0",
         }

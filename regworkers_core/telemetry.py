@@ -31,13 +31,14 @@ def configure_telemetry(settings: Settings, *, human: bool = False, command: boo
 
 
 def _to_cloudwatch(settings: Settings, *, command: bool) -> Send | None:
-    """None if this process sends no lines: an agent does, or the embedded stack is not up."""
-    which = settings.observability.cloudwatch_logs
-    # Kubernetes sets it in every pod: the agent of the node collects the output of commands there, too.
-    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ
-    if which == "none" or (which == "commands" and (not command or in_a_pod)):
-        return None
-    if settings.environment == "local-dev" and settings.aws.endpoint_url is None:
+    """None if this process sends no lines: an agent or Lambda collects them, or the embedded stack is not up.
+
+    No agent is in local-dev, nor where an operator's terminal is.
+    """
+    # Kubernetes sets it in every pod, also in that of a command.
+    collected = not command or "KUBERNETES_SERVICE_HOST" in os.environ
+    sends = settings.aws.endpoint_url is not None if settings.environment == "local-dev" else not collected
+    if not (sends and settings.observability.cloudwatch_enabled):
         return None
     place = (settings.aws.endpoint_url, settings.aws.region, settings.names.log_group, os.getpid())
     if place not in _lines:

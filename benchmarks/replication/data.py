@@ -60,7 +60,7 @@ def system(part: str, **drain: float) -> Iterator[tuple[Runtime, DagsterProcess]
     As in production, an agent would collect the lines of runs: they do not go to the embedded CloudWatch.
     """
     variables = {f"REGWORKERS_DRAIN__{name.upper()}": f"{value:g}" for name, value in drain.items()}
-    variables["REGWORKERS_OBSERVABILITY__CLOUDWATCH_LOGS"] = "commands"
+    variables["REGWORKERS_OBSERVABILITY__CLOUDWATCH_ENABLED"] = "false"
     with stack_of(part) as stack:
         runtime = Runtime(settings(stack.state, ""))
         list(provision(runtime))

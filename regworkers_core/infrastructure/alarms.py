@@ -302,7 +302,7 @@ def _of_function(settings: Settings) -> Iterator[Alarm]:
 
 def _of_lines(settings: Settings) -> Iterator[Alarm]:
     """Where an agent collects lines: every evaluation of the alerts writes one."""
-    if settings.observability.cloudwatch_logs != "commands":
+    if settings.environment == "local-dev":
         return
     yield Alarm(
         "no-log-lines",

@@ -358,6 +358,12 @@ def _explained(settings: Callable[[], Settings], environment: str | None = None)
         raise UsageError("\n".join(_explain(problem, environment) for problem in error.errors())) from None
 
 
+# Settings of earlier versions, and what to do without them.
+_GONE = {
+    "observability.cloudwatchLogs": "remove it; the agent sends lines of pods, a command at a terminal its own"
+}
+
+
 def _explain(problem: Any, environment: str | None) -> str:
     path = [str(part) for part in problem["loc"]]
     # A section that is wrong as a whole names the field that makes it so.
@@ -366,6 +372,8 @@ def _explain(problem: Any, environment: str | None) -> str:
     origin = f"environment variable {variable}" if variable in os.environ else str(config_file(environment))
     key = ".".join(to_camel(part) for part in path)
     if problem["type"] == "extra_forbidden":
+        if way_out := _GONE.get(key):
+            return f"{origin}: {key} is no setting any more: {way_out}"
         return f"{origin}: {key} is not a setting; `regworkers config show` lists all"
     found = problem["input"]
     shown = f", found {found!r}" if isinstance(found, str | int | float | bool) and not _secret(path) else ""

@@ -342,10 +342,8 @@ class ObservabilitySettings(Section):
     # Share of the entries whose way is logged, one line a hop; by the correlation id, so that it is the whole way or
     # nothing.
     entry_log_rate: float = Field(1.0, ge=0, le=1)
-    # Which processes send their log lines to CloudWatch themselves: `all`, where no agent collects what they write;
-    # `commands`, those at a terminal, where an agent collects the output of pods; or `none`.
-    cloudwatch_logs: Literal["none", "commands", "all"] = "none"
     log_retention_days: int = Field(14, ge=1)
     run_retention_days: int = Field(14, ge=1)
     cloudwatch_namespace: str = "regworkers"
+    # Metrics, and the lines that no agent collects.
     cloudwatch_enabled: bool = True

@@ -154,18 +154,17 @@ def test_what_cloudwatch_refuses_as_too_old_counts_as_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "command", "pod", "sends"),
+    ("environment", "command", "pod", "sends"),
     [
-        ("all", False, True, True),
-        ("all", True, False, True),
-        ("commands", True, False, True),
-        ("commands", True, True, False),
-        ("commands", False, False, False),
-        ("none", True, False, False),
+        ("local-dev", False, False, True),
+        ("local-dev", True, False, True),
+        ("prod", True, False, True),
+        ("prod", True, True, False),
+        ("prod", False, False, False),
     ],
 )
 def test_no_line_is_sent_twice_where_an_agent_collects_the_output_of_pods(
-    which: str, command: bool, pod: bool, sends: bool, monkeypatch: pytest.MonkeyPatch
+    environment: str, command: bool, pod: bool, sends: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if pod:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
@@ -173,6 +172,7 @@ def test_no_line_is_sent_twice_where_an_agent_collects_the_output_of_pods(
     made: list[str] = []
     monkeypatch.setattr(cloudwatch, "LogGroupLines", lambda _client, group, _stream: made.append(group))
     given = dict.fromkeys(("aws", "mongo", "redis", "kafka"), "http://127.0.0.1:1")
-    settings = test_settings("t-", given, observability={"cloudwatch_logs": which})
-    configure_telemetry(settings, command=command)
+    for on in (True, False):
+        settings = test_settings("t-", given, observability={"cloudwatch_enabled": on})
+        configure_telemetry(settings.model_copy(update={"environment": environment}), command=command)
     assert made == (["/t-regworkers"] if sends else [])

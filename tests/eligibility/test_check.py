@@ -286,7 +286,7 @@ def test_unknown_verdicts_are_counted_in_cloudwatch_at_once_and_then_not_in_each
 ) -> None:
     create(servers)
     one(servers)
-    down = without_replica(servers, observability={"cloudwatch_enabled": True, "cloudwatch_logs": "none"})
+    down = without_replica(servers, observability={"cloudwatch_enabled": True})
 
     def counted() -> float:
         return sum(down.metrics.own_values(UNKNOWN_VERDICTS, down.clock(), 600.0))
@@ -294,5 +294,5 @@ def test_unknown_verdicts_are_counted_in_cloudwatch_at_once_and_then_not_in_each
     before = counted()
     assert [one(down)["status"] for _ in range(3)] == ["UNKNOWN"] * 3
     assert counted() - before == 1
-    one(elsewhere(servers, observability={"cloudwatch_enabled": True, "cloudwatch_logs": "none"}))
+    one(elsewhere(servers, observability={"cloudwatch_enabled": True}))
     assert counted() - before == 1, "a verdict that was given is not counted"

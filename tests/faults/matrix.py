@@ -266,7 +266,7 @@ def a_world() -> Iterator[World]:
                 "queue_depth": {"notification": 2},
             },
             "kafka": {"tls": {"certificate": mine.bundle, "ca": authority.pem}},
-            "observability": {"cloudwatch_enabled": True, "cloudwatch_logs": "none"},
+            "observability": {"cloudwatch_enabled": True},
             "vault": {
                 "address": http("vault", around.enter_context(vault_of(authority)).url),
                 "timeout_seconds": 1,
@@ -301,6 +301,8 @@ def a_world() -> Iterator[World]:
             mock.patch.object(EvaluationState, "now", lambda state: read(state) + world.offset),
             taken_for_signatures(),
             quick_lines(),
+            # No agent collects lines here, as one does outside of local-dev.
+            mock.patch("regworkers_core.operations.health.snapshot.read_lines", return_value=None),
         ):
             around.enter_context(patched)
         yield world

@@ -61,7 +61,6 @@ class Pair:
             f"{prefix}MONGO__SOCKET_TIMEOUT_SECONDS": str(HANGS_SECONDS),
             f"{prefix}DRAIN__RESIDENT": "always",
             f"{prefix}OBSERVABILITY__CLOUDWATCH_ENABLED": "false",
-            f"{prefix}OBSERVABILITY__CLOUDWATCH_LOGS": "none",
         }
         program = str(Path(sys.executable).parent / "regworkers")
         child = subprocess.Popen(

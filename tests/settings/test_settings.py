@@ -279,6 +279,7 @@ WRONG = [
     ({"environment": "moon"}, "environment", "found 'moon'"),
     ({"save": {"visibilitySecond": 3}}, "save.visibilitySecond", "is not a setting"),
     ({"saves": {"visibilitySeconds": 3}}, "saves", "is not a setting"),
+    ({"observability": {"cloudwatchLogs": "all"}}, "observability.cloudwatchLogs", "remove it; the agent"),
     ({"save": 7}, "save", ""),
 ]
 

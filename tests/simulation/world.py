@@ -431,7 +431,7 @@ def settings(*, relays: bool) -> Settings:
             "auto_publish": True,
         },
         registrations={"batch_entries": 4},
-        observability={"cloudwatch_enabled": False, "cloudwatch_logs": "none", "log_level": "ERROR"},
+        observability={"cloudwatch_enabled": False, "log_level": "ERROR"},
     )  # type: ignore[arg-type]
 
 

@@ -136,7 +136,7 @@ def test_settings(prefix: str, addresses: dict[str, str] | None = None, **sectio
         "analytics": {"visibility_seconds": 2, "receive_wait_seconds": 0},
         "archive": {"lease_seconds": 1.0},
         "replication": {"lag_objective_seconds": 0.5},
-        "observability": {"cloudwatch_enabled": False, "cloudwatch_logs": "none"},
+        "observability": {"cloudwatch_enabled": False},
     }
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section

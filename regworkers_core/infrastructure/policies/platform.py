@@ -134,7 +134,7 @@ PLATFORM = (
     ),
     Worker(
         "log-lines",
-        "the agent that collects the lines of pods; every process that sends its own (observability.cloudwatchLogs)",
+        "the agent that collects the lines of pods; commands at a terminal",
         (allow("SendLogLines", "logs:CreateLogStream PutLogEvents", log_group, log_streams),),
     ),
     Worker(

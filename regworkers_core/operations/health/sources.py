@@ -282,7 +282,7 @@ def read_function(runtime: Runtime) -> FunctionState | None:
 
 def read_lines(runtime: Runtime) -> LinesState | None:
     """Whether a line of a pod has arrived; None where no agent collects them. Raises TransientFailure."""
-    if runtime.settings.observability.cloudwatch_logs != "commands":
+    if runtime.settings.environment == "local-dev":
         return None
     arrived = any_line(runtime, runtime.clock() - LINES_SECONDS, POD_STREAMS)
     return LinesState(runtime.names.log_group, LINES_SECONDS, arrived)

@@ -159,8 +159,3 @@ def test_the_agent_itself_starts_and_delivers_lines_as_they_were_written(
 def test_the_doctor_looks_for_lines_in_the_streams_of_the_agent(pipeline: dict[str, Any]) -> None:
     (output,) = pipeline["outputs"]
     assert output["log_stream_prefix"] == POD_STREAMS, "Fluent Bit takes an empty prefix for none and ends"
-
-
-def test_lines_are_not_sent_twice_where_the_agent_runs() -> None:
-    for environment in ("qa", "preprod", "prod"):
-        assert settings_of(environment).observability.cloudwatch_logs == "commands"

@@ -131,8 +131,7 @@ def test_the_sensors_need_what_their_policy_allows(stocked: Runtime, monkeypatch
         with dg.DagsterInstance.ephemeral() as instance:
             for tick in ticks:
                 tick(dg.build_sensor_context(instance=instance, sensor_name="any"))
-        watched = stocked.settings.observability.model_copy(update={"cloudwatch_logs": "commands"})
-        read_lines(Runtime(stocked.settings.model_copy(update={"observability": watched})))
+        read_lines(Runtime(stocked.settings.model_copy(update={"environment": "qa"})))
 
 
 def test_provisioning_needs_what_its_policy_allows(monkeypatch: pytest.MonkeyPatch) -> None:

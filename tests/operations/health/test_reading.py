@@ -281,11 +281,7 @@ def test_how_the_function_does_is_read_from_cloudwatch(runtime: Runtime) -> None
 def test_whether_lines_of_pods_arrive_is_read_from_the_log_group(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = Runtime(
-        runtime.settings.model_copy(
-            update={"observability": ObservabilitySettings(cloudwatch_logs="commands")}
-        )
-    )
+    agent = Runtime(runtime.settings.model_copy(update={"environment": "qa"}))
     logs, group = agent.aws.client("logs"), agent.names.log_group
     logs.delete_log_group(logGroupName=group)
     with pytest.raises(UsageError, match="there is no log group"):

@@ -317,7 +317,7 @@ def eligibility(context: Context, read: FunctionState | None) -> Iterator[Findin
     name="log-lines",
     section="logs",
     fires=f"no line of a pod came to the log group for {duration(LINES_SECONDS)}, where an agent collects them "
-    "(`observability.cloudwatchLogs` is `commands`); at two evaluations",
+    "(outside of local-dev); at two evaluations",
     key="log-group",
     runbook="log-lines.md",
     several="log groups get no lines",
