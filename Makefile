@@ -98,8 +98,8 @@ rollout-render: $(STAMP) ## hold every manifest and Dagster's chart against what
 
 rollout: rollout-render ## then play every pod as a process, in the order of docs/kubernetes.md (as root on Linux; needs Go)
 	@test "$$(uname) $$(id -u)" = "Linux 0" || { echo "make $@ plays pods as root on Linux" >&2; exit 1; }
-	@# Ports and addresses of the cluster are free in a network of its own.
-	unshare --net --mount sh -c 'ip link set lo up && exec "$$@"' sh $(ROLLOUT) tests/rollout/test_played.py
+	@# Ports and addresses of the cluster are free in a network of its own, and no process outlives this one.
+	unshare --net --mount --pid --fork --kill-child --mount-proc sh -c 'ip link set lo up && exec "$$@"' sh $(ROLLOUT) tests/rollout/test_played.py
 
 matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")
 	$(BIN)/python -m tests.faults.matrix $(FLAGS)

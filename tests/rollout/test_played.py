@@ -24,6 +24,7 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from regworkers_core.adapters.aws.tables import attributes
 from regworkers_core.flows import DRAINS
 from regworkers_core.infrastructure.policies.platform import SERVICE_ACCOUNTS
 from regworkers_core.runtime import Runtime
@@ -33,7 +34,7 @@ from tests.rollout.played import USER, Cluster, Pod
 from tests.rollout.rendered import CHART, FOLDER, Rendered, render, rollout
 from tests.support import runtimes
 from tests.support.certificates import Authority
-from tests.support.entries import document, key, put
+from tests.support.entries import document, item, key, put
 from tests.support.waiting import wait_until
 
 _ALONE = FOLDER.name and not os.geteuid() and [name for _, name in socket.if_nameindex()] == ["lo"]
@@ -53,6 +54,8 @@ WEB = f"http://{PROXY}:3000"
 LAUNCH = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+# Entries that keep two drains at work for some seconds.
+MANY = 6000
 DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType healthy required } } } }"
 
 
@@ -194,38 +197,73 @@ def test_a_webserver_answers_the_probe_of_its_pod(cluster: Cluster, rendered: Re
         assert pod.terminate() in LEFT, pod.log
 
 
-@with_chart
-def test_the_daemon_lives_and_a_run_gets_its_pod(
-    cluster: Cluster, rendered: Rendered, runtime: Runtime
-) -> None:
-    daemon = cluster.start("daemon", templates(rendered)["dagster-daemon"])
+def launched(job: str) -> str:
+    """The id of the run."""
+    selector = {"repositoryLocationName": "regworkers", "repositoryName": "__repository__", "jobName": job}
+    answer = asked(LAUNCH, params={"selector": selector, "runConfigData": {}})["launchRun"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return str(answer["run"]["runId"])
 
+
+def succeeded(cluster: Cluster, run: str) -> None:
+    """Raises AssertionError with the output of its pod when the run did not succeed."""
+
+    def over() -> str:
+        status = str(asked(STATUS, id=run)["runOrError"]["status"])
+        return status if status in ("SUCCESS", "FAILURE", "CANCELED") else ""
+
+    status = wait_until(over, seconds=240, what=run)
+    pod = cluster.pods[f"dagster-run-{run}"]
+    assert status == "SUCCESS" and pod.process.wait(60) == 0, pod.log
+
+
+def written(runtime: Runtime, campaign: str) -> None:
+    """As many entries of it as keep drains at work for a while."""
+    wanted = [{"PutRequest": {"Item": attributes(item(key(f"e{n}", campaign)))}} for n in range(MANY)]
+    for start in range(0, MANY, 25):
+        asked_for = {runtime.names.demand_table: wanted[start : start + 25]}
+        assert not runtime.dynamodb.batch_write_item(RequestItems=asked_for)["UnprocessedItems"]
+
+
+def saved(runtime: Runtime, campaign: str) -> int:
+    return int(runtime.database["entries"].count_documents({"campaignId": campaign}))
+
+
+def lives(daemon: Pod) -> None:
     def healthy() -> bool:
         found = asked(DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
         return all(each["healthy"] for each in found if each["required"])
 
     ready(daemon, healthy)
+
+
+@with_chart
+def test_a_run_goes_through_queue_launcher_and_pod(
+    cluster: Cluster, rendered: Rendered, runtime: Runtime
+) -> None:
+    lives(cluster.start("daemon", templates(rendered)["dagster-daemon"]))
     put(runtime, key("e1"))
     for job in ("enqueue_entries", "save_entries"):
-        selector = {
-            "repositoryLocationName": "regworkers",
-            "repositoryName": "__repository__",
-            "jobName": job,
-        }
-        launched = asked(LAUNCH, params={"selector": selector, "runConfigData": {}})["launchRun"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-
-        def over(run: str = launched["run"]["runId"]) -> str:
-            status = str(asked(STATUS, id=run)["runOrError"]["status"])
-            return status if status in ("SUCCESS", "FAILURE", "CANCELED") else ""
-
-        status = wait_until(over, seconds=240, what=job)
-        name = cluster.jobs[-1]["metadata"]["name"]
-        assert status == "SUCCESS", cluster.pods[name].log
-        assert cluster.pods[name].process.wait(60) == 0
+        succeeded(cluster, launched(job))
     assert document(runtime, key("e1")) is not None
     kept = runtime.aws.client("s3").list_objects_v2(Bucket="regworkers-dagster-logs", Prefix="compute-logs/")
     assert kept["KeyCount"] > 0
+
+
+@with_chart
+def test_a_run_is_kept_while_the_daemon_is_replaced_and_succeeds_when_its_pod_is_ended_at_work(
+    cluster: Cluster, rendered: Rendered, runtime: Runtime
+) -> None:
+    assert cluster.pods["daemon"].terminate() in LEFT, cluster.pods["daemon"].log
+    written(runtime, "spring")
+    runs = [launched(job) for job in ("enqueue_entries", "save_entries")]
+    cluster.start("daemon-2", templates(rendered)["dagster-daemon"])
+    wait_until(lambda: saved(runtime, "spring"), seconds=240, what="the first entries")
+    assert saved(runtime, "spring") < MANY
+    pod = cluster.pods[f"dagster-run-{runs[1]}"]
+    assert pod.terminate() == 0, pod.log
+    for run in runs:
+        succeeded(cluster, run)
 
 
 @with_chart
@@ -248,7 +286,7 @@ def test_the_alerts_are_evaluated_beside_dagster(cluster: Cluster, rendered: Ren
 
 @with_chart
 def test_the_database_is_migrated_as_for_an_upgrade(cluster: Cluster, rendered: Rendered) -> None:
-    for name in ("daemon", "web"):
+    for name in ("daemon-2", "web"):
         assert cluster.pods[name].terminate() in LEFT, cluster.pods[name].log
     ended(cluster, "migrate", templates(rendered)["dagster-migrate-"])
 
@@ -264,3 +302,23 @@ def test_a_resident_becomes_ready_and_ends_within_its_grace(
     assert Path(f"/proc/{pod.process.pid}").stat().st_uid == USER
     assert pod.runs("sh", "-c", "touch /tmp/file && ! touch /opt/regworkers/file")
     assert pod.terminate() == 0, pod.log
+
+
+def test_residents_that_are_ended_at_work_lose_nothing(
+    cluster: Cluster, rendered: Rendered, runtime: Runtime
+) -> None:
+    written(runtime, "autumn")
+    specs = templates(rendered)
+    for life in range(2):
+        pods = [
+            cluster.start(f"{drain}-{life}", specs[f"regworkers-{drain}"]) for drain in ("save", "enqueue")
+        ]
+        before, left = saved(runtime, "autumn"), life == 0
+        least = before + 1 if left else MANY
+        ready(pods[0], lambda least=least: saved(runtime, "autumn") >= least)
+        assert (saved(runtime, "autumn") < MANY) == left
+        assert [pod.terminate() for pod in pods] == [0, 0], [pod.log for pod in pods]
+    # A run was ended at work, too, where there is Dagster.
+    assert CHART == "none" or saved(runtime, "spring") == MANY
+    names = runtime.names
+    assert [name for name in names.queues if runtime.queue(names.dead_letter_queue(name)).depth().total] == []
