@@ -14,12 +14,11 @@ from typing import Literal
 import psutil
 
 from regworkers_core.adapters.files import open_private
+from regworkers_core.adapters.local_instance import born, is_same
 
 # Down: stopped gracefully, or never started. Dead: it should run and does not.
 ProcessState = Literal["running", "paused", "dead", "down"]
 
-# A start time is computed from the boot time, which moves a little when the clock is corrected.
-SAME_BIRTH_SECONDS = 2.0
 # SIGKILL always works, but the kernel may be busy.
 KILL_SECONDS = 10.0
 # Pids of detached children that are not reaped yet.
@@ -28,16 +27,17 @@ _children: set[int] = set()
 
 @dataclass(frozen=True, slots=True)
 class ProcessRef:
-    """A process by pid and start time (epoch seconds), which identify it even if the pid is reused."""
+    """A process by pid and start, which identify it even if the pid is reused."""
 
     pid: int
+    # No clock that is set changes it: see `born`.
     started: float
 
     def find(self) -> psutil.Process | None:
         """The running process, or None. Reaps a dead child of ours."""
         try:
             process = psutil.Process(self.pid)
-            if not self._is(process):
+            if not is_same(process, self.started):
                 return None
             if process.status() == psutil.STATUS_ZOMBIE:
                 with suppress(psutil.TimeoutExpired):
@@ -50,12 +50,9 @@ class ProcessRef:
     def recycled(self) -> bool:
         """Whether another process has the pid by now."""
         try:
-            return not self._is(psutil.Process(self.pid))
+            return not is_same(psutil.Process(self.pid), self.started)
         except psutil.NoSuchProcess:
             return False
-
-    def _is(self, process: psutil.Process) -> bool:
-        return bool(abs(process.create_time() - self.started) <= SAME_BIRTH_SECONDS)
 
     def state(self) -> ProcessState:
         process = self.find()
@@ -97,7 +94,7 @@ def spawn(
         )
     # It is identified by its pid now; without this, Popen warns that it is still running.
     child.returncode = 0
-    ref = ProcessRef(child.pid, psutil.Process(child.pid).create_time())
+    ref = ProcessRef(child.pid, born(psutil.Process(child.pid)))
     _children.add(child.pid)
     # It may have died before its pid was known to the signal handler.
     _reap()

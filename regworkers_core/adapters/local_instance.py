@@ -6,6 +6,7 @@ belong to another instance's server by now, and drivers reconnect silently: its 
 
 from __future__ import annotations
 
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -26,7 +27,11 @@ DAGSTER_HEADER = "x-regworkers-instance"
 # A server takes longer than this to start, so no other one can have taken the port in the meantime.
 _TRUST_SECONDS = 0.25
 _HTTP_SECONDS = 2.0
+# A start since the epoch is computed from the boot time, which moves a little when the clock is corrected.
 _SAME_BIRTH_SECONDS = 2.0
+_SAME_TICK_SECONDS = 0.05
+# No machine runs for so long: 31 years.
+_SINCE_EPOCH = 1e9
 
 ReadId = Callable[[], str | None]
 
@@ -150,8 +155,27 @@ def _get(url: str) -> bytes:
         return bytes(answer.read(1024))
 
 
+def born(process: Any) -> float:
+    """When a psutil.Process started: on Linux in seconds since the boot of the machine, elsewhere since the epoch."""
+    started: float = process.create_time()
+    if sys.platform != "linux":
+        return started
+    import psutil
+
+    # Both move when the clock is set.
+    return started - float(psutil.boot_time())
+
+
+def is_same(process: Any, started: float) -> bool:
+    """Whether a psutil.Process with a pid that was written down started at that time, too."""
+    if started > _SINCE_EPOCH:
+        # Releases before wrote this on Linux, too.
+        return bool(abs(process.create_time() - started) <= _SAME_BIRTH_SECONDS)
+    return abs(born(process) - started) <= _SAME_TICK_SECONDS
+
+
 def _lives(pid: int, started: float) -> bool:
-    """Whether the process with this pid and start time (epoch seconds) runs."""
+    """Whether the process with this pid and start (see `born`) runs."""
     # It comes with the extra `local`. Without it, the servers are asked.
     try:
         import psutil
@@ -159,7 +183,6 @@ def _lives(pid: int, started: float) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        born = abs(process.create_time() - started) <= _SAME_BIRTH_SECONDS
-        return born and process.status() != psutil.STATUS_ZOMBIE
+        return is_same(process, started) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

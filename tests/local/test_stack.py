@@ -21,6 +21,7 @@ import pytest
 import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from regworkers_core.adapters.local_instance import born
 from regworkers_core.domain.reasons import UsageError
 from regworkers_core.settings import PROJECT_ROOT
 from regworkers_local.processes import ProcessRef, drop_stale_pid_file, reaping, spawn
@@ -301,14 +302,32 @@ def test_a_recycled_pid_is_neither_taken_for_a_server_nor_killed(
     stack = new_stack("redis")
     state = stack.up()
     stack.kill("redis")
-    started = psutil.Process(stranger.pid).create_time()
-    state.processes["redis"] = ProcessRef(stranger.pid, started - 3600)
+    state.processes["redis"] = ProcessRef(stranger.pid, born(psutil.Process(stranger.pid)) - 1)
     state.save(stack.state_file)
     assert stack.status() == {"redis": "dead"}
     with pytest.raises(UsageError, match="redis does not run"):
         stack.kill("redis")
     stack.down()
     assert stranger.poll() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a start is not computed from the boot time")
+@pytest.mark.parametrize("by_an_older_release", [False, True])
+def test_a_clock_that_is_set_hides_no_server_from_the_one_who_stops_it(
+    new_stack: NewStack, monkeypatch: pytest.MonkeyPatch, by_an_older_release: bool
+) -> None:
+    stack = new_stack("redis")
+    state = stack.up()
+    pid = state.processes["redis"].pid
+    if by_an_older_release:
+        state.processes["redis"] = ProcessRef(pid, psutil.Process(pid).create_time())
+        state.save(stack.state_file)
+    else:
+        booted = psutil.boot_time()
+        monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: booted + 60.0)
+    assert stack.status() == {"redis": "running"}
+    stack.reset()
+    assert not psutil.pid_exists(pid)
 
 
 def test_two_ups_at_once_start_each_server_once(new_stack: NewStack) -> None:

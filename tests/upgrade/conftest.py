@@ -14,8 +14,15 @@ from typing import Any
 import orjson
 import pytest
 
+from regworkers_core.runtime import Runtime
 from regworkers_core.settings import PROJECT_ROOT
+from tests.support.kafka import Published, published
+from tests.support.runtimes import remove_namespace, test_settings
+from tests.support.terminal import Answer, regworkers
+from tests.upgrade import release
 from tests.upgrade.base import COMMIT
+
+DRAINS = ("enqueue", "save", "selections", "notifications", "publish")
 
 
 @dataclass(frozen=True)
@@ -24,13 +31,22 @@ class Base:
 
     root: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which Python imports the packages of that release, and not the installed ones."""
+        return {
+            **os.environ,
+            "PYTHONPATH": str(self.root),
+            "PYTHONSAFEPATH": "1",
+            "REGWORKERS_INSTANCE": "none",
+        }
+
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """`python -m tests.upgrade.release` of that release, which imports its packages and not the installed ones."""
-        environment = {"PYTHONPATH": str(self.root), "PYTHONSAFEPATH": "1", "REGWORKERS_INSTANCE": "none"}
+        """What `tests/upgrade/release.py` does on the code of that release."""
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.upgrade.release", *words],
+            [sys.executable, release.__file__, *words],
             cwd=self.root,
-            env={**os.environ, **environment},
+            env=self.environment,
             stdout=subprocess.PIPE,
         )
 
@@ -54,6 +70,29 @@ def base() -> Iterator[Base]:
             yield Base(root)
         finally:
             subprocess.run(_git("worktree", "remove", "--force", str(root)), check=True, capture_output=True)
+
+
+@dataclass
+class Upgraded:
+    runtime: Runtime
+    # What the base release says that has to be found.
+    expected: dict[str, Any]
+    provisioned: Answer
+    # What the base release has published.
+    before: list[Published]
+
+
+@pytest.fixture(scope="module")
+def upgraded(base: Base) -> Iterator[Upgraded]:
+    """What the base release left in mid-work, provisioned, before any drain of today has worked on it."""
+    runtime = Runtime(test_settings(f"t{os.urandom(4).hex()}-"))
+    try:
+        expected = base.run("write", runtime.names.prefix)
+        before = published(runtime)
+        provisioned = regworkers(runtime, "provision", "--apply", "--yes", "--format", "json")
+        yield Upgraded(Runtime(runtime.settings), expected, provisioned, before)
+    finally:
+        remove_namespace(runtime)
 
 
 def _git(*words: str) -> list[str]:

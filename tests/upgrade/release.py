@@ -1,15 +1,17 @@
-"""What a release does for the tests of its upgrade: it is run on the code of the base release.
+"""What a release does for the tests of its upgrade: this file is run on the code of the base release.
 
-`python -m tests.upgrade.release write PREFIX` writes a namespace as a deployment leaves it in mid-work, `drain PREFIX
-NAME...` runs drains at once until they are idle, `names` lists what Dagster's database has by name. Each prints one
-JSON line.
+`write PREFIX` writes a namespace as a deployment leaves it in mid-work, `drain PREFIX NAME...` runs drains at once
+until they are idle, `terminal PREFIX COMMAND...` runs commands, each in quotes, and `names` lists what Dagster's
+database has by name. Each prints one JSON line.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +35,16 @@ from tests.support.drains import run
 from tests.support.runtimes import test_settings
 from tests.support.terminal import regworkers
 
+# The campaign that was stopped after each step of its draw.
+STOPPED_AFTER = {
+    "judge": "judged",
+    "freeze": "frozen",
+    "commit": "committed",
+    "seed": "seeded",
+    "rank": "ranked",
+    "allocate": "allocated",
+    "report": "drawn",
+}
 CLOSED = {"opensAt": "2026-01-01T00:00:00.000Z", "closesAt": "2026-02-01T00:00:00.000Z"}
 # Longer than the other release pauses.
 IDLE_SECONDS = 3.0
@@ -55,10 +67,10 @@ def write(runtime: Runtime) -> dict[str, Any]:
 
 
 def _drawn_campaigns(runtime: Runtime, expected: dict[str, Any]) -> None:
-    """`frozen`: judged and frozen; `committed`: the manifest is public; `drawn`: awaits its confirmation; `published`:
-    chunks wait on the queue; `notified`: codes are assigned, some messages sent; `completed`: all done.
+    """A campaign stopped after each step until `drawn`, which awaits its confirmation; `published`: chunks wait on the
+    queue; `notified`: codes are assigned, some messages sent; `completed`: all done.
     """
-    names = ("frozen", "committed", "drawn", "published", "notified", "completed")
+    names = (*STOPPED_AFTER.values(), "published", "notified", "completed")
     for name in names:
         campaigns.create(runtime, name, slug=f"{name}-slug", **CLOSED)
         campaigns.advance_to(runtime, name, CampaignStatus.OPEN)
@@ -70,11 +82,10 @@ def _drawn_campaigns(runtime: Runtime, expected: dict[str, Any]) -> None:
         campaigns.advance_to(runtime, name, CampaignStatus.CLOSED)
     _replicate(runtime)
     drawn = {name: _draw(runtime, name) for name in names}
-    last = {"frozen": "freeze", "committed": "commit", "drawn": "report"}
     for name, draw in drawn.items():
-        for step in ("judge", "freeze", "commit", "seed", "rank", "allocate", "report"):
+        for step, stopped in STOPPED_AFTER.items():
             getattr(draw, step)()
-            if step == last.get(name):
+            if name == stopped:
                 break
     # One after another, so that the drains empty the queues of those that are to be further on.
     drawn["completed"].publish(drawn["completed"].word)
@@ -89,10 +100,11 @@ def _drawn_campaigns(runtime: Runtime, expected: dict[str, Any]) -> None:
     drawn["published"].publish(drawn["published"].word)
     for name in names:
         record = runtime.draws.get(name)
-        assert record is not None
-        phase = record.phases[1]
-        hashes = {"manifestHash": phase.manifest_hash, "resultHash": phase.result_hash}
-        expected[name] = {"status": phase.status.value, **hashes}
+        phase = None if record is None else record.phases.get(1)
+        expected[name] = {
+            "manifestHash": phase and phase.manifest_hash,
+            "resultHash": phase and phase.result_hash,
+        }
 
 
 def _draw(runtime: Runtime, campaign_id: str) -> DrawRun:
@@ -251,12 +263,21 @@ def names() -> dict[str, Any]:
     }
 
 
-def main(act: str, prefix: str = "", *drains: str) -> None:
+def terminal(runtime: Runtime, commands: Sequence[str]) -> list[dict[str, Any]]:
+    """Exit code and output of each, in their order."""
+    return [asdict(regworkers(runtime, *each.split())) for each in commands]
+
+
+def main(act: str, prefix: str = "", *words: str) -> None:
+    answer: Any
     if act == "names":
         answer = names()
     else:
         runtime = Runtime(test_settings(prefix))
-        answer = write(runtime) if act == "write" else drain(runtime, list(drains))
+        if act == "write":
+            answer = write(runtime)
+        else:
+            answer = drain(runtime, list(words)) if act == "drain" else terminal(runtime, words)
     sys.stdout.write(orjson.dumps(answer).decode() + "\n")
 
 
