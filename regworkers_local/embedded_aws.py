@@ -1,7 +1,9 @@
-"""ministack, with pages of a campaign that cost what they hold. This module takes the arguments of that server.
+"""ministack, with pages of a campaign that cost what they hold, and a stream that outlives a stop. This module takes
+the arguments of that server.
 
 It has everything in memory as objects of Python, and for a page it sorts and compares all entries of the campaign. Here
-a page looks at the next entries alone.
+a page looks at the next entries alone. At a stop it writes down everything but the records of streams, so that changes
+which no drain had read were lost.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ _GC_THRESHOLDS = (50_000, 10, 1_000_000)
 _OF_A_CAMPAIGN = "PK = :pk AND SK BETWEEN :first AND :last"
 # More than fit into a page of 1 MiB, unless they have less than 200 bytes.
 _AT_MOST = 5_000
+# A stop writes down the newest records of a stream: those of days would take minutes.
+_KEPT_RECORDS = 100_000
 _query, _tables = dynamodb._query, dynamodb._tables
+_get_state, _load_state = dynamodb.get_state, dynamodb.load_persisted_state
 
 Item = dict[str, Any]
 _part: ContextVar[Item | None] = ContextVar("part", default=None)
@@ -89,8 +94,26 @@ def query(data: Mapping[str, Any]) -> Any:
     return _query(data) if goes_on and b'"LastEvaluatedKey"' not in answer[2] else answer
 
 
+def get_state() -> dict[str, Any]:
+    """What a stop writes down."""
+    records, trimmed = type(dynamodb._stream_records)(), type(dynamodb._stream_trimmed)()
+    for place, found in dynamodb._stream_records.all_items():
+        records.set_scoped(*place, found[-_KEPT_RECORDS:])
+        gone = max(0, len(found) - _KEPT_RECORDS)
+        trimmed.set_scoped(*place, dynamodb._stream_trimmed.get_scoped(*place, 0) + gone)
+    return {**_get_state(), "stream_records": records, "stream_trimmed": trimmed}
+
+
+def load_state(data: Mapping[str, Any]) -> None:
+    """Take up what a stop wrote down; a release before wrote no records."""
+    _load_state(data)
+    for name in ("stream_records", "stream_trimmed"):
+        getattr(dynamodb, f"_{name}").update(data.get(name, {}))
+
+
 if __name__ == "__main__":
     dynamodb._query = query
+    dynamodb.get_state, dynamodb.load_persisted_state = get_state, load_state
     if STREAM_SECONDS in os.environ:
         dynamodb._STREAM_RETENTION_SECONDS = float(os.environ[STREAM_SECONDS])
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -11,7 +11,7 @@ import pytest
 
 from regworkers_core.infrastructure.indexes import INDEXES
 from regworkers_core.runtime import Runtime
-from regworkers_local import embedded_mongo
+from regworkers_local import embedded_aws, embedded_mongo
 from tests.support.entries import key, put, remove
 
 TIME = "2026-01-01T00:00:00.000Z"
@@ -39,6 +39,20 @@ def rows(installed: None) -> Iterator[Any]:
         for index in INDEXES["outbox"]:
             collection.create_index(list(index.keys))
         yield collection
+
+
+def test_a_stop_writes_down_the_newest_records_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    scoped = type(embedded_aws.dynamodb._stream_records)
+    for name in ("_stream_records", "_stream_trimmed"):
+        monkeypatch.setattr(embedded_aws.dynamodb, name, scoped())
+    monkeypatch.setattr(embedded_aws, "_KEPT_RECORDS", 3)
+    embedded_aws.dynamodb._stream_records["things"] = [1, 2, 3, 4, 5]
+    embedded_aws.dynamodb._stream_trimmed["things"] = 10
+    state = embedded_aws.get_state()
+    embedded_aws.load_state(state)
+    assert embedded_aws.dynamodb._stream_records["things"] == [3, 4, 5]
+    # A position in the stream counts what is gone, too.
+    assert embedded_aws.dynamodb._stream_trimmed["things"] == 12
 
 
 QUERIES: dict[str, dict[str, Any]] = {

@@ -54,9 +54,9 @@ def write_document(state: StackState) -> None:
         client["shop"]["things"].insert_one({"_id": "kept"})
 
 
-def dynamodb(state: StackState) -> Any:
+def dynamodb(state: StackState, service: str = "dynamodb") -> Any:
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    return boto3.client("dynamodb", endpoint_url=state.address("aws"), region_name="us-east-1", **keys)
+    return boto3.client(service, endpoint_url=state.address("aws"), region_name="us-east-1", **keys)
 
 
 def produce(state: StackState) -> None:
@@ -86,6 +86,17 @@ def consumed(state: StackState) -> list[int]:
     return found
 
 
+def stream_of(state: StackState) -> list[str]:
+    """The sequence numbers of what the stream of `things` holds, from its beginning."""
+    streams = dynamodb(state, "dynamodbstreams")
+    (stream,) = streams.list_streams(TableName="things")["Streams"]
+    (shard,) = streams.describe_stream(StreamArn=stream["StreamArn"])["StreamDescription"]["Shards"]
+    place = {"StreamArn": stream["StreamArn"], "ShardId": shard["ShardId"]}
+    begin = streams.get_shard_iterator(**place, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
+    records = streams.get_records(ShardIterator=begin)["Records"]
+    return [each["dynamodb"]["SequenceNumber"] for each in records]
+
+
 def test_a_second_up_keeps_every_process_and_port(new_stack: NewStack) -> None:
     first = new_stack().up()
     second = new_stack().up()
@@ -112,7 +123,11 @@ def test_data_and_ports_survive_down_and_up_and_down_leaves_no_process(new_stack
         KeySchema=[{"AttributeName": "PK", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "PK", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
     )
+    dynamodb(before).put_item(TableName="things", Item={"PK": {"S": "unread"}})
+    written = stream_of(before)
+    assert len(written) == 1
     stack.down()
     assert not [ref.pid for ref in before.processes.values() if psutil.pid_exists(ref.pid)]
     assert set(stack.status().values()) == {"down"}
@@ -121,6 +136,9 @@ def test_data_and_ports_survive_down_and_up_and_down_leaves_no_process(new_stack
     assert document(after) is not None
     assert redis.Redis.from_url(after.address("redis")).get("kept") == b"1"
     assert dynamodb(after).list_tables()["TableNames"] == ["things"]
+    assert stream_of(after) == written
+    dynamodb(after).put_item(TableName="things", Item={"PK": {"S": "another"}})
+    assert stream_of(after)[0] == written[0] and len(stream_of(after)) == 2
 
 
 def test_a_killed_server_comes_back_on_its_port_with_its_data(new_stack: NewStack) -> None:
