@@ -88,6 +88,8 @@ conformance-witness: $(STAMP) ## run the log, its client and its witness against
 # Dagster's chart: `published` at the version of dagster, a folder or an archive, or `none`.
 CHART ?= published
 KEDA = v2.21.0
+# The version of deploy/kubernetes/proxy.yaml.
+LOGIN = v7.8.1
 ROLLOUT = env REGWORKERS_TEST_ROLLOUT="$(CURDIR)/build/rollout" REGWORKERS_TEST_CHART="$(CHART)" $(BIN)/python -m pytest -n 0 -rs
 
 rollout-render: $(STAMP) ## hold every manifest and Dagster's chart against what a cluster takes (CHART=folder; needs Go)
@@ -99,7 +101,9 @@ rollout-render: $(STAMP) ## hold every manifest and Dagster's chart against what
 rollout: rollout-render ## then play every pod as a process, in the order of docs/kubernetes.md (as root on Linux; needs Go)
 	@test "$$(uname) $$(id -u)" = "Linux 0" || { echo "make $@ plays pods as root on Linux" >&2; exit 1; }
 	@# Ports and addresses of the cluster are free in a network of its own, and no process outlives this one.
-	unshare --net --mount --pid --fork --kill-child --mount-proc sh -c 'ip link set lo up && exec "$$@"' sh $(ROLLOUT) tests/rollout/test_played.py
+	@# The login runs where nginx is, too.
+	GOBIN="$(CURDIR)/build/rollout" go install github.com/oauth2-proxy/oauth2-proxy/v7@$(LOGIN)
+	unshare --net --mount --pid --fork --kill-child --mount-proc sh -c 'ip link set lo up && exec "$$@"' sh $(ROLLOUT) tests/rollout/test_login.py tests/rollout/test_played.py
 
 matrix: $(STAMP) ## plant every kind of failure in every dependency, and compare what the alerts say (FLAGS="--only s3")
 	$(BIN)/python -m tests.faults.matrix $(FLAGS)
