@@ -28,6 +28,8 @@ $(STAMP): requirements.lock pyproject.toml fairdraw/pyproject.toml
 	@awk '/^[^ ]/ { found = /^uv==/ } found' requirements.lock > .venv/uv.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement .venv/uv.txt
 	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
+	@# What a build left there would hide the entry points of this installation.
+	rm -rf regworkers.egg-info
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable fairdraw --editable .
 	@touch $(STAMP)
 

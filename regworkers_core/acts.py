@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from regworkers_core.operation import Operation
 
 
-# The entry points by which other packages add commands.
-ADDED = "regworkers.commands"
+# The entry points by which other packages add commands that are written for the terminal, and operations.
+COMMANDS, OPERATIONS = "regworkers.commands", "regworkers.operations"
 
 
 class Group(NamedTuple):
@@ -155,14 +155,11 @@ def added_operations() -> Iterator[Operation[Any]]:
     """The operations among the commands that other packages add, those of the embedded stack: only local-dev has them.
     Raises UsageError.
     """
-    from regworkers_core.operation import Operation  # late: the table of contents needs no driver.
-    from regworkers_core.settings import load_settings  # late: nor settings.
+    from regworkers_core.settings import load_settings  # late: the table of contents needs no settings.
 
-    added = entry_points(group=ADDED) if load_settings().environment == "local-dev" else ()
+    added = entry_points(group=OPERATIONS) if load_settings().environment == "local-dev" else ()
     for entry in added:
-        found = entry.load()
-        if isinstance(found, Operation):
-            yield found
+        yield entry.load()
 
 
 def operations_at(place: str, name: str) -> list[Operation[Any]]:

@@ -17,7 +17,16 @@ from typer.core import TyperGroup
 
 from fairdraw.answers import visible
 from fairdraw.errors import DrawError
-from regworkers_core.acts import ADDED, PANELS, Group, documented, line_of, module_of, operations_at
+from regworkers_core.acts import (
+    COMMANDS,
+    OPERATIONS,
+    PANELS,
+    Group,
+    documented,
+    line_of,
+    module_of,
+    operations_at,
+)
 from regworkers_core.cli.output import FINDING, TROUBLE
 from regworkers_core.domain.reasons import Failure, TransientFailure, UsageError
 from regworkers_core.observability.logs import configure_logging, describe
@@ -119,8 +128,8 @@ def build(called: str | None = None) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     table = {name: (panel, row) for panel, rows in PANELS.items() for name, row in rows.items()}
     # Finding them reads what every installed package says of itself.
-    added = () if called in table else entry_points(group=ADDED)
-    others = {each.name: each for each in added}
+    groups = () if called in table else (COMMANDS, OPERATIONS)
+    others = {each.name: each for group in groups for each in entry_points(group=group)}
     only_lines = called is not None and called not in table.keys() | others.keys()
     for name, (panel, row) in table.items():
         if only_lines:

@@ -32,7 +32,6 @@ _IMPORTED = (
     "regworkers_core.cli.draw",
     "tests.support.drains",
     "regworkers_local.commands",
-    "regworkers_local.commands",
 )
 _NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _NUMBER_BYTES = 8
