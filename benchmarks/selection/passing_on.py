@@ -23,12 +23,12 @@ Say = Callable[[str], None]
 
 
 def measure(seats: int, say: Say) -> dict[str, Any]:
-    """Of `seats` seats, three entrants for each: seats that lapsed by round, forged messages, the longest time that one
+    """Of `seats` seats, two entrants for each: seats that lapsed by round, forged messages, the longest time that one
     was idle in minutes, seconds of the clock by step, and what does not hold. A sample of receipts is checked.
     """
     with stack_of("rounds") as stack, tempfile.TemporaryDirectory() as folder:
         runtime = new_runtime({name: stack.state.address(name) for name in ADDRESSES}, selection=_SETTINGS)
-        rounds = Rounds(runtime.settings, Path(folder), seats, _ROUNDS, say=say)
+        rounds = Rounds(runtime.settings, Path(folder), seats, _ROUNDS, entrants=2, say=say)
         rounds.draw()
         rounds.play()
         with rounds.timed("check"):

@@ -21,6 +21,7 @@ from fairdraw.maths.files import canonical_bytes
 from fairdraw.proof.check import check_receipt
 from fairdraw.proof.checker import State
 from regworkers_core.domain.messages import MessageType
+from regworkers_core.domain.reasons import TransientFailure
 from regworkers_core.domain.redemption import Statement
 from regworkers_core.domain.timestamps import iso, seconds
 from regworkers_core.engine.queue import Outgoing
@@ -29,7 +30,6 @@ from regworkers_core.selection.codes.issuing import put_for_issuer
 from regworkers_core.selection.drains import NOTIFICATIONS, REDEEM, SELECTIONS
 from regworkers_core.selection.draw.changes import open_phase
 from regworkers_core.selection.draw.passing_on import RoundState, claim, round_of
-from regworkers_core.selection.draw_run import DrawRun
 from regworkers_core.selection.public.source import campaign_source
 from regworkers_core.settings import Settings
 from regworkers_local.issuer import Issuer, Known, read_export
@@ -43,12 +43,14 @@ _PASS_SECONDS = 600.0
 _EXPIRE_HOURS = 24
 # Statements of one message: a message that is lost takes them all with it.
 _TOGETHER = 100
+# Of a draw, one after another.
+_RUNS = 5
 STRANGER = Issuer(bytes([9]) * 32, "k1")
 
 
 @dataclass
 class Rounds:
-    """A campaign of `seats` seats over two markets, with three entrants for each seat. `trouble`: of 100 messages, how
+    """A campaign of `seats` seats over two markets, with `entrants` for each seat. `trouble`: of 100 messages, how
     many are lost, doubled, late and forged, each.
     """
 
@@ -58,6 +60,7 @@ class Rounds:
     rounds: int
     trouble: int = 10
     seed: int = 1
+    entrants: int = 3
     issuer: Issuer = Issuer(bytes([7]) * 32, "k1")
     say: Callable[[str], None] = lambda _: None
     now: float = field(default_factory=time.time)
@@ -96,15 +99,24 @@ class Rounds:
         """The campaign, and the first phase of its draw."""
         with self.timed("write"):
             self._write()
-        self._draw(draw(self.runtime))
+        self._draw(1)
         self._released()
 
-    def _draw(self, phase: DrawRun) -> None:
-        steps = phase.steps(unasked=True)
-        for name in (*STEPS, "publish"):
-            with self.timed(name):
-                step = next(steps)
-        assert step.state == "done", step
+    def _draw(self, phase: int) -> None:
+        """As a run of the job and its retries do: what did not answer is asked again by the next one."""
+        for left in reversed(range(_RUNS)):
+            steps = draw(self.runtime, phase=phase).steps(unasked=True)
+            try:
+                for name in (*STEPS, "publish"):
+                    with self.timed(name):
+                        step = next(steps)
+            except TransientFailure as failure:
+                self.say(f"{name} is repeated: {failure}")
+                if not left:
+                    raise
+            else:
+                assert step.state in ("done", "unchanged"), step
+                return
 
     def _write(self) -> None:
         runtime, key = self.runtime, self.issuer.key
@@ -125,8 +137,9 @@ class Rounds:
                 "passOn": {"rounds": self.rounds, "everyHours": 24, "quiet": ""},
             }
         )
-        for first in range(0, 3 * self.seats, 10_000):
-            last = min(first + 10_000, 3 * self.seats)
+        entrants = self.entrants * self.seats
+        for first in range(0, entrants, 10_000):
+            last = min(first + 10_000, entrants)
             runtime.database["entries"].insert_many(
                 [entry(number, segments=[]) for number in range(first, last)]
             )
@@ -166,7 +179,7 @@ class Rounds:
                 self.now += _PASS_SECONDS
                 assert self.now < give_up, round_of(self.runtime, self._campaign())
             phase = self.runtime.draws.get(CAMPAIGN).latest.phase  # type: ignore[union-attr]
-            self._draw(draw(self.runtime, phase=phase))
+            self._draw(phase)
             self._released()
 
     def _campaign(self):  # type: ignore[no-untyped-def]
