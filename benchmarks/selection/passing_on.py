@@ -17,7 +17,9 @@ from tests.support.runtimes import ADDRESSES, new_runtime
 
 _ROUNDS, _RECEIPTS = 4, 200
 # As in production: with those of tests a busy machine does everything several times.
-_SETTINGS = {"lease_seconds": 15.0, "visibility_seconds": 60, "canary_messages": 100}
+_SETTINGS = {"lease_seconds": 60.0, "visibility_seconds": 300, "canary_messages": 100}
+# One embedded process has all collections: a scan may wait for a while on a busy machine.
+_MONGO = {"socket_timeout_seconds": 180.0}
 
 Say = Callable[[str], None]
 
@@ -27,7 +29,9 @@ def measure(seats: int, say: Say) -> dict[str, Any]:
     was idle in minutes, seconds of the clock by step, and what does not hold. A sample of receipts is checked.
     """
     with stack_of("rounds") as stack, tempfile.TemporaryDirectory() as folder:
-        runtime = new_runtime({name: stack.state.address(name) for name in ADDRESSES}, selection=_SETTINGS)
+        runtime = new_runtime(
+            {name: stack.state.address(name) for name in ADDRESSES}, selection=_SETTINGS, mongo=_MONGO
+        )
         rounds = Rounds(runtime.settings, Path(folder), seats, _ROUNDS, entrants=2, say=say)
         rounds.draw()
         rounds.play()
