@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -193,6 +194,8 @@ class Recorder:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
         self.calls: set[Call] = set()
         self._prefix = prefix
+        # A thread of an earlier test may still end its work.
+        self._others = {*threading.enumerate()} - {threading.current_thread()}
         unshare(monkeypatch)
         make = AwsClients.client
 
@@ -204,6 +207,8 @@ class Recorder:
         monkeypatch.setattr(AwsClients, "client", client)
 
     def _note(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+        if threading.current_thread() in self._others:
+            return
         service = model.service_model.service_name
         for resource in resources(service, model.name, params):
             placed = resource.replace(self._prefix, "PREFIX")
@@ -268,7 +273,7 @@ def resources(service: str, operation: str, params: dict[str, Any]) -> Iterator[
 
 def compare(role: str, recorder: Recorder) -> None:
     refused = {call for call in recorder.calls if not allows(role, call)}
-    assert not refused, "calls that the policy does not allow"
+    assert not refused, f"calls that the policy does not allow: {sorted(map(str, refused))}"
     rare = WHEN_IT_FAILS.get(role, {}).keys()
     assert rare <= actions(role), "named as needed when something fails, and not allowed"
     unused = actions(role) - {call.action for call in recorder.calls} - rare
