@@ -45,6 +45,8 @@ STOPPED_AFTER = {
     "allocate": "allocated",
     "report": "drawn",
 }
+# All whose draw has begun.
+DRAWN = (*STOPPED_AFTER.values(), "published", "notified", "completed")
 CLOSED = {"opensAt": "2026-01-01T00:00:00.000Z", "closesAt": "2026-02-01T00:00:00.000Z"}
 # Longer than the other release pauses.
 IDLE_SECONDS = 3.0
@@ -70,8 +72,7 @@ def _drawn_campaigns(runtime: Runtime, expected: dict[str, Any]) -> None:
     """A campaign stopped after each step until `drawn`, which awaits its confirmation; `published`: chunks wait on the
     queue; `notified`: codes are assigned, some messages sent; `completed`: all done.
     """
-    names = (*STOPPED_AFTER.values(), "published", "notified", "completed")
-    for name in names:
+    for name in DRAWN:
         campaigns.create(runtime, name, slug=f"{name}-slug", **CLOSED)
         campaigns.advance_to(runtime, name, CampaignStatus.OPEN)
         for number in range(12):
@@ -81,7 +82,7 @@ def _drawn_campaigns(runtime: Runtime, expected: dict[str, Any]) -> None:
         _codes(runtime, name)
         campaigns.advance_to(runtime, name, CampaignStatus.CLOSED)
     _replicate(runtime)
-    drawn = {name: _draw(runtime, name) for name in names}
+    drawn = {name: _draw(runtime, name) for name in DRAWN}
     for name, draw in drawn.items():
         for step, stopped in STOPPED_AFTER.items():
             getattr(draw, step)()
@@ -98,7 +99,7 @@ def _drawn_campaigns(runtime: Runtime, expected: dict[str, Any]) -> None:
     held = runtime.settings.selection.model_copy(update={"canary_hold_seconds": 3600.0})
     run(Runtime(runtime.settings.model_copy(update={"selection": held})), "notifications")
     drawn["published"].publish(drawn["published"].word)
-    for name in names:
+    for name in DRAWN:
         record = runtime.draws.get(name)
         phase = None if record is None else record.phases.get(1)
         expected[name] = {

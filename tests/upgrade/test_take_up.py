@@ -19,11 +19,10 @@ from tests.support.kafka import published
 from tests.support.terminal import regworkers
 from tests.support.waiting import wait_until
 from tests.upgrade.conftest import DRAINS, Upgraded
-from tests.upgrade.release import STOPPED_AFTER
+from tests.upgrade.release import DRAWN
 
 # Writing and draining take a minute, most of it for the draws.
 pytestmark = pytest.mark.slow
-DRAWN = (*STOPPED_AFTER.values(), "published", "notified", "completed")
 
 
 def test_provision_keeps_what_exists(upgraded: Upgraded) -> None:

@@ -12,7 +12,7 @@ from regworkers_core.runtime import Runtime
 from tests.support.drains import run
 from tests.support.kafka import published
 from tests.upgrade.conftest import DRAINS, Base, Upgraded
-from tests.upgrade.release import STOPPED_AFTER, _draw
+from tests.upgrade.release import DRAWN, STOPPED_AFTER, _draw
 
 pytestmark = pytest.mark.slow
 
@@ -25,11 +25,10 @@ def test_the_base_release_goes_on_after_today_has_gone_a_step_further(base: Base
             getattr(_draw(runtime, name), steps[steps.index(step) + 1])()
     for drain in DRAINS:
         run(runtime, drain)
-    drawn = [*STOPPED_AFTER.values(), "published", "notified", "completed"]
-    answers = base.run("terminal", prefix, *(f"draw run {name} --yes" for name in drawn))
+    answers = base.run("terminal", prefix, *(f"draw run {name} --yes" for name in DRAWN))
     assert [each["stderr"] for each in answers if each["code"]] == []
     base.run("drain", prefix, *DRAINS)
-    for name in drawn:
+    for name in DRAWN:
         codes = list(runtime.database["codes"].find({"campaignId": name, "status": "ASSIGNED"}))
         assert len(codes) == len({each["ref"] for each in codes}) == 5, name
     sent = Counter(each["key"] for each in _messages(runtime))
